@@ -1,0 +1,79 @@
+"""The exception tree, and the settings policy that every layer's checked dataclasses share.
+
+::
+
+    DcasgdError                exit status 1
+    ├── UserError              exit status 2: one message, never a traceback
+    │   ├── ConfigError        a job file, an override or a rule's settings
+    │   ├── DataError          a data set that is missing or not what it should be
+    │   ├── LaunchError        a world that is not the one that was asked for
+    │   └── RunFolderError     a run folder that cannot be written or read
+    ├── ProtocolError          server and worker disagree: a bug, or a torn message
+    └── NonFiniteError         too many gradients in a row were NaN or infinite
+
+An error says where it happened, what was seen, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from pydantic import ConfigDict
+
+STRICT = ConfigDict(strict=True, extra="forbid")
+"""Settings are never coerced and never carry unknown keys: a typo must not train a model."""
+
+
+class DcasgdError(Exception):
+    """Base of all errors that the package raises on purpose."""
+
+    exit_status = 1
+
+
+class UserError(DcasgdError):
+    """Something that the user can put right; shown as one message."""
+
+    exit_status = 2
+
+
+class ConfigError(UserError):
+    """All the problems of one job file (or other source of settings) at once.
+
+    Args:
+        where: The file, or what stands for it ("command line").
+        problems: One line each, beginning with the dotted key.
+    """
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        self.where = where
+        self.problems = list(problems)
+        count = len(self.problems)
+        lines = "".join(f"\n  {line}" for line in self.problems)
+        super().__init__(f"{where}: {count} problem{'' if count == 1 else 's'}{lines}")
+
+
+class DataError(UserError):
+    """A data set is missing, unreadable, or not what the job says it is."""
+
+
+class LaunchError(UserError):
+    """The processes that were started are not the world that the job needs."""
+
+
+class RunFolderError(UserError):
+    """A run folder is missing, incomplete, changed, or already in use."""
+
+
+class ProtocolError(DcasgdError):
+    """Server and worker disagree about versions, tickets or sizes."""
+
+
+class NonFiniteError(DcasgdError):
+    """Training diverged: gradients that are NaN or infinite kept arriving."""
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """``'; did you mean X?'`` for the closest of ``allowed``, or an empty string."""
+    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
