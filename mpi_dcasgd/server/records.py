@@ -1,0 +1,49 @@
+"""What the server says about each gradient that it was sent: one small record a push."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Action(IntEnum):
+    """What became of a pushed gradient. The numbers are part of the trace's binary layout."""
+
+    APPLIED = 0
+    """It (with those held before it, if any) changed the weights; the version went up by one."""
+    DROPPED = 1
+    """The rule's admission part refused it; its ticket went back to the queue."""
+    HELD = 2
+    """It was kept for a later step; the version stays until that step is made."""
+    NONFINITE = 3
+    """It held NaN or infinity; counted and refused, and its ticket went back to the queue."""
+
+
+class UpdateRecord(NamedTuple):
+    """One push, as the server saw it. A named tuple because one is made for every push.
+
+    Attributes:
+        worker: Who pushed, from 0.
+        ticket: The minibatch that the gradient is the mean of.
+        version: Updates applied before this push.
+        staleness: ``version`` minus the version that the gradient was computed at, in updates.
+        action: What became of the gradient.
+        samples: Samples in the ticket.
+        loss: Mean training loss over the ticket, at the weights that the worker had.
+        grad_norm: Euclidean norm of the gradient as it was pushed.
+        lr: Learning rate of the step that was really made, after the rule's step size part.
+        total_samples: Samples applied up to and including this push.
+        epoch: ``total_samples`` in passes over the training data.
+    """
+
+    worker: int
+    ticket: int
+    version: int
+    staleness: int
+    action: Action
+    samples: int
+    loss: float
+    grad_norm: float
+    lr: float
+    total_samples: int
+    epoch: float
