@@ -16,7 +16,7 @@ class Action(IntEnum):
     HELD = 2
     """It was kept for a later step; the version stays until that step is made."""
     NONFINITE = 3
-    """It held NaN or infinity; counted and refused, and its ticket went back to the queue."""
+    """It held NaN or infinity: counted and refused; it never reached the weights."""
 
 
 class UpdateRecord(NamedTuple):

@@ -1,0 +1,100 @@
+"""Evaluation on a snapshot of the weights while training goes on."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mpi_dcasgd.learning.data import Dataset
+from mpi_dcasgd.learning.flat import FlatModel
+from mpi_dcasgd.learning.task import evaluate
+
+MAX_PENDING = 4
+"""Snapshots that may wait for evaluation; each is a copy of the weights."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Weights to be evaluated, and where training stood when they were copied."""
+
+    weights: Tensor
+    version: int
+    samples: int
+    epoch: int
+    time_s: float
+    train_loss: float
+    lr: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A snapshot with what evaluation found; errors are fractions of 1."""
+
+    snapshot: Snapshot
+    test_error: float
+    test_loss: float
+    eval_s: float
+
+
+class Evaluator:
+    """A thread with a model of its own. PyTorch releases the interpreter while it computes.
+
+    Args:
+        flat: A model that nobody else uses, on the device where evaluation is to run.
+        dataset: Its test split is what is evaluated.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self, flat: FlatModel, dataset: Dataset, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._flat = flat
+        self._dataset = dataset
+        self._clock = clock
+        self._todo: queue.Queue[Snapshot | None] = queue.Queue(MAX_PENDING)
+        self._done: queue.SimpleQueue[Scored | BaseException] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="evaluator", daemon=True)
+        self._thread.start()
+
+    def submit(self, snapshot: Snapshot) -> None:
+        """Queue a snapshot; waits while ``MAX_PENDING`` others are in front of it."""
+        self._todo.put(snapshot)
+
+    def collect(self) -> list[Scored]:
+        """What has been scored since the last call, in order of submission.
+
+        Raises:
+            Exception: Whatever evaluation raised.
+        """
+        found = []
+        while True:
+            try:
+                result = self._done.get_nowait()
+            except queue.Empty:
+                return found
+            if isinstance(result, BaseException):
+                raise result
+            found.append(result)
+
+    def finish(self) -> list[Scored]:
+        """Wait for all that was submitted and end the thread."""
+        self._todo.put(None)
+        self._thread.join()
+        return self.collect()
+
+    def _run(self) -> None:
+        while (snapshot := self._todo.get()) is not None:
+            started = self._clock()
+            try:
+                self._flat.weights.copy_(snapshot.weights)
+                score = evaluate(self._flat.model, self._dataset, self._flat.weights.device)
+            except BaseException as error:  # handed to the training thread, which raises it
+                self._done.put(error)
+                continue
+            spent = self._clock() - started
+            self._done.put(Scored(snapshot, score.error, score.loss, spent))

@@ -1,0 +1,118 @@
+"""Rank 0 of an asynchronous run: the server's state machine behind nonblocking MPI.
+
+One persistent receive and one persistent send a worker, made once. The receive for a worker's
+next push is started before its reply goes out, so that no push ever finds the door closed. All
+pushes that have arrived are taken per wake-up, beginning each time with another worker, so that
+none of them is starved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpi4py import MPI
+
+from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.mpi_worker import TAG_PUSH, TAG_REPLY
+from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.drivers.waiting import Backoff, wait_until
+from mpi_dcasgd.errors import DcasgdError
+from mpi_dcasgd.server.message import Message
+from mpi_dcasgd.server.server import ParameterServer, Push
+
+
+class WorkerTimes:
+    """What a worker's pushes say about where its time goes."""
+
+    def __init__(self) -> None:
+        self.updates = 0
+        self.samples = 0
+        self.compute_ns = 0
+        self.wait_ns = 0
+        self.data_ns = 0
+
+    def add(self, push: Message) -> None:
+        compute, wait, data = push.spent_ns
+        self.updates += 1
+        self.samples += push.samples
+        self.compute_ns += compute
+        self.wait_ns += wait
+        self.data_ns += data
+
+
+class ServerLoop:
+    """Moves messages between the workers (ranks 1 .. W) and the server's slots.
+
+    Args:
+        comm: Rank 0 is this process; it has ``server.num_workers + 1`` ranks.
+        server: Whose slots' messages are sent from.
+        conductor: Has begun; is told of every push.
+        stop: Looked at after every wake-up.
+    """
+
+    def __init__(
+        self, comm: MPI.Comm, server: ParameterServer, conductor: Conductor, stop: StopFlag
+    ) -> None:
+        self._server = server
+        self._conductor = conductor
+        self._stop = stop
+        self._inbox = [Message(server.layout.size) for _ in server.slots]
+        self._receives = [
+            comm.Recv_init(message.raw, source=worker + 1, tag=TAG_PUSH)
+            for worker, message in enumerate(self._inbox)
+        ]
+        self._sends = [
+            comm.Send_init(slot.message.raw, dest=worker + 1, tag=TAG_REPLY)
+            for worker, slot in enumerate(server.slots)
+        ]
+        self._first = 0
+        self.times = [WorkerTimes() for _ in server.slots]
+
+    def run(self) -> None:
+        """Serve until every worker has been told to stop."""
+        server = self._server
+        for worker in range(server.num_workers):
+            self._reply(server.pull(worker))
+        backoff = Backoff()
+        halted = False
+        while not server.finished:
+            arrived = MPI.Request.Testsome(self._receives)
+            if arrived is None:
+                raise DcasgdError("the server waits for pushes, but no worker owes it any")
+            for worker in self._in_turn(arrived):
+                self._take(worker)
+            if self._stop and not halted:
+                halted = True
+                self._reply(server.halt())
+            if arrived:
+                backoff.reset()
+            else:
+                self._conductor.poll()
+                backoff.pause()
+        for send in self._sends:
+            wait_until(send.Test)
+
+    def close(self) -> None:
+        """Give the requests back to MPI."""
+        for request in (*self._receives, *self._sends):
+            request.Free()
+
+    def _in_turn(self, arrived: Sequence[int]) -> list[int]:
+        self._first = (self._first + 1) % len(self._receives)
+        count = len(self._receives)
+        return sorted(arrived, key=lambda worker: (worker - self._first) % count)
+
+    def _take(self, worker: int) -> None:
+        # The reply that this push answers must be out of its buffer, which is written again now.
+        wait_until(self._sends[worker].Test)
+        message = self._inbox[worker]
+        self.times[worker].add(message)
+        answer = self._server.push(worker, Push.of(message))
+        self._reply(answer.ready)
+        self._conductor.after(answer.record)
+
+    def _reply(self, workers: Sequence[int]) -> None:
+        for worker in workers:
+            if self._server.slots[worker].status == "working":
+                self._receives[worker].Start()
+            self._sends[worker].Start()

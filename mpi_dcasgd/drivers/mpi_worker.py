@@ -1,0 +1,91 @@
+"""A worker: weights in, gradient out, until told to stop."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from mpi4py import MPI
+
+from mpi_dcasgd.drivers.pipeline import Pipeline
+from mpi_dcasgd.drivers.waiting import wait_until
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.server.message import Kind, Message
+
+SERVER = 0
+TAG_PUSH, TAG_REPLY = 1, 2
+
+
+class Link:
+    """A worker's two messages and the persistent requests that carry them.
+
+    On the CPU the model's weights are the reply's vector and its gradient is the push's: nothing
+    is copied. On a GPU both messages are page-locked and staged through.
+    """
+
+    def __init__(self, comm: MPI.Comm, size: int, device: torch.device) -> None:
+        pinned = device.type == "cuda"
+        self.device = device
+        self.reply = Message(size, pinned=pinned)
+        self.push = Message(size, pinned=pinned)
+        self._receiving = comm.Recv_init(self.reply.raw, source=SERVER, tag=TAG_REPLY)
+        self._sending = comm.Send_init(self.push.raw, dest=SERVER, tag=TAG_PUSH)
+
+    def expect(self) -> None:
+        """Let the next reply come in; the weights are undefined from here on."""
+        self._receiving.Start()
+
+    def send(self) -> None:
+        """Send the push; its vector must not be touched until the reply is here."""
+        self._sending.Start()
+
+    def wait(self) -> None:
+        """Wait for the reply. That it came means that the push was taken in."""
+        wait_until(self._receiving.Test)
+        wait_until(self._sending.Test)
+
+    def close(self) -> None:
+        """Give the requests back to MPI."""
+        self._receiving.Free()
+        self._sending.Free()
+
+
+def run_worker(link: Link, task: Task, *, background: bool) -> None:
+    """Serve one worker's part of a run; the first reply must already be expected.
+
+    Args:
+        link: The connection to the server.
+        task: Bound to the link's vectors on the CPU, to vectors of its own on a GPU.
+        background: Load granted tickets ahead of their turn.
+    """
+    flat = task.flat
+    staged = link.device.type != "cpu"
+    with Pipeline(task, background=background) as pipeline:
+        while True:
+            started = time.perf_counter_ns()
+            link.wait()
+            if link.reply.kind is Kind.STOP:
+                return
+            arrived = time.perf_counter_ns()
+            pipeline.grant(link.reply.tickets)
+            batch = pipeline.next()
+            loaded = time.perf_counter_ns()
+            if staged:
+                flat.weights.copy_(link.reply.vector, non_blocking=True)
+            found = task.gradient(batch)
+            if staged:
+                # Asking for the loss has already waited for the gradient; this waits for the copy.
+                link.push.vector.copy_(flat.grad, non_blocking=True)
+                torch.cuda.current_stream(link.device).synchronize()
+            link.push.write_push(
+                version=link.reply.version,
+                ticket=found.ticket,
+                samples=found.samples,
+                loss=found.loss,
+                grad_norm=found.norm,
+                compute_ns=time.perf_counter_ns() - loaded,
+                wait_ns=arrived - started,
+                data_ns=loaded - arrived,
+            )
+            link.expect()
+            link.send()

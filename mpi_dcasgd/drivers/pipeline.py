@@ -1,0 +1,48 @@
+"""The batches of granted tickets, loaded ahead of their turn where that pays."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+from mpi_dcasgd.learning.task import Batch, Task
+
+
+class Pipeline:
+    """Turns tickets into batches, in the order in which they were granted.
+
+    Args:
+        task: What loads a ticket.
+        background: Load on a thread as soon as a ticket is granted; otherwise when it is its
+            turn. A thread, not a process: forking a process that runs MPI is not safe.
+    """
+
+    def __init__(self, task: Task, *, background: bool) -> None:
+        self._task = task
+        self._pool = ThreadPoolExecutor(1, "loader") if background else None
+        self._waiting: deque[tuple[int, Future[Batch] | None]] = deque()
+
+    def grant(self, tickets: Iterable[int]) -> None:
+        """Take on tickets that the server granted."""
+        for ticket in tickets:
+            future = self._pool.submit(self._task.load, ticket) if self._pool else None
+            self._waiting.append((ticket, future))
+
+    def next(self) -> Batch:
+        """The batch of the oldest ticket; waits for it if need be."""
+        ticket, future = self._waiting.popleft()
+        return self._task.load(ticket) if future is None else future.result()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,65 @@
+"""The sequential baseline: one worker in the server's own process, so staleness is always 0."""
+
+from __future__ import annotations
+
+import time
+
+from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.pipeline import Pipeline
+from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.server.message import Kind
+from mpi_dcasgd.server.server import ParameterServer, Push
+
+
+class Spent:
+    """Seconds a worker spent, by what it did."""
+
+    def __init__(self) -> None:
+        self.compute_s = 0.0
+        self.data_s = 0.0
+        self.wait_s = 0.0
+        self.comm_s = 0.0
+        self.updates = 0
+        self.samples = 0
+
+
+def run_sequential(
+    server: ParameterServer, task: Task, conductor: Conductor, stop: StopFlag
+) -> Spent:
+    """Train until the tickets are used up or a stop is asked for.
+
+    Args:
+        server: With one worker; its slot's snapshot must be the memory of the task's weights
+            (``task.flat.weights``), so that a pull copies nothing.
+        task: Computes the gradients.
+        conductor: Has begun; is told of every update.
+        stop: Looked at after every update.
+    """
+    slot = server.slots[0]
+    if slot.snapshot.data_ptr() != task.flat.weights.data_ptr():
+        raise ValueError("the task's weights must be the snapshot of the server's only slot")
+    spent = Spent()
+    server.pull(0)
+    with Pipeline(task, background=server.ahead > 0) as pipeline:
+        while slot.message.kind is Kind.WORK:
+            pipeline.grant(slot.message.tickets)
+            started = time.perf_counter()
+            batch = pipeline.next()
+            loaded = time.perf_counter()
+            found = task.gradient(batch)
+            computed = time.perf_counter()
+            push = Push(
+                slot.version, found.ticket, found.samples, found.loss, found.norm, task.flat.grad
+            )
+            record = server.push(0, push).record
+            spent.data_s += loaded - started
+            spent.compute_s += computed - loaded
+            spent.comm_s += time.perf_counter() - computed
+            spent.updates += 1
+            spent.samples += found.samples
+            conductor.after(record)
+            if stop and slot.message.kind is Kind.WORK:
+                server.halt()
+                break
+    return spent

@@ -1,0 +1,174 @@
+"""A model whose parameters are views into one flat vector, and its gradients into another.
+
+Layout of both vectors, float32::
+
+    [ parameter 0 | pad | parameter 1 | pad | ... ]  [ BatchNorm statistics ]
+      `num_params` elements, pads included              `num_stats` elements
+
+Every tensor begins on a 64-byte boundary. Pads are zero in weights and gradients alike and every
+rule keeps them zero. Behind the weights travel the running statistics; behind the gradient what
+the worker has to say about them (see ``StatisticsPolicy``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+ALIGN = 16
+"""Elements (64 bytes) to which every tensor is aligned: a cache line, and AVX-512's width."""
+
+StatisticsPolicy = Literal["average", "latest"]
+"""What the server does with BatchNorm's running statistics, which no rule ever compensates.
+
+``average``: workers push the statistics of their batch; the server keeps the running mean with
+the layers' own momentum, as one process that saw all batches would. ``latest``: workers push
+their own running statistics and the server keeps the last that came (Giladi et al. 2020).
+"""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One tensor's place in the vector, offset and size in elements."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class FlatLayout:
+    """Where everything is in a flat vector; equal on all ranks of a run."""
+
+    params: tuple[Field, ...]
+    stats: tuple[Field, ...]
+    num_params: int
+    num_stats: int
+
+    @property
+    def size(self) -> int:
+        """Elements in a vector: parameters with pads, then statistics."""
+        return self.num_params + self.num_stats
+
+    @property
+    def num_trainable(self) -> int:
+        """Parameters without the pads: the number that papers quote."""
+        return sum(field.size for field in self.params)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> FlatLayout:
+        params, end = _fields([(n, p) for n, p in model.named_parameters() if p.requires_grad], 0)
+        stats, last = _fields(list(_statistics(model)), end)
+        return cls(params, stats, end, last - end)
+
+
+class FlatModel:
+    """Binds a model to a weight vector and a gradient vector.
+
+    Args:
+        model: Its parameters are moved into the vector; initial values are kept.
+        device: Where the vectors live, unless they are given.
+        policy: What is pushed about BatchNorm's statistics.
+        weights, grad: Use these vectors, shape (layout.size,), instead of new ones, so that what
+            MPI receives and sends is the model's own memory.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        policy: StatisticsPolicy = "average",
+        weights: Tensor | None = None,
+        grad: Tensor | None = None,
+    ) -> None:
+        self.layout = FlatLayout.of(model)
+        self.model = model.to(device)
+        self.weights = self._new(device) if weights is None else weights
+        self.grad = self._new(device) if grad is None else grad
+        self.weights.zero_()
+        self.grad.zero_()
+        modules = [m for m in self.model.modules() if _keeps_statistics(m)]
+        # How far the server's running statistics move towards what is pushed, per element.
+        self.stats_rate = torch.ones(self.layout.num_stats)
+        if policy == "average":
+            _fill_rates(self.stats_rate, self.layout, self.model)
+            for module in modules:
+                module.momentum = 1.0  # type: ignore[assignment]  # so "running" is this batch's
+        with torch.no_grad():
+            self._bind()
+
+    def _new(self, device: torch.device) -> Tensor:
+        return torch.zeros(self.layout.size, dtype=torch.float32, device=device)
+
+    def _bind(self) -> None:
+        named = dict(self.model.named_parameters())
+        for field in self.layout.params:
+            parameter = named[field.name]
+            view = _view(self.weights, field)
+            view.copy_(parameter)
+            parameter.data = view
+            parameter.grad = _view(self.grad, field)
+        for (_, buffer), field in zip(
+            list(_statistics(self.model)), self.layout.stats, strict=True
+        ):
+            view = _view(self.weights, field)
+            view.copy_(buffer)
+            _set_buffer(self.model, field.name, view)
+
+    @property
+    def params(self) -> Tensor:
+        """The parameters' part of the weights, shape (num_params,)."""
+        return self.weights[: self.layout.num_params]
+
+    def clear_grad(self) -> None:
+        """Zero the gradient before a backward pass, which adds to it."""
+        self.grad.zero_()
+
+    def note_statistics(self) -> None:
+        """Put what this batch did to BatchNorm's statistics behind the gradient."""
+        start = self.layout.num_params
+        self.grad[start:].copy_(self.weights[start:])
+
+
+def _fields(tensors: list[tuple[str, Tensor]], offset: int) -> tuple[tuple[Field, ...], int]:
+    fields = []
+    for name, tensor in tensors:
+        fields.append(Field(name, tuple(tensor.shape), offset, tensor.numel()))
+        offset += -(-tensor.numel() // ALIGN) * ALIGN
+    return tuple(fields), offset
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return getattr(module, "running_mean", None) is not None and hasattr(module, "momentum")
+
+
+def _statistics(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """BatchNorm's running means and variances; its batch counter plays no part in training."""
+    found = []
+    for prefix, module in model.named_modules():
+        if _keeps_statistics(module):
+            for name in ("running_mean", "running_var"):
+                found.append((f"{prefix}.{name}" if prefix else name, getattr(module, name)))
+    return found
+
+
+def _fill_rates(rates: Tensor, layout: FlatLayout, model: nn.Module) -> None:
+    modules = dict(model.named_modules())
+    for field in layout.stats:
+        momentum = modules[field.name.rpartition(".")[0]].momentum
+        start = field.offset - layout.num_params
+        # momentum=None asks for a cumulative mean, which has no meaning for an endless stream.
+        rates[start : start + field.size] = 0.1 if momentum is None else float(momentum)  # type: ignore[arg-type]
+
+
+def _set_buffer(model: nn.Module, name: str, value: Tensor) -> None:
+    prefix, _, attribute = name.rpartition(".")
+    model.get_submodule(prefix)._buffers[attribute] = value
+
+
+def _view(vector: Tensor, field: Field) -> Tensor:
+    return vector[field.offset : field.offset + field.size].view(field.shape)

@@ -1,0 +1,113 @@
+"""What is trained: a model, a data set and a loss, as a gradient for a ticket.
+
+A worker, the sequential driver and the simulator all ask the same two things of a task: the
+batch of a ticket (``load``, which may run ahead on another thread) and the gradient at the
+weights that the flat model holds now (``gradient``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mpi_dcasgd.learning.data import Dataset
+from mpi_dcasgd.learning.flat import FlatModel
+from mpi_dcasgd.learning.tickets import TicketPlan
+
+EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One ticket's samples on the device: inputs (n, *shape) float32, targets (n,) int64."""
+
+    ticket: int
+    inputs: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """What was found for a ticket; the vector itself is the flat model's ``grad``.
+
+    Attributes:
+        loss: Mean over the samples.
+        norm: Euclidean norm of the gradient; not finite if any element is not.
+    """
+
+    ticket: int
+    samples: int
+    loss: float
+    norm: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """Error as a fraction of 1 and mean loss over a split."""
+
+    error: float
+    loss: float
+
+
+class Task:
+    """A model on a data set.
+
+    Args:
+        flat: The model bound to its vectors; it is trained on the vectors' device.
+        dataset: Where batches come from.
+        plan: Which samples belong to which ticket.
+    """
+
+    def __init__(self, flat: FlatModel, dataset: Dataset, plan: TicketPlan) -> None:
+        self.flat = flat
+        self.dataset = dataset
+        self.plan = plan
+        self.device = flat.weights.device
+
+    def load(self, ticket: int) -> Batch:
+        """The ticket's samples, augmented with the ticket's own randomness."""
+        plan = self.plan
+        inputs, targets = self.dataset.train.batch(plan.indices(ticket), plan.generator(ticket))
+        return Batch(
+            ticket,
+            inputs.to(self.device, non_blocking=True),
+            targets.to(self.device, non_blocking=True),
+        )
+
+    def gradient(self, batch: Batch) -> Gradient:
+        """Mean gradient over the batch at the current weights, left in ``flat.grad``."""
+        flat = self.flat
+        # Dropout must not depend on who computes the ticket, so its seed is the ticket's.
+        torch.manual_seed(self.plan.torch_seed(batch.ticket))
+        flat.model.train()
+        flat.clear_grad()
+        loss = cross_entropy(flat.model(batch.inputs), batch.targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        flat.note_statistics()
+        params = flat.grad[: flat.layout.num_params]
+        # In float64, or the squares of large but finite gradients would overflow to infinity.
+        norm = torch.linalg.vector_norm(params, dtype=torch.float64)
+        return Gradient(batch.ticket, len(batch.targets), loss.item(), norm.item())
+
+    def score(self) -> Score:
+        """Error and loss on the test split at the current weights."""
+        return evaluate(self.flat.model, self.dataset, self.device)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, dataset: Dataset, device: torch.device) -> Score:
+    """Error and mean loss of ``model`` on the test split, in evaluation mode."""
+    model.eval()
+    test = dataset.test
+    wrong, loss = 0, 0.0
+    for start in range(0, len(test), EVALUATION_BATCH):
+        indices = np.arange(start, min(start + EVALUATION_BATCH, len(test)), dtype=np.int64)
+        inputs, targets = (t.to(device) for t in test.batch(indices, None))
+        scores = model(inputs)
+        wrong += int((scores.argmax(1) != targets).sum())
+        loss += float(cross_entropy(scores, targets, reduction="sum"))
+    return Score(wrong / len(test), loss / len(test))

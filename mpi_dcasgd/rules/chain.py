@@ -1,0 +1,151 @@
+"""A rule: parts in a fixed order, fused into one pass over memory.
+
+Order: clipping, weight decay, compensation, momentum, step size. Admission comes before all of
+them and reads no vector. For each element the pass reads gradient, weights, snapshot and state
+once and writes weights, snapshot and state once; the new snapshot is what the worker is sent
+next, so sending costs no further copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpi_dcasgd.rules.admission import AcceptAll, Admission
+from mpi_dcasgd.rules.compensation import NoCompensation
+from mpi_dcasgd.rules.momentum import NoMomentum
+from mpi_dcasgd.rules.part import Facts, Lanes, Part, StateVector
+from mpi_dcasgd.rules.step_size import ConstantStep, StepSize
+from mpi_dcasgd.rules.weight_decay import WeightDecay
+
+BLOCK = 1 << 16
+"""Elements in a block: seven float32 lanes of it and temporaries stay within a core's L2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """The parts of an update rule, one a role."""
+
+    admission: Admission = AcceptAll()
+    weight_decay: WeightDecay = WeightDecay()
+    compensation: Part = NoCompensation()
+    momentum: Part = NoMomentum()
+    step_size: StepSize = ConstantStep()
+
+    def parts(self) -> tuple[tuple[str, Part], ...]:
+        """(role, part) in the order in which they act on the lanes."""
+        return tuple((f.name, getattr(self, f.name)) for f in fields(self))
+
+    @property
+    def reads_snapshot(self) -> bool:
+        """Whether the weights that a worker was sent are needed again when it pushes."""
+        return any(part.reads_snapshot for _, part in self.parts())
+
+    def vectors(self) -> tuple[tuple[str, StateVector], ...]:
+        """(role, state vector) of all parts; what the server must hold beside the weights."""
+        return tuple((role, vector) for role, part in self.parts() for vector in part.vectors())
+
+    def state_vectors(self, num_workers: int) -> int:
+        """How many vectors of the length of the weights the rule keeps at the server."""
+        return sum(num_workers if vector.per_worker else 1 for _, vector in self.vectors())
+
+
+class Chain:
+    """A rule at work on one vector of parameters.
+
+    Args:
+        rule: The parts.
+        params: The weights, shape (P,), float32; updated in place by ``apply``.
+        num_workers: How many workers push.
+    """
+
+    def __init__(self, rule: Rule, params: Tensor, num_workers: int) -> None:
+        self.rule = rule
+        self.num_workers = num_workers
+        # A part that neither computes nor remembers anything is left out of the pass.
+        self._parts = [(role, part) for role, part in rule.parts() if _acts(part)]
+        self._state: dict[str, list[Tensor]] = {}
+        for role, vector in rule.vectors():
+            copies = num_workers if vector.per_worker else 1
+            self._state[f"{role}.{vector.name}"] = [
+                params.clone() if vector.fill == "weights" else torch.zeros_like(params)
+                for _ in range(copies)
+            ]
+
+    def apply(self, params: Tensor, grad: Tensor, snapshot: Tensor, facts: Facts) -> float:
+        """Take one step and renew the snapshot; returns the learning rate that was used.
+
+        Args:
+            params: w_t, shape (P,); becomes w_{t+1}.
+            grad: g_m, shape (P,); left as it is.
+            snapshot: w_bak(m), shape (P,), not the same memory as ``params``; becomes w_{t+1}.
+            facts: What is known about this push.
+        """
+        rate = facts.lr * self.rule.step_size.factor(facts)
+        scalars = [part.scalars(facts) for _, part in self._parts]
+        state = [self._vectors_of(role, part, facts.worker) for role, part in self._parts]
+        for block in _blocks(params):
+            self._pass(
+                params[block],
+                grad[block],
+                snapshot[block],
+                [tuple(vector[block] for vector in vectors) for vectors in state],
+                scalars,
+                rate,
+            )
+        return rate
+
+    def _pass(
+        self,
+        params: Tensor,
+        grad: Tensor,
+        snapshot: Tensor,
+        state: list[tuple[Tensor, ...]],
+        scalars: list[tuple[float, ...]],
+        rate: float,
+    ) -> None:
+        lanes = Lanes(grad, grad, params, snapshot)
+        for (_, part), old, numbers in zip(self._parts, state, scalars, strict=True):
+            lanes, new = part.update(lanes, old, numbers)
+            for kept, value in zip(old, new, strict=True):
+                kept.copy_(value)
+        params.sub_(lanes.direction * rate)
+        snapshot.copy_(params)
+
+    def _vectors_of(self, role: str, part: Part, worker: int) -> tuple[Tensor, ...]:
+        return tuple(
+            self._state[f"{role}.{vector.name}"][worker if vector.per_worker else 0]
+            for vector in part.vectors()
+        )
+
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """The state vectors by ``role.name``: one, or one a worker. Not copies."""
+        return dict(self._state)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over the values that ``state_dict`` gave.
+
+        Raises:
+            KeyError: ``saved`` belongs to another rule.
+        """
+        for name, vectors in self._state.items():
+            for mine, theirs in zip(vectors, saved[name], strict=True):
+                mine.copy_(theirs)
+
+
+def _acts(part: Part) -> bool:
+    if isinstance(part, WeightDecay) and part.rate == 0:
+        return False
+    return type(part).update is not Part.update
+
+
+def _blocks(vector: Tensor) -> Iterator[slice]:
+    length = vector.numel()
+    # A GPU has no cache to block for, and every further launch would cost more than it saves.
+    step = BLOCK if vector.device.type == "cpu" else length
+    for start in range(0, length, step):
+        yield slice(start, start + step)

@@ -1,0 +1,143 @@
+"""The one kind of message: a fixed header in front of a flat float32 vector, in one buffer.
+
+Header, sixteen little words of 8 bytes (128 bytes, so that the vector starts on a cache line)::
+
+    word  worker -> server (push)            server -> worker (reply)
+    0     PUSH                               WORK or STOP
+    1     version the gradient belongs to    version of the weights
+    2     ticket                             number of tickets granted, n
+    3     samples in the ticket              tickets granted: words 3 .. 3 + n - 1
+    4     loss, as a float64                 ...
+    5     gradient norm, as a float64
+    6     nanoseconds computing
+    7     nanoseconds waiting for the reply before this push
+    8     nanoseconds waiting for data
+
+The vector is ``[gradient | statistics]`` one way and ``[weights | statistics]`` the other.
+Nothing is pickled, and sender and receiver must have the same byte order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mpi_dcasgd.errors import ProtocolError
+
+HEADER_WORDS = 16
+HEADER_BYTES = 8 * HEADER_WORDS
+MAX_GRANTS = HEADER_WORDS - 3
+_CPU = torch.device("cpu")
+
+
+class Kind(IntEnum):
+    """What a message is, word 0. Zero is none of them, so an unwritten buffer is noticed."""
+
+    PUSH = 1
+    WORK = 2
+    STOP = 3
+
+
+class Message:
+    """A buffer with typed windows onto it.
+
+    Args:
+        size: Elements of the vector.
+        device: Where the vector lives. Off the CPU the header stays behind on it, and there is
+            no one buffer to send: such messages are for drivers that stay within a process.
+        pinned: Page-locked memory, for staging to and from a GPU.
+
+    Attributes:
+        vector: float32, shape (size,), 64-byte aligned.
+    """
+
+    def __init__(
+        self, size: int, *, device: torch.device = _CPU, pinned: bool = False
+    ) -> None:
+        on_cpu = device.type == "cpu"
+        words = HEADER_BYTES // 4 + (size if on_cpu else 0)
+        self._storage = torch.zeros(words, dtype=torch.int32, pin_memory=pinned)
+        self._raw: NDArray[np.int32] | None = self._storage.numpy() if on_cpu else None
+        header = self._storage.numpy()[: HEADER_BYTES // 4]
+        self._words: NDArray[np.int64] = header.view(np.int64)
+        self._floats: NDArray[np.float64] = header.view(np.float64)
+        self.vector: Tensor = (
+            self._storage[HEADER_BYTES // 4 :].view(torch.float32)
+            if on_cpu
+            else torch.zeros(size, device=device)
+        )
+
+    @property
+    def raw(self) -> NDArray[np.int32]:
+        """The whole buffer, for MPI, as int32: nobody may think of rounding a header."""
+        if self._raw is None:
+            raise ProtocolError("a message with its vector on a device cannot be sent as it is")
+        return self._raw
+
+    @property
+    def kind(self) -> Kind:
+        try:
+            return Kind(int(self._words[0]))
+        except ValueError:
+            raise ProtocolError(f"message of unknown kind {int(self._words[0])}") from None
+
+    @property
+    def version(self) -> int:
+        return int(self._words[1])
+
+    def write_reply(self, kind: Kind, version: int, tickets: Sequence[int]) -> None:
+        """Fill the header of a reply; the vector is the caller's business."""
+        if len(tickets) > MAX_GRANTS:
+            raise ProtocolError(f"{len(tickets)} tickets granted at once; {MAX_GRANTS} fit")
+        self._words[0] = kind
+        self._words[1] = version
+        self._words[2] = len(tickets)
+        self._words[3 : 3 + len(tickets)] = tickets
+
+    @property
+    def tickets(self) -> tuple[int, ...]:
+        """Tickets granted by a reply."""
+        return tuple(int(t) for t in self._words[3 : 3 + int(self._words[2])])
+
+    def write_push(
+        self,
+        *,
+        version: int,
+        ticket: int,
+        samples: int,
+        loss: float,
+        grad_norm: float,
+        compute_ns: int = 0,
+        wait_ns: int = 0,
+        data_ns: int = 0,
+    ) -> None:
+        """Fill the header of a push."""
+        self._words[:4] = (Kind.PUSH, version, ticket, samples)
+        self._floats[4:6] = (loss, grad_norm)
+        self._words[6:9] = (compute_ns, wait_ns, data_ns)
+
+    @property
+    def ticket(self) -> int:
+        return int(self._words[2])
+
+    @property
+    def samples(self) -> int:
+        return int(self._words[3])
+
+    @property
+    def loss(self) -> float:
+        return float(self._floats[4])
+
+    @property
+    def grad_norm(self) -> float:
+        return float(self._floats[5])
+
+    @property
+    def spent_ns(self) -> tuple[int, int, int]:
+        """Nanoseconds that the worker spent computing, waiting for weights, waiting for data."""
+        return int(self._words[6]), int(self._words[7]), int(self._words[8])

@@ -1,0 +1,316 @@
+"""The parameter server as a state machine: no network, no clock.
+
+Two things happen to it. A worker asks (``pull``) and a worker delivers (``push``); each answers
+with the workers whose replies are ready to be sent. The MPI driver, the sequential driver, the
+simulator and the tests all drive this one object.
+
+A push and the pull that follows it are one step: between applying a worker's gradient and
+copying the weights into its slot nothing else can happen. The slot's message is what is sent,
+and, untouched until the next push of that worker, its vector is the worker's snapshot
+(``w_bak(m)`` of DC-ASGD).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mpi_dcasgd.errors import NonFiniteError, ProtocolError
+from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.rules.chain import Chain, Rule
+from mpi_dcasgd.rules.part import Facts
+from mpi_dcasgd.server.ledger import TicketLedger
+from mpi_dcasgd.server.message import MAX_GRANTS, Kind, Message
+from mpi_dcasgd.server.records import Action, UpdateRecord
+
+MAX_ATTEMPTS = 3
+"""Times that a ticket may give a gradient that is not finite before it is given up."""
+
+MAX_AHEAD = MAX_GRANTS - 1
+"""Tickets beyond the current one that one reply has room for."""
+
+
+class Push(NamedTuple):
+    """One delivered gradient; ``vector`` is ``[gradient | statistics]``, shape (size,)."""
+
+    version: int
+    ticket: int
+    samples: int
+    loss: float
+    grad_norm: float
+    vector: Tensor
+
+    @classmethod
+    def of(cls, message: Message) -> Push:
+        if message.kind is not Kind.PUSH:
+            raise ProtocolError(f"expected a push, got {message.kind.name}")
+        return cls(
+            message.version,
+            message.ticket,
+            message.samples,
+            message.loss,
+            message.grad_norm,
+            message.vector,
+        )
+
+
+class Answer(NamedTuple):
+    """What a push led to: its record, and the workers whose replies can be sent now."""
+
+    record: UpdateRecord
+    ready: list[int]
+
+
+@dataclass
+class Slot:
+    """What the server keeps for one worker."""
+
+    message: Message
+    version: int = -1
+    status: Literal["absent", "working", "parked", "stopped", "lost"] = "absent"
+
+    @property
+    def snapshot(self) -> Tensor:
+        """The weights that the worker was sent last, shape (size,)."""
+        return self.message.vector
+
+
+@dataclass
+class Tally:
+    """Counts over a run; staleness only of the gradients that were applied."""
+
+    applied: int = 0
+    dropped: int = 0
+    nonfinite: int = 0
+    given_up: int = 0
+    staleness: Counter[int] = field(default_factory=Counter)
+
+
+class ParameterServer:
+    """Weights, one slot a worker, the rule's state and the ticket ledger.
+
+    Args:
+        weights: Initial ``[parameters | statistics]``, shape (layout.size,); updated in place.
+        layout: Where parameters end and statistics begin.
+        rule: What is done with a gradient.
+        plan: The tickets of the run.
+        schedule: Learning rate by samples applied.
+        num_workers: How many slots there are.
+        stats_rate: How far the running statistics move towards pushed ones, (num_stats,).
+        ahead: Tickets that a worker holds beyond the one it computes, to prefetch their data.
+    """
+
+    def __init__(
+        self,
+        weights: Tensor,
+        layout: FlatLayout,
+        rule: Rule,
+        plan: TicketPlan,
+        schedule: Callable[[int], float],
+        num_workers: int,
+        stats_rate: Tensor,
+        ahead: int = 0,
+    ) -> None:
+        if not 0 <= ahead <= MAX_AHEAD:
+            raise ProtocolError(f"ahead must be within 0 and {MAX_AHEAD}, got {ahead}")
+        self.weights = weights
+        self.layout = layout
+        self.plan = plan
+        self.schedule = schedule
+        self.ahead = ahead
+        self.rule = rule
+        self.chain = Chain(rule, weights[: layout.num_params], num_workers)
+        self.ledger = TicketLedger(plan.num_tickets, num_workers)
+        self.slots = [Slot(Message(layout.size, device=weights.device)) for _ in range(num_workers)]
+        self.version = 0
+        self.samples = 0
+        self.tally = Tally()
+        self._stats_rate = stats_rate.to(weights.device)
+        self._attempts: Counter[int] = Counter()
+        self._nonfinite_in_a_row = 0
+        self._halted = False
+
+    @property
+    def num_workers(self) -> int:
+        return len(self.slots)
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the data so far, in samples applied."""
+        return self.samples / self.plan.num_samples
+
+    @property
+    def finished(self) -> bool:
+        """Whether every worker has been told to stop or is lost."""
+        return all(slot.status in ("stopped", "lost") for slot in self.slots)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every ticket of the run has been dealt with."""
+        return self.ledger.done
+
+    def pull(self, worker: int) -> list[int]:
+        """A worker asks for weights and work, which it does once, at the start.
+
+        Returns:
+            The workers whose replies can be sent now.
+        """
+        if self.slots[worker].status != "absent":
+            raise ProtocolError(f"worker {worker} pulled twice without a push in between")
+        return self._serve(worker, renew=True)
+
+    def push(self, worker: int, push: Push) -> Answer:
+        """A worker delivers a gradient and, in the same step, gets new weights and work.
+
+        Raises:
+            ProtocolError: The version or the ticket is not what the worker was given.
+            NonFiniteError: Too many gradients in a row were NaN or infinite.
+        """
+        slot = self.slots[worker]
+        if slot.status != "working" or push.version != slot.version:
+            raise ProtocolError(
+                f"worker {worker} ({slot.status}) pushed version {push.version}, "
+                f"but pulled {slot.version}"
+            )
+        facts = Facts(
+            lr=self.schedule(self.samples),
+            staleness=self.version - push.version,
+            version=self.version,
+            worker=worker,
+            num_workers=self.num_workers,
+            grad_norm=push.grad_norm,
+        )
+        version = self.version
+        action, rate = self._take_in(worker, push, facts)
+        record = UpdateRecord(
+            worker=worker,
+            ticket=push.ticket,
+            version=version,
+            staleness=facts.staleness,
+            action=action,
+            samples=push.samples,
+            loss=push.loss,
+            grad_norm=push.grad_norm,
+            lr=rate,
+            total_samples=self.samples,
+            epoch=self.epoch,
+        )
+        return Answer(record, self._after(worker, renewed=action is Action.APPLIED))
+
+    def lose(self, worker: int) -> list[int]:
+        """A worker died: its tickets go to others.
+
+        Returns:
+            Parked workers whose replies can be sent now.
+        """
+        self.slots[worker].status = "lost"
+        self.ledger.reclaim(worker)
+        return self._wake()
+
+    def halt(self) -> list[int]:
+        """Grant no more tickets; each worker is told to stop when it next delivers.
+
+        Returns:
+            Parked workers whose replies can be sent now.
+        """
+        self._halted = True
+        return self._wake()
+
+    def _take_in(self, worker: int, push: Push, facts: Facts) -> tuple[Action, float]:
+        if not self._is_finite(push):
+            return self._refuse(worker, push), 0.0
+        self._nonfinite_in_a_row = 0
+        if self.rule.admission.verdict(facts) == "drop":
+            self.ledger.hand_back(worker, push.ticket)
+            self.tally.dropped += 1
+            return Action.DROPPED, 0.0
+        return Action.APPLIED, self._apply(worker, push, facts)
+
+    def _apply(self, worker: int, push: Push, facts: Facts) -> float:
+        border = self.layout.num_params
+        snapshot = self.slots[worker].snapshot
+        rate = self.chain.apply(
+            self.weights[:border], push.vector[:border], snapshot[:border], facts
+        )
+        if self.layout.num_stats:
+            stats = self.weights[border:]
+            stats.lerp_(push.vector[border:], self._stats_rate)
+            snapshot[border:].copy_(stats)
+        self.ledger.complete(worker, push.ticket)
+        self.version += 1
+        self.samples += push.samples
+        self.tally.applied += 1
+        self.tally.staleness[facts.staleness] += 1
+        return rate
+
+    def _is_finite(self, push: Push) -> bool:
+        # The worker has read its whole gradient to take the norm; reading it again here would
+        # cost the server a pass over memory. The few statistics are not part of the norm.
+        if not math.isfinite(push.grad_norm):
+            return False
+        return bool(torch.isfinite(push.vector[self.layout.num_params :]).all())
+
+    def _refuse(self, worker: int, push: Push) -> Action:
+        self.tally.nonfinite += 1
+        self._nonfinite_in_a_row += 1
+        self._attempts[push.ticket] += 1
+        limit = 3 * self.num_workers + 7
+        if self._nonfinite_in_a_row >= limit:
+            raise NonFiniteError(
+                f"training diverged: {limit} gradients in a row were NaN or infinite "
+                f"(last: worker {worker}, ticket {push.ticket}, version {push.version}, "
+                f"loss {push.loss}); none of them was applied. Lower lr, clip gradients or "
+                "look for NaN in the data."
+            )
+        if self._attempts[push.ticket] < MAX_ATTEMPTS:
+            self.ledger.hand_back(worker, push.ticket)
+        else:
+            self.ledger.complete(worker, push.ticket)
+            self.samples += push.samples
+            self.tally.given_up += 1
+        return Action.NONFINITE
+
+    def _after(self, worker: int, *, renewed: bool) -> list[int]:
+        # Workers that found nothing to do come first: they have waited longest.
+        return self._wake() + self._serve(worker, renew=not renewed)
+
+    def _wake(self) -> list[int]:
+        ready: list[int] = []
+        for worker, slot in enumerate(self.slots):
+            if slot.status == "parked":
+                ready += self._serve(worker, renew=True)
+        return ready
+
+    def _serve(self, worker: int, *, renew: bool) -> list[int]:
+        """Write the worker's reply if there is anything to tell it."""
+        slot = self.slots[worker]
+        if self._halted or self.ledger.done:
+            slot.status = "stopped"
+            slot.message.write_reply(Kind.STOP, self.version, ())
+            return [worker]
+        granted = self._grant(worker)
+        if not self.ledger.held(worker):
+            slot.status = "parked"
+            return []
+        if renew:
+            slot.snapshot.copy_(self.weights)
+        slot.version = self.version
+        slot.status = "working"
+        slot.message.write_reply(Kind.WORK, self.version, granted)
+        return [worker]
+
+    def _grant(self, worker: int) -> list[int]:
+        granted: list[int] = []
+        while len(self.ledger.held(worker)) <= self.ahead:
+            ticket = self.ledger.grant(worker)
+            if ticket is None:
+                break
+            granted.append(ticket)
+        return granted
