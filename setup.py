@@ -1,0 +1,1 @@
+__import__("setuptools").setup()  # all of it is in setup.cfg
