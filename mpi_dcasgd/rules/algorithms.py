@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 from mpi_dcasgd.rules.admission import AcceptAll
@@ -136,7 +136,7 @@ def _resolve_part(role: str, default: str, change: Any, algorithm: str) -> Part:
     ]
     known = {key: value for key, value in settings.items() if key in allowed}
     try:
-        part: Part = TypeAdapter(kind).validate_python(known)
+        part = kind(**known)
     except ValidationError as error:
         problems += [
             f".{'.'.join(str(p) for p in e['loc'])}: {e['msg']}, got {e['input']!r}"

@@ -1,0 +1,92 @@
+"""From a checked job to the objects that drivers move: data, model, plan, server, evaluator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.evaluator import Evaluator
+from mpi_dcasgd.learning.data import Dataset, load_dataset
+from mpi_dcasgd.learning.flat import FlatModel
+from mpi_dcasgd.learning.models import build_model
+from mpi_dcasgd.learning.schedules import Schedule
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.rules.algorithms import resolve_rule
+from mpi_dcasgd.server.server import ParameterServer
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What this process needs to build the parts of a run.
+
+    Attributes:
+        job: The checked job.
+        dataset: Loaded for ``device``.
+        device: Where this rank computes gradients or evaluates.
+        group: Ranks that make one update together: all of them in SSGD, else 1.
+    """
+
+    job: Job
+    dataset: Dataset
+    device: torch.device
+    group: int = 1
+
+    @classmethod
+    def open(cls, job: Job, device: torch.device, group: int = 1) -> Workshop:
+        """Load the data.
+
+        Raises:
+            DataError: The data are missing or not what the job says.
+        """
+        torch.set_num_threads(job.threads)
+        return cls(job, load_dataset(job.data, job.seed, device), device, group)
+
+    @property
+    def plan(self) -> TicketPlan:
+        """The tickets of whole updates."""
+        job = self.job
+        samples = len(self.dataset.train)
+        return TicketPlan(samples, job.batch_size * self.group, job.seed, job.epochs)
+
+    @property
+    def lr(self) -> float:
+        """The job's rate, scaled for the size of a synchronous group if the job says so."""
+        scaled = self.group > 1 and self.job.sync.lr_scaling == "linear"
+        return self.job.lr * self.group if scaled else self.job.lr
+
+    def flat_model(
+        self,
+        device: torch.device,
+        weights: torch.Tensor | None = None,
+        grad: torch.Tensor | None = None,
+    ) -> FlatModel:
+        """The job's model with its initial weights, which follow from the seed alone."""
+        torch.manual_seed(self.job.seed)
+        model = build_model(self.job.model, self.dataset.input_shape, self.dataset.num_classes)
+        return FlatModel(model, device, self.job.batchnorm, weights, grad)
+
+    def server(self, num_workers: int, device: torch.device) -> ParameterServer:
+        """The server's state machine at the start of a run, its vectors on ``device``."""
+        job = self.job
+        plan = self.plan
+        initial = self.flat_model(device)
+        return ParameterServer(
+            initial.weights,
+            initial.layout,
+            resolve_rule(job.algorithm, job.rule),
+            plan,
+            Schedule(job.schedule, self.lr, plan.num_samples, job.epochs),
+            num_workers,
+            initial.stats_rate,
+            job.tickets_ahead,
+        )
+
+    def task(self, flat: FlatModel) -> Task:
+        """What this rank computes: single tickets, or its parts of a group's tickets."""
+        return Task(flat, self.dataset, self.plan.split(self.group))
+
+    def evaluator(self) -> Evaluator:
+        return Evaluator(self.flat_model(self.device), self.dataset)

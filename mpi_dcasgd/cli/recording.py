@@ -1,0 +1,100 @@
+"""Rank 0's side of the records: the run folder from before training until after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from logging import Logger
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpi_dcasgd.cli.build import Workshop
+from mpi_dcasgd.config.load import job_as_yaml
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.record.environment import RankPlace, describe_environment
+from mpi_dcasgd.record.recorder import Recorder, RunDescription
+from mpi_dcasgd.record.run_folder import RunFolder, atomic_file
+from mpi_dcasgd.server.server import ParameterServer
+
+
+class Recording:
+    """One run's folder and what is written into it by the rank that records.
+
+    Args:
+        job: What is run.
+        run_dir: The folder that the user asked for, or None to name one after the run.
+        argv: The command line.
+        git: What ``git_state`` found before MPI was started.
+    """
+
+    def __init__(
+        self, job: Job, run_dir: Path | None, argv: Sequence[str], git: dict[str, Any] | None
+    ) -> None:
+        self.started = datetime.now(timezone.utc)
+        self.job = job
+        self.argv = argv
+        self.git = git
+        self.folder = RunFolder.create(
+            run_dir, name=job.name, algorithm=job.algorithm, now=self.started.astimezone()
+        )
+        self.folder.write_job(job_as_yaml(job))
+
+    def recorder(
+        self,
+        driver: str,
+        num_workers: int,
+        places: Sequence[RankPlace],
+        num_samples: int,
+        logger: Logger,
+        mpi_library: str = "",
+    ) -> Recorder:
+        """Write down where the run takes place and begin its record."""
+        job = self.job
+        self.folder.write_environment(
+            describe_environment(
+                started=self.started,
+                git=self.git,
+                ranks=places,
+                mpi_library=mpi_library,
+                argv=self.argv,
+            )
+        )
+        run = RunDescription(
+            name=job.name,
+            algorithm=job.algorithm,
+            driver=driver,
+            num_workers=num_workers,
+            world_size=len(places),
+            epochs=job.epochs,
+            seed=job.seed,
+            model=job.model.name,
+            data=job.data.name,
+            batch_size=job.batch_size,
+            num_samples=num_samples,
+        )
+        recorder = Recorder(self.folder, run, job.record, logger=logger)
+        devices = ", ".join(f"{p.role} {p.rank}: {p.host} {p.device}" for p in places)
+        logger.info(devices)
+        recorder.message(f"{job.name}: {_who(job.algorithm, driver, num_workers)}")
+        recorder.message(f"run folder: {self.folder.path}")
+        return recorder
+
+    def write_weights(self, workshop: Workshop, server: ParameterServer) -> None:
+        """Write the final weights as an ordinary ``state_dict`` that needs nothing of ours."""
+        flat = workshop.flat_model(torch.device("cpu"))
+        flat.weights.copy_(server.weights)
+        # Clones, or every tensor would drag the whole flat vector into the file.
+        state = {name: value.clone() for name, value in flat.model.state_dict().items()}
+        with atomic_file(self.folder.weights_pt) as file:
+            torch.save({"state_dict": state, "version": server.version}, file)
+
+
+def _who(algorithm: str, driver: str, num_workers: int) -> str:
+    if driver == "sequential":
+        return f"{algorithm}, one process"
+    workers = f"{num_workers} worker{'' if num_workers == 1 else 's'}"
+    if driver == "horovod":
+        return f"{algorithm}, {workers}, synchronous through Horovod"
+    return f"{algorithm}, 1 server and {workers}, asynchronous over MPI"

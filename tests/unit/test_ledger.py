@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.server.ledger import TicketLedger
+
+acts = st.lists(
+    st.tuples(st.sampled_from(["grant", "complete", "hand_back", "reclaim"]), st.integers(0, 2))
+)
+
+
+@given(st.integers(0, 12), acts)
+def test_no_ticket_is_ever_in_two_places_or_in_none(count: int, script: list[tuple[str, int]]) -> None:
+    ledger = TicketLedger(count, 3)
+    completed: list[int] = []
+    for act, worker in script:
+        held = ledger.held(worker)
+        if act == "grant":
+            ledger.grant(worker)
+        elif act == "reclaim":
+            assert ledger.reclaim(worker) == held
+        elif held and act == "complete":
+            ledger.complete(worker, held[0])
+            completed.append(held[0])
+        elif held:
+            ledger.hand_back(worker, held[-1])
+        out = [t for w in range(3) for t in ledger.held(w)]
+        assert len(set(out) | set(completed)) == len(out) + len(completed)
+        assert len(out) + len(completed) + ledger.available == count
+    # Whatever happened, one worker can finish the rest, and every ticket is done exactly once.
+    for worker in range(3):
+        ledger.reclaim(worker)
+    while (ticket := ledger.grant(0)) is not None:
+        ledger.complete(0, ticket)
+        completed.append(ticket)
+    assert ledger.done
+    assert sorted(completed) == list(range(count))
+
+
+def test_tickets_handed_back_go_out_before_new_ones() -> None:
+    ledger = TicketLedger(4, 2)
+    assert [ledger.grant(0), ledger.grant(0), ledger.grant(1)] == [0, 1, 2]
+    ledger.reclaim(0)
+    assert [ledger.grant(1) for _ in range(4)] == [0, 1, 3, None]
+
+
+def test_completing_a_ticket_that_one_does_not_hold_is_an_error() -> None:
+    ledger = TicketLedger(4, 2)
+    ledger.grant(0)
+    with pytest.raises(ProtocolError, match="worker 1 delivered ticket 0, but holds none"):
+        ledger.complete(1, 0)

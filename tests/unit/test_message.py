@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.server.message import HEADER_BYTES, MAX_GRANTS, Kind, Message
+
+
+def test_a_push_survives_the_journey_as_bytes() -> None:
+    sent, received = Message(5), Message(5)
+    sent.vector.copy_(torch.arange(5.0))
+    sent.write_push(
+        version=2**40,
+        ticket=2**33,
+        samples=128,
+        loss=0.1,
+        grad_norm=math.inf,
+        compute_ns=1,
+        wait_ns=2,
+        data_ns=3,
+    )
+    received.raw[:] = sent.raw
+    assert received.kind is Kind.PUSH
+    assert (received.version, received.ticket, received.samples) == (2**40, 2**33, 128)
+    assert (received.loss, received.grad_norm) == (0.1, math.inf)
+    assert received.spent_ns == (1, 2, 3)
+    assert torch.equal(received.vector, torch.arange(5.0))
+
+
+def test_a_reply_carries_as_many_tickets_as_fit_and_no_more() -> None:
+    message = Message(1)
+    tickets = tuple(range(10, 10 + MAX_GRANTS))
+    message.write_reply(Kind.WORK, 7, tickets)
+    assert (message.kind, message.version, message.tickets) == (Kind.WORK, 7, tickets)
+    message.write_reply(Kind.STOP, 8, ())
+    assert (message.kind, message.tickets) == (Kind.STOP, ())
+    with pytest.raises(ProtocolError, match=f"{MAX_GRANTS} fit"):
+        message.write_reply(Kind.WORK, 7, range(MAX_GRANTS + 1))
+
+
+def test_the_vector_is_aligned_and_behind_the_header() -> None:
+    message = Message(3)
+    assert message.vector.data_ptr() % 64 == 0
+    assert message.raw.nbytes == HEADER_BYTES + 12
+    message.vector[0] = 1.5
+    assert message.raw[HEADER_BYTES // 4 :].view("float32")[0] == 1.5
+
+
+def test_a_buffer_that_nobody_wrote_is_noticed() -> None:
+    with pytest.raises(ProtocolError, match="unknown kind 0"):
+        _ = Message(1).kind

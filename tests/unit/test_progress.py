@@ -1,0 +1,122 @@
+"""Progress: a bar on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+
+import pytest
+
+from mpi_dcasgd.record.progress import (
+    BarProgress,
+    LineProgress,
+    NoProgress,
+    Status,
+    format_duration,
+    format_line,
+    make_progress,
+)
+
+STATUS = Status(
+    epoch=3.2,
+    epochs=20,
+    samples=4_200,
+    total_samples=10_000,
+    samples_per_s=1_234.4,
+    loss=0.2312,
+    test_error=0.0534,
+    staleness_mean=2.91,
+    staleness_max=7,
+    dropped=0,
+    nonfinite=0,
+    eta_s=80.0,
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_says_all_there_is() -> None:
+    assert format_line(STATUS) == (
+        "epoch 3.2/20   42 %  1,234 samples/s  loss 0.2312  test error 5.3 %  eta 1m20s"
+        "  staleness 2.9 (max 7)"
+    )
+
+
+def test_a_line_leaves_out_what_is_not_known_yet_or_does_not_apply() -> None:
+    early = replace(STATUS, loss=None, test_error=None, staleness_max=0, eta_s=None)
+    assert format_line(early) == "epoch 3.2/20   42 %  1,234 samples/s"
+    assert "eta" not in format_line(replace(STATUS, eta_s=math.inf))
+
+
+def test_trouble_is_shown() -> None:
+    line = format_line(replace(STATUS, nonfinite=3, dropped=12_000))
+    assert "3 not finite  12,000 dropped" in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0s"),
+        (59.6, "1m00s"),
+        (80, "1m20s"),
+        (3_599.7, "1h00m"),
+        (7_500, "2h05m"),
+        (3 * 86_400 + 4 * 3_600, "3d04h"),
+    ],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_auto_looks_at_the_stream_and_at_what_the_launcher_said() -> None:
+    def kind(stream: io.StringIO, environ: dict[str, str]) -> type:
+        return type(make_progress("auto", stream, line_every_s=1, environ=environ))
+
+    assert kind(io.StringIO(), {}) is LineProgress
+    assert kind(Terminal(), {}) is BarProgress
+    assert kind(io.StringIO(), {"MPI_DCASGD_TTY": "1"}) is BarProgress
+    assert kind(io.StringIO(), {"MPI_DCASGD_TTY": "0"}) is LineProgress
+
+
+def test_off_shows_nothing_and_wants_nothing() -> None:
+    progress = make_progress("off", Terminal(), line_every_s=1, environ={})
+    assert isinstance(progress, NoProgress)
+    assert progress.every_s == math.inf
+
+
+def test_lines_are_whole_lines() -> None:
+    stream = io.StringIO()
+    progress = LineProgress(stream, 1.0)
+    progress.show(STATUS)
+    progress.line("done")
+    assert stream.getvalue() == format_line(STATUS) + "\ndone\n"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_bar_fits_its_terminal_and_drops_the_least_important(columns: int) -> None:
+    stream = Terminal()
+    bar = BarProgress(stream, columns)
+    bar.show(STATUS)
+    bar.show(replace(STATUS, samples=10_000, epoch=20.0))
+    bar.close()
+    shown = [piece.strip() for piece in stream.getvalue().split("\r") if piece.strip()]
+    assert all(len(piece) < columns for piece in shown)
+    assert shown[0].startswith("epoch 3.2/20  42 % ")
+    assert "1,234 samples/s" in shown[0]
+    assert ("staleness 2.9 (max 7)" in shown[0]) == (columns == 120)
+    assert shown[-1].startswith("epoch 20.0/20 100 % ")
+
+
+def test_a_message_does_not_break_the_bar() -> None:
+    stream = Terminal()
+    bar = BarProgress(stream, 80)
+    bar.line("before the bar")
+    bar.show(STATUS)
+    bar.line("amid the bar")
+    bar.close()
+    assert stream.getvalue().startswith("before the bar\n")
+    assert "\ramid the bar\n" in stream.getvalue()

@@ -1,0 +1,181 @@
+"""The sequential driver with its conductor and evaluator, and the synchronous one beside it."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from toy import CPU, World, toy_dataset, toy_model
+
+from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
+from mpi_dcasgd.drivers.evaluator import Evaluator, Snapshot
+from mpi_dcasgd.drivers.horovod import run_synchronous
+from mpi_dcasgd.drivers.observer import Evaluation, NullObserver, WorkerTotals
+from mpi_dcasgd.drivers.sequential import run_sequential
+from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.learning.flat import FlatModel
+from mpi_dcasgd.learning.task import evaluate
+from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.server.records import UpdateRecord
+
+
+class Notebook(NullObserver):
+    """Remembers all that it is told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def started(self, startup_s: float) -> None:
+        self.told.append("started")
+
+    def update(self, record: UpdateRecord, time_s: float) -> None:
+        self.told.append(record)
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        self.told.append(evaluation)
+
+    def worker(self, totals: WorkerTotals) -> None:
+        self.told.append(totals)
+
+    def ended(self, status: Any, time_s: float, **facts: Any) -> None:
+        self.told.append((status, facts))
+
+    def of(self, kind: type) -> list[Any]:
+        return [item for item in self.told if isinstance(item, kind)]
+
+
+def conduct(world: World, notebook: Notebook, every: int = 1) -> Conductor:
+    evaluator = Evaluator(FlatModel(toy_model(), CPU), toy_dataset())
+    conductor = Conductor(world.server, notebook, evaluator, every)
+    conductor.begin(0.0)
+    return conductor
+
+
+def test_sequential_run_equals_the_server_moved_by_hand() -> None:
+    by_hand = World(1).run()
+    world, notebook = World(1), Notebook()
+    conductor = conduct(world, notebook)
+    run_sequential(world.server, world.tasks[0], conductor, StopFlag())
+    conductor.finish([])
+    assert torch.equal(world.server.weights, by_hand)
+    assert [r.staleness for r in notebook.of(UpdateRecord)] == [0] * world.plan.num_tickets
+    assert notebook.told[-1][0] == "completed"
+    assert notebook.told[-1][1]["weights_sha256"] == weights_sha256(by_hand, world.server.layout)
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3]), (2, [2, 3])])
+def test_evaluation_follows_samples_and_scores_the_snapshot(every: int, epochs: list[int]) -> None:
+    world, notebook = World(1), Notebook()
+    conductor = conduct(world, notebook, every)
+    run_sequential(world.server, world.tasks[0], conductor, StopFlag())
+    conductor.finish([])
+    evaluations = notebook.of(Evaluation)
+    assert [e.epoch for e in evaluations] == epochs
+    assert [e.samples for e in evaluations] == [50 * epoch for epoch in epochs]
+    final = FlatModel(toy_model(), CPU)
+    final.weights.copy_(world.server.weights)
+    score = evaluate(final.model, toy_dataset(), CPU)
+    assert evaluations[-1].test_error == score.error
+    assert evaluations[-1].test_loss == score.loss
+    losses = [r for r in notebook.of(UpdateRecord) if r.ticket >= 14]
+    if every == 1:
+        mean = sum(r.loss * r.samples for r in losses) / sum(r.samples for r in losses)
+        assert evaluations[-1].train_loss == pytest.approx(mean)
+
+
+def test_a_stop_ends_training_after_the_update_and_still_evaluates() -> None:
+    world, notebook, stop = World(1), Notebook(), StopFlag()
+    conductor = conduct(world, notebook)
+    conductor.after = _stop_at(conductor, stop, 5)  # type: ignore[method-assign]
+    run_sequential(world.server, world.tasks[0], conductor, stop)
+    conductor.finish([], reason="stopped by hand")
+    assert world.server.version == 5
+    assert notebook.of(Evaluation)[-1].version == 5
+    assert notebook.told[-1][0] == "interrupted"
+
+
+def _stop_at(conductor: Conductor, stop: StopFlag, version: int) -> Any:
+    after = conductor.after
+
+    def wrapped(record: UpdateRecord) -> None:
+        after(record)
+        if record.version + 1 == version:
+            stop.set()
+
+    return wrapped
+
+
+def test_what_evaluation_raises_reaches_the_training_thread() -> None:
+    class Broken:
+        test = property(lambda self: 1 / 0)
+
+    evaluator = Evaluator(FlatModel(toy_model(), CPU), Broken())  # type: ignore[arg-type]
+    weights = FlatModel(toy_model(), CPU).weights
+    evaluator.submit(Snapshot(weights, 1, 8, 0, 0.0, 0.0, 0.1))
+    with pytest.raises(ZeroDivisionError):
+        evaluator.finish()
+
+
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_prefetching_changes_nothing_but_the_time(ahead: int) -> None:
+    world = World(1, ahead=ahead, dropout=0.3)
+    conductor = conduct(world, Notebook())
+    run_sequential(world.server, world.tasks[0], conductor, StopFlag())
+    conductor.finish([])
+    assert torch.equal(world.server.weights, World(1, dropout=0.3).run())
+
+
+class ThreadedAllreduce:
+    """Stands in for Horovod with threads as ranks: only the arithmetic of a sum."""
+
+    Sum = "sum"
+
+    def __init__(self, size: int) -> None:
+        self.count = size
+        self.barrier = threading.Barrier(size, timeout=60)
+        self.shares: dict[str, list[Any]] = {}
+        self.local = threading.local()
+
+    def view(self, rank: int) -> SimpleNamespace:
+        def allreduce(tensor: torch.Tensor, op: str, name: str) -> torch.Tensor:
+            self.shares.setdefault(name, [None] * self.count)[rank] = tensor.clone()
+            self.barrier.wait()
+            total = torch.stack(self.shares[name]).sum(0)
+            self.barrier.wait()
+            return tensor.copy_(total)
+
+        return SimpleNamespace(
+            Sum=self.Sum,
+            rank=lambda: rank,
+            size=lambda: self.count,
+            allreduce_async_=allreduce,
+            synchronize=lambda handle: handle,
+        )
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_synchronous_workers_equal_one_worker_with_a_batch_so_many_times_as_large(
+    workers: int,
+) -> None:
+    plan = TicketPlan(num_samples=50, batch_size=4 * workers, seed=3, epochs=2)
+    assert 50 % (4 * workers), "the last ticket is uneven: some ranks get less, or nothing"
+    reduce = ThreadedAllreduce(workers)
+    worlds = [World(1, plan=plan, task_plan=plan.split(workers)) for _ in range(workers)]
+
+    def rank(number: int) -> None:
+        world = worlds[number]
+        run_synchronous(reduce.view(number), world.server, world.tasks[0], None, StopFlag())  # type: ignore[arg-type]
+
+    threads = [threading.Thread(target=rank, args=(n,)) for n in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    large = World(1, plan=plan).run()
+    for world in worlds:
+        assert world.server.complete
+        assert torch.equal(world.server.weights, worlds[0].server.weights)
+    torch.testing.assert_close(worlds[0].server.weights, large, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,264 @@
+"""The server's state machine: snapshots, staleness, tickets, refusal. No MPI anywhere."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+import torch
+from toy import LR, World
+
+from mpi_dcasgd.errors import NonFiniteError, ProtocolError
+from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.server.records import Action
+from mpi_dcasgd.server.server import MAX_ATTEMPTS, Push
+
+
+def shuffled(seed: int):  # type: ignore[no-untyped-def]
+    rng = random.Random(seed)
+    return lambda working: rng.choice(working)
+
+
+@pytest.mark.parametrize("algorithm", ["dcasgd-c", "dcasgd-a"])
+def test_lambda_zero_is_asgd_bit_for_bit(algorithm: str) -> None:
+    plain = World(3, "asgd").run(shuffled(1))
+    compensated = World(3, algorithm, {"compensation": {"dc_lambda": 0.0}}).run(shuffled(1))
+    assert torch.equal(plain, compensated)
+
+
+@pytest.mark.parametrize("algorithm", ["asgd", "dcasgd-c", "dcasgd-a"])
+def test_one_worker_is_the_sequential_run_bit_for_bit(algorithm: str) -> None:
+    world = World(1, algorithm)
+    weights = world.run()
+    # Written out: plain SGD over the tickets in order.
+    task = World(1).tasks[0]
+    expected = world.initial.clone()
+    for ticket in range(world.plan.num_tickets):
+        task.flat.weights.copy_(expected)
+        task.gradient(task.load(ticket))
+        expected -= task.flat.grad * LR
+    assert torch.equal(weights, expected)
+
+
+def test_each_worker_has_its_own_snapshot_equal_to_what_it_was_sent() -> None:
+    world = World(2, "dcasgd-c")
+    world.join()
+    slots = world.server.slots
+    assert torch.equal(slots[0].snapshot, world.initial)
+    assert torch.equal(slots[1].snapshot, world.initial)
+    world.step(0)
+    assert torch.equal(slots[0].snapshot, world.server.weights)
+    assert torch.equal(slots[1].snapshot, world.initial), "worker 1 has not pulled since"
+    world.step(0)
+    assert torch.equal(slots[1].snapshot, world.initial)
+    world.step(1)
+    assert torch.equal(slots[1].snapshot, world.server.weights)
+
+
+def test_snapshots_share_no_memory_with_the_weights_or_each_other() -> None:
+    world = World(2)
+    spans = [world.server.weights, *(slot.snapshot for slot in world.server.slots)]
+    ranges = sorted((v.data_ptr(), v.data_ptr() + 4 * v.numel()) for v in spans)
+    assert all(left[1] <= right[0] for left, right in zip(ranges, ranges[1:], strict=False))
+
+
+def test_correction_is_not_zero_once_the_weights_move() -> None:
+    plain, compensated = World(2, "asgd"), World(2, "dcasgd-c", {"compensation": {"dc_lambda": 1}})
+    for world in (plain, compensated):
+        world.join()
+        world.step(0)
+    assert torch.equal(plain.server.weights, compensated.server.weights)
+    for world in (plain, compensated):
+        world.step(1)
+    assert not torch.equal(plain.server.weights, compensated.server.weights)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 7])
+def test_equal_workers_settle_at_staleness_one_less_than_their_number(workers: int) -> None:
+    world = World(workers, plan=TicketPlan(50, 2, 0, 2))
+    world.run()
+    staleness = [answer.record.staleness for answer in world.answers]
+    assert staleness[: workers - 1] == list(range(workers - 1))
+    assert set(staleness[workers - 1 :]) == {workers - 1}
+
+
+def test_staleness_sums_to_the_number_in_flight_times_updates() -> None:
+    # Exact for any order: what has been pushed plus what is still in flight (algorithms, fact 7).
+    world = World(4)
+    world.join()
+    order = random.Random(5)
+    for updates in range(1, 12):
+        world.step(order.choice(world.working()))
+        pushed = sum(answer.record.staleness for answer in world.answers)
+        ages = sum(world.server.version - slot.version for slot in world.server.slots)
+        assert pushed + ages == 3 * updates
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("workers", [1, 3, 5])
+def test_every_sample_of_every_epoch_is_applied_once(workers: int, ahead: int) -> None:
+    world = World(workers, ahead=ahead)
+    slow = random.Random(7)
+    world.run(lambda working: slow.choices(working, [1 + 10 * w for w in working])[0])
+    tickets = [a.record.ticket for a in world.answers if a.record.action is Action.APPLIED]
+    assert sorted(tickets) == list(range(world.plan.num_tickets))
+    for epoch in range(3):
+        seen = Counter(
+            int(i) for t in tickets if world.plan.epoch(t) == epoch for i in world.plan.indices(t)
+        )
+        assert seen == Counter(range(50))
+    assert world.server.samples == 150
+
+
+def test_a_lost_worker_costs_nothing_but_its_unfinished_tickets() -> None:
+    world = World(3, ahead=1)
+    world.join()
+    for worker in (0, 1, 2, 0):
+        world.step(worker)
+    held = world.server.ledger.held(1)
+    assert len(held) == 2
+    world.receive(world.server.lose(1))
+    while not world.server.finished:
+        world.step(random.Random(world.server.version).choice(world.working()))
+    tickets = [answer.record.ticket for answer in world.answers]
+    assert sorted(tickets) == list(range(world.plan.num_tickets))
+    assert {a.record.worker for a in world.answers if a.record.ticket in held} <= {0, 2}
+
+
+def test_a_worker_lost_last_wakes_those_that_had_nothing_left_to_do() -> None:
+    world = World(2, plan=TicketPlan(8, 8, 0, 2))
+    world.join()
+    world.step(1)
+    assert world.server.slots[1].status == "parked"
+    assert world.server.lose(0) == [1]
+    world.receive([1])
+    world.step(1)
+    assert world.server.finished
+    assert world.server.samples == 16
+
+
+def test_halting_stops_everyone_after_what_they_are_at() -> None:
+    world = World(3)
+    world.join()
+    world.step(0)
+    assert world.server.halt() == []
+    for worker in (0, 1, 2):
+        assert worker in world.step(worker).ready
+    assert world.server.finished
+    assert not world.server.complete
+    assert world.server.version == 4
+
+
+def push_of(world: World, worker: int, **changes: object) -> Push:
+    slot = world.server.slots[worker]
+    push = Push(slot.version, world.queues[worker][0], 8, 1.0, 1.0, torch.ones_like(world.initial))
+    return push._replace(**changes)  # type: ignore[arg-type]
+
+
+def test_a_push_of_another_version_is_a_protocol_error() -> None:
+    world = World(2)
+    world.join()
+    with pytest.raises(ProtocolError, match="worker 1 .* pushed version 5, but pulled 0"):
+        world.server.push(1, push_of(world, 1, version=5))
+
+
+def test_a_push_of_somebody_elses_ticket_is_a_protocol_error() -> None:
+    world = World(2)
+    world.join()
+    with pytest.raises(ProtocolError, match=r"worker 1 delivered ticket 0, but holds \[1\]"):
+        world.server.push(1, push_of(world, 1, ticket=0))
+
+
+def test_pulling_twice_is_a_protocol_error() -> None:
+    world = World(1)
+    world.join()
+    with pytest.raises(ProtocolError, match="pulled twice"):
+        world.server.pull(0)
+
+
+@pytest.mark.parametrize("norm", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(norm: float) -> None:
+    world = World(2)
+    world.join()
+    bad = torch.full_like(world.initial, float("nan"))
+    answer = world.server.push(0, push_of(world, 0, vector=bad, grad_norm=norm))
+    assert answer.record.action is Action.NONFINITE
+    assert torch.equal(world.server.weights, world.initial)
+    assert world.server.version == 0
+    assert world.server.tally.nonfinite == 1
+    assert 0 in world.server.slots[0].message.tickets, "the ticket goes out again"
+
+
+def test_statistics_that_are_not_finite_never_reach_the_weights() -> None:
+    world = World(1, batchnorm=True)
+    world.join()
+    bad = torch.zeros_like(world.initial)
+    bad[-1] = float("inf")
+    answer = world.server.push(0, push_of(world, 0, vector=bad))
+    assert answer.record.action is Action.NONFINITE
+    assert torch.equal(world.server.weights, world.initial)
+
+
+def test_a_ticket_that_is_never_finite_is_given_up_and_its_samples_counted() -> None:
+    world = World(1, plan=TicketPlan(16, 8, 0, 1))
+    world.join()
+    for _ in range(MAX_ATTEMPTS):
+        answer = world.server.push(0, push_of(world, 0, grad_norm=float("nan")))
+        world.queues[0] = list(world.server.slots[0].message.tickets)
+    assert answer.record.total_samples == 8
+    assert world.server.tally.given_up == 1
+    world.step(0)
+    assert world.server.finished
+
+
+def test_divergence_ends_the_run_with_a_reason() -> None:
+    world = World(1)
+    world.join()
+    with pytest.raises(NonFiniteError, match=r"10 gradients in a row .* Lower lr"):
+        for _ in range(100):
+            world.server.push(0, push_of(world, 0, grad_norm=float("nan")))
+            world.queues[0] = list(world.server.slots[0].message.tickets)
+
+
+def test_batchnorm_statistics_average_like_one_process_that_saw_every_batch() -> None:
+    world = World(1, batchnorm=True)
+    weights = world.run()
+    reference = World(1, batchnorm=True)
+    model = reference.tasks[0].flat.model
+    norm = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d))
+    norm.momentum = 0.2
+    flat = reference.tasks[0].flat
+    flat.weights.copy_(reference.initial)
+    for ticket in range(world.plan.num_tickets):
+        task = reference.tasks[0]
+        task.gradient(task.load(ticket))
+        flat.params.sub_(flat.grad[: flat.layout.num_params] * LR)
+    torch.testing.assert_close(weights, flat.weights, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(norm.running_mean, torch.zeros(7))  # type: ignore[arg-type]
+
+
+def test_the_latest_statistics_win_under_that_policy() -> None:
+    world = World(2, batchnorm=True, policy="latest")
+    world.join()
+    world.step(0)
+    stats = world.server.weights[world.server.layout.num_params :].clone()
+    world.step(1)
+    mine = world.server.weights[world.server.layout.num_params :]
+    assert not torch.equal(stats, mine)
+    # Worker 1 began from the initial statistics, so nothing of worker 0's is left.
+    norm_rate = 0.2
+    assert torch.allclose(world.tasks[1].flat.grad[world.server.layout.num_params :], mine)
+    assert norm_rate < 1
+
+
+def test_delay_compensation_leaves_batchnorm_statistics_alone() -> None:
+    plain = World(2, "asgd", batchnorm=True)
+    strong = World(2, "dcasgd-c", {"compensation": {"dc_lambda": 5.0}}, batchnorm=True)
+    for world in (plain, strong):
+        world.join()
+        world.step(0)
+        world.step(1)
+    border = plain.server.layout.num_params
+    assert not torch.equal(plain.server.weights[:border], strong.server.weights[:border])
+    assert torch.equal(plain.server.weights[border:], strong.server.weights[border:])

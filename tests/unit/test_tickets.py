@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpi_dcasgd.learning.tickets import TicketPlan
+
+plans = st.builds(
+    TicketPlan,
+    num_samples=st.integers(1, 60),
+    batch_size=st.integers(1, 20),
+    seed=st.integers(0, 5),
+    epochs=st.integers(1, 3),
+)
+
+
+@given(plans)
+def test_the_tickets_of_an_epoch_are_disjoint_and_complete(plan: TicketPlan) -> None:
+    for epoch in range(plan.epochs):
+        first = epoch * plan.tickets_per_epoch
+        tickets = range(first, first + plan.tickets_per_epoch)
+        seen = Counter(int(i) for t in tickets for i in plan.indices(t))
+        assert seen == Counter(range(plan.num_samples))
+        assert all(len(plan.indices(t)) == plan.size(t) >= 1 for t in tickets)
+        assert {plan.epoch(t) for t in tickets} == {epoch}
+
+
+@given(plans, st.integers(1, 5))
+def test_parts_of_a_large_ticket_are_the_small_tickets_in_order(
+    small: TicketPlan, parts: int
+) -> None:
+    large = TicketPlan(small.num_samples, small.batch_size * parts, small.seed, small.epochs)
+    assert large.split(parts) == small
+    taken = []
+    for ticket in range(large.num_tickets):
+        pieces = [large.part(ticket, rank, parts) for rank in range(parts)]
+        present = [p for p in pieces if p is not None]
+        assert pieces == present + [None] * (parts - len(present)), "the last ranks go without"
+        joined = np.concatenate([small.indices(p) for p in present])
+        assert np.array_equal(joined, large.indices(ticket))
+        taken += present
+    assert taken == list(range(small.num_tickets))
+
+
+def test_epochs_and_seeds_have_shuffles_of_their_own() -> None:
+    plan = TicketPlan(100, 100, seed=0, epochs=2)
+    other = TicketPlan(100, 100, seed=1, epochs=2)
+    orders = [plan.indices(0), plan.indices(1), other.indices(0)]
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_a_ticket_is_the_same_whenever_it_is_asked_for() -> None:
+    plan = TicketPlan(40, 8, seed=2, epochs=30)
+    before = plan.indices(3).copy(), plan.generator(3).random(4), plan.torch_seed(3)
+    for ticket in range(plan.num_tickets):
+        plan.indices(ticket)  # pushes epoch 0 out of the cache
+    fresh = TicketPlan(40, 8, seed=2, epochs=30)
+    for again in (plan, fresh):
+        assert np.array_equal(again.indices(3), before[0])
+        assert np.array_equal(again.generator(3).random(4), before[1])
+        assert again.torch_seed(3) == before[2]
+
+
+def test_tickets_differ_in_their_randomness() -> None:
+    plan = TicketPlan(40, 8, seed=2, epochs=2)
+    seeds = [plan.torch_seed(t) for t in range(plan.num_tickets)]
+    assert len(set(seeds)) == plan.num_tickets
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    draws = {plan.generator(t).random() for t in range(plan.num_tickets)}
+    assert len(draws) == plan.num_tickets
+
+
+@pytest.mark.parametrize(("samples", "batch", "per_epoch"), [(10, 3, 4), (9, 3, 3), (2, 5, 1)])
+def test_the_last_ticket_may_be_short(samples: int, batch: int, per_epoch: int) -> None:
+    plan = TicketPlan(samples, batch, seed=0, epochs=1)
+    assert plan.tickets_per_epoch == per_epoch
+    assert plan.size(per_epoch - 1) == samples - batch * (per_epoch - 1)
