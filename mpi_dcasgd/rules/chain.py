@@ -1,7 +1,7 @@
 """A rule: parts in a fixed order, fused into one pass over memory.
 
-Order: clipping, weight decay, compensation, momentum, step size. Admission comes before all of
-them and reads no vector. For each element the pass reads gradient, weights, snapshot and state
+Order: clipping, weight decay, compensation, momentum, decoupled weight decay, step size.
+Admission comes before all of them and reads no vector. For each element the pass reads gradient, weights, snapshot and state
 once and writes weights, snapshot and state once; the new snapshot is what the worker is sent
 next, so sending costs no further copy.
 """
@@ -68,6 +68,7 @@ class Chain:
         self.num_workers = num_workers
         # A part that neither computes nor remembers anything is left out of the pass.
         self._parts = [(role, part) for role, part in rule.parts() if _acts(part)]
+        self._ahead = [(r, part) for r, part in self._parts if type(part).sent is not Part.sent]
         self._state: dict[str, list[Tensor]] = {}
         for role, vector in rule.vectors():
             copies = num_workers if vector.per_worker else 1
@@ -82,7 +83,8 @@ class Chain:
         Args:
             params: w_t, shape (P,); becomes w_{t+1}.
             grad: g_m, shape (P,); left as it is.
-            snapshot: w_bak(m), shape (P,), not the same memory as ``params``; becomes w_{t+1}.
+            snapshot: w_bak(m), shape (P,), not the same memory as ``params``; becomes what the
+                worker is to be sent, which is w_{t+1} unless a part looks ahead.
             facts: What is known about this push.
         """
         rate = facts.lr * self.rule.step_size.factor(facts)
@@ -99,6 +101,21 @@ class Chain:
             )
         return rate
 
+    def send(self, params: Tensor, snapshot: Tensor, facts: Facts) -> None:
+        """Renew a worker's snapshot without a step: for a first pull, or after a wait.
+
+        Args:
+            params: w_t, shape (P,).
+            snapshot: Becomes what the worker is sent, shape (P,).
+            facts: Of the worker, with the present learning rate.
+        """
+        rate = facts.lr * self.rule.step_size.factor(facts)
+        value = params
+        for role, part in self._ahead:
+            state = self._vectors_of(role, part, facts.worker)
+            value = part.sent(value, state, part.scalars(facts), rate)
+        snapshot.copy_(value)
+
     def _pass(
         self,
         params: Tensor,
@@ -114,7 +131,10 @@ class Chain:
             for kept, value in zip(old, new, strict=True):
                 kept.copy_(value)
         params.sub_(lanes.direction * rate)
-        snapshot.copy_(params)
+        value = params
+        for (_, part), new, numbers in zip(self._parts, state, scalars, strict=True):
+            value = part.sent(value, new, numbers, rate)
+        snapshot.copy_(value)
 
     def _vectors_of(self, role: str, part: Part, worker: int) -> tuple[Tensor, ...]:
         return tuple(

@@ -30,6 +30,7 @@ class Facts(NamedTuple):
 
     Attributes:
         lr: Learning rate of the schedule at this point of training.
+        lr_max: The largest rate that the schedule has given so far, this one included.
         staleness: tau, in updates: server version now minus the version pulled.
         version: Updates applied so far, t.
         worker: Which worker pushed, from 0.
@@ -38,6 +39,7 @@ class Facts(NamedTuple):
     """
 
     lr: float
+    lr_max: float
     staleness: int
     version: int
     worker: int
@@ -92,3 +94,17 @@ class Part:
     ) -> tuple[Lanes, tuple[Tensor, ...]]:
         """One elementwise step: new lanes and new state. Must not write into its arguments."""
         return lanes, state
+
+    def sent(
+        self,
+        params: Tensor,
+        state: tuple[Tensor, ...],
+        scalars: tuple[float | Tensor, ...],
+        rate: float | Tensor,
+    ) -> Tensor:
+        """What a worker is sent instead of ``params``, for rules that let it look ahead.
+
+        Elementwise, from the weights and this part's state after the update; ``rate`` is the step
+        size. What is sent is what the worker's snapshot holds afterwards.
+        """
+        return params

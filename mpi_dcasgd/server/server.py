@@ -26,6 +26,7 @@ from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.chain import Chain, Rule
 from mpi_dcasgd.rules.part import Facts
+from mpi_dcasgd.server.held import HeldGradients
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import MAX_GRANTS, Kind, Message
 from mpi_dcasgd.server.records import Action, UpdateRecord
@@ -70,11 +71,19 @@ class Answer(NamedTuple):
 
 @dataclass
 class Slot:
-    """What the server keeps for one worker."""
+    """What the server keeps for one worker.
+
+    Attributes:
+        message: What it is sent; its vector is the worker's snapshot.
+        version: Of the weights that it was sent last.
+        status: ``parked`` workers wait for a reply until there is something for them to do.
+        clock: Gradients that it has delivered.
+    """
 
     message: Message
     version: int = -1
     status: Literal["absent", "working", "parked", "stopped", "lost"] = "absent"
+    clock: int = 0
 
     @property
     def snapshot(self) -> Tensor:
@@ -135,6 +144,8 @@ class ParameterServer:
         self._stats_rate = stats_rate.to(weights.device)
         self._attempts: Counter[int] = Counter()
         self._nonfinite_in_a_row = 0
+        self._lr_max = 0.0
+        self._held = HeldGradients(layout.size, weights.device)
         self._halted = False
 
     @property
@@ -179,14 +190,8 @@ class ParameterServer:
                 f"worker {worker} ({slot.status}) pushed version {push.version}, "
                 f"but pulled {slot.version}"
             )
-        facts = Facts(
-            lr=self.schedule(self.samples),
-            staleness=self.version - push.version,
-            version=self.version,
-            worker=worker,
-            num_workers=self.num_workers,
-            grad_norm=push.grad_norm,
-        )
+        facts = self._facts(worker, self.version - push.version, push.grad_norm)
+        slot.clock += 1
         version = self.version
         action, rate = self._take_in(worker, push, facts)
         record = UpdateRecord(
@@ -227,28 +232,46 @@ class ParameterServer:
         if not self._is_finite(push):
             return self._refuse(worker, push), 0.0
         self._nonfinite_in_a_row = 0
-        if self.rule.admission.verdict(facts) == "drop":
+        verdict = self.rule.admission.verdict(facts)
+        if verdict == "drop":
             self.ledger.hand_back(worker, push.ticket)
             self.tally.dropped += 1
             return Action.DROPPED, 0.0
-        return Action.APPLIED, self._apply(worker, push, facts)
+        self.ledger.complete(worker, push.ticket)
+        self.samples += push.samples
+        self.tally.staleness[facts.staleness] += 1
+        vector = push.vector
+        if verdict == "hold":
+            self._held.add(push.vector, push.samples)
+            if self._held.count < self.rule.admission.collect and not self.ledger.done:
+                return Action.HELD, 0.0
+            vector = self._held.take()
+        return Action.APPLIED, self._apply(worker, vector, facts)
 
-    def _apply(self, worker: int, push: Push, facts: Facts) -> float:
+    def _apply(self, worker: int, vector: Tensor, facts: Facts) -> float:
         border = self.layout.num_params
         snapshot = self.slots[worker].snapshot
-        rate = self.chain.apply(
-            self.weights[:border], push.vector[:border], snapshot[:border], facts
-        )
+        rate = self.chain.apply(self.weights[:border], vector[:border], snapshot[:border], facts)
         if self.layout.num_stats:
             stats = self.weights[border:]
-            stats.lerp_(push.vector[border:], self._stats_rate)
+            stats.lerp_(vector[border:], self._stats_rate)
             snapshot[border:].copy_(stats)
-        self.ledger.complete(worker, push.ticket)
         self.version += 1
-        self.samples += push.samples
         self.tally.applied += 1
-        self.tally.staleness[facts.staleness] += 1
         return rate
+
+    def _facts(self, worker: int, staleness: int, grad_norm: float) -> Facts:
+        rate = self.schedule(self.samples)
+        self._lr_max = max(self._lr_max, rate)
+        return Facts(
+            lr=rate,
+            lr_max=self._lr_max,
+            staleness=staleness,
+            version=self.version,
+            worker=worker,
+            num_workers=self.num_workers,
+            grad_norm=grad_norm,
+        )
 
     def _is_finite(self, push: Push) -> bool:
         # The worker has read its whole gradient to take the norm; reading it again here would
@@ -278,8 +301,8 @@ class ParameterServer:
         return Action.NONFINITE
 
     def _after(self, worker: int, *, renewed: bool) -> list[int]:
-        # Workers that found nothing to do come first: they have waited longest.
-        return self._wake() + self._serve(worker, renew=not renewed)
+        # First the one that delivered: how far it has come decides whether others may go on.
+        return self._serve(worker, renew=not renewed) + self._wake()
 
     def _wake(self) -> list[int]:
         ready: list[int] = []
@@ -291,20 +314,30 @@ class ParameterServer:
     def _serve(self, worker: int, *, renew: bool) -> list[int]:
         """Write the worker's reply if there is anything to tell it."""
         slot = self.slots[worker]
+        slot.status = "parked"
         if self._halted or self.ledger.done:
             slot.status = "stopped"
             slot.message.write_reply(Kind.STOP, self.version, ())
             return [worker]
+        busy = [other.clock for other in self.slots if other.status == "working"]
+        if not self.rule.admission.may_go_on(slot.clock, busy):
+            return []
         granted = self._grant(worker)
         if not self.ledger.held(worker):
-            slot.status = "parked"
             return []
         if renew:
-            slot.snapshot.copy_(self.weights)
+            self._renew(worker)
         slot.version = self.version
         slot.status = "working"
         slot.message.write_reply(Kind.WORK, self.version, granted)
         return [worker]
+
+    def _renew(self, worker: int) -> None:
+        border = self.layout.num_params
+        snapshot = self.slots[worker].snapshot
+        facts = self._facts(worker, 0, 0.0)
+        self.chain.send(self.weights[:border], snapshot[:border], facts)
+        snapshot[border:].copy_(self.weights[border:])
 
     def _grant(self, worker: int) -> list[int]:
         granted: list[int] = []

@@ -41,7 +41,7 @@ def trajectory(rule: Rule, steps: int = 6) -> list[float]:
     path = []
     for version in range(steps):
         worker = version % 2
-        facts = Facts(0.1, version - versions[worker], version, worker, 2, 1.0)
+        facts = Facts(0.1, 0.1, version - versions[worker], version, worker, 2, 1.0)
         chain.apply(params, snapshots[worker].clone(), snapshots[worker], facts)
         versions[worker] = version + 1
         path.append(params.item())
@@ -76,14 +76,14 @@ def test_adaptive_without_memory_is_lambda_times_absolute_gradient() -> None:
     grad = torch.tensor([-2.0, 0.25], dtype=torch.float64)
     expected = params - 0.1 * (grad + 0.7 * grad.abs() * (params - snapshot))
     chain = Chain(resolve_rule("dcasgd-a", {"compensation": adaptive}), params, 1)
-    chain.apply(params, grad, snapshot, Facts(0.1, 3, 3, 0, 1, 1.0))
+    chain.apply(params, grad, snapshot, Facts(0.1, 0.1, 3, 3, 0, 1, 1.0))
     torch.testing.assert_close(params, expected, rtol=1e-14, atol=0)
 
 
 def test_a_square_that_overflows_does_not_turn_zero_drift_into_nan() -> None:
     params = torch.tensor([1.0])
     chain = Chain(resolve_rule("dcasgd-c"), params, 1)
-    chain.apply(params, torch.tensor([3e19]), params.clone(), Facts(0.0, 0, 0, 0, 1, 3e19))
+    chain.apply(params, torch.tensor([3e19]), params.clone(), Facts(0.0, 0.0, 0, 0, 0, 1, 3e19))
     assert torch.isfinite(params).all()
 
 
@@ -93,7 +93,7 @@ def test_weight_decay_acts_outside_the_square_with_the_weights_of_now() -> None:
     snapshot = torch.tensor([3.0], dtype=torch.float64)
     grad = torch.tensor([0.4], dtype=torch.float64)
     chain = Chain(resolve_rule("dcasgd-c", changes), params, 1)
-    chain.apply(params, grad, snapshot, Facts(0.1, 1, 1, 0, 1, 0.4))
+    chain.apply(params, grad, snapshot, Facts(0.1, 0.1, 1, 1, 0, 1, 0.4))
     expected = 2.0 - 0.1 * (0.4 + 0.01 * 2.0 + 0.5 * 0.4 * 0.4 * (2.0 - 3.0))
     assert params.item() == pytest.approx(expected, abs=1e-15)
 
@@ -118,5 +118,5 @@ def test_heavy_ball_equals_pytorch_sgd() -> None:
             optimizer.state[theirs]["momentum_buffer"] = torch.zeros(50)
         theirs.grad = grad.clone()
         optimizer.step()
-        chain.apply(ours, grad, ours.clone(), Facts(0.05, 0, step, 0, 1, 1.0))
+        chain.apply(ours, grad, ours.clone(), Facts(0.05, 0.05, 0, step, 0, 1, 1.0))
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-6)
