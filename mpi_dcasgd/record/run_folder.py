@@ -1,0 +1,196 @@
+"""Everything about one run lies in one folder; this module alone knows the file names.
+
+Files that are written once appear under their own name only when they are complete: they are
+written beside it as ``NAME.tmp``, flushed to the disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from mpi_dcasgd.errors import RunFolderError
+
+RUNS = Path("runs")
+"""Where run folders go unless the user says otherwise, relative to where the job was started."""
+
+
+class RunFolder:
+    """The paths of one run. Making the object touches nothing; ``create`` does.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.job_yaml = self.path / "job.yaml"
+        self.environment_json = self.path / "environment.json"
+        self.metrics_jsonl = self.path / "metrics.jsonl"
+        self.trace_bin = self.path / "trace.bin"
+        self.summary_json = self.path / "summary.json"
+        self.weights_pt = self.path / "weights.pt"
+        self.checkpoints = self.path / "checkpoints"
+        self.logs = self.path / "logs"
+
+    def log(self, rank: int) -> Path:
+        return self.logs / f"rank-{rank}.log"
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str | None,
+        *,
+        name: str,
+        algorithm: str,
+        now: datetime,
+        root: Path = RUNS,
+        overwrite: bool = False,
+    ) -> RunFolder:
+        """Make the folder of a new run. Only rank 0 does this, and tells the others where it is.
+
+        Args:
+            path: The folder that the user asked for, or None to name one after the run:
+                ``root/<name>-<algorithm>-<YYYYmmdd-HHMMSS>``, with ``-2``, ``-3``, ... if taken.
+            name: The job's name.
+            algorithm: The job's algorithm.
+            now: When the run starts.
+            root: Where folders that are named after their run go.
+            overwrite: Replace a finished run that ``path`` holds. What an unfinished one left
+                is always replaced, except its checkpoints.
+
+        Raises:
+            RunFolderError: The folder holds a finished run, or cannot be made.
+        """
+        try:
+            if path is None:
+                plain = re.sub(r"[^\w.+-]+", "_", f"{name}-{algorithm}")
+                return cls(_make_unique(root / f"{plain}-{now:%Y%m%d-%H%M%S}"))
+            folder = cls(path)
+            folder.path.mkdir(parents=True, exist_ok=True)
+            if not overwrite and folder.is_finished():
+                raise RunFolderError(
+                    f"{folder.path}: already holds a finished run ({folder.summary_json.name} says"
+                    " completed); name another folder, or say --overwrite to replace it"
+                )
+            folder._clear()
+        except OSError as error:
+            where = error.filename or path or root
+            raise RunFolderError(
+                f"{where}: cannot be made or emptied for a run: {error.strerror};"
+                " name a folder that you can write to with --run-dir"
+            ) from error
+        return folder
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """The folder of a run that exists, finished or not.
+
+        Raises:
+            RunFolderError: There is no folder, or it is not one of ours.
+        """
+        folder = cls(path)
+        if not folder.path.is_dir():
+            raise RunFolderError(f"{folder.path}: no such run folder")
+        if not folder.job_yaml.is_file():
+            raise RunFolderError(f"{folder.path}: not a run folder: it has no job.yaml")
+        return folder
+
+    def is_finished(self) -> bool:
+        """Whether the run came to its own end."""
+        try:
+            summary = json.loads(self.summary_json.read_text())
+        except (OSError, ValueError):
+            return False
+        return isinstance(summary, dict) and summary.get("status") == "completed"
+
+    def write_job(self, job: dict[str, Any]) -> None:
+        """Write the resolved job, as plain YAML that ``train`` would take again."""
+        text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
+        write_atomic(self.job_yaml, text.encode())
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        write_atomic(self.environment_json, _json_text(environment))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        write_atomic(self.summary_json, _json_text(summary))
+
+    def _clear(self) -> None:
+        for file in (
+            self.job_yaml,
+            self.environment_json,
+            self.metrics_jsonl,
+            self.trace_bin,
+            self.summary_json,
+            self.weights_pt,
+        ):
+            file.unlink(missing_ok=True)
+        if self.logs.is_dir():
+            shutil.rmtree(self.logs)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into that becomes ``path`` when the block is left without an exception.
+
+    Raises:
+        RunFolderError: It cannot be written; ``path`` is as it was before.
+    """
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        with open(aside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise RunFolderError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Make ``path`` hold ``content``, or leave it as it was."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+def _make_unique(wanted: Path) -> Path:
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    path, number = wanted, 1
+    while True:
+        try:
+            # Two jobs started in the same second race for the name; mkdir decides who has it.
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+            path = wanted.with_name(f"{wanted.name}-{number}")
+        else:
+            return path
+
+
+def _sync_directory(path: Path) -> None:
+    # A rename is lost with the machine unless its directory is flushed too.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems refuse to flush a directory
+    finally:
+        os.close(descriptor)
+
+
+def _json_text(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()

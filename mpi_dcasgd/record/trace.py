@@ -1,0 +1,392 @@
+"""trace.bin: every push, in the order in which the server dealt with them, a few bytes each.
+
+The job and this file are enough to repeat an asynchronous run bit for bit, or to put another
+rule through the same delays. docs/run-folder.md has the layout to the byte; in short::
+
+    header  magic, length and JSON description, CRC
+    block   tag UPDT, length, count, CRC | count records | CRC        any number of these
+    block   tag END., length, count, CRC | JSON                | CRC        a run that ended
+
+    record  varint worker << 2 | action
+            varint zigzag(ticket - expected)     expected = 1 + the highest ticket so far
+            varint staleness                     the version it was computed at lies so far back
+            varint microseconds since the record before
+
+The server's version is not stored: it is the number of applied records so far. Every CRC goes on
+from the one before, so a block that was changed, removed or moved does not go unnoticed. Blocks
+are written whole, so a killed run leaves at worst one block that is cut short.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.server.records import Action
+
+MAGIC = b"DCTRACE\x01"
+"""Seven letters, then the version of the layout."""
+
+_UPDATES, _END = b"UPDT", b"END."
+_BLOCK_HEAD = struct.Struct("<4sII")  # tag, bytes of payload, count
+_U32 = struct.Struct("<I")
+_MAX_RECORDS = 4096
+_FIELDS = 4
+_MAX_VARINT = 10
+_MAX_PAYLOAD = _MAX_RECORDS * _FIELDS * _MAX_VARINT
+
+
+class TraceRecord(NamedTuple):
+    """One push.
+
+    Attributes:
+        worker: Who pushed, from 0.
+        ticket: The minibatch.
+        version: Updates applied before it.
+        staleness: ``version`` minus the version that the gradient was computed at.
+        action: What became of it.
+        time_s: When, in seconds since training began, to the microsecond.
+    """
+
+    worker: int
+    ticket: int
+    version: int
+    staleness: int
+    action: Action
+    time_s: float
+
+
+class TraceWriter:
+    """Appends pushes to a trace. It never looks at a clock: it is told the time.
+
+    Args:
+        path: The file; replaced if it exists.
+        meta: What the trace is of (JSON); the reader gives it back.
+        flush_records: Records in a block, at most 4096.
+        flush_s: Seconds after which a block is written even if it is not full.
+
+    Raises:
+        RunFolderError: The file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        meta: Mapping[str, Any],
+        *,
+        flush_records: int = 1024,
+        flush_s: float = 1.0,
+    ) -> None:
+        self._path = path
+        self._flush_records = min(flush_records, _MAX_RECORDS)
+        self._flush_us = int(flush_s * 1e6)
+        self._payload = bytearray()
+        self._count = self._total = 0
+        self._expected = self._time_us = self._flushed_us = 0
+        text = json.dumps(dict(meta), separators=(",", ":")).encode()
+        head = MAGIC + _U32.pack(len(text)) + text
+        self._crc = zlib.crc32(head)
+        try:
+            # Unbuffered, so that a block is with the system once it is written.
+            self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
+        self._write(head + _U32.pack(self._crc))
+
+    @classmethod
+    def resume(cls, path: Path, records: int, *, flush_s: float = 1.0) -> TraceWriter:
+        """Go on with a trace after its first ``records`` records; what came later is dropped.
+
+        Raises:
+            RunFolderError: The trace holds fewer records, is damaged, or cannot be written.
+        """
+        trace = read_trace(path)
+        if len(trace) < records:
+            raise RunFolderError(
+                f"{path}: holds {len(trace)} records, but the run goes on after {records}:"
+                " it is not the trace of this checkpoint"
+            )
+        aside = path.with_name(path.name + ".tmp")
+        writer = cls(aside, trace.meta, flush_s=flush_s)
+        for record, _ in zip(trace.records(), range(records), strict=False):
+            writer.add(record.worker, record.ticket, record.staleness, record.action, record.time_s)
+        writer.flush()
+        os.replace(aside, path)
+        writer._path = path
+        return writer
+
+    def add(self, worker: int, ticket: int, staleness: int, action: int, time_s: float) -> None:
+        """Append one push.
+
+        Args:
+            worker: From 0.
+            ticket: The minibatch.
+            staleness: In updates, >= 0.
+            action: An ``Action``.
+            time_s: Seconds since training began; taken as no earlier than the record before.
+        """
+        jump = ticket - self._expected
+        if jump >= 0:
+            self._expected = ticket + 1
+            jump <<= 1
+        else:
+            jump = (-jump << 1) - 1
+        time_us = round(time_s * 1e6)
+        passed = time_us - self._time_us
+        if passed > 0:
+            self._time_us = time_us
+        else:
+            passed = 0
+        append = self._payload.append
+        for value in (worker << 2 | action, jump, staleness, passed):
+            while value > 0x7F:
+                append(value & 0x7F | 0x80)
+                value >>= 7
+            append(value)
+        self._count += 1
+        if self._count >= self._flush_records or time_us - self._flushed_us >= self._flush_us:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what was added so far to the system, as one block."""
+        self._flushed_us = self._time_us
+        if self._count:
+            self._block(_UPDATES, bytes(self._payload), self._count)
+            self._total += self._count
+            self._count = 0
+            self._payload.clear()
+
+    def end(self, status: str) -> None:
+        """Say that the run ended by itself, and close the file."""
+        if self._file.closed:
+            return  # it could not be written, and somebody was told
+        self.flush()
+        text = json.dumps({"status": status, "records": self._total}, separators=(",", ":"))
+        self._block(_END, text.encode(), self._total)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file as it is: without ``end``, readers call it cut short."""
+        if not self._file.closed:
+            self.flush()
+            self._file.close()
+
+    def _block(self, tag: bytes, payload: bytes, count: int) -> None:
+        head = _BLOCK_HEAD.pack(tag, len(payload), count)
+        head_crc = zlib.crc32(head, self._crc)
+        self._crc = zlib.crc32(payload, head_crc)
+        self._write(head + _U32.pack(head_crc) + payload + _U32.pack(self._crc))
+
+    def _write(self, content: bytes) -> None:
+        try:
+            written = self._file.write(content)
+            if written != len(content):
+                raise OSError(None, "no space left")
+        except OSError as error:
+            self._file.close()
+            raise RunFolderError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A trace in memory, column by column, each of shape (n,).
+
+    Attributes:
+        meta: What the writer said the trace is of.
+        worker: Who pushed, int64.
+        ticket: The minibatch, int64.
+        version: Updates applied before, int64.
+        staleness: In updates, int64.
+        action: ``Action`` numbers, uint8.
+        time_us: Microseconds since training began, int64.
+        truncated: The run was killed, or the file was cut: there is no end block.
+        status: How the run ended, or None if ``truncated``.
+    """
+
+    meta: dict[str, Any]
+    worker: NDArray[np.int64]
+    ticket: NDArray[np.int64]
+    version: NDArray[np.int64]
+    staleness: NDArray[np.int64]
+    action: NDArray[np.uint8]
+    time_us: NDArray[np.int64]
+    truncated: bool
+    status: str | None
+
+    def __len__(self) -> int:
+        return len(self.worker)
+
+    @property
+    def updates(self) -> int:
+        """Updates applied in all: the version after the last record."""
+        return int(np.count_nonzero(self.action == Action.APPLIED))
+
+    def records(self) -> Iterator[TraceRecord]:
+        """The pushes one by one."""
+        actions = list(Action)
+        for worker, ticket, version, staleness, action, time_us in zip(
+            self.worker.tolist(),
+            self.ticket.tolist(),
+            self.version.tolist(),
+            self.staleness.tolist(),
+            self.action.tolist(),
+            self.time_us.tolist(),
+            strict=True,
+        ):
+            yield TraceRecord(worker, ticket, version, staleness, actions[action], time_us / 1e6)
+
+
+def read_trace(path: Path, *, strict: bool = False) -> Trace:
+    """Read and check a trace.
+
+    Args:
+        path: The file.
+        strict: Refuse a trace without an end block, too. Otherwise what is complete is returned
+            with ``truncated`` set.
+
+    Raises:
+        RunFolderError: It is missing, not a trace, of another layout, or was changed; or it was
+            cut short and ``strict`` is set. The message names the offset.
+    """
+    return TraceReader(path).read(strict=strict)
+
+
+class TraceReader:
+    """Reads one file; see :func:`read_trace`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._content = memoryview(path.read_bytes())
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be read: {error.strerror}") from error
+        self._crc = 0
+
+    def read(self, *, strict: bool = False) -> Trace:
+        meta, offset = self._header()
+        pieces: list[NDArray[np.uint64]] = []
+        status: str | None = None
+        records = 0
+        while status is None and (block := self._block(offset)) is not None:
+            tag, payload, count, end = block
+            if tag == _UPDATES:
+                pieces.append(self._values(payload, count, offset))
+                records += count
+            else:
+                status = json.loads(bytes(payload))["status"]
+                if count != records:
+                    raise self._damaged(offset, f"holds {records} of {count} records")
+            offset = end
+        if status is not None and offset != len(self._content):
+            raise self._damaged(offset, "something follows the end of the run")
+        if status is None and strict:
+            raise RunFolderError(
+                f"{self._path}: cut short at byte {offset}, after {records} records: the run was"
+                " killed, or the file was not copied whole; what is there can be read when an"
+                " incomplete trace is allowed"
+            )
+        values = np.concatenate([np.empty((0, _FIELDS), np.uint64), *pieces])
+        return _decode(meta, values, status)
+
+    def _header(self) -> tuple[dict[str, Any], int]:
+        content, fixed = self._content, len(MAGIC) + _U32.size
+        if content[: len(MAGIC) - 1] != MAGIC[:-1]:
+            raise RunFolderError(
+                f"{self._path}: not a trace: it does not begin with {MAGIC[:-1]!r}"
+            )
+        if len(content) < fixed:
+            raise RunFolderError(f"{self._path}: cut short within its header")
+        if content[len(MAGIC) - 1] != MAGIC[-1]:
+            raise RunFolderError(
+                f"{self._path}: layout {content[len(MAGIC) - 1]}, but this version of mpi_dcasgd"
+                f" reads layout {MAGIC[-1]}; read it with the version that wrote it"
+                " (environment.json says which)"
+            )
+        end = fixed + _U32.unpack_from(content, len(MAGIC))[0]
+        if len(content) < end + _U32.size:
+            raise RunFolderError(f"{self._path}: cut short within its header")
+        self._crc = zlib.crc32(content[:end])
+        if self._crc != _U32.unpack_from(content, end)[0]:
+            raise self._damaged(0, "its header does not match its checksum")
+        return json.loads(bytes(content[fixed:end])), end + _U32.size
+
+    def _block(self, offset: int) -> tuple[bytes, memoryview, int, int] | None:
+        """Tag, payload, count and end of the block at ``offset``; None if it is not whole."""
+        content = self._content
+        body = offset + _BLOCK_HEAD.size + _U32.size
+        if len(content) < body:
+            return None
+        tag, size, count = _BLOCK_HEAD.unpack_from(content, offset)
+        head_crc = zlib.crc32(content[offset : offset + _BLOCK_HEAD.size], self._crc)
+        # The head has a CRC of its own: without it a changed length would look like a cut file.
+        if head_crc != _U32.unpack_from(content, body - _U32.size)[0]:
+            raise self._damaged(offset, "a block's head does not match its checksum")
+        if tag not in (_UPDATES, _END) or size > _MAX_PAYLOAD:
+            raise self._damaged(offset, f"a block that this version does not know ({tag!r})")
+        end = body + size + _U32.size
+        if len(content) < end:
+            return None
+        crc = zlib.crc32(content[body : body + size], head_crc)
+        if crc != _U32.unpack_from(content, body + size)[0]:
+            raise self._damaged(offset, "a block does not match its checksum")
+        self._crc = crc
+        return tag, content[body : body + size], count, end
+
+    def _values(self, payload: memoryview, count: int, offset: int) -> NDArray[np.uint64]:
+        values = decode_varints(payload)
+        if len(values) != count * _FIELDS:
+            raise self._damaged(offset, f"a block with {len(values)} numbers for {count} records")
+        return values.reshape(count, _FIELDS)
+
+    def _damaged(self, offset: int, what: str) -> RunFolderError:
+        return RunFolderError(
+            f"{self._path}: damaged at byte {offset}: {what}; the file was changed after the run,"
+            " or a disk or a copy failed: take it from a good copy"
+        )
+
+
+def decode_varints(payload: bytes | memoryview) -> NDArray[np.uint64]:
+    """The numbers in a run of whole varints (seven bits a byte, low first, top bit: go on)."""
+    data = np.frombuffer(payload, np.uint8)
+    ends = np.flatnonzero(data < 0x80)
+    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
+    lengths = ends - starts + 1
+    values = np.zeros(len(ends), np.uint64)
+    for place in range(int(lengths.max(initial=0))):
+        longer = lengths > place
+        bits = (data[starts[longer] + place] & 0x7F).astype(np.uint64)
+        values[longer] |= bits << np.uint64(7 * place)
+    return values
+
+
+def _decode(meta: dict[str, Any], values: NDArray[np.uint64], status: str | None) -> Trace:
+    numbers = values.astype(np.int64)
+    head, jump, staleness, passed = numbers.T
+    action = (head & 3).astype(np.uint8)
+    # zigzag: 0, -1, 1, -2, ... were stored as 0, 1, 2, 3, ...
+    jump = (jump >> 1) ^ -(jump & 1)
+    # Each record moves the expected ticket on by jump + 1 if it is the highest yet, else by 0.
+    moved = np.cumsum(np.maximum(jump + 1, 0))
+    expected = np.concatenate(([0], moved[:-1])) if len(moved) else moved
+    applied = np.cumsum(action == Action.APPLIED)
+    return Trace(
+        meta=meta,
+        worker=head >> 2,
+        ticket=expected + jump,
+        version=applied - (action == Action.APPLIED),
+        staleness=np.ascontiguousarray(staleness),
+        action=action,
+        time_us=np.cumsum(passed),
+        truncated=status is None,
+        status=status,
+    )
