@@ -1,0 +1,123 @@
+"""A rank of a toy asynchronous run, started by mpirun from the tests.
+
+Arguments: a JSON object with ``algorithm`` and optionally ``rule``, ``epochs``, ``ahead``,
+``model``, ``fail`` (rank that raises in its third ticket) and ``slow`` (rank that computes each
+ticket many times over). Rank 0 prints what happened as one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import mpi4py
+
+mpi4py.rc.thread_level = "funneled"
+
+import torch  # noqa: E402
+from mpi4py import MPI  # noqa: E402
+from toy import CPU, LR, toy_dataset, toy_model  # noqa: E402
+
+from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256  # noqa: E402
+from mpi_dcasgd.drivers.evaluator import Evaluator  # noqa: E402
+from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
+from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
+from mpi_dcasgd.drivers.observer import NullObserver  # noqa: E402
+from mpi_dcasgd.drivers.stopping import StopFlag  # noqa: E402
+from mpi_dcasgd.learning.flat import FlatModel  # noqa: E402
+from mpi_dcasgd.learning.task import Batch, Gradient, Task  # noqa: E402
+from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
+from mpi_dcasgd.rules.algorithms import resolve_rule  # noqa: E402
+from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
+from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
+
+
+class Log(NullObserver):
+    def __init__(self) -> None:
+        self.records: list[UpdateRecord] = []
+
+    def update(self, record: UpdateRecord, time_s: float) -> None:
+        self.records.append(record)
+
+
+class OddTask(Task):
+    """A task that is slow, or that raises, on demand."""
+
+    slow = False
+    fail = False
+    computed = 0
+
+    def gradient(self, batch: Batch) -> Gradient:
+        self.computed += 1
+        if self.fail and self.computed == 3:
+            raise RuntimeError("the cat sat on the keyboard")
+        for _ in range(50 if self.slow else 0):
+            super().gradient(batch)
+        return super().gradient(batch)
+
+
+def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
+    flat = FlatModel(toy_model(**options.get("model", {})), CPU)
+    server = ParameterServer(
+        flat.weights,
+        flat.layout,
+        resolve_rule(options["algorithm"], options.get("rule")),
+        plan,
+        lambda samples: LR,
+        comm.size - 1,
+        flat.stats_rate,
+        options.get("ahead", 0),
+    )
+    log = Log()
+    evaluator = Evaluator(FlatModel(toy_model(**options.get("model", {})), CPU), toy_dataset())
+    conductor = Conductor(server, log, evaluator)
+    loop = ServerLoop(comm, server, conductor, StopFlag())
+    comm.Barrier()
+    conductor.begin(0.0)
+    loop.run()
+    loop.close()
+    conductor.finish([])
+    print(
+        json.dumps(
+            {
+                "sha": weights_sha256(server.weights, server.layout),
+                "complete": server.complete,
+                "tickets": [r.ticket for r in log.records],
+                "workers": [r.worker for r in log.records],
+                "staleness": [r.staleness for r in log.records],
+                "actions": [int(r.action) for r in log.records],
+                "counted": [times.updates for times in loop.times],
+            }
+        )
+    )
+
+
+def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
+    model = toy_model(**options.get("model", {}))
+    size = FlatModel(toy_model(**options.get("model", {})), CPU).layout.size
+    link = Link(comm, size, CPU)
+    flat = FlatModel(model, CPU, weights=link.reply.vector, grad=link.push.vector)
+    task = OddTask(flat, toy_dataset(), plan)
+    task.slow = options.get("slow") == comm.rank
+    task.fail = options.get("fail") == comm.rank
+    link.expect()
+    comm.Barrier()
+    run_worker(link, task, background=options.get("ahead", 0) > 0)
+    link.close()
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    torch.set_num_threads(1)
+    comm = MPI.COMM_WORLD
+    plan = TicketPlan(num_samples=50, batch_size=8, seed=3, epochs=options.get("epochs", 3))
+    try:
+        (serve if comm.rank == 0 else work)(comm, options, plan)
+    except Exception as error:
+        print(f"rank {comm.rank}: {error}", file=sys.stderr, flush=True)
+        comm.Abort(1)
+
+
+if __name__ == "__main__":
+    main()
