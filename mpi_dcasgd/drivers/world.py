@@ -110,7 +110,7 @@ def check_world(size: int, env: Mapping[str, str] = os.environ, *, library: str 
     runs_on = f" ({' '.join(name.split())})" if name else ""
     raise LaunchError(
         f"{launch.launcher} started {launch.size} processes, but each sees an MPI world of its "
-        f"own, of size 1: the launcher does not speak the protocol of mpi4py's MPI library{runs_on}; "
+        f"own, of size 1: the launcher does not speak the protocol of mpi4py's MPI{runs_on}; "
         f"{launch.remedy}."
     )
 
