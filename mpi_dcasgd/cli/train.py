@@ -23,7 +23,8 @@ from mpi_dcasgd.drivers.conductor import Conductor  # noqa: E402
 from mpi_dcasgd.drivers.observer import WorkerTotals  # noqa: E402
 from mpi_dcasgd.drivers.sequential import Spent, run_sequential  # noqa: E402
 from mpi_dcasgd.drivers.stopping import StopFlag  # noqa: E402
-from mpi_dcasgd.drivers.world import Launch, check_world, pick_device  # noqa: E402
+from mpi_dcasgd.drivers.waiting import spin_s  # noqa: E402
+from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device  # noqa: E402
 from mpi_dcasgd.errors import LaunchError, ProtocolError, UserError  # noqa: E402
 from mpi_dcasgd.record.environment import RankPlace, git_state  # noqa: E402
 from mpi_dcasgd.record.logs import rank_logger  # noqa: E402
@@ -50,7 +51,7 @@ def train(job: Job, *, run_dir: Path | None, argv: Sequence[str]) -> int:
     Raises:
         UserError: On rank 0, where start-up failed on any rank.
     """
-    launch = Launch.from_env()
+    launch = Launch.of()
     # Before MPI: this starts processes, which some networks' MPI does not survive.
     git = git_state() if launch.rank == 0 else None
     stop = StopFlag()
@@ -117,6 +118,8 @@ class _Rank:
         self.stop = stop
         self.logger: Logger | None = None
         self.synchronous = ALGORITHMS[job.algorithm].mode == "synchronous"
+        self.local_rank, ranks_on_host = host_ranks(comm)
+        self.spin_s = spin_s(ranks_on_host)
 
     def set_up(self, run_dir: Path | None, argv: Sequence[str], git: dict[str, Any] | None) -> None:
         """All that can fail by a user's mistake; every rank fails with the same UserError."""
@@ -131,7 +134,7 @@ class _Rank:
         )
         path = comm.bcast(self.recording.folder.path if self.recording else None)
         self.logger = together(comm, lambda: rank_logger(RunFolder(path), comm.rank))
-        self.device = together(comm, lambda: pick_device(job.device, Launch.from_env().local_rank))
+        self.device = together(comm, lambda: pick_device(job.device, self.local_rank))
         group = comm.size if self.synchronous else 1
         self.workshop = together(comm, lambda: Workshop.open(job, self.device, group))
         # The server's own vectors are on the CPU; its device is where it evaluates.
@@ -182,7 +185,7 @@ class _Rank:
         assert self.recording is not None  # rank 0 has it
         observer = self._recorder("mpi", comm.size - 1, server.plan.num_samples)
         conductor = Conductor(server, observer, workshop.evaluator(), self.job.evaluate_every)
-        loop = ServerLoop(comm, server, conductor, self.stop)
+        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s)
         comm.Barrier()
         conductor.begin(time.monotonic() - _STARTED)
         try:
@@ -212,7 +215,7 @@ class _Rank:
 
         workshop = self.workshop
         size = workshop.flat_model(_CPU).layout.size
-        link = Link(self.comm, size, self.device)
+        link = Link(self.comm, size, self.device, self.spin_s)
         if self.device.type == "cpu":
             flat = workshop.flat_model(self.device, link.reply.vector, link.push.vector)
         else:
@@ -223,12 +226,10 @@ class _Rank:
         link.close()
 
     def _recorder(self, driver: str, num_workers: int, num_samples: int) -> Any:
-        from mpi4py import MPI
-
-        assert self.recording is not None and self.logger is not None  # rank 0 has both
-        library = MPI.Get_library_version()
+        assert self.recording is not None  # rank 0 has both
+        assert self.logger is not None
         return self.recording.recorder(
-            driver, num_workers, self.places, num_samples, self.logger, library
+            driver, num_workers, self.places, num_samples, self.logger, _mpi_library()
         )
 
     def _role(self) -> str:
@@ -237,7 +238,7 @@ class _Rank:
         return "server" if self.comm.rank == 0 else "worker"
 
     def _check_size(self) -> None:
-        check_world(self.comm.size)
+        check_world(self.comm.size, library=_mpi_library())
         if not self.synchronous and self.comm.size < 2:
             raise LaunchError(
                 f"algorithm {self.job.algorithm} got 1 rank; it needs a server and at least one "
@@ -259,8 +260,14 @@ class _Rank:
             )
 
 
+def _mpi_library() -> str:
+    from mpi4py import MPI
+
+    return MPI.Get_library_version()
+
+
 def _refuse_a_world(algorithm: str, launch: Launch) -> None:
-    if launch.size is not None and launch.size > 1:
+    if launch.size > 1:
         raise LaunchError(
             f"algorithm {algorithm} is one process, but {launch.launcher} started {launch.size}; "
             "start it without a launcher, or choose another algorithm"

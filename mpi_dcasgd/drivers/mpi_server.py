@@ -15,7 +15,7 @@ from mpi4py import MPI
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.mpi_worker import TAG_PUSH, TAG_REPLY
 from mpi_dcasgd.drivers.stopping import StopFlag
-from mpi_dcasgd.drivers.waiting import Backoff, wait_until
+from mpi_dcasgd.drivers.waiting import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.errors import DcasgdError
 from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.server import ParameterServer, Push
@@ -48,11 +48,18 @@ class ServerLoop:
         server: Whose slots' messages are sent from.
         conductor: Has begun; is told of every push.
         stop: Looked at after every wake-up.
+        spin_s: Seconds that a wait polls before it sleeps.
     """
 
     def __init__(
-        self, comm: MPI.Comm, server: ParameterServer, conductor: Conductor, stop: StopFlag
+        self,
+        comm: MPI.Comm,
+        server: ParameterServer,
+        conductor: Conductor,
+        stop: StopFlag,
+        spin_s: float = CROWDED_SPIN_S,
     ) -> None:
+        self._spin_s = spin_s
         self._server = server
         self._conductor = conductor
         self._stop = stop
@@ -73,7 +80,7 @@ class ServerLoop:
         server = self._server
         for worker in range(server.num_workers):
             self._reply(server.pull(worker))
-        backoff = Backoff()
+        backoff = Backoff(self._spin_s)
         halted = False
         while not server.finished:
             arrived = MPI.Request.Testsome(self._receives)
@@ -90,7 +97,7 @@ class ServerLoop:
                 self._conductor.poll()
                 backoff.pause()
         for send in self._sends:
-            wait_until(send.Test)
+            wait_until(send.Test, self._spin_s)
 
     def close(self) -> None:
         """Give the requests back to MPI."""
@@ -104,7 +111,7 @@ class ServerLoop:
 
     def _take(self, worker: int) -> None:
         # The reply that this push answers must be out of its buffer, which is written again now.
-        wait_until(self._sends[worker].Test)
+        wait_until(self._sends[worker].Test, self._spin_s)
         message = self._inbox[worker]
         self.times[worker].add(message)
         answer = self._server.push(worker, Push.of(message))

@@ -8,7 +8,7 @@ import torch
 from mpi4py import MPI
 
 from mpi_dcasgd.drivers.pipeline import Pipeline
-from mpi_dcasgd.drivers.waiting import wait_until
+from mpi_dcasgd.drivers.waiting import CROWDED_SPIN_S, wait_until
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import Kind, Message
 
@@ -21,9 +21,18 @@ class Link:
 
     On the CPU the model's weights are the reply's vector and its gradient is the push's: nothing
     is copied. On a GPU both messages are page-locked and staged through.
+
+    Args:
+        comm: The server is its rank 0.
+        size: Elements of a vector.
+        device: Where the model is.
+        spin_s: Seconds that a wait polls before it sleeps.
     """
 
-    def __init__(self, comm: MPI.Comm, size: int, device: torch.device) -> None:
+    def __init__(
+        self, comm: MPI.Comm, size: int, device: torch.device, spin_s: float = CROWDED_SPIN_S
+    ) -> None:
+        self._spin_s = spin_s
         pinned = device.type == "cuda"
         self.device = device
         self.reply = Message(size, pinned=pinned)
@@ -41,8 +50,8 @@ class Link:
 
     def wait(self) -> None:
         """Wait for the reply. That it came means that the push was taken in."""
-        wait_until(self._receiving.Test)
-        wait_until(self._sending.Test)
+        wait_until(self._receiving.Test, self._spin_s)
+        wait_until(self._sending.Test, self._spin_s)
 
     def close(self) -> None:
         """Give the requests back to MPI."""

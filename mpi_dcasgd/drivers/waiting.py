@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
-SPIN_S = 50e-6
-"""For this long a wait polls without sleeping: a sleep takes about that long at the least."""
+SPIN_S = 1e-3
+"""How long a wait polls without sleeping where every rank of the host has a core of its own."""
+CROWDED_SPIN_S = 50e-6
+"""The same where ranks share cores: about as long as the shortest sleep takes anyway."""
+FRACTION = 0.1
+"""A pause is this part of the time waited so far, so that waiting is late by no more than that."""
 LONGEST_S = 1e-3
-"""Pauses grow up to this; a message larger than MPI's eager limit moves only while polled."""
+"""The longest pause: a message beyond MPI's eager limit moves only while somebody polls."""
+
+
+def spin_s(ranks_on_host: int) -> float:
+    """How long waits should poll without sleeping, given how many ranks share the host's cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return SPIN_S if ranks_on_host <= (cores or 1) else CROWDED_SPIN_S
 
 
 class Backoff:
-    """Pauses between polls that grow while nothing happens.
+    """Pauses between polls: none at first, then a fraction of the time waited so far.
 
     Args:
+        spin_s: Seconds of polling before the first pause.
         clock: Seconds, monotonic.
-        sleep: How to pause.
+        sleep: How to pause; 0 gives way to whoever wants the core.
     """
 
     def __init__(
         self,
+        spin_s: float = CROWDED_SPIN_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._spin_s = spin_s
         self._clock = clock
         self._sleep = sleep
         self._since: float | None = None
-        self._pause = 0.0
 
     def reset(self) -> None:
         """Something arrived: poll eagerly again."""
@@ -38,15 +51,12 @@ class Backoff:
         now = self._clock()
         if self._since is None:
             self._since = now
-            self._pause = SPIN_S / 2
-        if now - self._since < SPIN_S:
-            return
-        self._sleep(self._pause)
-        self._pause = min(2 * self._pause, LONGEST_S)
+        waited = now - self._since
+        self._sleep(0.0 if waited < self._spin_s else min(FRACTION * waited, LONGEST_S))
 
 
-def wait_until(done: Callable[[], bool]) -> None:
+def wait_until(done: Callable[[], bool], spin_s: float = CROWDED_SPIN_S) -> None:
     """Poll ``done`` with growing pauses until it says true."""
-    backoff = Backoff()
+    backoff = Backoff(spin_s)
     while not done():
         backoff.pause()

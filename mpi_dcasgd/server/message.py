@@ -56,9 +56,7 @@ class Message:
         vector: float32, shape (size,), 64-byte aligned.
     """
 
-    def __init__(
-        self, size: int, *, device: torch.device = _CPU, pinned: bool = False
-    ) -> None:
+    def __init__(self, size: int, *, device: torch.device = _CPU, pinned: bool = False) -> None:
         on_cpu = device.type == "cpu"
         words = HEADER_BYTES // 4 + (size if on_cpu else 0)
         self._storage = torch.zeros(words, dtype=torch.int32, pin_memory=pinned)

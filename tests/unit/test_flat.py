@@ -14,7 +14,8 @@ def test_every_tensor_begins_on_a_64_byte_boundary() -> None:
     assert all(field.offset % ALIGN == 0 for field in fields)
     ends = [field.offset + field.size for field in fields]
     assert all(end <= field.offset for end, field in zip(ends, fields[1:], strict=False))
-    assert flat.layout.num_trainable == sum(p.numel() for p in toy_model(batchnorm=True).parameters())
+    counted = sum(p.numel() for p in toy_model(batchnorm=True).parameters())
+    assert flat.layout.num_trainable == counted
 
 
 def test_parameters_and_gradients_are_views_and_keep_their_values() -> None:
@@ -51,9 +52,7 @@ def test_batch_statistics_travel_behind_the_gradient() -> None:
     flat.model.train()
     flat.model(inputs)
     flat.note_statistics()
-    mean, var = (
-        flat.grad[field.offset : field.offset + field.size] for field in flat.layout.stats
-    )
+    mean, var = (flat.grad[field.offset : field.offset + field.size] for field in flat.layout.stats)
     torch.testing.assert_close(mean, hidden.mean(0))
     torch.testing.assert_close(var, hidden.var(0))
     assert flat.stats_rate[:7].tolist() == pytest.approx([0.2] * 7)

@@ -13,7 +13,9 @@ acts = st.lists(
 
 
 @given(st.integers(0, 12), acts)
-def test_no_ticket_is_ever_in_two_places_or_in_none(count: int, script: list[tuple[str, int]]) -> None:
+def test_no_ticket_is_ever_in_two_places_or_in_none(
+    count: int, script: list[tuple[str, int]]
+) -> None:
     ledger = TicketLedger(count, 3)
     completed: list[int] = []
     for act, worker in script:

@@ -286,7 +286,7 @@ def test_refused_gradients_are_counted_and_nothing_else(tmp_path: Path) -> None:
     recorder.update(
         push(2, action=Action.NONFINITE, loss=math.nan, staleness=60, total_samples=10), 0.3
     )
-    recorder.update(push(3, action=Action.HELD, staleness=2, total_samples=20), 0.4)
+    recorder.update(push(3, action=Action.HELD, staleness=2, total_samples=20, lr=0.0), 0.4)
     recorder.ended("failed", 1.0, reason="rank 2 on c7: out of memory")
     summary = json.loads(folder.summary_json.read_text())
     assert (summary["updates"], summary["samples"]) == (1, 20)
@@ -295,6 +295,8 @@ def test_refused_gradients_are_counted_and_nothing_else(tmp_path: Path) -> None:
     assert (summary["status"], summary["reason"]) == ("failed", "rank 2 on c7: out of memory")
     assert summary["test_error"] is None
     [progress] = [e for e in read_metrics(folder.metrics_jsonl) if e["event"] == "progress"]
+    # Of the last step that was made: a held or refused gradient has no rate of its own.
+    assert (progress["lr"], progress["epoch"]) == (0.1, 0.5)
     assert progress["train_loss"] == pytest.approx((1 + 1 / 4) / 2)
 
 

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import os
 import signal
 
 from mpi_dcasgd.drivers.stopping import StopFlag
-from mpi_dcasgd.drivers.waiting import LONGEST_S, SPIN_S, Backoff
+from mpi_dcasgd.drivers.waiting import (
+    CROWDED_SPIN_S,
+    FRACTION,
+    LONGEST_S,
+    SPIN_S,
+    Backoff,
+    spin_s,
+)
 
 
 class Clock:
@@ -23,27 +31,37 @@ class Clock:
         self.sleeps.append(seconds)
 
 
-def test_pauses_grow_to_a_limit_and_start_over_after_an_arrival() -> None:
-    clock = Clock(poll_s=SPIN_S / 10)
-    backoff = Backoff(clock, clock.sleep)
-    for _ in range(30):
+def test_polls_without_sleeping_at_first_then_for_a_fraction_of_the_time_waited() -> None:
+    clock = Clock(poll_s=5e-6)
+    backoff = Backoff(50e-6, clock, clock.sleep)
+    for _ in range(10):
         backoff.pause()
-    assert clock.sleeps == sorted(clock.sleeps)
-    assert clock.sleeps[-1] == LONGEST_S
-    assert 5 <= 30 - len(clock.sleeps) <= 12, "the first polls do not sleep at all"
+    assert set(clock.sleeps) == {0.0}
+    started = 5e-6
+    for _ in range(200):
+        before = clock.now
+        backoff.pause()
+        assert clock.sleeps[-1] <= FRACTION * (before + clock.poll_s - started) + 1e-12
+    assert clock.sleeps[-1] > 100e-6
     backoff.reset()
-    before = len(clock.sleeps)
     backoff.pause()
-    assert len(clock.sleeps) == before
+    assert clock.sleeps[-1] == 0.0
 
 
 def test_waiting_for_a_second_polls_about_a_thousand_times_rather_than_all_the_time() -> None:
     clock = Clock(poll_s=1e-6)
-    backoff = Backoff(clock, clock.sleep)
+    backoff = Backoff(50e-6, clock, clock.sleep)
     while clock.now < 1.0:
         backoff.pause()
-    assert len(clock.sleeps) < 1100
+    assert max(clock.sleeps) == LONGEST_S
+    assert len(clock.sleeps) < 1200
     assert sum(clock.sleeps) > 0.99
+
+
+def test_ranks_that_share_cores_give_way_sooner() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert spin_s(cores) == SPIN_S
+    assert spin_s(cores + 1) == CROWDED_SPIN_S
 
 
 def test_a_signal_only_sets_the_flag() -> None:
