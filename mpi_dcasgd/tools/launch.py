@@ -1,0 +1,162 @@
+"""Start a world with mpirun, and pass on signals and the exit status.
+
+The work behind ``mpi-dcasgd run -n 5 JOB``. Nothing here is needed to start a world: the command
+that is shown does the same when typed, and on a cluster the site's own ``srun`` or ``mpirun`` line
+is as good.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import IO
+
+from mpi_dcasgd.tools.mpirun import (
+    MpirunCommand,
+    available_slots,
+    detect_flavour,
+    find_mpirun,
+    mpirun_command,
+)
+
+_PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
+
+
+def rank_program(job: str, overrides: Sequence[str] = ()) -> list[str]:
+    """What every rank executes: ``train``, with this Python."""
+    return [sys.executable, "-m", "mpi_dcasgd", "train", job, *overrides]
+
+
+def plan(
+    n: int,
+    program: Sequence[str],
+    *,
+    mpirun: str | None = None,
+    fault_tolerant: bool = False,
+    extra: Sequence[str] = (),
+) -> MpirunCommand:
+    """`mpirun_command` with what this machine says: its mpirun, its cores, its user, its terminal.
+
+    Raises:
+        LaunchError: No mpirun, or not one that can do what is asked.
+    """
+    return mpirun_command(
+        n,
+        program,
+        detect_flavour(find_mpirun(mpirun)),
+        slots=available_slots(),
+        root=os.geteuid() == 0,
+        columns=shutil.get_terminal_size().columns if sys.stdout.isatty() else None,
+        fault_tolerant=fault_tolerant,
+        extra=extra,
+    )
+
+
+def run(
+    command: MpirunCommand,
+    *,
+    stdout: IO[bytes] | None = None,
+    stderr: IO[bytes] | None = None,
+) -> int:
+    """Show the command, execute it and wait for it, passing signals on.
+
+    SIGUSR1 and SIGUSR2 are passed on as they are; mpirun gives them to every rank. The first
+    SIGINT, SIGTERM or SIGHUP becomes a SIGUSR1, which asks the ranks to stop at their next safe
+    point: Open MPI's mpirun answers SIGINT and SIGTERM alike by killing its ranks within half a
+    second, too soon to save anything. The second is passed on as SIGTERM and does just that.
+
+    Args:
+        command: From `plan`.
+        stdout: Where the ranks' output goes, if not where this process's does.
+        stderr: Likewise.
+
+    Returns:
+        The exit status, 128 + the signal's number where a signal ended it.
+    """
+    print(f"+ {command}", file=sys.stderr, flush=True)
+    steering = _Steering()
+    with _handling(steering.on_signal):
+        world = subprocess.Popen(
+            command.argv,
+            env={**os.environ, **command.env},
+            stdin=subprocess.DEVNULL,  # its own session has no terminal to read from
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,  # so that Ctrl-C reaches this process only
+            preexec_fn=_die_with_parent(),
+        )
+        steering.begin(world)
+        return steering.exit_status(world.wait())
+
+
+class _Steering:
+    """What signals do to a world, and what they do to its exit status."""
+
+    def __init__(self) -> None:
+        self._world: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        self._stops: list[int] = []
+
+    def begin(self, world: subprocess.Popen[bytes]) -> None:
+        """Pass on what came before the world was there, and from now on at once."""
+        self._world = world
+        while self._early:
+            world.send_signal(self._early.pop(0))
+
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """A handler: `run` says what for."""
+        if signum not in (signal.SIGUSR1, signal.SIGUSR2):
+            self._stops.append(signum)
+            again = len(self._stops) > 1
+            what = "killing the ranks" if again else "the ranks stop when it is safe (again: now)"
+            # Not print, which a handler may have interrupted.
+            os.write(2, f"\n{signal.Signals(signum).name}: {what}\n".encode())
+            signum = signal.SIGTERM if again else signal.SIGUSR1
+        if self._world:
+            self._world.send_signal(signum)
+        else:
+            self._early.append(signum)
+
+    def exit_status(self, status: int) -> int:
+        """As a shell reports it; ``status`` is negative where a signal ended mpirun itself."""
+        status = 128 - status if status < 0 else status
+        # Ranks that had not come to listening yet were ended by the SIGUSR1 itself.
+        if self._stops and (len(self._stops) > 1 or status == 128 + signal.SIGUSR1):
+            return 128 + self._stops[0]
+        return status
+
+
+def _die_with_parent() -> Callable[[], None]:
+    """For the child: when this process is killed, its world must not train on unseen."""
+    libc = ctypes.CDLL(None)  # found before the fork: little is safe after it
+
+    def ask_kernel() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+    return ask_kernel
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle the signals that end or steer a job, those excepted that the user ignores (nohup)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread have handlers
+        return
+    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    before = {signum: signal.getsignal(signum) for signum in signums}
+    heard = [signum for signum in signums if before[signum] is not signal.SIG_IGN]
+    for signum in heard:
+        signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        for signum in heard:
+            signal.signal(signum, before[signum])

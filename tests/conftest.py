@@ -1,0 +1,198 @@
+"""Fixtures for all tests: processes that cannot outlive their test, and markers that skip.
+
+A test that needs what this machine lacks is skipped with the reason. Where it must not be lacking
+(`make test` sets up an environment with MPI and Horovod), MPI_DCASGD_REQUIRE names the markers,
+``mpi,horovod``, and the same test fails instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.tools.launch import plan
+from mpi_dcasgd.tools.mpirun import find_mpirun
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A process that ended by itself; negative statuses are signals."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    def __str__(self) -> str:
+        return f"status {self.status}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
+
+
+class Processes:
+    """Starts processes, and finds them again with all that they have started.
+
+    mpirun gives each rank a process group of its own, and ranks outlive an mpirun that was
+    killed: what they all share is the environment, so a variable in it marks them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mark = f"MPI_DCASGD_TEST={uuid.uuid4().hex}"
+        self._count = 0
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = REPOSITORY,
+    ) -> subprocess.Popen[bytes]:
+        """Start a process whose output goes to files; `finish` waits for it and reads them."""
+        self._count += 1
+        name, value = self._mark.split("=")
+        out, err = self._files(self._count)
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                list(map(str, argv)),
+                env={**os.environ, **(env or {}), name: value},
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        process.number = self._count  # type: ignore[attr-defined]
+        return process
+
+    def finish(self, process: subprocess.Popen[bytes], timeout: float = 60) -> Finished:
+        """Wait; what hangs is killed, and the test fails with its output."""
+        out, err = self._files(process.number)  # type: ignore[attr-defined]
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            output = Finished(process.wait(), out.read_text(), err.read_text())
+            pytest.fail(f"still running after {timeout} s: {process.args}\n{output}")
+        return Finished(status, out.read_text(), err.read_text())
+
+    def run(self, argv: Sequence[str], *, timeout: float = 60, **options: object) -> Finished:
+        """`start`, then `finish`."""
+        return self.finish(self.start(argv, **options), timeout)  # type: ignore[arg-type]
+
+    def output(self, process: subprocess.Popen[bytes]) -> str:
+        """What a process that may still be running has written to stdout."""
+        return self._files(process.number)[0].read_text()  # type: ignore[attr-defined]
+
+    def wait_for(self, process: subprocess.Popen[bytes], lines: int, timeout: float = 30) -> None:
+        """Return once the process has written so many lines to stdout."""
+        deadline = time.monotonic() + timeout
+        while self.output(process).count("\n") < lines:
+            if process.poll() is not None or time.monotonic() > deadline:
+                finished = self.finish(process, 0)
+                pytest.fail(f"fewer than {lines} lines from {process.args}\n{finished}")
+            time.sleep(0.01)  # the kernel has no event for a file that grows
+
+    def alive(self) -> list[psutil.Process]:
+        """Every process that carries the mark and is not a zombie."""
+        found = []
+        name, value = self._mark.split("=")
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE and process.environ()[name] == value:
+                    found.append(process)
+            except (psutil.Error, OSError, KeyError):
+                continue
+        return found
+
+    def kill(self) -> None:
+        """Kill all of them."""
+        while found := self.alive():
+            for process in found:
+                process.send_signal(signal.SIGKILL)
+            psutil.wait_procs(found, timeout=5)
+
+    def _files(self, number: int) -> tuple[Path, Path]:
+        return self._folder / f"{number}.out", self._folder / f"{number}.err"
+
+
+@pytest.fixture
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Processes that end with the test; one that has to be killed then fails it."""
+    started = Processes(tmp_path_factory.mktemp("processes"))
+    yield started
+    found = started.alive()
+    _, left = psutil.wait_procs(found, timeout=5)
+    lines = [" ".join(process.cmdline()) for process in left if process.is_running()]
+    started.kill()
+    assert not lines, f"left running: {lines}"
+
+
+@pytest.fixture
+def mpirun(processes: Processes) -> Callable[..., Finished]:
+    """``mpirun(n, *arguments)``: a world in which each rank is this Python with the arguments.
+
+    Keyword arguments: ``timeout`` in seconds, ``env``, ``cwd``, ``fault_tolerant``.
+    """
+
+    def run(
+        n: int,
+        *arguments: str,
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = REPOSITORY,
+        fault_tolerant: bool = False,
+    ) -> Finished:
+        program = [sys.executable, *map(str, arguments)]
+        command = plan(n, program, fault_tolerant=fault_tolerant)
+        variables = {**command.env, **(env or {})}
+        return processes.run(command.argv, timeout=timeout, env=variables, cwd=cwd)
+
+    return run
+
+
+@cache
+def _lacking(marker: str) -> str | None:
+    """Why tests with a marker cannot run here."""
+    if marker == "mpi":
+        try:
+            find_mpirun()
+        except LaunchError as error:
+            return str(error)
+    if marker == "horovod" and not importlib.util.find_spec("horovod"):
+        return "Horovod is not installed (python -m mpi_dcasgd.tools.build_horovod)"
+    if marker == "gpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            return "no CUDA device"
+    if marker == "slurm" and not all(map(shutil.which, ("slurmctld", "slurmd", "srun"))):
+        return "no SLURM on this machine"
+    if marker in ("root", "netns") and os.geteuid() != 0:
+        return "needs root"
+    if marker == "netns" and not shutil.which("ip"):
+        return "no ip command (iproute2)"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or fail where it is required, a test that cannot run here."""
+    required = os.environ.get("MPI_DCASGD_REQUIRE", "").split(",")
+    for marker in {marker.name for marker in item.iter_markers()}:
+        if reason := _lacking(marker):
+            if marker in required:
+                pytest.fail(f"required by MPI_DCASGD_REQUIRE: {reason}", pytrace=False)
+            pytest.skip(reason)
