@@ -4,6 +4,9 @@ One persistent receive and one persistent send a worker, made once. The receive 
 next push is started before its reply goes out, so that no push ever finds the door closed. All
 pushes that have arrived are taken per wake-up, beginning each time with another worker, so that
 none of them is starved.
+
+With a fault-tolerant MPI (ULFM) the receive from a worker that died completes with an error: its
+tickets go to others, and the run goes on. Any other MPI loses the whole job at that moment.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ from mpi_dcasgd.drivers.waiting import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.errors import DcasgdError
 from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.server import ParameterServer, Push
+
+
+_DEATH = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
+"""What ULFM reports where a peer is gone, directly or as one request's status among several."""
 
 
 class WorkerTimes:
@@ -59,6 +66,7 @@ class ServerLoop:
         stop: StopFlag,
         spin_s: float = CROWDED_SPIN_S,
     ) -> None:
+        self._comm = comm
         self._spin_s = spin_s
         self._server = server
         self._conductor = conductor
@@ -73,6 +81,8 @@ class ServerLoop:
             for worker, slot in enumerate(server.slots)
         ]
         self._first = 0
+        # Whose push is being waited for: those whose receive is started.
+        self._owed = [False] * server.num_workers
         self.times = [WorkerTimes() for _ in server.slots]
 
     def run(self) -> None:
@@ -83,9 +93,7 @@ class ServerLoop:
         backoff = Backoff(self._spin_s)
         halted = False
         while not server.finished:
-            arrived = MPI.Request.Testsome(self._receives)
-            if arrived is None:
-                raise DcasgdError("the server waits for pushes, but no worker owes it any")
+            arrived = self._arrivals()
             for worker in self._in_turn(arrived):
                 self._take(worker)
             if self._stop and not halted:
@@ -96,13 +104,57 @@ class ServerLoop:
             else:
                 self._conductor.poll()
                 backoff.pause()
-        for send in self._sends:
-            wait_until(send.Test, self._spin_s)
+        if not any(slot.status == "stopped" for slot in server.slots):
+            raise DcasgdError("no worker is left: all of them died before training was over")
+        for send, slot in zip(self._sends, server.slots, strict=True):
+            if slot.status != "lost":
+                wait_until(send.Test, self._spin_s)
 
     def close(self) -> None:
         """Give the requests back to MPI."""
         for request in (*self._receives, *self._sends):
             request.Free()
+
+    def _arrivals(self) -> list[int]:
+        """The workers whose pushes are in; those that died meanwhile are given up."""
+        try:
+            arrived = MPI.Request.Testsome(self._receives)
+        except MPI.Exception as error:
+            if error.Get_error_class() not in _DEATH:
+                raise
+            arrived = self._arrivals_beside_failures()
+        if arrived is None:
+            raise DcasgdError("the server waits for pushes, but no worker owes it any")
+        for worker in arrived:
+            self._owed[worker] = False
+        return arrived
+
+    def _arrivals_beside_failures(self) -> list[int]:
+        failed = self._comm.Get_failed()
+        ranks = range(1, self._comm.size)
+        places = MPI.Group.Translate_ranks(self._comm.group, list(ranks), failed)
+        dead = [rank - 1 for rank, place in zip(ranks, places, strict=True) if place >= 0]
+        if not dead:
+            raise DcasgdError("a receive failed, but MPI knows of no process that died")
+        for worker in dead:
+            if self._server.slots[worker].status != "lost":
+                self._lose(worker)
+        # Testsome that raised may have completed others, whose persistent requests are inactive
+        # now and test true.
+        return [w for w, owed in enumerate(self._owed) if owed and self._receives[w].Test()]
+
+    def _lose(self, worker: int) -> None:
+        self._owed[worker] = False
+        tickets = self._server.ledger.held(worker)
+        ready = self._server.lose(worker)
+        self._conductor.message(
+            f"worker {worker} (rank {worker + 1}) died; its tickets {list(tickets)} go to others, "
+            f"{self._alive()} of {self._server.num_workers} workers are left"
+        )
+        self._reply(ready)
+
+    def _alive(self) -> int:
+        return sum(slot.status != "lost" for slot in self._server.slots)
 
     def _in_turn(self, arrived: Sequence[int]) -> list[int]:
         self._first = (self._first + 1) % len(self._receives)
@@ -122,4 +174,5 @@ class ServerLoop:
         for worker in workers:
             if self._server.slots[worker].status == "working":
                 self._receives[worker].Start()
+                self._owed[worker] = True
             self._sends[worker].Start()

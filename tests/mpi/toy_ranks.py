@@ -1,13 +1,15 @@
 """A rank of a toy asynchronous run, started by mpirun from the tests.
 
 Arguments: a JSON object with ``algorithm`` and optionally ``rule``, ``epochs``, ``ahead``,
-``model``, ``fail`` (rank that raises in its third ticket) and ``slow`` (rank that computes each
-ticket many times over). Rank 0 prints what happened as one JSON object.
+``model``, ``fail`` (rank that raises in its third ticket), ``die`` (rank that is killed there) and
+``slow`` (rank that computes each ticket many times over). Rank 0 prints what happened as one JSON object.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from typing import Any
 
@@ -36,9 +38,13 @@ from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
 class Log(NullObserver):
     def __init__(self) -> None:
         self.records: list[UpdateRecord] = []
+        self.messages: list[str] = []
 
     def update(self, record: UpdateRecord, time_s: float) -> None:
         self.records.append(record)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
 
 
 class OddTask(Task):
@@ -46,12 +52,15 @@ class OddTask(Task):
 
     slow = False
     fail = False
+    die = False
     computed = 0
 
     def gradient(self, batch: Batch) -> Gradient:
         self.computed += 1
         if self.fail and self.computed == 3:
             raise RuntimeError("the cat sat on the keyboard")
+        if self.die and self.computed == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
         for _ in range(50 if self.slow else 0):
             super().gradient(batch)
         return super().gradient(batch)
@@ -82,6 +91,7 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
         json.dumps(
             {
                 "sha": weights_sha256(server.weights, server.layout),
+                "messages": log.messages,
                 "complete": server.complete,
                 "tickets": [r.ticket for r in log.records],
                 "workers": [r.worker for r in log.records],
@@ -100,6 +110,7 @@ def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     flat = FlatModel(model, CPU, weights=link.reply.vector, grad=link.push.vector)
     task = OddTask(flat, toy_dataset(), plan)
     task.slow = options.get("slow") == comm.rank
+    task.die = options.get("die") == comm.rank
     task.fail = options.get("fail") == comm.rank
     link.expect()
     comm.Barrier()
