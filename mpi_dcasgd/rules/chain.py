@@ -1,57 +1,27 @@
 """A rule: parts in a fixed order, fused into one pass over memory.
 
 Order: clipping, weight decay, compensation, momentum, decoupled weight decay, step size.
-Admission comes before all of them and reads no vector. For each element the pass reads gradient, weights, snapshot and state
-once and writes weights, snapshot and state once; the new snapshot is what the worker is sent
-next, so sending costs no further copy.
+Admission comes before all of them and reads no vector. For each element the pass reads gradient,
+weights, snapshot and state once and writes weights, snapshot and state once; the new snapshot is
+what the worker is sent next, so sending costs no further copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mpi_dcasgd.rules.admission import AcceptAll, Admission
-from mpi_dcasgd.rules.compensation import NoCompensation
-from mpi_dcasgd.rules.momentum import NoMomentum
-from mpi_dcasgd.rules.part import Facts, Lanes, Part, StateVector
-from mpi_dcasgd.rules.step_size import ConstantStep, StepSize
+from mpi_dcasgd.rules.part import Facts, Lanes, Part
+from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.rules.weight_decay import WeightDecay
+
+__all__ = ["Chain", "Rule"]
 
 BLOCK = 1 << 16
 """Elements in a block: seven float32 lanes of it and temporaries stay within a core's L2."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """The parts of an update rule, one a role."""
-
-    admission: Admission = AcceptAll()
-    weight_decay: WeightDecay = WeightDecay()
-    compensation: Part = NoCompensation()
-    momentum: Part = NoMomentum()
-    step_size: StepSize = ConstantStep()
-
-    def parts(self) -> tuple[tuple[str, Part], ...]:
-        """(role, part) in the order in which they act on the lanes."""
-        return tuple((f.name, getattr(self, f.name)) for f in fields(self))
-
-    @property
-    def reads_snapshot(self) -> bool:
-        """Whether the weights that a worker was sent are needed again when it pushes."""
-        return any(part.reads_snapshot for _, part in self.parts())
-
-    def vectors(self) -> tuple[tuple[str, StateVector], ...]:
-        """(role, state vector) of all parts; what the server must hold beside the weights."""
-        return tuple((role, vector) for role, part in self.parts() for vector in part.vectors())
-
-    def state_vectors(self, num_workers: int) -> int:
-        """How many vectors of the length of the weights the rule keeps at the server."""
-        return sum(num_workers if vector.per_worker else 1 for _, vector in self.vectors())
 
 
 class Chain:

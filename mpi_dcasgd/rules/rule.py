@@ -1,0 +1,40 @@
+"""What a rule is: one part for each role, in the order in which they act."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from mpi_dcasgd.rules.admission import AcceptAll, Admission
+from mpi_dcasgd.rules.compensation import NoCompensation
+from mpi_dcasgd.rules.momentum import NoMomentum
+from mpi_dcasgd.rules.part import Part, StateVector
+from mpi_dcasgd.rules.step_size import ConstantStep, StepSize
+from mpi_dcasgd.rules.weight_decay import WeightDecay
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """The parts of an update rule, one a role."""
+
+    admission: Admission = AcceptAll()
+    weight_decay: WeightDecay = WeightDecay()
+    compensation: Part = NoCompensation()
+    momentum: Part = NoMomentum()
+    step_size: StepSize = ConstantStep()
+
+    def parts(self) -> tuple[tuple[str, Part], ...]:
+        """(role, part) in the order in which they act on the lanes."""
+        return tuple((f.name, getattr(self, f.name)) for f in fields(self))
+
+    @property
+    def reads_snapshot(self) -> bool:
+        """Whether the weights that a worker was sent are needed again when it pushes."""
+        return any(part.reads_snapshot for _, part in self.parts())
+
+    def vectors(self) -> tuple[tuple[str, StateVector], ...]:
+        """(role, state vector) of all parts; what the server must hold beside the weights."""
+        return tuple((role, vector) for role, part in self.parts() for vector in part.vectors())
+
+    def state_vectors(self, num_workers: int) -> int:
+        """How many vectors of the length of the weights the rule keeps at the server."""
+        return sum(num_workers if vector.per_worker else 1 for _, vector in self.vectors())
