@@ -23,7 +23,6 @@ from mpi_dcasgd.errors import DcasgdError
 from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.server import ParameterServer, Push
 
-
 _DEATH = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
 """What ULFM reports where a peer is gone, directly or as one request's status among several."""
 

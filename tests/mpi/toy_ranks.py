@@ -2,7 +2,8 @@
 
 Arguments: a JSON object with ``algorithm`` and optionally ``rule``, ``epochs``, ``ahead``,
 ``model``, ``fail`` (rank that raises in its third ticket), ``die`` (rank that is killed there) and
-``slow`` (rank that computes each ticket many times over). Rank 0 prints what happened as one JSON object.
+``slow`` (rank that computes each ticket many times over). Rank 0 prints what happened as one
+JSON object.
 """
 
 from __future__ import annotations
