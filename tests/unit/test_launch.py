@@ -278,8 +278,8 @@ def test_signals_are_passed_on(processes, sent: list[str], heard: list[str], sta
         if count + 1 < len(sent):
             processes.wait_for(process, count + 2)
     finished = processes.finish(process)
-    assert finished.stdout.split() == ["ready", *heard], finished
-    assert finished.status == status, finished
+    assert finished.stdout.split() == ["ready", *heard], str(finished)
+    assert finished.status == status, str(finished)
 
 
 @pytest.mark.timeout(60)
@@ -312,7 +312,7 @@ def test_every_rank_starts_and_the_status_is_passed_on(mpirun: Callable[..., obj
         "print(comm.Get_rank(), comm.Get_size(), flush=True); comm.Barrier(); sys.exit(2)"
     )
     finished = mpirun(3, "-c", code)
-    assert sorted(finished.stdout.splitlines()) == ["0 3", "1 3", "2 3"], finished
+    assert sorted(finished.stdout.splitlines()) == ["0 3", "1 3", "2 3"], str(finished)
     assert finished.status == 2
 
 
@@ -350,5 +350,5 @@ def test_an_interrupt_reaches_every_rank_as_a_request_to_stop(processes) -> None
     processes.wait_for(process, 1)
     process.send_signal(signal.SIGINT)
     finished = processes.finish(process)
-    assert finished.stdout.split() == ["ready", "stopped", "stopped"], finished
+    assert finished.stdout.split() == ["ready", "stopped", "stopped"], str(finished)
     assert finished.status == 7

@@ -1,0 +1,102 @@
+"""Imports go one way, and what a machine may lack is imported only where it is used."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpi_dcasgd
+
+PACKAGE = Path(mpi_dcasgd.__file__).parent
+
+# Each may import itself and those before it.
+LAYERS = (
+    "errors",
+    "rules",
+    "learning",
+    "server",
+    "drivers",
+    "record",
+    "report",
+    "tools",
+    "config",
+    "cli",
+)
+
+# These two are the MPI driver; everything else must load where there is no MPI.
+NEED_MPI = {"mpi_dcasgd.drivers.mpi_server", "mpi_dcasgd.drivers.mpi_worker"}
+OPTIONAL = ("mpi4py", "horovod", "torchvision", "sklearn", "matplotlib", "psutil")
+
+LOAD_WITHOUT = """
+import importlib, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split(","):
+            raise ImportError(f"{name} must be imported where it is used")
+
+sys.meta_path.insert(0, Refuse())
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+print("loaded", len(sys.argv) - 2)
+"""
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer(module: str) -> int | None:
+    """Its place in the list; None for the package itself, which holds only the version."""
+    parts = module.split(".")
+    if len(parts) == 1:
+        return None
+    return len(LAYERS) if parts[1] == "__main__" else LAYERS.index(parts[1])
+
+
+def imports(tree: ast.AST, modules: set[str]) -> list[tuple[int, str]]:
+    """Line and module of every import from this package, wherever in the file it stands."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                found.append((node.lineno, submodule if submodule in modules else node.module))
+    return [(line, name) for line, name in found if name.split(".")[0] == "mpi_dcasgd"]
+
+
+FILES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_go_one_way(module: str) -> None:
+    own = layer(module)
+    if own is None:
+        return
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    wrong = [
+        f"{FILES[module]}:{line}: {LAYERS[min(own, len(LAYERS) - 1)]} imports {imported}"
+        for line, imported in imports(tree, set(FILES))
+        if (layer(imported) or 0) > own
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_wrong_import_is_seen() -> None:
+    source = "def f():\n    from mpi_dcasgd import cli\n    import mpi_dcasgd.record.trace\n"
+    found = imports(ast.parse(source), {"mpi_dcasgd.cli"})
+    assert found == [(2, "mpi_dcasgd.cli"), (3, "mpi_dcasgd.record.trace")]
+    assert layer("mpi_dcasgd.cli") > layer("mpi_dcasgd.record.trace") > layer("mpi_dcasgd.drivers")
+
+
+def test_what_a_machine_may_lack_is_imported_only_where_it_is_used(processes) -> None:
+    modules = [name for name in FILES if name not in NEED_MPI and not name.endswith("__main__")]
+    finished = processes.run([sys.executable, "-c", LOAD_WITHOUT, ",".join(OPTIONAL), *modules])
+    assert finished.stdout == f"loaded {len(modules)}\n", str(finished)
