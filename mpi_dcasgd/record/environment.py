@@ -115,7 +115,8 @@ def describe_environment(
         "mpi_library": " ".join(mpi_library.replace("\0", "").split()),
         "system": platform.platform(),
         "cpu": cpu_model(),
-        "cpus": _usable_cpus(),
+        "cpus": os.cpu_count(),
+        "cpus_usable": _usable_cpus(),
         "ranks": [asdict(place) for place in ranks],
         "variables": {name: environ[name] for name in VARIABLES if name in environ},
     }
@@ -160,11 +161,11 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _usable_cpus() -> int:
-    # Fewer than the machine has, where a batch system has bound us.
+def _usable_cpus() -> int | None:
+    # Fewer than the machine has, where a batch system or mpirun has bound us.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return os.cpu_count()
 
 
 def _git(directory: Path, *arguments: str) -> str | None:

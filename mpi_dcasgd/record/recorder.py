@@ -111,7 +111,7 @@ class Recorder:
         self._next_show_s = self._progress.every_s
         self._next_s = min(self._next_log_s, self._next_show_s)
         self._window = _Window(0.0, 0)
-        self._last: UpdateRecord | None = None
+        self._applied: UpdateRecord | None = None
         self._histogram: dict[int, int] = {}
         self._refused = {Action.DROPPED: 0, Action.NONFINITE: 0}
         self._updates = self._samples = 0
@@ -127,6 +127,8 @@ class Recorder:
     def update(self, record: UpdateRecord, time_s: float) -> None:
         # Called for every push: locals and few calls on purpose (docs/run-folder.md has the cost).
         worker, ticket, _, staleness, action, samples, loss, _, _, total_samples, _ = record
+        self._time_s = time_s
+        self._samples = total_samples
         if self._trace is not None:
             self._trace.add(worker, ticket, staleness, action, time_s)
         if action == 0 or action == 2:  # APPLIED or HELD: it enters the weights
@@ -138,9 +140,9 @@ class Recorder:
             if staleness > window.staleness_max:
                 window.staleness_max = staleness
             self._histogram[staleness] = self._histogram.get(staleness, 0) + 1
-            self._samples = total_samples
             if action == 0:
                 self._updates += 1
+                self._applied = record
             if self._loss == self._loss:
                 self._loss += _SMOOTHING * (loss - self._loss)
                 self._staleness += _SMOOTHING * (staleness - self._staleness)
@@ -148,16 +150,15 @@ class Recorder:
                 self._loss, self._staleness = loss, float(staleness)
         else:
             self._refused[action] += 1
-        self._last = record
-        self._time_s = time_s
         if time_s >= self._next_s:
-            self._tick(record, time_s)
+            self._tick(time_s)
 
     def evaluation(self, evaluation: Evaluation) -> None:
         self._evaluations.append(evaluation)
         self._metrics.write("evaluation", evaluation.time_s, **_without_time(evaluation))
         self._say(
-            f"epoch {evaluation.epoch}/{self._run.epochs} done after {evaluation.time_s:.1f} s:"
+            f"after {evaluation.samples / self._run.num_samples:.4g} of {self._run.epochs} epochs"
+            f" and {evaluation.time_s:.1f} s:"
             f" test error {100 * evaluation.test_error:.2f} %,"
             f" test loss {evaluation.test_loss:.4g}, train loss {evaluation.train_loss:.4g}"
         )
@@ -172,46 +173,53 @@ class Recorder:
     def ended(
         self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""
     ) -> None:
-        if self._last is not None and self._window.count:
-            self._log(self._last, time_s)
-        if self._last is not None:
-            self._show(self._last, time_s)
-        self._progress.close()
+        if self._window.count:
+            self._log(time_s)
+        if self._samples:
+            self._show(time_s)
         self._metrics.write("end", time_s, status=status, reason=reason)
-        self._metrics.close()
         if self._trace is not None:
             self._trace.end(status)
+        self.close()
         self._folder.write_summary(finite(self._summary(status, time_s, weights_sha256, reason)))
 
-    def _tick(self, record: UpdateRecord, time_s: float) -> None:
+    def close(self) -> None:
+        """Close the files without an end, as a killed run leaves them."""
+        self._progress.close()
+        self._metrics.close()
+        if self._trace is not None:
+            self._trace.close()
+
+    def _tick(self, time_s: float) -> None:
         if time_s >= self._next_log_s:
-            self._log(record, time_s)
+            self._log(time_s)
             self._next_log_s = time_s + self._log_every_s
         if time_s >= self._next_show_s:
-            self._show(record, time_s)
+            self._show(time_s)
             self._next_show_s = time_s + self._progress.every_s
         self._next_s = min(self._next_log_s, self._next_show_s)
 
-    def _log(self, record: UpdateRecord, time_s: float) -> None:
+    def _log(self, time_s: float) -> None:
         window, passed = self._window, time_s - self._window.time
+        applied = self._applied
         self._metrics.write(
             "progress",
             time_s,
             version=self._updates,
             samples=self._samples,
-            epoch=record.epoch,
-            lr=record.lr,
+            epoch=self._epoch,
+            lr=applied.lr if applied else None,
             train_loss=window.loss / window.samples if window.samples else None,
             samples_per_s=(self._samples - window.start_samples) / passed if passed > 0 else None,
             staleness_mean=window.staleness / window.count if window.count else None,
             staleness_max=window.staleness_max,
-            grad_norm=record.grad_norm,
+            grad_norm=applied.grad_norm if applied else None,
             dropped=self._refused[Action.DROPPED],
             nonfinite=self._refused[Action.NONFINITE],
         )
         self._window = _Window(time_s, self._samples)
 
-    def _show(self, record: UpdateRecord, time_s: float) -> None:
+    def _show(self, time_s: float) -> None:
         then, samples_then = self._shown
         self._shown = (time_s, self._samples)
         if time_s > then:
@@ -223,7 +231,7 @@ class Recorder:
         left = self._run.total_samples - self._samples
         self._progress.show(
             ProgressStatus(
-                epoch=record.epoch,
+                epoch=self._epoch,
                 epochs=self._run.epochs,
                 samples=self._samples,
                 total_samples=self._run.total_samples,
@@ -237,6 +245,10 @@ class Recorder:
                 eta_s=left / self._rate if self._rate > 0 else None,
             )
         )
+
+    @property
+    def _epoch(self) -> float:
+        return self._samples / self._run.num_samples
 
     def _say(self, text: str) -> None:
         self._progress.line(text)
@@ -264,7 +276,8 @@ class Recorder:
             "best_test_error": best.test_error if best else None,
             "best_epoch": best.epoch if best else None,
             "startup_s": self._startup_s,
-            "wall_s": time_s,
+            # As in metrics.jsonl: an evaluation at the very end must not lie after the end.
+            "wall_s": round(time_s, 6),
             "samples_per_s": self._samples / time_s if time_s > 0 else None,
             "staleness_mean": total / counted if counted else None,
             "staleness_max": max(self._histogram, default=None),

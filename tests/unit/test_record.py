@@ -319,8 +319,9 @@ def test_a_killed_run_leaves_what_it_flushed(tmp_path: Path) -> None:
     assert len(read_trace(folder.trace_bin)) == 8
     assert read_trace(folder.trace_bin).truncated
     assert len(read_metrics(folder.metrics_jsonl)) == 5
+    recorder.close()
+    assert read_trace(folder.trace_bin).truncated
     assert not folder.summary_json.exists()
-    recorder.ended("interrupted", 2.0)
 
 
 def test_messages_go_to_the_screen_the_metrics_and_the_log(tmp_path: Path) -> None:

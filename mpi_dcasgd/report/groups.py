@@ -1,0 +1,213 @@
+"""Runs that differ in nothing but their seed belong together; here they are put together."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mpi_dcasgd.report.collect import Point, RunResult
+from mpi_dcasgd.rules.algorithms import ALGORITHMS
+
+_NOT_SETTINGS = ("name", "seed", "algorithm", "record")
+"""Keys of a job that do not make two runs different experiments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """A quantity over the runs of a group.
+
+    Attributes:
+        mean: Over the runs that have it.
+        std: Sample standard deviation (divided by n - 1), or None for a single run.
+        n: Runs that have it.
+        largest: Of all of them.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+    largest: float
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Stat | None:
+        """Of what is known of ``values``; None if nothing is."""
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        if not known:
+            return None
+        std = statistics.stdev(known) if len(known) > 1 else None
+        return cls(statistics.fmean(known), std, len(known), max(known))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Runs of one algorithm with one number of workers and the same settings.
+
+    Attributes:
+        algorithm, driver, num_workers: Of all of them.
+        settings: Those job keys that vary in the report within an algorithm, with their values.
+        label: Short and unique in the report.
+        runs: By seed.
+    """
+
+    algorithm: str
+    driver: str
+    num_workers: int
+    settings: tuple[tuple[str, Any], ...]
+    label: str
+    runs: tuple[RunResult, ...]
+
+    @property
+    def sequential(self) -> bool:
+        return self.driver == "sequential"
+
+    @property
+    def world_size(self) -> int:
+        return int(self.runs[0].summary["world_size"])
+
+    @property
+    def histogram(self) -> Counter[int]:
+        """Gradients by staleness, of all runs together."""
+        total: Counter[int] = Counter()
+        for run in self.runs:
+            total.update(run.histogram)
+        return total
+
+    def stat(self, key: str) -> Stat | None:
+        """Of a number of the summaries."""
+        return Stat.of(run.number(key) for run in self.runs)
+
+    def at(self, choose: Callable[[RunResult], Point | None]) -> list[Point]:
+        """One evaluation of each run that has it."""
+        return [point for run in self.runs if (point := choose(run)) is not None]
+
+    def curve(self) -> list[CurvePoint]:
+        """The mean evaluation after each epoch that all runs were evaluated at."""
+        by_epoch: list[dict[int, Point]] = [{p.epoch: p for p in run.points} for run in self.runs]
+        shared = sorted(set.intersection(*(set(points) for points in by_epoch)))
+        return [CurvePoint.of(epoch, [points[epoch] for points in by_epoch]) for epoch in shared]
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One epoch of a group: mean time, and mean, lowest and highest error of its runs."""
+
+    epoch: int
+    time_s: float
+    error: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, epoch: int, points: Sequence[Point]) -> CurvePoint:
+        errors = [point.test_error for point in points]
+        time_s = statistics.fmean(point.time_s for point in points)
+        return cls(epoch, time_s, statistics.fmean(errors), min(errors), max(errors))
+
+
+def first_at_most(target_error: float) -> Callable[[RunResult], Point | None]:
+    """The first evaluation whose error is at most the target."""
+    return lambda run: next((p for p in run.points if p.test_error <= target_error), None)
+
+
+def last_before(time_s: float) -> Callable[[RunResult], Point | None]:
+    """The last evaluation of a snapshot that was taken by ``time_s``."""
+    return lambda run: next((p for p in reversed(run.points) if p.time_s <= time_s), None)
+
+
+def at_epoch(epoch: int) -> Callable[[RunResult], Point | None]:
+    """The evaluation after ``epoch`` epochs."""
+    return lambda run: next((p for p in run.points if p.epoch == epoch), None)
+
+
+def group_runs(runs: Sequence[RunResult]) -> list[Group]:
+    """Put runs together, the sequential ones first, then by workers and algorithm."""
+    varying = _varying_keys(runs)
+    members: dict[tuple[str, str, int, str], list[RunResult]] = {}
+    for run in runs:
+        settings = repr([run.job.get(key) for key in varying[run.algorithm]])
+        key = (run.algorithm, run.driver, run.num_workers, settings)
+        members.setdefault(key, []).append(run)
+    several_sizes = len({run.num_workers for run in runs if run.driver != "sequential"}) > 1
+    groups = []
+    for (algorithm, driver, workers, _), together in members.items():
+        settings_of = tuple((key, together[0].job.get(key)) for key in varying[algorithm])
+        label = [algorithm]
+        if several_sizes and driver != "sequential":
+            label.append(f"{workers} worker{'' if workers == 1 else 's'}")
+        if len({key[1] for key in members if (key[0], key[2]) == (algorithm, workers)}) > 1:
+            label.append(driver)
+        label += [f"{key.rpartition('.')[2]}={value}" for key, value in settings_of]
+        groups.append(
+            Group(
+                algorithm=algorithm,
+                driver=driver,
+                num_workers=workers,
+                settings=settings_of,
+                label=", ".join(label),
+                runs=tuple(sorted(together, key=lambda run: run.seed)),
+            )
+        )
+    return sorted(groups, key=_order)
+
+
+def common_settings(runs: Sequence[RunResult]) -> dict[str, Any]:
+    """The job keys that are the same in all runs."""
+    first = runs[0].job
+    return {
+        key: value
+        for key, value in first.items()
+        if _is_setting(key) and all(_same(run.job, first, key) for run in runs)
+    }
+
+
+def differing_settings(groups: Sequence[Group]) -> dict[str, list[tuple[Any, list[str]]]]:
+    """For every other job key: its values, each with the labels of the groups that have it."""
+    common = common_settings([run for group in groups for run in group.runs])
+    found: dict[str, list[tuple[Any, list[str]]]] = {}
+    for group in groups:
+        for key, value in group.runs[0].job.items():
+            if key in common or not _is_setting(key):
+                continue
+            values = found.setdefault(key, [])
+            for known, labels in values:
+                if known == value:
+                    labels.append(group.label)
+                    break
+            else:
+                values.append((value, [group.label]))
+    return found
+
+
+def _varying_keys(runs: Sequence[RunResult]) -> dict[str, list[str]]:
+    """By algorithm, the keys that differ among its runs with as many workers."""
+    varying: dict[str, list[str]] = {}
+    first: dict[tuple[str, str, int], RunResult] = {}
+    for run in runs:
+        keys = varying.setdefault(run.algorithm, [])
+        other = first.setdefault((run.algorithm, run.driver, run.num_workers), run)
+        for key in {**other.job, **run.job}:
+            if key not in keys and _is_setting(key) and not _same(run.job, other.job, key):
+                keys.append(key)
+    return varying
+
+
+def _is_setting(key: str) -> bool:
+    return not any(key == name or key.startswith(f"{name}.") for name in _NOT_SETTINGS)
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
+    return key in one and key in other and bool(one[key] == other[key])
+
+
+def _order(group: Group) -> tuple[Any, ...]:
+    names = list(ALGORITHMS)
+    rank = names.index(group.algorithm) if group.algorithm in names else len(names)
+    settings = [
+        (0, value, "") if isinstance(value, (int, float)) else (1, 0, str(value))
+        for _, value in group.settings
+    ]
+    return (not group.sequential, group.num_workers, rank, group.algorithm, settings, group.driver)

@@ -1,0 +1,152 @@
+"""What a reader must know before believing a table: written by the report itself, unasked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from mpi_dcasgd.report.collect import RunResult
+from mpi_dcasgd.report.groups import Group, Stat
+
+_ENOUGH_SEEDS = 3
+
+
+def remarks(groups: Sequence[Group], runs: Sequence[RunResult]) -> list[str]:
+    """Cautions that apply to these runs, and only those."""
+    found = [
+        _seeds(groups),
+        _server_slot(groups),
+        _crowded(runs),
+        _epochs(runs),
+        _refused(groups),
+        _code(runs),
+        _hardware(runs),
+        _best(groups),
+        "Wall seconds and samples/s begin when training begins: start-up, compilation and"
+        " loading of data come before.",
+    ]
+    return [remark for remark in found if remark]
+
+
+def _seeds(groups: Sequence[Group]) -> str:
+    few = [group for group in groups if len(group.runs) < _ENOUGH_SEEDS]
+    twice = [group for group in groups if _repeats_a_seed(group)]
+    text = ""
+    if few:
+        which = "every row" if len(few) == len(groups) else ", ".join(g.label for g in few)
+        text = (
+            f"Fewer than {_ENOUGH_SEEDS} runs ({which}): differences may be chance;"
+            f" use at least {_ENOUGH_SEEDS} seeds before drawing a conclusion."
+        )
+    else:
+        text = "± is the sample standard deviation over the runs of a row."
+    if twice:
+        text += (
+            f" One seed was used more than once in {', '.join(g.label for g in twice)}: the spread"
+            " there is smaller than over as many seeds."
+        )
+    return text
+
+
+def _repeats_a_seed(group: Group) -> bool:
+    return len({run.seed for run in group.runs}) < len(group.runs)
+
+
+def _server_slot(groups: Sequence[Group]) -> str:
+    served = [group for group in groups if group.world_size > group.num_workers]
+    unserved = [
+        group for group in groups if not group.sequential and group.world_size == group.num_workers
+    ]
+    if not served or not unserved:
+        return ""
+    workers = served[0].num_workers
+    return (
+        "The server takes a rank of its own: an asynchronous run with W workers occupies W + 1"
+        f" ranks, a synchronous one W (here {workers} workers: {served[0].world_size} ranks"
+        f" against {workers}). Rows with equal workers are equal in gradients, not in hardware."
+    )
+
+
+def _crowded(runs: Sequence[RunResult]) -> str:
+    worst: tuple[float, int, int] | None = None
+    for run in runs:
+        cpus = run.environment.get("cpus")
+        ranks = [r for r in run.environment.get("ranks", ()) if r.get("device") == "cpu"]
+        if not cpus or not ranks:
+            continue
+        # The processors are those of rank 0's host.
+        here = Counter(r.get("host") for r in ranks)[ranks[0].get("host")]
+        if here > cpus and (worst is None or here / cpus > worst[0]):
+            worst = (here / cpus, here, int(cpus))
+    if worst is None:
+        return ""
+    return (
+        f"Up to {worst[1]} ranks shared {worst[2]} processors: seconds, samples/s and speed-up say"
+        " what this machine did, and little about one with a processor or GPU for every rank."
+        " Test error against epochs does not suffer from it."
+    )
+
+
+def _epochs(runs: Sequence[RunResult]) -> str:
+    trained = sorted(
+        {(r.summary.get("epochs"), r.summary.get("num_samples")) for r in runs}, key=str
+    )
+    if len(trained) < 2:
+        return ""
+    return "The runs were not trained for equally many epochs and samples; mind the matched column."
+
+
+def _refused(groups: Sequence[Group]) -> str:
+    parts = []
+    for group in groups:
+        for key, word in (("dropped", "dropped by the rule"), ("nonfinite", "not finite")):
+            counted = Stat.of(run.number(key) for run in group.runs)
+            if counted is not None and counted.mean > 0:
+                parts.append(f"{group.label}: {counted.mean:,.4g} a run {word}")
+    return f"Gradients that were refused ({'; '.join(parts)})." if parts else ""
+
+
+def _code(runs: Sequence[RunResult]) -> str:
+    states = [run.environment.get("git") or {} for run in runs]
+    commits = sorted({str(state["commit"])[:12] for state in states if state.get("commit")})
+    parts = []
+    if len(commits) > 1:
+        parts.append(f"The runs were made by different commits ({', '.join(commits)}).")
+    dirty = sum(bool(state.get("dirty")) for state in states)
+    if dirty:
+        parts.append(f"{dirty} of {len(runs)} runs were made by code that was not committed.")
+    return " ".join(parts)
+
+
+def _hardware(runs: Sequence[RunResult]) -> str:
+    kinds = {
+        (env.get("cpu"), env.get("cpus"), tuple(sorted(set(_devices(env)))))
+        for run in runs
+        if (env := run.environment)
+    }
+    if len(kinds) < 2:
+        return ""
+    return "The runs were not made on equal hardware: their seconds cannot be compared."
+
+
+def _devices(environment: Any) -> list[str]:
+    return [
+        str(rank.get("device_name") or str(rank.get("device")).partition(":")[0])
+        for rank in environment.get("ranks", ())
+        # A server is on the CPU whatever the workers have.
+        if rank.get("role") != "server"
+    ]
+
+
+def _best(groups: Sequence[Group]) -> str:
+    def differs(group: Group) -> bool:
+        last, best = group.stat("test_error"), group.stat("best_test_error")
+        return last is not None and best is not None and best.mean < last.mean
+
+    if not any(differs(group) for group in groups):
+        return ""
+    return (
+        '"Test error" is that of the final weights. "Best" is the lowest of all evaluations,'
+        " chosen by the test set itself, and therefore flattering."
+    )

@@ -1,0 +1,187 @@
+"""The tables of a report. Errors are in per cent here, and nowhere before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mpi_dcasgd.report.collect import Point
+from mpi_dcasgd.report.document import Table
+from mpi_dcasgd.report.groups import (
+    Group,
+    Stat,
+    at_epoch,
+    first_at_most,
+    last_before,
+)
+
+NONE = "-"
+"""In place of a number that does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """At what the groups are compared, besides the end of their runs.
+
+    Attributes:
+        epoch: The last epoch that all of them reached, or None if that is the end of all.
+        time_s: When all runs of the quickest of them were done, or None if there is but one.
+        target_error: What the user asked for, in [0, 1], or None.
+    """
+
+    epoch: int | None
+    time_s: float | None
+    target_error: float | None
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], target_error: float | None) -> Matching:
+        ends = [max((p.epoch for p in run.points), default=0) for g in groups for run in g.runs]
+        epoch = min(ends) if min(ends) != max(ends) and min(ends) > 0 else None
+        walls = [wall for g in groups if (wall := g.stat("wall_s")) is not None]
+        quickest = min(walls, key=lambda wall: wall.mean, default=None)
+        time_s = quickest.largest if quickest is not None and len(walls) > 1 else None
+        return cls(epoch, time_s, target_error)
+
+
+def result_table(groups: Sequence[Group], matching: Matching) -> Table:
+    """What came out: one row a group, mean and sample standard deviation over its runs.
+
+    Columns that would be empty in every row are left out.
+    """
+    columns: list[tuple[str, Callable[[Group], str]]] = [
+        ("algorithm", _name),
+        ("workers", lambda g: NONE if g.sequential else str(g.num_workers)),
+        ("runs", lambda g: str(len(g.runs))),
+        ("test error %", lambda g: show(g.stat("test_error"), 2, 100)),
+    ]
+    if any(g.stat("best_test_error") != g.stat("test_error") for g in groups):
+        columns.append(("best %", lambda g: show(g.stat("best_test_error"), 2, 100)))
+    if matching.epoch is not None:
+        choose = at_epoch(matching.epoch)
+        columns.append((f"error % at epoch {matching.epoch}", lambda g: _error(g.at(choose))))
+    if matching.time_s is not None:
+        before = last_before(matching.time_s)
+        columns.append(
+            (f"error % at {seconds(matching.time_s)} s", lambda g: _error(g.at(before), g))
+        )
+    columns += [
+        ("wall s", lambda g: show(g.stat("wall_s"), _digits(groups, "wall_s"))),
+        ("samples/s", lambda g: show(g.stat("samples_per_s"), _digits(groups, "samples_per_s"))),
+        ("speed-up", lambda g: _speed_up(g, groups)),
+        ("staleness", _staleness),
+        ("max", lambda g: NONE if g.sequential else str(max(g.histogram, default=NONE))),
+    ]
+    return _without_empty(columns, groups)
+
+
+def target_table(groups: Sequence[Group], target_error: float) -> Table:
+    """How soon each group's evaluations were at most ``target_error`` (in [0, 1])."""
+    choose = first_at_most(target_error)
+
+    def of(quantity: Callable[[Point], float], digits: int) -> Callable[[Group], str]:
+        return lambda g: show(Stat.of(quantity(point) for point in g.at(choose)), digits)
+
+    columns: list[tuple[str, Callable[[Group], str]]] = [
+        ("algorithm", _name),
+        ("workers", lambda g: NONE if g.sequential else str(g.num_workers)),
+        ("reached it", lambda g: f"{len(g.at(choose))} of {len(g.runs)}"),
+        ("epochs", of(lambda point: point.epoch, 1)),
+        ("seconds", of(lambda point: point.time_s, _digits(groups, "wall_s"))),
+        ("samples", of(lambda point: point.samples, 0)),
+    ]
+    return _table(columns, groups)
+
+
+def time_table(groups: Sequence[Group]) -> Table | None:
+    """Where the workers' time went, as shares of all that was measured; None if nothing was."""
+    kinds = ("compute_s", "data_s", "wait_s", "comm_s")
+
+    def share(kind: str) -> Callable[[Group], str]:
+        def cell(group: Group) -> str:
+            totals = [worker for run in group.runs for worker in run.workers]
+            whole = sum(float(worker.get(k) or 0.0) for worker in totals for k in kinds)
+            part = sum(float(worker.get(kind) or 0.0) for worker in totals)
+            return f"{100 * part / whole:.0f}" if whole > 0 else NONE
+
+        return cell
+
+    names = ("computing %", "data %", "waiting %", "communicating %")
+    columns: list[tuple[str, Callable[[Group], str]]] = [
+        ("algorithm", _name),
+        ("workers", lambda g: NONE if g.sequential else str(g.num_workers)),
+        *zip(names, map(share, kinds), strict=True),
+    ]
+    table = _table(columns, groups)
+    measured = [row for row in table.rows if row[2] != NONE]
+    return Table(table.header, tuple(measured)) if measured else None
+
+
+def seconds(time_s: float) -> str:
+    """Three digits, and never an exponent."""
+    return f"{time_s:,.0f}" if time_s >= 100 else f"{time_s:.3g}"
+
+
+def show(stat: Stat | None, digits: int, scale: float = 1.0) -> str:
+    """``3.12 ± 0.15``, or ``3.12`` where one run has no spread, or a dash."""
+    if stat is None:
+        return NONE
+    mean = f"{scale * stat.mean:,.{digits}f}"
+    return mean if stat.std is None else f"{mean} ± {scale * stat.std:,.{digits}f}"
+
+
+def _name(group: Group) -> str:
+    # The label without the number of workers, which has a column.
+    parts = [group.algorithm]
+    if group.driver not in ("sequential", "mpi", "horovod"):
+        parts.append(group.driver)
+    return ", ".join([*parts, *(f"{k.rpartition('.')[2]}={v}" for k, v in group.settings)])
+
+
+def _staleness(group: Group) -> str:
+    if group.sequential:
+        return NONE
+    if not max(group.histogram, default=0):
+        return "0"  # by construction, not by measurement
+    return show(group.stat("staleness_mean"), 2)
+
+
+def _digits(groups: Sequence[Group], key: str) -> int:
+    """As many that the smallest mean of a column keeps three digits, and never more than 2."""
+    smallest = min((s.mean for g in groups if (s := g.stat(key)) is not None), default=0.0)
+    return 2 if smallest < 10 else 1 if smallest < 100 else 0
+
+
+def _error(points: Sequence[Point], group: Group | None = None) -> str:
+    if group is not None and len(points) < len(group.runs):
+        return NONE  # some of its runs had no evaluation yet: a mean would flatter the group
+    return show(Stat.of(point.test_error for point in points), 2, 100)
+
+
+def _speed_up(group: Group, groups: Sequence[Group]) -> str:
+    baseline = [g for g in groups if g.sequential]
+    alike = [g for g in baseline if dict(g.settings) == dict(group.settings)] or baseline
+    ours = group.stat("samples_per_s")
+    theirs = alike[0].stat("samples_per_s") if len(alike) == 1 else None
+    if ours is None or theirs is None or theirs.mean <= 0:
+        return NONE
+    return f"{ours.mean / theirs.mean:.2f}"
+
+
+def _table(columns: Sequence[tuple[str, Callable[[Group], str]]], groups: Sequence[Group]) -> Table:
+    rows = tuple(tuple(cell(group) for _, cell in columns) for group in groups)
+    return Table(tuple(name for name, _ in columns), rows)
+
+
+def _without_empty(
+    columns: Sequence[tuple[str, Callable[[Group], str]]], groups: Sequence[Group]
+) -> Table:
+    table = _table(columns, groups)
+    kept = [
+        column
+        for column in range(len(table.header))
+        if column == 0 or any(row[column] != NONE for row in table.rows)
+    ]
+    return Table(
+        tuple(table.header[column] for column in kept),
+        tuple(tuple(row[column] for column in kept) for row in table.rows),
+    )

@@ -1,0 +1,157 @@
+"""The report as a whole: files, pictures, Markdown and HTML."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic_runs import synthetic_run
+
+from mpi_dcasgd.errors import RunFolderError, UserError
+from mpi_dcasgd.report.document import (
+    Block,
+    Bullets,
+    Heading,
+    Image,
+    Paragraph,
+    Table,
+    to_html,
+    to_markdown,
+)
+from mpi_dcasgd.report.write import ReportWithoutPlotsError, write_report
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("grid")
+    for seed in (1, 2):
+        synthetic_run(root, "sgd", seed=seed, rate=4_000, epochs=3)
+        for algorithm in ("ssgd", "asgd"):
+            for workers in (2, 4):
+                synthetic_run(root, algorithm, workers=workers, seed=seed, epochs=3)
+    synthetic_run(root, "asgd", seed=3, status="failed")
+    return root
+
+
+def test_a_report_has_tables_pictures_settings_and_what_failed(grid: Path, tmp_path: Path) -> None:
+    report = write_report([grid], tmp_path / "new" / "report", 0.1)
+    names = ["error_vs_epochs.png", "error_vs_time.png", "staleness.png", "throughput.png"]
+    assert [path.name for path in report.plots] == names
+    assert all(path.read_bytes().startswith(PNG) for path in report.plots)
+    text = report.markdown.read_text()
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "# Comparison: digits",
+        "## Result",
+        "## Until 10 % test error",
+        "## Plots",
+        "## Where the workers' time went",
+        "## Settings of all runs",
+        "## Hardware and software",
+        "## Runs that are not in the comparison",
+        "## Runs",
+    ]
+    assert "| algorithm | workers | runs | test error % |" in text
+    assert "![Test error against epochs](error_vs_epochs.png)" in text
+    assert "| batch_size | 50 |" in text
+    assert "rank 2 on c7: out of memory" in text
+    assert "| processor | Imagined CPU (64 logical) |" in text
+    assert sorted(path.name for path in report.markdown.parent.iterdir()) == sorted(
+        [*names, "report.md", "report.html"]
+    )
+
+
+def test_the_terminal_gets_the_same_rows(grid: Path, tmp_path: Path) -> None:
+    report = write_report([grid], tmp_path, 0.1)
+    cells = [line.split("  ") for line in report.table.splitlines()]
+    shown = ["|".join(cell.strip() for cell in line if cell.strip()) for line in cells]
+    markdown = report.markdown.read_text().splitlines()
+    rows = ["|".join(c.strip() for c in m.strip("|").split("|")) for m in markdown]
+    for group in report.groups:
+        [row] = [
+            line
+            for line in shown[: 2 + len(report.groups)]
+            if line.startswith(f"{group.algorithm}|")
+            and line.split("|")[1] == ("-" if group.sequential else str(group.num_workers))
+        ]
+        assert row in rows
+    assert "until 10 % test error:" in report.table
+    assert "(failed): rank 2 on c7: out of memory" in report.table
+
+
+def test_the_html_needs_no_other_file(grid: Path, tmp_path: Path) -> None:
+    page = write_report([grid], tmp_path).html.read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "<title>Comparison: digits</title>" in page
+    assert 'src="error' not in page
+    assert "http" not in page
+
+
+def test_without_matplotlib_everything_else_is_written(
+    grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ReportWithoutPlotsError, match=r"pip install 'mpi-dcasgd\[plots\]'") as info:
+        write_report([grid], tmp_path)
+    assert isinstance(info.value, UserError)
+    assert str(tmp_path / "report.md") in str(info.value)
+    assert "asgd" in info.value.report.table
+    text = info.value.report.markdown.read_text()
+    assert "| asgd | 4 | 2 |" in text
+    assert "no plots: matplotlib cannot be imported" in text
+    assert not list(tmp_path.glob("*.png"))
+    assert "asgd" in info.value.report.html.read_text()
+
+
+def test_only_failed_runs_still_make_a_report(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "runs", status="failed")
+    report = write_report([run], tmp_path / "report")
+    assert report.groups == report.plots == ()
+    assert [unfinished.status for unfinished in report.unfinished] == ["failed"]
+    assert report.table == (
+        f"not compared: {run} (failed): rank 2 on c7: out of memory; reached epoch 5"
+    )
+    assert "rank 2 on c7" in report.markdown.read_text()
+
+
+def test_a_single_sequential_run_makes_a_report(tmp_path: Path) -> None:
+    report = write_report([synthetic_run(tmp_path / "runs", "sgd")], tmp_path / "report")
+    assert [path.name for path in report.plots] == ["error_vs_epochs.png", "error_vs_time.png"]
+    assert report.table.splitlines()[2].startswith("sgd")
+
+
+def test_more_algorithms_than_colours_can_be_drawn(tmp_path: Path) -> None:
+    for number in range(11):
+        synthetic_run(tmp_path / "runs", f"rule-{number}", epochs=2, final_error=0.0)
+    report = write_report([tmp_path / "runs"], tmp_path / "report")
+    assert len(report.groups) == 11
+    assert [path.name for path in report.plots][-1] == "staleness.png"
+
+
+def test_a_folder_that_cannot_be_written_is_named(grid: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunFolderError, match=r"file/report: cannot be made"):
+        write_report([grid], tmp_path / "file" / "report")
+
+
+def test_markdown_and_html_are_made_of_the_same_blocks(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    blocks: list[Block] = [
+        Heading(1, "A & B"),
+        Paragraph("one < two"),
+        Bullets(("x", "y")),
+        Table(("name", "n"), (("a|b", "1"),)),
+        Image(tmp_path / "a.png", 'the "picture"'),
+    ]
+    assert to_markdown(blocks) == (
+        "# A & B\n\none < two\n\n- x\n- y\n\n"
+        "| name | n |\n| :--- | ---: |\n| a\\|b | 1 |\n\n"
+        '![the "picture"](a.png)\n'
+    )
+    page = to_html(blocks)
+    assert "<h1>A &amp; B</h1>" in page
+    assert "<p>one &lt; two</p>" in page
+    assert '<td class="left">a|b</td><td>1</td>' in page
+    assert '<img alt="the &quot;picture&quot;" src="data:image/png;base64,iVBORw0KGgo=">' in page
