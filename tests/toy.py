@@ -98,6 +98,9 @@ class World:
             initial.stats_rate,
             ahead,
         )
+        self.task_of_its_own = Task(
+            FlatModel(toy_model(**model), CPU, policy), dataset, task_plan or self.plan
+        )
         self.tasks = []
         self.queues: list[list[int]] = [[] for _ in range(workers)]
         for slot in self.server.slots:

@@ -114,6 +114,7 @@ class ParameterServer:
         num_workers: How many slots there are.
         stats_rate: How far the running statistics move towards pushed ones, (num_stats,).
         ahead: Tickets that a worker holds beyond the one it computes, to prefetch their data.
+        ledger: Hands out the tickets; a new one for the whole plan if None.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class ParameterServer:
         num_workers: int,
         stats_rate: Tensor,
         ahead: int = 0,
+        ledger: TicketLedger | None = None,
     ) -> None:
         if not 0 <= ahead <= MAX_AHEAD:
             raise ProtocolError(f"ahead must be within 0 and {MAX_AHEAD}, got {ahead}")
@@ -136,7 +138,7 @@ class ParameterServer:
         self.ahead = ahead
         self.rule = rule
         self.chain = Chain(rule, weights[: layout.num_params], num_workers)
-        self.ledger = TicketLedger(plan.num_tickets, num_workers)
+        self.ledger = ledger or TicketLedger(plan.num_tickets, num_workers)
         self.slots = [Slot(Message(layout.size, device=weights.device)) for _ in range(num_workers)]
         self.version = 0
         self.samples = 0

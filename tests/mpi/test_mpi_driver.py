@@ -1,0 +1,113 @@
+"""The MPI driver under a real mpirun, with a toy model (tests/mpi/toy_ranks.py)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy import World
+
+from mpi_dcasgd.drivers.conductor import weights_sha256
+from mpi_dcasgd.learning.tickets import TicketPlan
+
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
+
+RANKS = Path(__file__).with_name("toy_ranks.py")
+TESTS = RANKS.parent.parent
+
+
+@pytest.fixture
+def toy(mpirun: Callable[..., Any]) -> Callable[..., Any]:
+    def run(size: int, *, fault_tolerant: bool = False, **options: Any) -> Any:
+        return mpirun(
+            size,
+            str(RANKS),
+            json.dumps(options),
+            env={"PYTHONPATH": str(TESTS)},
+            fault_tolerant=fault_tolerant,
+        )
+
+    return run
+
+
+@pytest.fixture
+def told(toy: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """What rank 0 says about a run that went well."""
+
+    def run(size: int, **options: Any) -> dict[str, Any]:
+        finished = toy(size, **options)
+        assert finished.status == 0, finished
+        result: dict[str, Any] = json.loads(finished.stdout)
+        return result
+
+    return run
+
+
+@pytest.mark.parametrize("algorithm", ["asgd", "dcasgd-c", "dcasgd-a"])
+def test_one_worker_is_the_sequential_run_bit_for_bit(
+    told: Callable[..., dict[str, Any]], algorithm: str
+) -> None:
+    torch.set_num_threads(1)
+    world = World(1, algorithm, dropout=0.2, batchnorm=True)
+    weights = world.run()
+    run = told(2, algorithm=algorithm, model={"dropout": 0.2, "batchnorm": True})
+    assert run["sha"] == weights_sha256(weights, world.server.layout)
+    assert set(run["staleness"]) == {0}
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_uneven_workers_apply_every_ticket_once(
+    told: Callable[..., dict[str, Any]], ahead: int
+) -> None:
+    run = told(4, algorithm="dcasgd-a", slow=2, ahead=ahead, epochs=6)
+    assert run["complete"]
+    assert sorted(run["tickets"]) == list(range(42))
+    shares = Counter(run["workers"])
+    assert shares[1] < shares[0]
+    assert shares[1] < shares[2]
+    assert run["counted"] == [shares[worker] for worker in range(3)]
+
+
+def test_what_was_recorded_can_be_computed_again_in_one_process(
+    told: Callable[..., dict[str, Any]],
+) -> None:
+    # The same server, the same tickets, the order that MPI happened to deliver: the same weights.
+    torch.set_num_threads(1)
+    run = told(4, algorithm="dcasgd-a", model={"batchnorm": True}, epochs=4)
+    world = World(3, "dcasgd-a", plan=TicketPlan(50, 8, 3, 4), batchnorm=True)
+    world.join()
+    # Who came first for the first tickets is told by the tickets themselves.
+    for worker, ticket in zip(run["workers"], run["tickets"], strict=True):
+        assert world.queues[worker][0] == ticket
+        world.step(worker)
+    assert [a.record.staleness for a in world.answers] == run["staleness"]
+    assert weights_sha256(world.server.weights, world.server.layout) == run["sha"]
+
+
+def test_one_ranks_exception_ends_the_job_with_rank_and_reason(toy: Callable[..., Any]) -> None:
+    finished = toy(4, algorithm="asgd", fail=2)
+    assert finished.status == 1, finished
+    assert "rank 2: the cat sat on the keyboard" in finished.stderr
+
+
+def test_a_killed_worker_costs_its_unfinished_tickets_only(
+    told: Callable[..., dict[str, Any]],
+) -> None:
+    run = told(4, algorithm="dcasgd-a", die=2, fault_tolerant=True, epochs=6)
+    assert run["complete"]
+    assert sorted(run["tickets"]) == list(range(42))
+    assert Counter(run["workers"])[1] == 2, "it was killed computing its third ticket"
+    (message,) = run["messages"]
+    assert message.startswith("worker 1 (rank 2) died; its tickets [")
+    assert "2 of 3 workers are left" in message
+
+
+def test_when_the_last_worker_dies_the_job_says_so(toy: Callable[..., Any]) -> None:
+    finished = toy(2, algorithm="asgd", die=1, fault_tolerant=True)
+    assert finished.status == 1, finished
+    assert "no worker is left" in finished.stderr
