@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TextIO
@@ -14,9 +13,13 @@ from tqdm import tqdm
 Mode = Literal["auto", "bar", "lines", "off"]
 
 TTY_VARIABLE = "MPI_DCASGD_TTY"
-"""Set to 1 by whoever starts mpirun on a terminal: the ranks themselves only see a pipe."""
+"""Set by whoever starts mpirun to 1 on a terminal and to 0 elsewhere: the ranks cannot know.
+
+Together with it, ``COLUMNS`` says how wide the terminal is.
+"""
 
 _BAR_EVERY_S = 0.25
+_COLUMNS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +154,12 @@ class BarProgress:
 
     def __init__(self, stream: TextIO, columns: int) -> None:
         self._stream = stream
-        self._columns = columns
+        self.columns = columns
         self._bar: tqdm[Any] | None = None
 
     def show(self, status: Status) -> None:
         head = f"epoch {status.epoch:.1f}/{status.epochs}"
-        room = self._columns - len(head) - self._BAR_COLUMNS - len("  100 %  ") - 1
+        room = self.columns - len(head) - self._BAR_COLUMNS - len("  100 %  ") - 1
         # tqdm would put a comma before a postfix; its "unit" is printed as it is.
         tail = _fit(status_parts(status), room)
         done = min(status.samples, status.total_samples)
@@ -168,7 +171,8 @@ class BarProgress:
                 unit=tail,
                 file=self._stream,
                 disable=False,  # we decide, not tqdm: the stream may be a pipe to a terminal
-                ncols=self._columns,
+                ncols=self.columns,
+                nrows=24,  # a pseudo-terminal without a size would have tqdm print nothing
                 bar_format=f"{{desc}} {{percentage:3.0f}} % {{bar:{self._BAR_COLUMNS}}} {{unit}}",
             )
             return
@@ -198,16 +202,30 @@ def make_progress(
         mode: The job's; ``auto`` is a bar on a terminal and lines anywhere else.
         stream: Where it goes.
         line_every_s: Seconds between plain lines.
-        environ: The environment, for ``MPI_DCASGD_TTY``.
+        environ: The environment, for ``MPI_DCASGD_TTY`` and ``COLUMNS``.
     """
+    width = terminal_columns(stream)
     if mode == "auto":
-        terminal = stream.isatty() or environ.get(TTY_VARIABLE) == "1"
-        mode = "bar" if terminal else "lines"
+        told = environ.get(TTY_VARIABLE)
+        mode = "bar" if told == "1" or (told is None and width) else "lines"
     if mode == "off":
         return NoProgress()
     if mode == "lines":
         return LineProgress(stream, line_every_s)
-    return BarProgress(stream, shutil.get_terminal_size((100, 24)).columns)
+    said = environ.get("COLUMNS", "")
+    return BarProgress(stream, width or (int(said) if said.isdecimal() else 0) or _COLUMNS)
+
+
+def terminal_columns(stream: TextIO) -> int:
+    """The width of the terminal that ``stream`` is, or 0 if it is none.
+
+    Open MPI gives its ranks pseudo-terminals for their output, wherever its own goes; what tells
+    them from a person's terminal is that they have no size.
+    """
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError, AttributeError):
+        return 0
 
 
 def _fit(parts: list[str], room: int) -> str:

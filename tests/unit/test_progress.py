@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import math
+import os
+import struct
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import TextIO
 
 import pytest
 
@@ -34,9 +41,18 @@ STATUS = Status(
 )
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+@pytest.fixture
+def terminal() -> Iterator[Callable[[int], TextIO]]:
+    """Opens pseudo-terminals of the given width."""
+    with ExitStack() as stack:
+
+        def make(columns: int) -> TextIO:
+            ours, theirs = os.openpty()
+            stack.callback(os.close, ours)
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+            return stack.enter_context(open(theirs, "w"))
+
+        yield make
 
 
 def test_a_line_says_all_there_is() -> None:
@@ -72,18 +88,46 @@ def test_durations_are_short(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-def test_auto_looks_at_the_stream_and_at_what_the_launcher_said() -> None:
-    def kind(stream: io.StringIO, environ: dict[str, str]) -> type:
+def test_auto_looks_at_the_stream_and_at_what_the_launcher_said(
+    terminal: Callable[[int], TextIO],
+) -> None:
+    def kind(stream: TextIO, environ: dict[str, str]) -> type:
         return type(make_progress("auto", stream, line_every_s=1, environ=environ))
 
     assert kind(io.StringIO(), {}) is LineProgress
-    assert kind(Terminal(), {}) is BarProgress
     assert kind(io.StringIO(), {"MPI_DCASGD_TTY": "1"}) is BarProgress
-    assert kind(io.StringIO(), {"MPI_DCASGD_TTY": "0"}) is LineProgress
+    assert kind(terminal(80), {}) is BarProgress
+    assert kind(terminal(80), {"MPI_DCASGD_TTY": "0"}) is LineProgress
+    # What Open MPI gives a rank although mpirun writes to a file.
+    assert kind(terminal(0), {}) is LineProgress
+    assert kind(terminal(0), {"MPI_DCASGD_TTY": "1"}) is BarProgress
+
+
+def test_a_bar_is_as_wide_as_the_terminal_or_as_the_launcher_said(
+    terminal: Callable[[int], TextIO],
+) -> None:
+    def width(stream: TextIO, environ: dict[str, str]) -> int:
+        progress = make_progress("bar", stream, line_every_s=1, environ=environ)
+        assert isinstance(progress, BarProgress)
+        return progress.columns
+
+    assert width(terminal(71), {"COLUMNS": "90"}) == 71
+    assert width(terminal(0), {"COLUMNS": "90"}) == 90
+    assert width(terminal(0), {"COLUMNS": "wide"}) == 100
+
+
+def test_a_bar_is_seen_on_a_terminal_without_a_size() -> None:
+    ours, theirs = os.openpty()
+    with open(ours, "rb", buffering=0) as reader, open(theirs, "w") as stream:
+        bar = BarProgress(stream, 80)
+        bar.show(STATUS)
+        shown = reader.read(200)
+        bar.close()
+    assert b"epoch 3.2/20" in shown
 
 
 def test_off_shows_nothing_and_wants_nothing() -> None:
-    progress = make_progress("off", Terminal(), line_every_s=1, environ={})
+    progress = make_progress("off", io.StringIO(), line_every_s=1, environ={})
     assert isinstance(progress, NoProgress)
     assert progress.every_s == math.inf
 
@@ -98,7 +142,7 @@ def test_lines_are_whole_lines() -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_a_bar_fits_its_terminal_and_drops_the_least_important(columns: int) -> None:
-    stream = Terminal()
+    stream = io.StringIO()
     bar = BarProgress(stream, columns)
     bar.show(STATUS)
     bar.show(replace(STATUS, samples=10_000, epoch=20.0))
@@ -112,7 +156,7 @@ def test_a_bar_fits_its_terminal_and_drops_the_least_important(columns: int) -> 
 
 
 def test_a_message_does_not_break_the_bar() -> None:
-    stream = Terminal()
+    stream = io.StringIO()
     bar = BarProgress(stream, 80)
     bar.line("before the bar")
     bar.show(STATUS)
