@@ -131,7 +131,7 @@ def _error_curves(figure: Any, groups: Sequence[Group], setting: str, against: s
     title = f"Test error against {against}: {setting}"
     if len(sizes) == 1 and not all(group.sequential for group in groups):
         title += f", {_workers(sizes[0])}"
-    note = "; the sequential run goes on to the right" if cut else ""
+    note = "; sequential run cut off" if cut else ""
     _title(figure, f"{title}\n{_band_note(groups)}{note}")
     names = {colours.name(group): group.curve()[-1].error for group in groups}
     if len(sizes) > 1:
