@@ -27,17 +27,28 @@ class Recording:
         run_dir: The folder that the user asked for, or None to name one after the run.
         argv: The command line.
         git: What ``git_state`` found before MPI was started.
+        overwrite: Replace a finished run in ``run_dir``.
     """
 
     def __init__(
-        self, job: Job, run_dir: Path | None, argv: Sequence[str], git: dict[str, Any] | None
+        self,
+        job: Job,
+        run_dir: Path | None,
+        argv: Sequence[str],
+        git: dict[str, Any] | None,
+        *,
+        overwrite: bool = False,
     ) -> None:
         self.started = datetime.now(timezone.utc)
         self.job = job
         self.argv = argv
         self.git = git
         self.folder = RunFolder.create(
-            run_dir, name=job.name, algorithm=job.algorithm, now=self.started.astimezone()
+            run_dir,
+            name=job.name,
+            algorithm=job.algorithm,
+            now=self.started.astimezone(),
+            overwrite=overwrite,
         )
         self.folder.write_job(job_as_yaml(job))
 

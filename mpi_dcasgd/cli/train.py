@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -37,13 +37,14 @@ if TYPE_CHECKING:
 _CPU = torch.device("cpu")
 
 
-def train(job: Job, *, run_dir: Path | None, argv: Sequence[str]) -> int:
+def train(job: Job, *, run_dir: Path | None, argv: Sequence[str], overwrite: bool = False) -> int:
     """Train as the job says, as this process's rank of the world.
 
     Args:
         job: The checked job.
         run_dir: The run folder, or None to have one named after the job.
         argv: The command line, for the record.
+        overwrite: Replace a finished run that ``run_dir`` holds.
 
     Returns:
         The exit status: 0, or 128 + n if signal n ended training early.
@@ -59,7 +60,7 @@ def train(job: Job, *, run_dir: Path | None, argv: Sequence[str]) -> int:
     mode = ALGORITHMS[job.algorithm].mode
     if mode == "sequential":
         _refuse_a_world(job.algorithm, launch)
-        return _train_alone(job, Recording(job, run_dir, argv, git), stop)
+        return _train_alone(job, Recording(job, run_dir, argv, git, overwrite=overwrite), stop)
     import mpi4py
 
     # Only the main thread calls MPI in an asynchronous run; Horovod has a thread of its own.
@@ -69,7 +70,7 @@ def train(job: Job, *, run_dir: Path | None, argv: Sequence[str]) -> int:
     comm = MPI.COMM_WORLD
     rank = _Rank(comm, job, stop)
     try:
-        rank.set_up(run_dir, argv, git)
+        rank.set_up(lambda: Recording(job, run_dir, argv, git, overwrite=overwrite))
     except UserError:
         # All ranks have the same error; one of them is enough to say it.
         if comm.rank == 0:
@@ -121,7 +122,7 @@ class _Rank:
         self.local_rank, ranks_on_host = host_ranks(comm)
         self.spin_s = spin_s(ranks_on_host)
 
-    def set_up(self, run_dir: Path | None, argv: Sequence[str], git: dict[str, Any] | None) -> None:
+    def set_up(self, begin_recording: Callable[[], Recording]) -> None:
         """All that can fail by a user's mistake; every rank fails with the same UserError."""
         comm, job = self.comm, self.job
         together(comm, self._check_size)
@@ -129,9 +130,7 @@ class _Rank:
             from mpi_dcasgd.drivers.horovod import start_horovod
 
             self.hvd = together(comm, lambda: start_horovod(comm))
-        self.recording = together(
-            comm, lambda: Recording(job, run_dir, argv, git) if comm.rank == 0 else None
-        )
+        self.recording = together(comm, lambda: begin_recording() if comm.rank == 0 else None)
         path = comm.bcast(self.recording.folder.path if self.recording else None)
         self.logger = together(comm, lambda: rank_logger(RunFolder(path), comm.rank))
         self.device = together(comm, lambda: pick_device(job.device, self.local_rank))
@@ -143,7 +142,9 @@ class _Rank:
             role=self._role(),
             host=socket.gethostname(),
             device=str(self.device),
-            device_name=torch.cuda.get_device_name(self.device) if self.device.index else "",
+            device_name=torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else "",
         )
         self.places: list[RankPlace] = comm.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
