@@ -30,6 +30,7 @@ from mpi_dcasgd.record.environment import RankPlace, git_state  # noqa: E402
 from mpi_dcasgd.record.logs import rank_logger  # noqa: E402
 from mpi_dcasgd.record.run_folder import RunFolder  # noqa: E402
 from mpi_dcasgd.rules.algorithms import ALGORITHMS  # noqa: E402
+from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -101,8 +102,11 @@ def _train_alone(job: Job, recording: Recording, stop: StopFlag) -> int:
         logger.error("training failed", exc_info=True)
         observer.ended("failed", conductor.time_s, reason=f"{type(error).__name__}: {error}")
         raise
-    conductor.finish([_totals(0, place, spent)], reason=_reason(stop))
-    recording.write_weights(workshop, server)
+    conductor.finish(
+        [_totals(0, place, spent)],
+        reason="" if server.complete else _reason(stop),
+        closing=lambda: recording.write_weights(workshop, server),
+    )
     return _status(stop)
 
 
@@ -175,8 +179,7 @@ class _Rank:
         totals = comm.gather(_totals(comm.rank, self.places[comm.rank], spent))
         self.hvd.shutdown()
         if conductor and self.recording:
-            conductor.finish(totals or [], reason="" if server.complete else _reason(self.stop))
-            self.recording.write_weights(workshop, server)
+            self._finish(conductor, server, totals or [])
 
     def _serve(self) -> None:
         from mpi_dcasgd.drivers.mpi_server import ServerLoop
@@ -208,8 +211,7 @@ class _Rank:
             )
             for worker, times in enumerate(loop.times)
         ]
-        conductor.finish(totals, reason="" if server.complete else _reason(self.stop))
-        self.recording.write_weights(workshop, server)
+        self._finish(conductor, server, totals)
 
     def _work(self) -> None:
         from mpi_dcasgd.drivers.mpi_worker import Link, run_worker
@@ -225,6 +227,17 @@ class _Rank:
         self.comm.Barrier()
         run_worker(link, workshop.task(flat), background=self.job.tickets_ahead > 0)
         link.close()
+
+    def _finish(
+        self, conductor: Conductor, server: ParameterServer, totals: Sequence[WorkerTotals]
+    ) -> None:
+        recording = self.recording
+        assert recording is not None  # rank 0 has it
+        conductor.finish(
+            totals,
+            reason="" if server.complete else _reason(self.stop),
+            closing=lambda: recording.write_weights(self.workshop, server),
+        )
 
     def _recorder(self, driver: str, num_workers: int, num_samples: int) -> Any:
         assert self.recording is not None  # rank 0 has both

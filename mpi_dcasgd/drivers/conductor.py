@@ -81,12 +81,19 @@ class Conductor:
         """One line for people."""
         self._observer.message(text)
 
-    def finish(self, totals: Sequence[WorkerTotals], *, reason: str = "") -> None:
+    def finish(
+        self,
+        totals: Sequence[WorkerTotals],
+        *,
+        reason: str = "",
+        closing: Callable[[], None] = lambda: None,
+    ) -> None:
         """Training is over: evaluate the final weights and close the record.
 
         Args:
             totals: Where each worker's time went.
             reason: Why the run stopped before its last ticket, if it did.
+            closing: What has to be done before the record may say that the run has ended.
         """
         ended_s = self.time_s
         server = self._server
@@ -96,6 +103,7 @@ class Conductor:
             self._tell(scored)
         for worker in totals:
             self._observer.worker(worker)
+        closing()
         status: Status = "interrupted" if reason else "completed"
         self._observer.ended(
             status,
