@@ -7,6 +7,10 @@ The release sets C++14 and PyTorch has needed C++17 since 2.1, so ``pip install 
 compile (horovod issues 3941, 3996 and 4014; mended after the last release in pull request 3998).
 This unpacks the source distribution, sets C++17, builds a wheel with MPI and PyTorch and nothing
 else, keeps it for the next environment of the same versions, installs it and tries it out.
+
+Without ``--cuda`` the build has no GPU operations, whatever the PyTorch: it reduces tensors in
+host memory only. Horovod would by itself ask for a CUDA toolkit wherever PyTorch's wheel has CUDA
+and there is anything like a toolkit, and fail where that is incomplete.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ from pathlib import Path
 VERSION = "0.28.1"
 CXX_STANDARD = 17
 _CPLUSPLUS = 201703  # what __cplusplus is then
-_PATCHED = ("CMakeLists.txt", "horovod/torch/CMakeLists.txt")
+_STANDARD_IN = ("CMakeLists.txt", "horovod/torch/CMakeLists.txt")
+_PYTORCH_IN = "cmake/Modules/FindPytorch.cmake"
 _TAIL_LINES = 40
 
 
@@ -111,7 +116,7 @@ def build(
         with tempfile.TemporaryDirectory(prefix="horovod-") as scratch:
             archive = sdist or _download(cache, Path(scratch))
             source = unpack(archive, Path(scratch))
-            set_standard(source)
+            mend(source, gpu=gpu)
             wheel = _compile(source, folder, variables)
     if install:
         _say("installing it")
@@ -232,26 +237,19 @@ def unpack(archive: Path, folder: Path) -> Path:
     return source
 
 
-def set_standard(source: Path) -> None:
-    """Set the C++ standard in Horovod's CMake files.
+def mend(source: Path, *, gpu: bool) -> None:
+    """Set the C++ standard in Horovod's CMake files, and keep it from CUDA unless asked for.
 
     Raises:
         BuildError: They are not as the release has them.
     """
-    _say(f"setting C++{CXX_STANDARD} in {' and '.join(_PATCHED)}")
-    wanted = f"set(CMAKE_CXX_STANDARD {CXX_STANDARD})"
-    for name in _PATCHED:
-        file = source / name
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
-        if text.count(wanted) == 1:
-            continue
-        text, count = re.subn(r"set\(CMAKE_CXX_STANDARD 14\)", wanted, text)
-        if count != 1:
-            raise BuildError(
-                f"{file} sets CMAKE_CXX_STANDARD to 14 {count} times, not once: this is not the "
-                f"source of Horovod {VERSION}"
-            )
-        file.write_text(text, encoding="utf-8")
+    _say(f"setting C++{CXX_STANDARD} in {' and '.join(_STANDARD_IN)}")
+    standard = "set(CMAKE_CXX_STANDARD {})".format
+    for name in _STANDARD_IN:
+        _replace(source / name, standard(14), standard(CXX_STANDARD))
+    if not gpu:
+        for home in ("CUDA_HOME", "ROCM_HOME"):
+            _replace(source / _PYTORCH_IN, f"({home} is not None)", "False")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -303,6 +301,19 @@ def _download(cache: Path, folder: Path) -> Path:
         _pip(["download", "--no-deps", "--no-build-isolation", "-d", str(folder), *requirement])
         _keep(folder / kept.name, cache)
     return kept
+
+
+def _replace(file: Path, old: str, new: str) -> None:
+    """Replace what must be there once; a file that was mended before is left as it is."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    if old not in text and new in text:
+        return
+    if text.count(old) != 1:
+        raise BuildError(
+            f"{file} has `{old}` {text.count(old)} times, not once: this is not the source of "
+            f"Horovod {VERSION}"
+        )
+    file.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def _compile(source: Path, folder: Path, variables: Mapping[str, str]) -> Path:

@@ -22,11 +22,20 @@ def executable(path: Path, text: str) -> Path:
     return path
 
 
-def sources(folder: Path, standard: str = "set(CMAKE_CXX_STANDARD 14)") -> Path:
-    for name in ("CMakeLists.txt", "horovod/torch/CMakeLists.txt"):
+STANDARD = "project(x)\nset(CMAKE_CXX_STANDARD {})\nset(CMAKE_CXX_STANDARD_REQUIRED ON)\n"
+PYTORCH = "cmake/Modules/FindPytorch.cmake"
+
+
+def sources(folder: Path, text: str = STANDARD.format(14)) -> Path:
+    files = {
+        "CMakeLists.txt": text,
+        "horovod/torch/CMakeLists.txt": text,
+        PYTORCH: "x and (CUDA_HOME is not None), y and (ROCM_HOME is not None)",
+    }
+    for name, content in files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"project(x)\n{standard}\nset(CMAKE_CXX_STANDARD_REQUIRED ON)\n")
+        file.write_text(content)
     return folder
 
 
@@ -42,19 +51,25 @@ def archive(path: Path, names: list[str]) -> Path:
 
 def test_both_files_get_the_standard_and_nothing_else(tmp_path: Path) -> None:
     source = sources(tmp_path)
-    tool.set_standard(source)
-    for name in ("CMakeLists.txt", "horovod/torch/CMakeLists.txt"):
-        assert (source / name).read_text() == (
-            "project(x)\nset(CMAKE_CXX_STANDARD 17)\nset(CMAKE_CXX_STANDARD_REQUIRED ON)\n"
-        )
-    tool.set_standard(source)  # a source that is mended already is left alone
-    assert (source / "CMakeLists.txt").read_text().count("17") == 1
+    for _ in range(2):  # a source that is mended already is left alone
+        tool.mend(source, gpu=True)
+        for name in ("CMakeLists.txt", "horovod/torch/CMakeLists.txt"):
+            assert (source / name).read_text() == STANDARD.format(17)
 
 
-@pytest.mark.parametrize("text", ["", "set(CMAKE_CXX_STANDARD 14)\nset(CMAKE_CXX_STANDARD 14)"])
+def test_cuda_is_looked_for_only_on_request(tmp_path: Path) -> None:
+    source = sources(tmp_path)
+    before = (source / PYTORCH).read_text()
+    tool.mend(source, gpu=True)
+    assert (source / PYTORCH).read_text() == before
+    tool.mend(source, gpu=False)
+    assert (source / PYTORCH).read_text() == "x and False, y and False"
+
+
+@pytest.mark.parametrize("text", ["", STANDARD.format(14) * 2])
 def test_a_source_that_is_not_the_releases_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(BuildError, match=r"CMakeLists\.txt sets CMAKE_CXX_STANDARD.*not once"):
-        tool.set_standard(sources(tmp_path, text))
+    with pytest.raises(BuildError, match=r"CMakeLists\.txt has .* times, not once"):
+        tool.mend(sources(tmp_path, text), gpu=False)
 
 
 def test_the_build_asks_for_mpi_and_pytorch_only(monkeypatch: pytest.MonkeyPatch) -> None:
