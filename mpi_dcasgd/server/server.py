@@ -221,6 +221,23 @@ class ParameterServer:
         self.ledger.reclaim(worker)
         return self._wake()
 
+    def rejoin(self, worker: int) -> list[int]:
+        """A worker that was lost is back, with nothing in its hands, and asks for work.
+
+        It goes on from the clock of the slowest of the others, so that nobody has to wait for
+        what it missed. The rule's state for it is what it was.
+
+        Returns:
+            The workers whose replies can be sent now.
+        """
+        slot = self.slots[worker]
+        if slot.status != "lost":
+            raise ProtocolError(f"worker {worker} came back, but is {slot.status}")
+        busy = [other.clock for other in self.slots if other.status == "working"]
+        slot.clock = max(slot.clock, min(busy, default=0))
+        slot.status = "absent"
+        return self.pull(worker)
+
     def halt(self) -> list[int]:
         """Grant no more tickets; each worker is told to stop when it next delivers.
 

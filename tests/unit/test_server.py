@@ -139,6 +139,32 @@ def test_a_worker_lost_last_wakes_those_that_had_nothing_left_to_do() -> None:
     assert world.server.samples == 16
 
 
+def test_a_worker_that_was_lost_can_come_back_for_fresh_weights_and_work() -> None:
+    world = World(2)
+    world.join()
+    world.server.lose(1)
+    world.queues[1].clear()
+    for _ in range(3):
+        world.step(0)
+    assert world.server.rejoin(1) == [1]
+    world.receive([1])
+    slot = world.server.slots[1]
+    assert slot.version == 3
+    assert torch.equal(slot.snapshot, world.server.weights)
+    assert slot.clock == 3, "nobody waits for what it missed"
+    assert world.step(1).record.staleness == 0
+    while not world.server.finished:
+        world.step(world.working()[0])
+    assert world.server.samples == 150
+
+
+def test_only_a_lost_worker_can_come_back() -> None:
+    world = World(2)
+    world.join()
+    with pytest.raises(ProtocolError, match="worker 1 came back, but is working"):
+        world.server.rejoin(1)
+
+
 def test_halting_stops_everyone_after_what_they_are_at() -> None:
     world = World(3)
     world.join()
