@@ -17,7 +17,7 @@ from mpi_dcasgd.record.progress import make_progress
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.trace import TraceWriter
-from mpi_dcasgd.server.records import Action, UpdateRecord
+from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint
 
 _SMOOTHING = 0.02
 _RATE_MEMORY_S = 10.0
@@ -126,11 +126,11 @@ class Recorder:
 
     def update(self, record: UpdateRecord, time_s: float) -> None:
         # Called for every push: locals and few calls on purpose (docs/run-folder.md has the cost).
-        worker, ticket, _, staleness, action, samples, loss, _, _, total_samples, _ = record
+        worker, ticket, _, staleness, action, samples, loss, norm, _, total_samples, _ = record
         self._time_s = time_s
         self._samples = total_samples
         if self._trace is not None:
-            self._trace.add(worker, ticket, staleness, action, time_s)
+            self._trace.add(worker, ticket, staleness, action, time_s, fingerprint(loss, norm))
         if action == 0 or action == 2:  # APPLIED or HELD: it enters the weights
             window = self._window
             window.count += 1

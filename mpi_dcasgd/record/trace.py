@@ -11,6 +11,7 @@ rule through the same delays. docs/run-folder.md has the layout to the byte; in 
             varint zigzag(ticket - expected)     expected = 1 + the highest ticket so far
             varint staleness                     the version it was computed at lies so far back
             varint microseconds since the record before
+            varint fingerprint of the gradient           server.records.fingerprint, 16 bits
 
 The server's version is not stored: it is the number of applied records so far. Every CRC goes on
 from the one before, so a block that was changed, removed or moved does not go unnoticed. Blocks
@@ -41,7 +42,7 @@ _UPDATES, _END = b"UPDT", b"END."
 _BLOCK_HEAD = struct.Struct("<4sII")  # tag, bytes of payload, count
 _U32 = struct.Struct("<I")
 _MAX_RECORDS = 4096
-_FIELDS = 4
+_FIELDS = 5
 _MAX_VARINT = 10
 _MAX_PAYLOAD = _MAX_RECORDS * _FIELDS * _MAX_VARINT
 
@@ -56,6 +57,7 @@ class TraceRecord(NamedTuple):
         staleness: ``version`` minus the version that the gradient was computed at.
         action: What became of it.
         time_s: When, in seconds since training began, to the microsecond.
+        mark: ``server.records.fingerprint`` of the gradient.
     """
 
     worker: int
@@ -64,6 +66,7 @@ class TraceRecord(NamedTuple):
     staleness: int
     action: Action
     time_s: float
+    mark: int
 
 
 class TraceWriter:
@@ -119,13 +122,22 @@ class TraceWriter:
         aside = path.with_name(path.name + ".tmp")
         writer = cls(aside, trace.meta, flush_s=flush_s)
         for record, _ in zip(trace.records(), range(records), strict=False):
-            writer.add(record.worker, record.ticket, record.staleness, record.action, record.time_s)
+            writer.add(
+                record.worker,
+                record.ticket,
+                record.staleness,
+                record.action,
+                record.time_s,
+                record.mark,
+            )
         writer.flush()
         os.replace(aside, path)
         writer._path = path
         return writer
 
-    def add(self, worker: int, ticket: int, staleness: int, action: int, time_s: float) -> None:
+    def add(
+        self, worker: int, ticket: int, staleness: int, action: int, time_s: float, mark: int
+    ) -> None:
         """Append one push.
 
         Args:
@@ -134,6 +146,7 @@ class TraceWriter:
             staleness: In updates, >= 0.
             action: An ``Action``.
             time_s: Seconds since training began; taken as no earlier than the record before.
+            mark: The gradient's ``server.records.fingerprint``.
         """
         jump = ticket - self._expected
         if jump >= 0:
@@ -148,7 +161,7 @@ class TraceWriter:
         else:
             passed = 0
         append = self._payload.append
-        for value in (worker << 2 | action, jump, staleness, passed):
+        for value in (worker << 2 | action, jump, staleness, passed, mark):
             while value > 0x7F:
                 append(value & 0x7F | 0x80)
                 value >>= 7
@@ -209,6 +222,7 @@ class Trace:
         staleness: In updates, int64.
         action: ``Action`` numbers, uint8.
         time_us: Microseconds since training began, int64.
+        mark: Fingerprints of the gradients, int64.
         truncated: The run was killed, or the file was cut: there is no end block.
         status: How the run ended, or None if ``truncated``.
     """
@@ -220,6 +234,7 @@ class Trace:
     staleness: NDArray[np.int64]
     action: NDArray[np.uint8]
     time_us: NDArray[np.int64]
+    mark: NDArray[np.int64]
     truncated: bool
     status: str | None
 
@@ -234,16 +249,19 @@ class Trace:
     def records(self) -> Iterator[TraceRecord]:
         """The pushes one by one."""
         actions = list(Action)
-        for worker, ticket, version, staleness, action, time_us in zip(
+        for worker, ticket, version, staleness, action, time_us, mark in zip(
             self.worker.tolist(),
             self.ticket.tolist(),
             self.version.tolist(),
             self.staleness.tolist(),
             self.action.tolist(),
             self.time_us.tolist(),
+            self.mark.tolist(),
             strict=True,
         ):
-            yield TraceRecord(worker, ticket, version, staleness, actions[action], time_us / 1e6)
+            yield TraceRecord(
+                worker, ticket, version, staleness, actions[action], time_us / 1e6, mark
+            )
 
 
 def read_trace(path: Path, *, strict: bool = False) -> Trace:
@@ -371,7 +389,7 @@ def decode_varints(payload: bytes | memoryview) -> NDArray[np.uint64]:
 
 def _decode(meta: dict[str, Any], values: NDArray[np.uint64], status: str | None) -> Trace:
     numbers = values.astype(np.int64)
-    head, jump, staleness, passed = numbers.T
+    head, jump, staleness, passed, mark = numbers.T
     action = (head & 3).astype(np.uint8)
     # zigzag: 0, -1, 1, -2, ... were stored as 0, 1, 2, 3, ...
     jump = (jump >> 1) ^ -(jump & 1)
@@ -387,6 +405,7 @@ def _decode(meta: dict[str, Any], values: NDArray[np.uint64], status: str | None
         staleness=np.ascontiguousarray(staleness),
         action=action,
         time_us=np.cumsum(passed),
+        mark=np.ascontiguousarray(mark),
         truncated=status is None,
         status=status,
     )

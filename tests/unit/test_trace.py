@@ -35,11 +35,15 @@ PUSHES: list[Push] = [
 ]
 
 
+def mark_of(push: Push) -> int:
+    return (push[1] * 2654435761) & 0xFFFF
+
+
 def write(path: Path, pushes: list[Push], *, flush_records: int = 2, end: bool = True) -> Path:
     meta = {"algorithm": "asgd", "seed": 7}
     writer = TraceWriter(path, meta, flush_records=flush_records, flush_s=1e9)
     for push in pushes:
-        writer.add(*push)
+        writer.add(*push, mark_of(push))
     if end:
         writer.end("completed")
     else:
@@ -50,7 +54,10 @@ def write(path: Path, pushes: list[Push], *, flush_records: int = 2, end: bool =
 def expected(pushes: list[Push]) -> list[TraceRecord]:
     version, records = 0, []
     for worker, ticket, staleness, action, time_s in pushes:
-        records.append(TraceRecord(worker, ticket, version, staleness, Action(action), time_s))
+        mark = mark_of((worker, ticket, staleness, action, time_s))
+        records.append(
+            TraceRecord(worker, ticket, version, staleness, Action(action), time_s, mark)
+        )
         version += action == Action.APPLIED
     return records
 
@@ -97,7 +104,7 @@ def test_a_clock_that_steps_back_is_held(tmp_path: Path) -> None:
 def test_a_usual_push_costs_a_few_bytes(tmp_path: Path) -> None:
     pushes = [(i % 8, i, 7, 0, i * 0.0005) for i in range(10_000)]
     size = write(tmp_path / "t", pushes, flush_records=1024).stat().st_size
-    assert size / len(pushes) < 5.5
+    assert size / len(pushes) < 8.5
 
 
 def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
@@ -106,7 +113,9 @@ def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
     header = MAGIC + struct.pack("<I", len(meta)) + meta
     crc = zlib.crc32(header)
     wanted = header + struct.pack("<I", crc)
-    block = bytes([1 << 2, 0, 0, 0xAC, 0x02, 2 << 2 | 2, 2, 1, 100])
+    mark = (2 * 2654435761) & 0xFFFF  # of ticket 2; ticket 0's is 0
+    varint = [mark & 0x7F | 0x80, mark >> 7 & 0x7F | 0x80, mark >> 14]
+    block = bytes([1 << 2, 0, 0, 0xAC, 0x02, 0, 2 << 2 | 2, 2, 1, 100, *varint])
     end = b'{"status":"completed","records":2}'
     for tag, payload in ((b"UPDT", block), (b"END.", end)):
         head = struct.pack("<4sII", tag, len(payload), 2)
@@ -193,10 +202,10 @@ def test_what_was_flushed_is_readable_while_the_run_goes_on(tmp_path: Path) -> N
     path = tmp_path / "t"
     writer = TraceWriter(path, {}, flush_records=1000, flush_s=1.0)
     for ticket in range(5):
-        writer.add(0, ticket, 0, 0, 0.3 * ticket)
+        writer.add(0, ticket, 0, 0, 0.3 * ticket, 7)
     # 1.2 s passed with the last record, so all five were due.
     assert len(read_trace(path)) == 5
-    writer.add(0, 5, 0, 0, 1.3)
+    writer.add(0, 5, 0, 0, 1.3, 7)
     assert len(read_trace(path)) == 5
     writer.flush()
     assert len(read_trace(path)) == 6
@@ -214,7 +223,7 @@ def test_resume_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     path = write(tmp_path / "t", PUSHES, end=False)
     writer = TraceWriter.resume(path, 3)
     for push in PUSHES[3:]:
-        writer.add(*push)
+        writer.add(*push, mark_of(push))
     writer.end("completed")
     assert list(read_trace(path, strict=True).records()) == expected(PUSHES)
     assert not list(tmp_path.glob("*.tmp"))
