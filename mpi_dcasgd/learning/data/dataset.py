@@ -1,0 +1,66 @@
+"""What every data set offers, whatever it reads and wherever it keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Split(Protocol):
+    """The training or the test samples, numbered from 0."""
+
+    def __len__(self) -> int: ...
+
+    def batch(
+        self, indices: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """The samples of ``indices``; equal arguments give equal bits, on any thread.
+
+        Args:
+            indices: Sample numbers, shape (n,).
+            rng: Draws the augmentation; None for none. A split without augmentation ignores it.
+
+        Returns:
+            Inputs (n, *shape) float32 and targets (n,) int64 on the split's device.
+
+        Raises:
+            DataError: A sample cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What can be told about a data set without loading it.
+
+    Attributes:
+        resident_bytes: Memory that its samples take up in every process that loads it; for a
+            cache that fills as training goes on, when it is full.
+    """
+
+    num_train: int
+    num_test: int
+    num_classes: int
+    input_shape: tuple[int, ...]
+    resident_bytes: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, loaded or ready to be read.
+
+    Attributes:
+        input_shape: Of one sample, images as (channels, height, width).
+        class_names: One for each class, in the order of the targets.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    num_classes: int
+    input_shape: tuple[int, ...]
+    class_names: tuple[str, ...]

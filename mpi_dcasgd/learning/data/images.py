@@ -1,0 +1,104 @@
+"""Batches of small images: crops and flips for a whole batch at once, and a split in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Random crop of the image padded with black, and random flip from left to right.
+
+    With ``padding=4, flip=True`` it is the augmentation of CIFAR in He et al. 2016, section 4.2.
+    """
+
+    padding: int
+    flip: bool
+
+    def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Crop and flip each of ``images`` (n, C, H, W), any dtype, for itself."""
+        n, _, height, width = images.shape
+        # Drawn in this order for the whole batch, and always all of it.
+        top, left = rng.integers(0, 2 * self.padding + 1, (2, n))
+        flipped = rng.random(n) < 0.5
+        device = images.device
+        padded = pad(images, (self.padding,) * 4)
+        # A view of all (2 * padding + 1) ** 2 crops of each image; one of each is copied.
+        crops = padded.unfold(2, height, 1).unfold(3, width, 1)
+        chosen = crops[
+            torch.arange(n, device=device),
+            :,
+            torch.from_numpy(top).to(device),
+            torch.from_numpy(left).to(device),
+        ]
+        if not self.flip:
+            return chosen
+        mask = torch.from_numpy(flipped).to(device).view(n, 1, 1, 1)
+        return torch.where(mask, chosen.flip(3), chosen)
+
+
+class Normalise:
+    """Turn integer pixels 0 .. ``top`` into floats of about zero mean and unit variance.
+
+    Args:
+        mean, std: Of each channel, of pixels scaled to [0, 1].
+        top: The integer that stands for white.
+        device: Where the images will be.
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], top: int, device: torch.device
+    ) -> None:
+        shape = (1, len(mean), 1, 1)
+        scale = torch.tensor(std, dtype=torch.float32).view(shape)
+        self._factor = (1 / (top * scale)).to(device)
+        self._offset = (-torch.tensor(mean, dtype=torch.float32).view(shape) / scale).to(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Floats (n, C, H, W), contiguous, of integer images of any memory layout."""
+        floats = images.to(torch.float32, memory_format=torch.contiguous_format)
+        return floats.mul_(self._factor).add_(self._offset)
+
+
+class ImageSplit:
+    """Images held as bytes on the device, where they are augmented and normalised too.
+
+    Args:
+        images: (n, C, H, W) uint8.
+        targets: (n,).
+        normalise: From bytes to floats.
+        jitter: Augmentation, or None.
+        device: Where to hold them.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        targets: NDArray[np.int64],
+        normalise: Normalise,
+        jitter: Jitter | None,
+        device: torch.device,
+    ) -> None:
+        self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+        self.targets = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.int64)).to(device)
+        self._normalise = normalise
+        self._jitter = jitter
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch(
+        self, indices: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        chosen = torch.from_numpy(indices).to(self.targets.device)
+        images = self.images[chosen]
+        if self._jitter and rng is not None:
+            images = self._jitter(images, rng)
+        return self._normalise(images), self.targets[chosen]
