@@ -48,22 +48,34 @@ class Evaluator:
         flat: A model that nobody else uses, on the device where evaluation is to run.
         dataset: Its test split is what is evaluated.
         clock: Seconds, monotonic.
+        background: On a thread of its own; otherwise whoever submits a snapshot waits for its
+            score, and the order of a run's records is always the same.
     """
 
     def __init__(
-        self, flat: FlatModel, dataset: Dataset, clock: Callable[[], float] = time.monotonic
+        self,
+        flat: FlatModel,
+        dataset: Dataset,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        background: bool = True,
     ) -> None:
         self._flat = flat
         self._dataset = dataset
         self._clock = clock
         self._todo: queue.Queue[Snapshot | None] = queue.Queue(MAX_PENDING)
         self._done: queue.SimpleQueue[Scored | BaseException] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="evaluator", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if background:
+            self._thread = threading.Thread(target=self._run, name="evaluator", daemon=True)
+            self._thread.start()
 
     def submit(self, snapshot: Snapshot) -> None:
         """Queue a snapshot; waits while ``MAX_PENDING`` others are in front of it."""
-        self._todo.put(snapshot)
+        if self._thread is None:
+            self._done.put(self._score(snapshot))
+        else:
+            self._todo.put(snapshot)
 
     def collect(self) -> list[Scored]:
         """What has been scored since the last call, in order of submission.
@@ -71,7 +83,7 @@ class Evaluator:
         Raises:
             Exception: Whatever evaluation raised.
         """
-        found = []
+        found: list[Scored] = []
         while True:
             try:
                 result = self._done.get_nowait()
@@ -83,18 +95,20 @@ class Evaluator:
 
     def finish(self) -> list[Scored]:
         """Wait for all that was submitted and end the thread."""
-        self._todo.put(None)
-        self._thread.join()
+        if self._thread is not None:
+            self._todo.put(None)
+            self._thread.join()
         return self.collect()
 
     def _run(self) -> None:
         while (snapshot := self._todo.get()) is not None:
-            started = self._clock()
             try:
-                self._flat.weights.copy_(snapshot.weights)
-                score = evaluate(self._flat.model, self._dataset, self._flat.weights.device)
+                self._done.put(self._score(snapshot))
             except BaseException as error:  # handed to the training thread, which raises it
                 self._done.put(error)
-                continue
-            spent = self._clock() - started
-            self._done.put(Scored(snapshot, score.error, score.loss, spent))
+
+    def _score(self, snapshot: Snapshot) -> Scored:
+        started = self._clock()
+        self._flat.weights.copy_(snapshot.weights)
+        score = evaluate(self._flat.model, self._dataset, self._flat.weights.device)
+        return Scored(snapshot, score.error, score.loss, self._clock() - started)
