@@ -1,0 +1,145 @@
+"""The whole state of a server as plain values: what a checkpoint holds and goes on from.
+
+Tensors, numbers, strings, lists and dicts only, so that ``torch.load(..., weights_only=True)``
+reads it. A server made from the same job that takes the state over goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.server.held import HeldGradients
+from mpi_dcasgd.server.ledger import TicketLedger
+from mpi_dcasgd.server.message import Kind
+from mpi_dcasgd.server.server import ParameterServer, Slot
+
+LAYOUT = 1
+"""Changes whenever a state of before could be misread."""
+
+
+def server_state(server: ParameterServer) -> dict[str, Any]:
+    """All that the server will be asked to go on from. Tensors are copies, on the CPU."""
+    return {
+        "layout": LAYOUT,
+        "size": server.layout.size,
+        "num_workers": server.num_workers,
+        "weights": _saved(server.weights),
+        "version": server.version,
+        "samples": server.samples,
+        "rule": {
+            name: [_saved(vector) for vector in vectors]
+            for name, vectors in server.chain.state_dict().items()
+        },
+        "slots": [_slot_state(slot) for slot in server.slots],
+        "ledger": _ledger_state(server.ledger),
+        "held": _held_state(server._held),
+        "tally": {**vars(server.tally), "staleness": dict(server.tally.staleness)},
+        "attempts": dict(server._attempts),
+        "nonfinite_in_a_row": server._nonfinite_in_a_row,
+        "lr_max": server._lr_max,
+        "halted": server._halted,
+    }
+
+
+def load_server_state(server: ParameterServer, state: Mapping[str, Any]) -> None:
+    """Make the server what it was when ``server_state`` was called.
+
+    Args:
+        server: Made from the same job, for as many workers.
+        state: What ``server_state`` returned.
+
+    Raises:
+        ProtocolError: The state is another layout's, another model's, another number of workers'
+            or another rule's.
+    """
+    _check(server, state)
+    server.weights.copy_(state["weights"])
+    server.version = state["version"]
+    server.samples = state["samples"]
+    server.chain.load_state_dict(state["rule"])
+    for slot, saved in zip(server.slots, state["slots"], strict=True):
+        _load_slot(slot, saved)
+    _load_ledger(server.ledger, state["ledger"])
+    _load_held(server._held, state["held"])
+    for name, value in state["tally"].items():
+        setattr(server.tally, name, Counter(value) if name == "staleness" else value)
+    server._attempts = Counter(state["attempts"])
+    server._nonfinite_in_a_row = state["nonfinite_in_a_row"]
+    server._lr_max = state["lr_max"]
+    server._halted = state["halted"]
+
+
+def _check(server: ParameterServer, state: Mapping[str, Any]) -> None:
+    rule = server.chain.state_dict()
+    for what, mine, theirs in (
+        ("layout", LAYOUT, state.get("layout")),
+        ("elements", server.layout.size, state.get("size")),
+        ("workers", server.num_workers, state.get("num_workers")),
+        ("tickets", server.ledger.num_tickets, state.get("ledger", {}).get("num_tickets")),
+        ("state vectors of the rule", sorted(rule), sorted(state.get("rule", {}))),
+    ):
+        if mine != theirs:
+            raise ProtocolError(
+                f"the checkpoint's server does not fit this job: {what}: {theirs}, here {mine}"
+            )
+
+
+def _saved(vector: Tensor) -> Tensor:
+    return vector.detach().to("cpu", copy=True)
+
+
+def _slot_state(slot: Slot) -> dict[str, Any]:
+    told = slot.status not in ("absent", "parked", "lost")
+    return {
+        "snapshot": _saved(slot.snapshot),
+        "version": slot.version,
+        "status": slot.status,
+        "clock": slot.clock,
+        "tickets": list(slot.message.tickets) if told else [],
+    }
+
+
+def _load_slot(slot: Slot, saved: Mapping[str, Any]) -> None:
+    slot.snapshot.copy_(saved["snapshot"])
+    slot.version = saved["version"]
+    slot.status = saved["status"]
+    slot.clock = saved["clock"]
+    kind = Kind.STOP if slot.status == "stopped" else Kind.WORK
+    slot.message.write_reply(kind, slot.version, saved["tickets"])
+
+
+def _ledger_state(ledger: TicketLedger) -> dict[str, Any]:
+    return {
+        "num_tickets": ledger.num_tickets,
+        "next": ledger._next,
+        "returned": list(ledger._returned),
+        "held": [list(tickets) for tickets in ledger._held],
+        "closed": ledger._closed,
+    }
+
+
+def _load_ledger(ledger: TicketLedger, saved: Mapping[str, Any]) -> None:
+    ledger._next = saved["next"]
+    ledger._returned = deque(saved["returned"])
+    ledger._held = [deque(tickets) for tickets in saved["held"]]
+    ledger._closed = saved["closed"]
+
+
+def _held_state(held: HeldGradients) -> dict[str, Any]:
+    empty = held._sum is None or held.count == 0
+    return {
+        "sum": None if empty or held._sum is None else _saved(held._sum),
+        "samples": held._samples,
+        "count": held.count,
+    }
+
+
+def _load_held(held: HeldGradients, saved: Mapping[str, Any]) -> None:
+    held._sum = None if saved["sum"] is None else saved["sum"].to(held._device, copy=True)
+    held._samples = saved["samples"]
+    held.count = saved["count"]
