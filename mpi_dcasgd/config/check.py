@@ -1,0 +1,246 @@
+"""From the plain mapping of a job file to a checked job, or to all that is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.config.words import allowed, choices, element, is_section, seen, settings_of
+from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
+from mpi_dcasgd.learning.data import check_data
+from mpi_dcasgd.learning.models import check_model
+from mpi_dcasgd.learning.schedules import ScheduleSettings
+from mpi_dcasgd.learning.settings import DataSettings, ModelSettings
+from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, describe_rule, resolve_rule
+
+T = TypeVar("T")
+
+_OTHER_WORDS = {
+    "learning_rate": "lr",
+    "dataset": "data.name",
+    "arch": "model.name",
+    "architecture": "model.name",
+    "optimizer": "algorithm",
+    "lambda": "rule.compensation.dc_lambda",
+    "l2": "rule.weight_decay.rate",
+}
+_WORKERS = ("workers", "num_workers", "world_size", "ranks", "num_tasks")
+
+
+def try_job(mapping: Mapping[str, Any], *, name: str) -> tuple[Job | None, list[str]]:
+    """Check everything that can be checked without the data.
+
+    Args:
+        mapping: A job file's content; not changed.
+        name: The job's, if it does not say.
+
+    Returns:
+        The job, or None and every problem found: a line each, beginning with the dotted key.
+    """
+    settings = settings_of(Job)
+    problems = _unknown_keys(mapping, "", settings)
+    values: dict[str, Any] = {"name": name}
+    failed: list[str] = []
+    for key, info in settings.items():
+        if is_section(info.annotation):
+            values[key] = _section(info.annotation, mapping.get(key), key, problems)
+            failed += [key] if values[key] is None else []
+        elif key in mapping:
+            values[key] = mapping[key]
+    values["rule"] = _rule(values.get("algorithm", "asgd"), mapping.get("rule"), problems)
+    given = {key: value for key, value in values.items() if key not in failed}
+    job = build(Job, given, "", problems, reported=failed)
+    order = list(settings)
+    problems.sort(key=lambda line: _place(line, order))
+    return (None if problems else job), problems
+
+
+def build(
+    kind: type[T],
+    values: Mapping[str, Any],
+    prefix: str,
+    problems: list[str],
+    reported: Sequence[object] = (),
+) -> T | None:
+    """Make a settings dataclass, or note why it cannot be made.
+
+    Args:
+        kind: The dataclass.
+        values: By field; every key is a field.
+        prefix: What stands before the keys in messages.
+        problems: Lines are added.
+        reported: Fields whose absence has been explained already.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        lines = [
+            _problem(kind, values, prefix, details)
+            for details in error.errors(include_url=False)
+            if not (details["type"] == "missing" and details["loc"][0] in reported)
+        ]
+        # A value that may be this or that fails once for each, and is told once.
+        problems += dict.fromkeys(lines)
+        return None
+
+
+def known(
+    mapping: Mapping[str, Any], prefix: str, kind: type, problems: list[str]
+) -> dict[str, Any]:
+    """The entries that are fields of a settings dataclass; the others are noted as unknown."""
+    settings = settings_of(kind)
+    problems += _unknown_keys(mapping, prefix, settings)
+    return {key: value for key, value in mapping.items() if key in settings}
+
+
+def part_names(algorithm: str) -> dict[str, str]:
+    """The part that a named algorithm has for each role."""
+    return {role: part["name"] for role, part in describe_rule(resolve_rule(algorithm)).items()}
+
+
+def unknown_algorithm(name: str) -> str:
+    """What to say of an algorithm that does not exist."""
+    hint = did_you_mean(name, ALGORITHMS)
+    return f"unknown algorithm {name!r}{hint} (allowed: {', '.join(ALGORITHMS)})"
+
+
+def _section(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
+    """A section's settings, or None if there is something wrong with them."""
+    value = {} if value is None else value  # a section whose keys are all commented out
+    if not isinstance(value, Mapping):
+        hint = f"; to choose one, say {key}.name" if "name" in settings_of(kind) else ""
+        problems.append(f"{key}: got {seen(value)}; allowed: {allowed(kind)}{hint}")
+        return None
+    mine: list[str] = []
+    section = build(kind, known(value, f"{key}.", kind, mine), f"{key}.", mine)
+    if section is not None:
+        mine += [f"{key}.{line}" for line in _look_up(section)]
+    problems += mine
+    return None if mine else section
+
+
+def _look_up(section: Any) -> list[str]:
+    """What types and ranges cannot say, a line each beginning with the key."""
+    try:
+        if isinstance(section, ModelSettings):
+            return check_model(section)
+        if isinstance(section, DataSettings):
+            return check_data(section)
+    except UserError as error:  # no torchvision to ask whether it has such a model
+        return [f"name: {error}"]
+    if isinstance(section, ScheduleSettings):
+        return _check_schedule(section)
+    return []
+
+
+def _check_schedule(schedule: ScheduleSettings) -> list[str]:
+    steps = schedule.milestones
+    if schedule.name == "step" and not steps:
+        return ["milestones: missing; the schedule step drops lr after these epochs"]
+    if list(steps) != sorted(set(steps)):
+        return [f"milestones: got {seen(list(steps))}; allowed: epochs in ascending order"]
+    return []
+
+
+def _rule(algorithm: Any, changes: Any, problems: list[str]) -> dict[str, Any]:
+    """The rule written out, or nothing if it has problems."""
+    changes = {} if changes is None else changes
+    if not isinstance(changes, Mapping):
+        problems.append(f"rule: got {seen(changes)}; allowed: a mapping of {', '.join(PARTS)}")
+        return {}
+    if not isinstance(algorithm, str):
+        return {}  # reported as a value of the wrong type
+    if algorithm not in ALGORITHMS:
+        problems.append(f"algorithm: {unknown_algorithm(algorithm)}")
+        return {}
+    try:
+        return describe_rule(resolve_rule(algorithm, changes))
+    except ConfigError as error:
+        problems += [f"rule.{line}" for line in error.problems]
+        return {}
+
+
+def _problem(kind: type, values: Mapping[str, Any], prefix: str, details: ErrorDetails) -> str:
+    """One of pydantic's findings in words: the dotted key, what was seen and what is allowed."""
+    if not details["loc"]:
+        return f"{prefix.rstrip('.')}: {_own_words(details)}"
+    key, *rest = details["loc"]
+    info = settings_of(kind)[str(key)]
+    annotation, metadata, path = info.annotation, info.metadata, f"{prefix}{key}"
+    if details["type"] == "missing":
+        return f"{path}: missing; give {allowed(annotation, metadata)}"
+    value = values[str(key)]
+    for index in rest:
+        inner = element(annotation)
+        if not isinstance(index, int) or inner is None:
+            break
+        annotation, metadata, path, value = inner, [], f"{path}[{index}]", value[index]
+    if details["type"] in ("value_error", "assertion_error"):
+        return f"{path}: got {seen(value)}; {_own_words(details)}"
+    hint = did_you_mean(value, choices(annotation)) if isinstance(value, str) else ""
+    return f"{path}: got {seen(value)}; allowed: {allowed(annotation, metadata)}{hint}"
+
+
+def _own_words(details: ErrorDetails) -> str:
+    return re.sub(r"^(Value|Assertion) error, ", "", details["msg"])
+
+
+def _unknown_keys(mapping: Mapping[str, Any], prefix: str, siblings: Iterable[str]) -> list[str]:
+    return [
+        f"{prefix}{key}: {_unknown(str(key), prefix, list(siblings))}"
+        for key in mapping
+        if key not in siblings
+    ]
+
+
+def _unknown(key: str, prefix: str, siblings: list[str]) -> str:
+    places = _places()
+    if not prefix and key in _WORKERS:
+        return "unknown; a job does not say how many workers it has, its start does (-n)"
+    if key in _OTHER_WORDS:
+        return f"unknown; did you mean {_OTHER_WORDS[key]}?"
+    if "." in key and key.partition(".")[0] in settings_of(Job):
+        section, _, rest = key.partition(".")
+        return f"unknown; dots are for overrides, in a file write {section}: {{{rest}: ...}}"
+    if key in places:
+        return f"unknown; did you mean {' or '.join(places[key][:3])}?"
+    if near := did_you_mean(key, siblings):
+        return "unknown" + near.replace("did you mean ", f"did you mean {prefix}")
+    if near := did_you_mean(key, places):
+        close = near.removeprefix("; did you mean ").removesuffix("?")
+        return f"unknown; did you mean {places[close][0]}?"
+    return f"unknown (allowed: {', '.join(siblings)})"
+
+
+@cache
+def _places() -> dict[str, list[str]]:
+    """Every key of a job by its last word, outer ones first."""
+    found: dict[str, list[str]] = {}
+    for key, info in settings_of(Job).items():
+        found.setdefault(key, []).append(key)
+        if is_section(info.annotation):
+            for inner in settings_of(info.annotation):
+                found.setdefault(inner, []).append(f"{key}.{inner}")
+    for role in PARTS:
+        found.setdefault(role, []).append(f"rule.{role}")
+    for role, kinds in PARTS.items():
+        for kind in kinds.values():
+            for setting in fields(kind):
+                path = f"rule.{role}.{setting.name}"
+                places = found.setdefault(setting.name, [])
+                # A role that is called as its own setting (momentum) is found by the role.
+                if path not in places and setting.name != role:
+                    places.append(path)
+    return found
+
+
+def _place(line: str, order: list[str]) -> int:
+    key = re.split(r"[.:\[]", line, maxsplit=1)[0]
+    return order.index(key) if key in order else -1

@@ -1,0 +1,96 @@
+"""The settings of one job, put together from those of the layers."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mpi_dcasgd.errors import STRICT
+from mpi_dcasgd.learning.flat import StatisticsPolicy
+from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
+from mpi_dcasgd.learning.settings import Count, DataSettings, ModelSettings
+from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.server.server import MAX_AHEAD
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SyncSettings:
+    """The ``sync:`` section of a job."""
+
+    lr_scaling: Annotated[
+        Literal["none", "linear"],
+        Field(
+            description="ssgd: linear multiplies lr by the number of workers (Goyal et al. 2017)"
+        ),
+    ] = "none"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Job:
+    """What is trained and how; not where, nor by how many workers.
+
+    Attributes:
+        rule: The update rule written out: every role, with the name of its part and all the
+            part's settings. A job file need only say what differs from the named algorithm.
+    """
+
+    name: Annotated[
+        str,
+        Field(min_length=1, description="what run folders and reports call it; the file's name"),
+    ]
+    algorithm: Annotated[str, Field(description="a named update rule and how it is driven")] = (
+        "asgd"
+    )
+    seed: Annotated[
+        int,
+        Field(ge=0, description="of the first weights, the order of samples and all randomness"),
+    ] = 0
+    epochs: Annotated[Count, Field(description="passes of all workers together over the data")]
+    batch_size: Annotated[Count, Field(description="samples in a minibatch of one worker")]
+    lr: Annotated[Positive, Field(description="learning rate, before the schedule")]
+    schedule: Annotated[
+        ScheduleSettings, Field(description="how lr changes with the samples applied")
+    ] = field(default_factory=ScheduleSettings)
+    rule: Annotated[
+        dict[str, Any], Field(description="changes to the algorithm's update rule, by role")
+    ] = field(default_factory=dict)
+    model: Annotated[ModelSettings, Field(description="what is trained")]
+    data: Annotated[DataSettings, Field(description="what it is trained on")]
+    batchnorm: Annotated[
+        StatisticsPolicy,
+        Field(
+            description="running statistics of BatchNorm: average keeps a running mean of those "
+            "of all workers' minibatches, latest the last worker's own"
+        ),
+    ] = "average"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        Field(description="what workers compute on; auto takes a GPU where there is one"),
+    ] = "auto"
+    threads: Annotated[Count, Field(description="PyTorch's threads in each rank")] = 1
+    evaluate_every: Annotated[
+        Count, Field(description="epochs from one evaluation to the next; the last always is")
+    ] = 1
+    ahead: Annotated[
+        Annotated[int, Field(ge=0, le=MAX_AHEAD)] | Literal["auto"],
+        Field(
+            description="minibatches that a worker is granted beyond the one it computes, to load "
+            "them meanwhile; auto takes 2 for imagefolder, else 0"
+        ),
+    ] = "auto"
+    sync: Annotated[SyncSettings, Field(description="synchronous runs only")] = field(
+        default_factory=SyncSettings
+    )
+    record: Annotated[RecordSettings, Field(description="what is shown and written down")] = field(
+        default_factory=RecordSettings
+    )
+
+    @property
+    def tickets_ahead(self) -> int:
+        """``ahead`` as a number."""
+        if self.ahead != "auto":
+            return self.ahead
+        return 2 if self.data.name == "imagefolder" else 0
