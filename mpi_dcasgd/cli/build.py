@@ -15,6 +15,7 @@ from mpi_dcasgd.learning.schedules import Schedule
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
+from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.server import ParameterServer
 
 
@@ -68,8 +69,19 @@ class Workshop:
         model = build_model(self.job.model, self.dataset.input_shape, self.dataset.num_classes)
         return FlatModel(model, device, self.job.batchnorm, weights, grad)
 
-    def server(self, num_workers: int, device: torch.device) -> ParameterServer:
-        """The server's state machine at the start of a run, its vectors on ``device``."""
+    def server(
+        self,
+        num_workers: int,
+        device: torch.device,
+        ledger: TicketLedger | None = None,
+    ) -> ParameterServer:
+        """The server's state machine at the start of a run, its vectors on ``device``.
+
+        Args:
+            num_workers: Slots.
+            device: Where weights, snapshots and the rule's state live.
+            ledger: One of a replay, which prefetches nothing; None for the run's own.
+        """
         job = self.job
         plan = self.plan
         initial = self.flat_model(device)
@@ -81,7 +93,8 @@ class Workshop:
             Schedule(job.schedule, self.lr, plan.num_samples, job.epochs),
             num_workers,
             initial.stats_rate,
-            job.tickets_ahead,
+            job.tickets_ahead if ledger is None else 0,
+            ledger,
         )
 
     def task(self, flat: FlatModel) -> Task:
