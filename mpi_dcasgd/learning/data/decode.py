@@ -90,8 +90,9 @@ def read_image(path: str, crop: Crop, size: int) -> NDArray[np.uint8]:
     box = crop.box(*image.size)
     if image.size != (size, size) or box != (0, 0, size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR, box)
-    pixels: NDArray[np.uint8] = np.asarray(image)
-    return pixels[:, ::-1] if crop.flip else pixels
+    if crop.flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(image)
 
 
 def read_images(
