@@ -10,6 +10,7 @@ import numpy as np
 
 from mpi_dcasgd.drivers.cluster import Cluster
 from mpi_dcasgd.drivers.simulator_engine import Engine
+from mpi_dcasgd.drivers.simulator_sync import StepClock
 from mpi_dcasgd.rules.admission import AcceptAll, Admission
 from mpi_dcasgd.rules.part import Facts
 
@@ -95,7 +96,7 @@ class CountingSite:
         self.staleness[staleness] += 1
         if verdict == "hold":
             self._held += 1
-            if self._held < self._admission.collect:
+            if self._held < self._admission.collect(len(self._pulled)):
                 return
             self._held = 0
         self.version += 1
@@ -208,5 +209,41 @@ def simulate_timing(
         dropped=site.dropped,
         server_busy=spent.server_busy_s / time_s if time_s else 0.0,
         workers_busy=[engine.computed_s(w) / time_s if time_s else 0.0 for w in range(num_workers)],
+        crashes=spent.crashes,
+    )
+
+
+def simulate_synchronous_timing(
+    cluster: Cluster,
+    num_workers: int,
+    steps: int,
+    *,
+    backup: int = 0,
+    message_bytes: int = 0,
+    seed: int = 0,
+) -> Timing:
+    """Simulate synchronous steps without computing any gradient.
+
+    Args:
+        cluster: How long everything takes.
+        num_workers: Gradients that make a step.
+        steps: How many to make.
+        backup: Workers beyond those.
+        message_bytes: Of the vector that is reduced.
+        seed: Of the delays.
+    """
+    everyone = num_workers + backup
+    clock = StepClock(cluster, everyone, num_workers, message_bytes, seed)
+    for _ in range(steps):
+        clock.step()
+    time_s, spent = clock.now, clock.spent
+    return Timing(
+        num_workers=everyone,
+        updates=steps,
+        time_s=time_s,
+        staleness={0: steps},
+        dropped=clock.dropped,
+        server_busy=0.0,
+        workers_busy=[min(1.0, s / time_s) if time_s else 0.0 for s in spent.compute_s],
         crashes=spent.crashes,
     )

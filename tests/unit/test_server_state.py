@@ -24,8 +24,7 @@ class Pairs(Admission):
     def verdict(self, facts: Facts) -> Verdict:
         return "drop" if facts.staleness > 4 else "hold"
 
-    @property
-    def collect(self) -> int:
+    def collect(self, num_workers: int) -> int:
         return 2
 
 

@@ -174,8 +174,7 @@ class Three(Admission):
     def verdict(self, facts: Facts) -> Verdict:
         return "hold"
 
-    @property
-    def collect(self) -> int:
+    def collect(self, num_workers: int) -> int:
         return 3
 
 
