@@ -14,43 +14,89 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from mpi_dcasgd.errors import ConfigError, did_you_mean
-from mpi_dcasgd.rules.admission import AcceptAll
-from mpi_dcasgd.rules.chain import Rule
+from mpi_dcasgd.rules.adam import Adam
+from mpi_dcasgd.rules.admission import AcceptAll, Collect, StaleSynchronous, Threshold
+from mpi_dcasgd.rules.clipping import NoClipping, NormClipping
 from mpi_dcasgd.rules.compensation import AdaptiveCompensation, ConstantCompensation, NoCompensation
-from mpi_dcasgd.rules.momentum import HeavyBall, NoMomentum
+from mpi_dcasgd.rules.dana import DanaSlim, DanaZero
+from mpi_dcasgd.rules.gap_aware import GapAware
+from mpi_dcasgd.rules.momentum import (
+    HeavyBall,
+    Nesterov,
+    NoMomentum,
+    PerWorkerMomentum,
+    ShiftedMomentum,
+)
 from mpi_dcasgd.rules.part import Part
-from mpi_dcasgd.rules.step_size import ConstantStep
+from mpi_dcasgd.rules.rule import Rule
+from mpi_dcasgd.rules.sense import Mode, nonsense
+from mpi_dcasgd.rules.step_size import (
+    ConcurrencyAware,
+    ConstantStep,
+    DelayAdaptive,
+    StabilityPreserving,
+    StalenessAware,
+)
 from mpi_dcasgd.rules.weight_decay import WeightDecay
 
-Mode = Literal["sequential", "synchronous", "asynchronous"]
-
 PARTS: dict[str, dict[str, type[Part]]] = {
-    "admission": {"all": AcceptAll},
+    "admission": {
+        "all": AcceptAll,
+        "threshold": Threshold,
+        "collect": Collect,
+        "ssp": StaleSynchronous,
+    },
+    "clipping": {"none": NoClipping, "norm": NormClipping},
     "weight_decay": {"l2": WeightDecay},
     "compensation": {
         "none": NoCompensation,
         "dc-constant": ConstantCompensation,
         "dc-adaptive": AdaptiveCompensation,
     },
-    "momentum": {"none": NoMomentum, "heavy-ball": HeavyBall},
-    "step_size": {"constant": ConstantStep},
+    "momentum": {
+        "none": NoMomentum,
+        "heavy-ball": HeavyBall,
+        "nesterov": Nesterov,
+        "shifted": ShiftedMomentum,
+        "per-worker": PerWorkerMomentum,
+        "dana": DanaZero,
+        "dana-slim": DanaSlim,
+        "gap-aware": GapAware,
+        "adam": Adam,
+    },
+    "step_size": {
+        "constant": ConstantStep,
+        "staleness-aware": StalenessAware,
+        "stability-preserving": StabilityPreserving,
+        "delay-adaptive": DelayAdaptive,
+        "concurrency-aware": ConcurrencyAware,
+    },
 }
-"""Every built-in part by role and by the name that job files use."""
+"""Every built-in part by role and by the name that job files use; the first is the default."""
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A named chain: the parts that differ from doing nothing, by role."""
+    """A named chain: the parts that differ from doing nothing, by role.
+
+    Attributes:
+        name: What a job says.
+        mode: Which driver runs it.
+        summary: One line for lists.
+        parts: Role to the name of a part.
+        settings: Role to those of the part's settings that differ from its defaults.
+    """
 
     name: str
     mode: Mode
     summary: str
     parts: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -70,6 +116,72 @@ ALGORITHMS: dict[str, Algorithm] = {
             "asynchronous",
             "delay compensation with adaptive lambda (Zheng et al. 2017)",
             {"compensation": "dc-adaptive"},
+        ),
+        Algorithm(
+            "sa-asgd",
+            "asynchronous",
+            "learning rate over staleness (Zhang et al. 2016)",
+            {"step_size": "staleness-aware"},
+        ),
+        Algorithm(
+            "stable-asgd",
+            "asynchronous",
+            "learning rate at the same margin of stability as without delay (Giladi et al. 2020)",
+            {"step_size": "stability-preserving"},
+        ),
+        Algorithm(
+            "adaptive-asgd",
+            "asynchronous",
+            "smaller steps for gradients staler than num_workers (Mishchenko et al. 2022)",
+            {"step_size": "delay-adaptive"},
+        ),
+        Algorithm(
+            "concurrency-asgd",
+            "asynchronous",
+            "smaller or no steps beyond a staleness of tau_C (Koloskova et al. 2022)",
+            {"step_size": "concurrency-aware"},
+        ),
+        Algorithm(
+            "gap-aware",
+            "asynchronous",
+            "gradients divided by how far the weights have moved (Barkai et al. 2020)",
+            {"momentum": "gap-aware"},
+        ),
+        Algorithm(
+            "dana",
+            "asynchronous",
+            "momentum per worker, weights that look ahead by all of it (Hakimi et al. 2019)",
+            {"momentum": "dana"},
+        ),
+        Algorithm(
+            "dana-slim",
+            "asynchronous",
+            "DANA in terms of the look-ahead point (Hakimi et al. 2019)",
+            {"momentum": "dana-slim"},
+        ),
+        Algorithm(
+            "dana-dc",
+            "asynchronous",
+            "DANA-Slim with delay compensation (Hakimi et al. 2019)",
+            {"momentum": "dana-slim", "compensation": "dc-constant"},
+        ),
+        Algorithm(
+            "ringmaster",
+            "asynchronous",
+            "gradients beyond a staleness are computed afresh (Maranjyan et al. 2025)",
+            {"admission": "threshold"},
+        ),
+        Algorithm(
+            "rennala",
+            "asynchronous",
+            "a step for every B fresh gradients, whoever sends them (Tyurin, Richtarik 2023)",
+            {"admission": "collect"},
+        ),
+        Algorithm(
+            "ssp",
+            "asynchronous",
+            "workers too far ahead wait for the slowest (Ho et al. 2013)",
+            {"admission": "ssp"},
         ),
     )
 }
@@ -96,12 +208,17 @@ def resolve_rule(algorithm: str, changes: Mapping[str, Any] | None = None) -> Ru
     for role in PARTS:
         default = named.parts.get(role, next(iter(PARTS[role])))
         try:
-            chosen[role] = _resolve_part(role, default, changes.get(role), algorithm)
+            chosen[role] = _resolve_part(role, default, changes.get(role), named)
         except ConfigError as error:
             problems += [f"{role}{line}" for line in error.problems]
     if problems:
         raise ConfigError("rule", problems)
-    return Rule(**chosen)  # type: ignore[arg-type]  # roles are checked in _find_part
+    rule = Rule(**chosen)  # type: ignore[arg-type]  # roles are checked in _find_part
+    names = {role: part["name"] for role, part in describe_rule(rule).items()}
+    problems = nonsense(rule, names, algorithm, named.mode)
+    if problems:
+        raise ConfigError("rule", problems)
+    return rule
 
 
 def describe_rule(rule: Rule) -> dict[str, dict[str, Any]]:
@@ -115,22 +232,22 @@ def describe_rule(rule: Rule) -> dict[str, dict[str, Any]]:
     return written
 
 
-def _resolve_part(role: str, default: str, change: Any, algorithm: str) -> Part:
+def _resolve_part(role: str, default: str, change: Any, named: Algorithm) -> Part:
     if change is None:
         change = {}
     if isinstance(change, str):
         change = {"name": change}
     if not isinstance(change, Mapping):
-        raise ConfigError(
-            role, [f": got {change!r}; give a mapping of settings, or a part's name"]
-        )
+        raise ConfigError(role, [f": got {change!r}; give a mapping of settings, or a part's name"])
     settings = dict(change)
     name = settings.pop("name", default)
     kind = _find_part(role, name)
-    allowed = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # a pydantic dataclass
+    if name == default:
+        settings = {**named.settings.get(role, {}), **settings}
+    allowed = _settings_of(kind)
     problems = [
         f".{key}: unknown setting of {name}{did_you_mean(str(key), allowed)} "
-        f"(allowed: {', '.join(allowed) or f'none, since {algorithm} has no such part'})"
+        f"({_offer(allowed)}{_elsewhere(role, str(key), named)})"
         for key in settings
         if key not in allowed
     ]
@@ -145,6 +262,23 @@ def _resolve_part(role: str, default: str, change: Any, algorithm: str) -> Part:
     if problems:
         raise ConfigError(role, problems)
     return part
+
+
+def _elsewhere(role: str, key: str, named: Algorithm) -> str:
+    """Where a setting that a part lacks is to be found, as the end of a message."""
+    kinds = {name: kind for name, kind in PARTS[role].items() if key in _settings_of(kind)}
+    if not kinds:
+        return ""
+    chosen = named.parts.get(role, next(iter(PARTS[role])))
+    return f"; {named.name} has {role} {chosen}; name one of {', '.join(kinds)} for it"
+
+
+def _offer(allowed: list[str]) -> str:
+    return f"allowed: {', '.join(allowed)}" if allowed else "it has no settings"
+
+
+def _settings_of(kind: type[Part]) -> list[str]:
+    return [f.name for f in fields(kind)]
 
 
 def _find_part(role: str, name: Any) -> type[Part]:

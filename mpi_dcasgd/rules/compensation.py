@@ -23,8 +23,6 @@ from torch import Tensor
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
 
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class NoCompensation(Part):
@@ -50,7 +48,9 @@ class ConstantCompensation(Part):
     role: ClassVar[Role] = "compensation"
     reads_snapshot: ClassVar[bool] = True
 
-    dc_lambda: NonNegative = 0.04
+    dc_lambda: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="strength; 0 is plain ASGD")
+    ] = 0.04
 
     def scalars(self, facts: Facts) -> tuple[float, ...]:
         return (self.dc_lambda,)
@@ -91,10 +91,18 @@ class AdaptiveCompensation(Part):
     role: ClassVar[Role] = "compensation"
     reads_snapshot: ClassVar[bool] = True
 
-    dc_lambda: NonNegative = 2.0
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-7
-    mean_square: Literal["global", "per_worker"] = "global"
+    dc_lambda: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="strength; 0 is plain ASGD")
+    ] = 2.0
+    decay: Annotated[
+        float, Field(ge=0, lt=1, description="memory of the mean square; 0 for none")
+    ] = 0.95
+    eps: Annotated[float, Field(gt=0, allow_inf_nan=False, description="added under the root")] = (
+        1e-7
+    )
+    mean_square: Annotated[
+        Literal["global", "per_worker"], Field(description="one at the server, or one a worker")
+    ] = "global"
 
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("mean_square", per_worker=self.mean_square == "per_worker"),)
@@ -109,5 +117,6 @@ class AdaptiveCompensation(Part):
         mean_square = state[0] * decay + lanes.grad * lanes.grad * one_minus_decay
         strength = dc_lambda / torch.sqrt(mean_square + eps)
         drift = lanes.params - lanes.snapshot
-        correction = lanes.grad * (lanes.grad * drift) * strength
+        # In this order a mean square that overflows gives a strength of 0 and not NaN.
+        correction = lanes.grad * drift * (lanes.grad * strength)
         return lanes._replace(direction=lanes.direction + correction), (mean_square,)

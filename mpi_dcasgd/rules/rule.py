@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from mpi_dcasgd.rules.admission import AcceptAll, Admission
+from mpi_dcasgd.rules.clipping import NoClipping
 from mpi_dcasgd.rules.compensation import NoCompensation
 from mpi_dcasgd.rules.momentum import NoMomentum
 from mpi_dcasgd.rules.part import Part, StateVector
@@ -17,6 +18,7 @@ class Rule:
     """The parts of an update rule, one a role."""
 
     admission: Admission = AcceptAll()
+    clipping: Part = NoClipping()
     weight_decay: WeightDecay = WeightDecay()
     compensation: Part = NoCompensation()
     momentum: Part = NoMomentum()
@@ -24,7 +26,17 @@ class Rule:
 
     def parts(self) -> tuple[tuple[str, Part], ...]:
         """(role, part) in the order in which they act on the lanes."""
-        return tuple((f.name, getattr(self, f.name)) for f in fields(self))
+        decay = ("weight_decay", self.weight_decay)
+        late = self.weight_decay.place == "decoupled"
+        return (
+            ("admission", self.admission),
+            ("clipping", self.clipping),
+            *(() if late else (decay,)),
+            ("compensation", self.compensation),
+            ("momentum", self.momentum),
+            *((decay,) if late else ()),
+            ("step_size", self.step_size),
+        )
 
     @property
     def reads_snapshot(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -14,18 +14,42 @@ from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class WeightDecay(Part):
-    """``direction += rate * params``; the gradient that compensation squares stays as it was.
+    """L2 decay at one of three places of the chain.
 
-    Decay is known exactly at the server, so nothing about it needs compensating. Putting it
-    inside the gradient would square it too (MXNet does so since its pull request 17400).
+    ::
+
+        outside     direction += rate * params          before compensation and momentum
+        inside      g += rate * params, direction = g   so that compensation squares it as well
+        decoupled   direction += rate * params          after momentum, before the step size
+
+    ``outside`` is the default: decay is known exactly at the server, so nothing about it needs
+    compensating. ``inside`` is what MXNet's DCASGD does since its pull request 17400, kept for
+    comparison; with no compensation the two are the same. ``decoupled`` keeps decay out of the
+    momentum buffers and, with Adam, out of the division by the root mean square: with
+    ``momentum: adam`` it is AdamW, with heavy-ball it is SGDW, without momentum it is ``outside``.
+    Like all else in the direction it is multiplied by the learning rate *and* by the step size
+    part's factor.
+
+    Where workers are sent a look-ahead point (``dana``), ``params`` are the server's weights, not
+    that point.
 
     Args:
         rate: L2 coefficient >= 0, applied to every parameter, also biases and BatchNorm's.
+        place: See above.
+
+    Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
+    arXiv:1711.05101, for ``decoupled``.
     """
 
     role: ClassVar[Role] = "weight_decay"
 
-    rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    rate: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="L2 coefficient; 0 for none")
+    ] = 0.0
+    place: Annotated[
+        Literal["outside", "inside", "decoupled"],
+        Field(description="outside or inside the gradient that is squared, or after momentum"),
+    ] = "outside"
 
     def scalars(self, facts: Facts) -> tuple[float, ...]:
         return (self.rate,)
@@ -34,4 +58,7 @@ class WeightDecay(Part):
         self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
     ) -> tuple[Lanes, tuple[Tensor, ...]]:
         (rate,) = scalars
-        return lanes._replace(direction=lanes.direction + lanes.params * rate), state
+        decay = lanes.params * rate
+        if self.place == "inside":
+            lanes = lanes._replace(grad=lanes.grad + decay)
+        return lanes._replace(direction=lanes.direction + decay), state

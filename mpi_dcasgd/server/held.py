@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,28 +15,51 @@ class HeldGradients:
     Args:
         size: Elements of a pushed vector.
         device: Where it lives. Nothing is allocated before the first vector is added.
+        dtype: What the sum is kept in.
+
+    Attributes:
+        count: Vectors held at present.
     """
 
-    def __init__(self, size: int, device: torch.device) -> None:
+    def __init__(self, size: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self._size = size
         self._device = device
+        self._dtype = dtype
         self._sum: Tensor | None = None
         self._samples = 0
         self.count = 0
 
     def add(self, vector: Tensor, samples: int) -> None:
-        """Take in one more, shape (size,)."""
-        if self._sum is None:
-            self._sum = torch.zeros(self._size, device=self._device)
-        self._sum.add_(vector, alpha=samples)
+        """Take in one more, shape (size,), the mean over ``samples``."""
+        self._allocated().add_(vector, alpha=samples)
         self._samples += samples
         self.count += 1
 
     def take(self) -> Tensor:
         """The mean over all samples of what was held, shape (size,); nothing is held any more."""
-        if self._sum is None or self.count == 0:
+        if self.count == 0:
             raise ValueError("no gradient is held")
-        mean = self._sum / self._samples
-        self._sum.zero_()
+        held = self._allocated()
+        mean = held / self._samples
+        held.zero_()
         self._samples = self.count = 0
         return mean
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is held; the sum is None where nothing is, and no copy."""
+        held = self._sum if self.count else None
+        return {"sum": held, "samples": self._samples, "count": self.count}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over the values that ``state_dict`` gave."""
+        if saved["count"]:
+            self._allocated().copy_(saved["sum"])
+        elif self._sum is not None:
+            self._sum.zero_()
+        self._samples = saved["samples"]
+        self.count = saved["count"]
+
+    def _allocated(self) -> Tensor:
+        if self._sum is None:
+            self._sum = torch.zeros(self._size, device=self._device, dtype=self._dtype)
+        return self._sum

@@ -51,23 +51,32 @@ class Message:
         device: Where the vector lives. Off the CPU the header stays behind on it, and there is
             no one buffer to send: such messages are for drivers that stay within a process.
         pinned: Page-locked memory, for staging to and from a GPU.
+        dtype: Of the vector. Weights travel as float32; float64 serves to check a rule's
+            mathematics within a process.
 
     Attributes:
-        vector: float32, shape (size,), 64-byte aligned.
+        vector: Shape (size,), 64-byte aligned.
     """
 
-    def __init__(self, size: int, *, device: torch.device = _CPU, pinned: bool = False) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        device: torch.device = _CPU,
+        pinned: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         on_cpu = device.type == "cpu"
-        words = HEADER_BYTES // 4 + (size if on_cpu else 0)
+        words = (HEADER_BYTES + (size * dtype.itemsize if on_cpu else 0)) // 4
         self._storage = torch.zeros(words, dtype=torch.int32, pin_memory=pinned)
         self._raw: NDArray[np.int32] | None = self._storage.numpy() if on_cpu else None
         header = self._storage.numpy()[: HEADER_BYTES // 4]
         self._words: NDArray[np.int64] = header.view(np.int64)
         self._floats: NDArray[np.float64] = header.view(np.float64)
         self.vector: Tensor = (
-            self._storage[HEADER_BYTES // 4 :].view(torch.float32)
+            self._storage[HEADER_BYTES // 4 :].view(dtype)
             if on_cpu
-            else torch.zeros(size, device=device)
+            else torch.zeros(size, device=device, dtype=dtype)
         )
 
     @property

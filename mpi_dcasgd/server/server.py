@@ -139,7 +139,10 @@ class ParameterServer:
         self.rule = rule
         self.chain = Chain(rule, weights[: layout.num_params], num_workers)
         self.ledger = ledger or TicketLedger(plan.num_tickets, num_workers)
-        self.slots = [Slot(Message(layout.size, device=weights.device)) for _ in range(num_workers)]
+        self.slots = [
+            Slot(Message(layout.size, device=weights.device, dtype=weights.dtype))
+            for _ in range(num_workers)
+        ]
         self.version = 0
         self.samples = 0
         self.tally = Tally()
@@ -147,7 +150,7 @@ class ParameterServer:
         self._attempts: Counter[int] = Counter()
         self._nonfinite_in_a_row = 0
         self._lr_max = 0.0
-        self._held = HeldGradients(layout.size, weights.device)
+        self._held = HeldGradients(layout.size, weights.device, weights.dtype)
         self._halted = False
 
     @property
@@ -262,9 +265,12 @@ class ParameterServer:
         vector = push.vector
         if verdict == "hold":
             self._held.add(push.vector, push.samples)
-            if self._held.count < self.rule.admission.collect and not self.ledger.done:
+            wanted = self.rule.admission.collect(self.num_workers)
+            if self._held.count < wanted and not self.ledger.done:
                 return Action.HELD, 0.0
             vector = self._held.take()
+            norm = torch.linalg.vector_norm(vector[: self.layout.num_params])
+            facts = facts._replace(grad_norm=float(norm))
         return Action.APPLIED, self._apply(worker, vector, facts)
 
     def _apply(self, worker: int, vector: Tensor, facts: Facts) -> float:
