@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -111,6 +112,20 @@ class Conductor:
             weights_sha256=weights_sha256(server.weights, server.layout),
             reason=reason,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next evaluation goes on from, in plain values."""
+        return {
+            "loss_sum": self._loss_sum,
+            "loss_samples": self._loss_samples,
+            "evaluated_at": self._evaluated_at,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self._loss_sum = saved["loss_sum"]
+        self._loss_samples = saved["loss_samples"]
+        self._evaluated_at = saved["evaluated_at"]
 
     def _submit(self, lr: float) -> None:
         server = self._server

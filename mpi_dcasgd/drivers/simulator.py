@@ -19,6 +19,7 @@ from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import HEADER_BYTES
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer, Push
+from mpi_dcasgd.server.state import load_server_state, server_state
 
 _HOST = "simulated"
 
@@ -163,15 +164,21 @@ class Simulator:
         return engine.spent.server_busy_s / engine.now if engine.now else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The state beside the server's own (``server/state.py``), in plain values."""
+        """All that the run goes on from, the server included, in plain values and tensors."""
         return {
+            "server": server_state(self.server),
             "engine": self._engine.state_dict(),
             "queues": [list(queue) for queue in self._site.queues],
             "samples": list(self._site.samples),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken, with the server at the same point."""
+        """Go on where ``state_dict`` was taken, bit for bit.
+
+        Raises:
+            ProtocolError: It is another job's.
+        """
+        load_server_state(self.server, saved["server"])
         self._engine.load_state_dict(saved["engine"])
         for queue, tickets in zip(self._site.queues, saved["queues"], strict=True):
             queue.clear()

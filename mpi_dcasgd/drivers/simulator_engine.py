@@ -13,7 +13,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Mapping, Sequence
-from enum import IntEnum
 from typing import Any, Protocol
 
 from mpi_dcasgd.drivers.cluster import Cluster, WorkerClock, crash_s, crashing
@@ -40,11 +39,7 @@ class Site(Protocol):
         """The worker is back."""
 
 
-class _Kind(IntEnum):
-    ARRIVED = 0
-    SERVED = 1
-    CRASHED = 2
-    REPAIRED = 3
+_ARRIVED, _SERVED, _CRASHED, _REPAIRED = range(4)  # kinds of events; plain, to be saved
 
 
 class Spending:
@@ -117,12 +112,12 @@ class Engine:
                     "and tickets are left"
                 )
             self.now, worker, _, kind, life = pop(events)
-            if kind == _Kind.ARRIVED:
+            if kind == _ARRIVED:
                 if life == self._life[worker]:
                     served += self._arrive(worker, life)
-            elif kind == _Kind.SERVED:
+            elif kind == _SERVED:
                 served += self._served(worker, life)
-            elif kind == _Kind.CRASHED:
+            elif kind == _CRASHED:
                 self._crash(worker)
             else:
                 self._repair(worker)
@@ -148,7 +143,7 @@ class Engine:
             spent.wait_s[worker] += begin - self._computed_s[worker]
             spent.compute_s[worker] += end - begin
             self._computed_s[worker] = end
-            self._at(end + message_s, worker, _Kind.ARRIVED)
+            self._at(end + message_s, worker, _ARRIVED)
 
     def _at(self, time_s: float, worker: int, kind: int) -> None:
         self._serial += 1
@@ -169,7 +164,7 @@ class Engine:
             worker, life = queue.popleft()
             if life == self._life[worker]:
                 self._serving = True
-                self._at(self.now + self._service_s, worker, _Kind.SERVED)
+                self._at(self.now + self._service_s, worker, _SERVED)
                 return
         self._serving = False
 
@@ -189,7 +184,7 @@ class Engine:
         crashes = self._cluster.crashes
         assert crashes is not None  # or the worker would not be among those that crash
         life_s = crash_s(crashes, self._seed, worker, self._life[worker])
-        self._at(self.now + life_s, worker, _Kind.CRASHED)
+        self._at(self.now + life_s, worker, _CRASHED)
 
     def _crash(self, worker: int) -> None:
         crashes = self._cluster.crashes
@@ -200,7 +195,7 @@ class Engine:
         spent.crashes += 1
         self._life[worker] += 1
         self._alive[worker] = False
-        self._at(self.now + crashes.repair_s, worker, _Kind.REPAIRED)
+        self._at(self.now + crashes.repair_s, worker, _REPAIRED)
         self._start(self._site.lose(worker))
 
     def _repair(self, worker: int) -> None:

@@ -23,6 +23,12 @@ from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import Kind
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer, Push
+from mpi_dcasgd.server.state import (
+    ledger_state,
+    load_ledger,
+    load_server_state,
+    server_state,
+)
 
 
 class StepClock:
@@ -251,6 +257,29 @@ class SynchronousSimulator:
     def _hand_back(self, worker: int) -> None:
         assert self._ledger is not None
         self._ledger.reclaim(worker)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the run goes on from, the server included, in plain values and tensors."""
+        return {
+            "server": server_state(self.server),
+            "clock": self.clock.state_dict(),
+            "ledger": None if self._ledger is None else ledger_state(self._ledger),
+            "samples": list(self._samples),
+            "begun": self._begun,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken, bit for bit.
+
+        Raises:
+            ProtocolError: It is another job's.
+        """
+        load_server_state(self.server, saved["server"])
+        self.clock.load_state_dict(saved["clock"])
+        if self._ledger is not None:
+            load_ledger(self._ledger, saved["ledger"])
+        self._samples = list(saved["samples"])
+        self._begun = saved["begun"]
 
     def totals(self) -> list[WorkerTotals]:
         """Where each worker's virtual time went."""

@@ -36,7 +36,7 @@ def server_state(server: ParameterServer) -> dict[str, Any]:
             for name, vectors in server.chain.state_dict().items()
         },
         "slots": [_slot_state(slot) for slot in server.slots],
-        "ledger": _ledger_state(server.ledger),
+        "ledger": ledger_state(server.ledger),
         "held": _held_state(server._held),
         "tally": {**vars(server.tally), "staleness": dict(server.tally.staleness)},
         "attempts": dict(server._attempts),
@@ -64,7 +64,7 @@ def load_server_state(server: ParameterServer, state: Mapping[str, Any]) -> None
     server.chain.load_state_dict(state["rule"])
     for slot, saved in zip(server.slots, state["slots"], strict=True):
         _load_slot(slot, saved)
-    _load_ledger(server.ledger, state["ledger"])
+    load_ledger(server.ledger, state["ledger"])
     _load_held(server._held, state["held"])
     for name, value in state["tally"].items():
         setattr(server.tally, name, Counter(value) if name == "staleness" else value)
@@ -113,7 +113,8 @@ def _load_slot(slot: Slot, saved: Mapping[str, Any]) -> None:
     slot.message.write_reply(kind, slot.version, saved["tickets"])
 
 
-def _ledger_state(ledger: TicketLedger) -> dict[str, Any]:
+def ledger_state(ledger: TicketLedger) -> dict[str, Any]:
+    """Where all its tickets are."""
     return {
         "num_tickets": ledger.num_tickets,
         "next": ledger._next,
@@ -123,7 +124,8 @@ def _ledger_state(ledger: TicketLedger) -> dict[str, Any]:
     }
 
 
-def _load_ledger(ledger: TicketLedger, saved: Mapping[str, Any]) -> None:
+def load_ledger(ledger: TicketLedger, saved: Mapping[str, Any]) -> None:
+    """Make the ledger what it was when ``ledger_state`` was called."""
     ledger._next = saved["next"]
     ledger._returned = deque(saved["returned"])
     ledger._held = [deque(tickets) for tickets in saved["held"]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -346,3 +348,39 @@ def test_the_engine_goes_on_from_its_state_bit_for_bit() -> None:
         assert resumed.now == whole.now
         assert resumed_site.staleness == site.staleness
         assert vars(resumed.spent) == vars(whole.spent)
+
+
+def conducted(cluster: Cluster) -> tuple[World, Simulator, Conductor, Told]:
+    world, told = World(4, "dcasgd-a", ahead=1, batchnorm=True, dropout=0.2), Told()
+    made = Simulator(world.server, world.task_of_its_own, cluster, 5)
+    scored = FlatModel(toy_model(batchnorm=True, dropout=0.2), CPU)
+    evaluator = Evaluator(scored, toy_dataset(), background=False)
+    conductor = Conductor(world.server, told, evaluator, clock=lambda: made.time_s)
+    made.told = conductor.after
+    conductor.begin(0.0)
+    return world, made, conductor, told
+
+
+@pytest.mark.parametrize("cut", [1, 9, 17])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(cut: int) -> None:
+    world, made, conductor, told = conducted(BUSY)
+    made.run()
+    conductor.finish(made.totals())
+    _, half, half_conductor, half_told = conducted(BUSY)
+    half.run(cut)
+    file = io.BytesIO()
+    torch.save({"run": half.state_dict(), "conductor": half_conductor.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    other, resumed, resumed_conductor, rest = conducted(BUSY)
+    resumed.load_state_dict(saved["run"])
+    resumed_conductor.load_state_dict(saved["conductor"])
+    resumed.run()
+    resumed_conductor.finish(resumed.totals())
+    assert torch.equal(other.server.weights, world.server.weights)
+    assert half_told.updates + rest.updates == told.updates
+    assert resumed.totals() == made.totals()
+    both = half_told.evaluations + rest.evaluations
+    assert [replace(e, eval_s=0.0) for e in both] == [
+        replace(e, eval_s=0.0) for e in told.evaluations
+    ]

@@ -131,3 +131,18 @@ def test_the_clock_goes_on_from_its_state() -> None:
     for _ in range(17):
         resumed.step()
     assert resumed.state_dict() == whole.state_dict()
+
+
+@pytest.mark.parametrize("backup", [0, 2])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(backup: int) -> None:
+    cluster = Cluster(delays=Exponential())
+    world, made, records = group(3, backup, cluster)
+    made.run()
+    _, half, first = group(3, backup, cluster)
+    half.run(4)
+    other, resumed, rest = group(3, backup, cluster)
+    resumed.load_state_dict(half.state_dict())
+    resumed.run()
+    assert torch.equal(other.server.weights, world.server.weights)
+    assert first + rest == records
+    assert resumed.totals() == made.totals()
