@@ -14,38 +14,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpi_dcasgd.rules.blocks import BLOCK, split
+from mpi_dcasgd.rules.fuse import Fuse
+from mpi_dcasgd.rules.fuse import fuse as _fuse
+from mpi_dcasgd.rules.memory import zeros_beside
 from mpi_dcasgd.rules.part import Facts, Lanes, Part
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.rules.weight_decay import WeightDecay
 
 __all__ = ["Chain", "Rule"]
 
-BLOCK = 1 << 16
-"""Elements in a block: seven float32 lanes of it and temporaries stay within a core's L2."""
+_FIRST_STATE_LANE = 3
+"""Weights, snapshot and gradient are lanes 0, 1 and 2 (memory.py)."""
 
 
 class Chain:
     """A rule at work on one vector of parameters.
 
+    The pass is made here, and compiled here if it is compiled at all (fuse.py).
+
     Args:
         rule: The parts.
         params: The weights, shape (P,), float32; updated in place by ``apply``.
         num_workers: How many workers push.
+        fuse: ``compiled``, ``blocks``, or ``auto`` for whichever pays.
+
+    Attributes:
+        kernel: ``compiled`` or ``blocks``: how the pass runs. A replay must run it the same way.
+        vectors_moved: The fewest vectors that an update reads and writes; None if not known.
     """
 
-    def __init__(self, rule: Rule, params: Tensor, num_workers: int) -> None:
+    def __init__(self, rule: Rule, params: Tensor, num_workers: int, fuse: Fuse = "auto") -> None:
         self.rule = rule
         self.num_workers = num_workers
         # A part that neither computes nor remembers anything is left out of the pass.
         self._parts = [(role, part) for role, part in rule.parts() if _acts(part)]
-        self._ahead = [(r, part) for r, part in self._parts if type(part).sent is not Part.sent]
-        self._state: dict[str, list[Tensor]] = {}
-        for role, vector in rule.vectors():
-            copies = num_workers if vector.per_worker else 1
-            self._state[f"{role}.{vector.name}"] = [
-                params.clone() if vector.fill == "weights" else torch.zeros_like(params)
-                for _ in range(copies)
-            ]
+        self._looks_ahead = any(type(part).sent is not Part.sent for _, part in self._parts)
+        self._state = _new_state(rule, params, num_workers)
+        self._vectors = [self._vectors_of(worker) for worker in range(num_workers)]
+        self._counts = [
+            (len(part.scalars(_example(num_workers))), len(part.vectors()))
+            for _, part in self._parts
+        ]
+        num_numbers = 1 + sum(scalars for scalars, _ in self._counts)
+        self._numbers = torch.zeros(num_numbers, dtype=params.dtype, device=params.device)
+        fused = _fuse(self._step, params, num_numbers, len(self._vectors[0]), fuse)
+        self.kernel = fused.kernel
+        self.vectors_moved = fused.vectors_moved
+        self._run = fused.run
 
     def apply(self, params: Tensor, grad: Tensor, snapshot: Tensor, facts: Facts) -> float:
         """Take one step and renew the snapshot; returns the learning rate that was used.
@@ -57,18 +73,8 @@ class Chain:
                 worker is to be sent, which is w_{t+1} unless a part looks ahead.
             facts: What is known about this push.
         """
-        rate = facts.lr * self.rule.step_size.factor(facts)
-        scalars = [part.scalars(facts) for _, part in self._parts]
-        state = [self._vectors_of(role, part, facts.worker) for role, part in self._parts]
-        for block in _blocks(params):
-            self._pass(
-                params[block],
-                grad[block],
-                snapshot[block],
-                [tuple(vector[block] for vector in vectors) for vectors in state],
-                scalars,
-                rate,
-            )
+        rate = self._take_down(facts)
+        self._run(params, grad, snapshot, self._numbers, *self._vectors[facts.worker])
         return rate
 
     def send(self, params: Tensor, snapshot: Tensor, facts: Facts) -> None:
@@ -79,36 +85,61 @@ class Chain:
             snapshot: Becomes what the worker is sent, shape (P,).
             facts: Of the worker, with the present learning rate.
         """
+        if not self._looks_ahead:
+            snapshot.copy_(params)
+            return
+        self._take_down(facts)
+        vectors = (snapshot, params, *self._vectors[facts.worker])
+        for target, block, *state in zip(*(split(v, BLOCK) for v in vectors), strict=True):
+            target.copy_(self._sent(block, self._numbers, tuple(state)))
+
+    def _take_down(self, facts: Facts) -> float:
+        """Put the numbers of a push where the pass reads them; returns the rate."""
         rate = facts.lr * self.rule.step_size.factor(facts)
-        value = params
-        for role, part in self._ahead:
-            state = self._vectors_of(role, part, facts.worker)
-            value = part.sent(value, state, part.scalars(facts), rate)
-        snapshot.copy_(value)
+        numbers = [rate]
+        for _, part in self._parts:
+            numbers += part.scalars(facts)
+        if self._numbers.device.type == "cpu":
+            self._numbers.numpy()[:] = numbers
+        else:
+            # Fresh memory each time: the copy may still be under way at the next push.
+            fresh = torch.tensor(numbers, dtype=self._numbers.dtype)
+            self._numbers.copy_(fresh, non_blocking=True)
+        return rate
 
-    def _pass(
-        self,
-        params: Tensor,
-        grad: Tensor,
-        snapshot: Tensor,
-        state: list[tuple[Tensor, ...]],
-        scalars: list[tuple[float, ...]],
-        rate: float,
-    ) -> None:
+    def _step(
+        self, params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor, *state: Tensor
+    ) -> tuple[Tensor, ...]:
+        """New params, new snapshot, new state: the whole rule for one stretch of the vectors."""
         lanes = Lanes(grad, grad, params, snapshot)
-        for (_, part), old, numbers in zip(self._parts, state, scalars, strict=True):
-            lanes, new = part.update(lanes, old, numbers)
-            for kept, value in zip(old, new, strict=True):
-                kept.copy_(value)
-        params.sub_(lanes.direction * rate)
-        value = params
-        for (_, part), new, numbers in zip(self._parts, state, scalars, strict=True):
-            value = part.sent(value, new, numbers, rate)
-        snapshot.copy_(value)
+        new_state: list[Tensor] = []
+        for part, scalars, old in self._shares(numbers, state):
+            lanes, new = part.update(lanes, old, scalars)
+            new_state += new
+        new_params = params - lanes.direction * numbers[0]
+        return new_params, self._sent(new_params, numbers, tuple(new_state)), *new_state
 
-    def _vectors_of(self, role: str, part: Part, worker: int) -> tuple[Tensor, ...]:
+    def _sent(self, params: Tensor, numbers: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        value = params
+        for part, scalars, vectors in self._shares(numbers, state):
+            value = part.sent(value, vectors, scalars, numbers[0])
+        return value
+
+    def _shares(
+        self, numbers: Tensor, state: tuple[Tensor, ...]
+    ) -> Iterator[tuple[Part, tuple[Tensor, ...], tuple[Tensor, ...]]]:
+        """Every part with its scalars and its state."""
+        scalars = numbers.unbind()
+        first_number, first_vector = 1, 0
+        for (_, part), (num_scalars, num_vectors) in zip(self._parts, self._counts, strict=True):
+            end_number, end_vector = first_number + num_scalars, first_vector + num_vectors
+            yield part, scalars[first_number:end_number], state[first_vector:end_vector]
+            first_number, first_vector = end_number, end_vector
+
+    def _vectors_of(self, worker: int) -> tuple[Tensor, ...]:
         return tuple(
             self._state[f"{role}.{vector.name}"][worker if vector.per_worker else 0]
+            for role, part in self._parts
             for vector in part.vectors()
         )
 
@@ -133,9 +164,26 @@ def _acts(part: Part) -> bool:
     return type(part).update is not Part.update
 
 
-def _blocks(vector: Tensor) -> Iterator[slice]:
-    length = vector.numel()
-    # A GPU has no cache to block for, and every further launch would cost more than it saves.
-    step = BLOCK if vector.device.type == "cpu" else length
-    for start in range(0, length, step):
-        yield slice(start, start + step)
+def _new_state(rule: Rule, params: Tensor, num_workers: int) -> dict[str, list[Tensor]]:
+    state: dict[str, list[Tensor]] = {}
+    for index, (role, vector) in enumerate(rule.vectors()):
+        copies = num_workers if vector.per_worker else 1
+        vectors = [zeros_beside(params, _FIRST_STATE_LANE + index) for _ in range(copies)]
+        if vector.fill == "weights":
+            for one in vectors:
+                one.copy_(params)
+        state[f"{role}.{vector.name}"] = vectors
+    return state
+
+
+def _example(num_workers: int) -> Facts:
+    """Facts to ask a part with how many scalars it has."""
+    return Facts(
+        lr=0.1,
+        lr_max=0.1,
+        staleness=0,
+        version=0,
+        worker=0,
+        num_workers=num_workers,
+        grad_norm=1.0,
+    )

@@ -1,0 +1,242 @@
+"""A pass in blocks that fit into a core's cache, in ordinary torch calls.
+
+Each operation of the step runs over one block before the next block is touched, so memory is
+read and written once and what lies between comes from the cache. Intermediate values go into a
+few scratch blocks that are allocated once: fresh memory for each of them costs a fifth of the
+time, and many times that when the allocator hands pages back in between.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+
+from mpi_dcasgd.rules.trace import Step, Traced
+
+BLOCK = 1 << 17
+"""Elements in a block: half a MiB a lane in float32 (measured, docs/performance.md)."""
+
+Program = Callable[..., Any]
+
+_aten = torch.ops.aten
+_FRESH = (_aten.clone.default, _aten.zeros_like.default, _aten.ones_like.default)
+"""Not marked as elementwise by torch, yet safe: what they return shares memory with nothing."""
+
+
+class BlockPass:
+    """The pass as a program over scratch blocks, made from the step's graph.
+
+    Args:
+        traced: The step.
+        block: Elements in a block.
+
+    Raises:
+        NotImplementedError: Something in the step is not known to be elementwise.
+    """
+
+    def __init__(self, traced: Traced, block: int = BLOCK) -> None:
+        params = traced.inputs[0]
+        self._block = min(block, params.numel())
+        self._prologue, self._body, num_scratch = _programs(traced)
+        self._scratch = [
+            torch.empty(self._block, dtype=params.dtype, device=params.device)
+            for _ in range(num_scratch)
+        ]
+        tail = params.numel() % self._block or self._block
+        self._tail = [scratch[:tail] for scratch in self._scratch]
+
+    def __call__(
+        self, params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor, *state: Tensor
+    ) -> None:
+        values = self._prologue(numbers)
+        vectors = [split(v, self._block) for v in (params, grad, snapshot, *state)]
+        last = len(vectors[0]) - 1
+        for index, lanes in enumerate(zip(*vectors, strict=True)):
+            scratch = self._tail if index == last else self._scratch
+            self._body(*lanes, *values, *scratch)
+
+
+class EagerPass:
+    """The pass by calling the parts as they are, block by block.
+
+    Slower than ``BlockPass``, and without conditions on what the parts do. With ``block`` as long
+    as the vectors it is the plain way: one torch call after another over whole vectors.
+    """
+
+    def __init__(self, step: Step, block: int = BLOCK) -> None:
+        self._step = step
+        self._block = block
+
+    def __call__(
+        self, params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor, *state: Tensor
+    ) -> None:
+        vectors = [split(v, self._block) for v in (params, grad, snapshot, *state)]
+        for new_params, grad_block, new_snapshot, *new_state in zip(*vectors, strict=True):
+            targets = (new_params, new_snapshot, *new_state)
+            results = self._step(new_params, grad_block, new_snapshot, numbers, *new_state)
+            for target, result in zip(targets, _unaliased(results, targets), strict=True):
+                target.copy_(result)
+
+
+def split(vector: Tensor, block: int) -> tuple[Tensor, ...]:
+    """The vector's blocks, views of it; the last may be shorter."""
+    blocks: tuple[Tensor, ...] = vector.split(block)  # type: ignore[no-untyped-call]
+    return blocks
+
+
+def _unaliased(results: Sequence[Tensor], targets: Sequence[Tensor]) -> Iterator[Tensor]:
+    for result, target in zip(results, targets, strict=True):
+        stale = any(result is other for other in targets if other is not target)
+        yield result.clone() if stale else result
+
+
+def _programs(traced: Traced) -> tuple[Program, Program, int]:
+    """The part of the step that reads numbers only, the part that runs on blocks, its scratch."""
+    _, _, _, numbers, *_ = traced.placeholders
+    scalar: set[Node] = {numbers}
+    block: list[Node] = []
+    for node in traced.module.graph.nodes:
+        if node.op == "call_function":
+            (scalar.add if _is_scalar(node, scalar) else block.append)(node)
+        elif node.op not in ("placeholder", "output"):
+            raise NotImplementedError(f"{node.op} {node.target} in an update")
+    needed = [
+        node
+        for node in traced.module.graph.nodes
+        if node in scalar and any(user not in scalar for user in node.users)
+    ]
+    body, num_scratch = _Body(traced, block, needed).build()
+    return _prologue(numbers, scalar, needed), body, num_scratch
+
+
+def _is_scalar(node: Node, scalar: set[Node]) -> bool:
+    if node.all_input_nodes:
+        return scalar.issuperset(node.all_input_nodes)
+    value = node.meta["val"]
+    return isinstance(value, Tensor) and value.ndim == 0
+
+
+def _prologue(numbers: Node, scalar: set[Node], needed: list[Node]) -> Program:
+    graph = Graph()
+    copies: dict[Node, Node] = {}
+    for node in numbers.graph.nodes:
+        if node in scalar:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(copies[node] for node in needed))
+    return _function(graph)
+
+
+class _Body:
+    """Writes the step again with a place for every result.
+
+    A place is an input block that nobody reads any more and that the result replaces in the end,
+    else a scratch block, which is free again after the result's last reader. An elementwise
+    operation may write over what it reads.
+    """
+
+    def __init__(self, traced: Traced, block: list[Node], needed: list[Node]) -> None:
+        self._traced = traced
+        self._nodes = block
+        self._graph = Graph()
+        params, grad, snapshot, _, *state = traced.placeholders
+        inputs = [params, grad, snapshot, *state, *needed]
+        self._place = {n: self._graph.placeholder(f"in{i}") for i, n in enumerate(inputs)}
+        self._last_use = self._find_last_uses()
+        self._free: list[Node] = []
+        self._scratch: list[Node] = []
+        self._targets = self._find_targets()
+
+    def build(self) -> tuple[Program, int]:
+        # Placeholders come first in a graph, but how many are needed is known at the end only.
+        end_of_inputs = list(self._graph.nodes)[-1]
+        for index, node in enumerate(self._nodes):
+            dying = [n for n in node.all_input_nodes if self._last_use.get(n) == index]
+            released = [self._place[n] for n in dying if self._place[n] in self._scratch]
+            self._free += released
+            self._place[node] = self._write(node, end_of_inputs)
+        # An input that is replaced by itself needs no copy.
+        for result, target in zip(self._traced.results, self._traced.targets, strict=True):
+            if self._place[result] is not self._place[target]:
+                arguments = (self._place[target], self._place[result])
+                self._graph.call_method("copy_", arguments)
+        self._graph.output(None)
+        return _function(self._graph), len(self._scratch)
+
+    def _find_last_uses(self) -> dict[Node, int]:
+        last = {n: i for i, node in enumerate(self._nodes) for n in node.all_input_nodes}
+        for result in self._traced.results:
+            last[result] = len(self._nodes)
+        return last
+
+    def _find_targets(self) -> dict[Node, Node]:
+        """Results that can be written straight to where they belong."""
+        found: dict[Node, Node] = {}
+        position = {node: index for index, node in enumerate(self._nodes)}
+        for result, target in zip(self._traced.results, self._traced.targets, strict=True):
+            unread = self._last_use.get(target, -1) <= position.get(result, -1)
+            if result in position and result not in found and unread:
+                found[result] = self._place[target]
+        return found
+
+    def _write(self, node: Node, end_of_inputs: Node) -> Node:
+        arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), self._place.__getitem__)
+        function = _writer(node)
+        if function is None:
+            return self._graph.create_node("call_function", node.target, arguments, keywords)
+        place = self._targets.get(node) or self._take_scratch(end_of_inputs)
+        self._graph.call_function(function, arguments, {**keywords, "out": place})
+        return place
+
+    def _take_scratch(self, end_of_inputs: Node) -> Node:
+        if self._free:
+            return self._free.pop()
+        after = self._scratch[-1] if self._scratch else end_of_inputs
+        with self._graph.inserting_after(after):
+            fresh = self._graph.placeholder(f"scratch{len(self._scratch)}")
+        self._scratch.append(fresh)
+        return fresh
+
+
+def _writer(node: Node) -> Callable[..., object] | None:
+    """The torch function that does what the node does into an ``out``, if there is one.
+
+    The public functions take a third of the time of the same call through ``torch.ops``.
+
+    Raises:
+        NotImplementedError: The node is not elementwise, or its result lives in an argument.
+    """
+    target = node.target
+    if target is operator.getitem or not isinstance(target, torch._ops.OpOverload):
+        raise NotImplementedError(f"{target} in an update")
+    if target in _FRESH:
+        return None
+    if torch.Tag.pointwise not in target.tags or target._schema.is_mutable:
+        raise NotImplementedError(f"{target} is not elementwise")
+    if any(result.alias_info is not None for result in target._schema.returns):
+        raise NotImplementedError(f"{target} gives a view")
+    value = node.meta["val"]
+    reference = next(n for n in node.graph.nodes).meta["val"]
+    name = target.overloadpacket.__name__
+    if value.dtype != reference.dtype or value.shape != reference.shape:
+        return None
+    if target is torch.ops.aten.sqrt.default and value.device.type == "cpu":
+        return _square_root
+    takes_out = any("out" in overload for overload in target.overloadpacket.overloads())
+    return getattr(torch, name, None) if takes_out else None
+
+
+def _square_root(values: Tensor, *, out: Tensor) -> None:
+    # torch's own, from MKL, is one unit in the last place off for every seventh value, and the
+    # compiled pass is not. NumPy's is what IEEE 754 asks for and takes no longer.
+    np.sqrt(values.numpy(), out=out.numpy())
+
+
+def _function(graph: Graph) -> Program:
+    graph.lint()
+    return GraphModule(torch.nn.Module(), graph).forward

@@ -1,0 +1,174 @@
+"""A rule's arithmetic as one pass over memory, compiled or in blocks.
+
+``compiled``: TorchInductor makes one loop of the step, in C++ on the CPU and in Triton on a GPU.
+It is given the graph, not the Python function: there are no guards to check before each update
+and nothing that could compile again later, whatever the numbers, the workers or the thread count
+become. Inductor keeps its results on disk (``TORCHINDUCTOR_CACHE_DIR``), so that a second run
+of the same rule on vectors of the same length starts faster.
+
+``blocks``: the same operations as torch calls over blocks that stay in cache (blocks.py).
+
+Both do the same float operations in the same order, and the compiler may neither contract nor
+reorder them. On the CPU the results agree bit for bit in everything that IEEE 754 rounds
+correctly: + - * / sqrt, comparisons, absolute values. Functions that are not (exp, log, pow,
+tanh) may differ by a few units in the last place, and so may all of it on a GPU, where
+multiplications and additions are contracted. A run and its replay therefore use the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mpi_dcasgd.rules.blocks import BLOCK, BlockPass, EagerPass
+from mpi_dcasgd.rules.trace import Step, Traced, trace
+
+Kernel = Literal["compiled", "blocks"]
+Fuse = Literal["auto", "compiled", "blocks"]
+Pass = Callable[..., Any]
+"""``run(params, grad, snapshot, numbers, *state)``: writes params, snapshot and state in place."""
+
+WORTH_COMPILING = 1 << 20
+"""Elements from which ``auto`` compiles: some thousand updates then pay for the compilation."""
+
+WORTH_TRACING = 1 << 16
+"""Elements up to which temporaries cost so little that a second to prepare is not worth it."""
+
+_log = logging.getLogger(__name__)
+
+
+class Fused(NamedTuple):
+    """A pass, which way it runs, and the fewest vectors that it has to read and write."""
+
+    run: Pass
+    kernel: Kernel
+    vectors_moved: int | None
+
+
+def fuse(step: Step, params: Tensor, num_numbers: int, num_state: int, way: Fuse) -> Fused:
+    """Make a pass of a step; all compiling happens here.
+
+    Args:
+        step: See ``trace.Step``.
+        params: A vector like the ones that the pass will get; only its shape, type and device
+            are used.
+        num_numbers: How many numbers the step takes.
+        num_state: How many state vectors.
+        way: ``auto`` compiles vectors of ``WORTH_COMPILING`` elements or more.
+
+    Returns:
+        The pass. Where compiling was asked for and fails, a warning is logged and the pass runs
+        in blocks.
+    """
+    compiled = way == "compiled" or (way == "auto" and params.numel() >= WORTH_COMPILING)
+    if not compiled and params.numel() <= WORTH_TRACING:
+        return Fused(EagerPass(step, _eager_block(params)), "blocks", None)
+    try:
+        traced = trace(step, params, num_numbers, num_state)
+    except Exception as error:  # anything at all may come out of a user's part
+        _warn("cannot be written down as elementwise operations", error)
+        return Fused(EagerPass(step, _eager_block(params)), "blocks", None)
+    if compiled and _has_compiler(params.device):
+        try:
+            return Fused(compile_pass(traced), "compiled", traced.vectors_moved)
+        except Exception as error:  # the compiler's, and whatever its environment lacks
+            _warn("could not be compiled", error)
+    return Fused(_block_pass(step, traced), "blocks", traced.vectors_moved)
+
+
+def compile_pass(traced: Traced) -> Pass:
+    """One loop in C++ or Triton, for as many threads as torch has now.
+
+    Raises:
+        Exception: Whatever Inductor raises.
+    """
+    import torch._inductor
+
+    copied = traced.copy()
+    module, graph = copied.module, copied.module.graph
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    # State first: a state may be a view of the params that come in.
+    pairs = list(zip(copied.results, copied.targets, strict=True))
+    with graph.inserting_before(output):
+        for result, target in pairs[2:] + pairs[:2]:
+            if result is not target:
+                graph.call_function(torch.ops.aten.copy_.default, (target, result))
+    output.args = ((),)
+    module.recompile()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's modules about one another
+        run: Pass = torch._inductor.compile(module, list(traced.inputs), options=_options())
+        if traced.inputs[0].device.type == "cuda":
+            _warm(run, traced)
+    return run
+
+
+def _options() -> dict[str, Any]:
+    from torch._inductor import config
+
+    wanted: dict[str, Any] = {
+        # The number of threads is written into the code, so it has to be part of the key too.
+        "cpp.threads": torch.get_num_threads(),
+        "cpp.enable_floating_point_contract_flag": "off",
+        "cpp.enable_unsafe_math_opt_flag": False,
+        # No pool of compiling processes: one kernel is compiled, beside an MPI library that
+        # does not like its process to be forked.
+        "compile_threads": 1,
+        "fx_graph_cache": True,
+        "triton.cudagraphs": False,
+    }
+    known = config.get_config_copy()
+    return {key: value for key, value in wanted.items() if key in known}
+
+
+def _warm(run: Pass, traced: Traced) -> None:
+    """Let Triton load, and choose its launch parameters, on vectors that nobody needs."""
+    run(*(torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in traced.inputs))
+    torch.cuda.synchronize()
+
+
+def _has_compiler(device: torch.device) -> bool:
+    """Whether it is worth a try; importing Inductor to find out would cost seconds."""
+    if device.type != "cpu":
+        return True
+    command = shlex.split(os.environ.get("CXX", "g++")) or ["g++"]
+    if shutil.which(command[0]):
+        return True
+    _log.warning(
+        "the update rule runs in blocks, some times slower than compiled: there is no C++ "
+        "compiler %r on PATH. Load a compiler's module or set CXX, or say `fuse: blocks`",
+        command[0],
+    )
+    return False
+
+
+def _warn(what: str, error: Exception) -> None:
+    _log.warning(
+        "the update rule runs in blocks, some times slower than compiled: it %s (%s: %s)",
+        what,
+        type(error).__name__,
+        (str(error).strip() or "no message").splitlines()[0],
+    )
+
+
+def _eager_block(params: Tensor) -> int:
+    # A GPU has no cache to block for, and every further launch would cost more than it saves.
+    return BLOCK if params.device.type == "cpu" else params.numel()
+
+
+def _block_pass(step: Step, traced: Traced) -> Pass:
+    params = traced.inputs[0]
+    if params.device.type == "cpu":
+        try:
+            return BlockPass(traced)
+        except NotImplementedError as error:
+            _log.debug("the update rule runs without scratch blocks: %s", error)
+    return EagerPass(step, _eager_block(params))
