@@ -1,0 +1,234 @@
+"""Models: the published sizes, weights that follow from the seed, and settings that are checked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from mpi_dcasgd.errors import ConfigError, UserError
+from mpi_dcasgd.learning import models
+from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.learning.models import build_model, check_model, factory, model_names
+from mpi_dcasgd.learning.models.resnet_cifar import Block
+from mpi_dcasgd.learning.settings import ModelSettings
+from mpi_dcasgd.learning.vision import torchvision
+
+CIFAR = (3, 32, 32)
+DIGITS = (1, 8, 8)
+
+
+def make(name: str, shape: tuple[int, ...] = DIGITS, **settings: object) -> nn.Module:
+    return build_model(ModelSettings(name=name, **settings), shape, 10)  # type: ignore[arg-type]
+
+
+def problems(name: str, **settings: object) -> list[str]:
+    return check_model(ModelSettings(name=name, **settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def needs_torchvision() -> None:
+    try:
+        torchvision()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+# 464 + 2n * 2336 + (4608 + (2n - 1) * 9216 + 128n) + (18432 + (2n - 1) * 36864 + 256n) + 650:
+# first layer, three stages of n blocks, output; the paper's table 6 rounds to 0.27 .. 1.7 M.
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet44", 658_586),
+        ("resnet56", 853_018),
+        ("resnet110", 1_727_962),
+    ],
+)
+def test_cifar_resnets_have_the_papers_parameters(name: str, parameters: int) -> None:
+    assert FlatLayout.of(make(name, CIFAR)).num_trainable == parameters
+
+
+def test_cifar_resnets_have_the_papers_layers_and_map_sizes() -> None:
+    model = make("resnet20", CIFAR)
+    weighted = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    assert len(weighted) == 20
+    sizes = []
+    for stage in model.stages:
+        stage.register_forward_hook(lambda _m, _i, out: sizes.append(tuple(out.shape[1:])))
+    assert model(torch.zeros(2, *CIFAR)).shape == (2, 10)
+    assert sizes == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+
+
+def test_shortcuts_take_every_second_pixel_and_fill_new_channels_with_zeros() -> None:
+    block = Block(2, 4, stride=2).eval()
+    nn.init.zeros_(block.conv2.weight)
+    x = torch.rand(1, 2, 5, 5)
+    out = block(x)
+    assert torch.equal(out[:, :2], x[:, :, ::2, ::2])
+    assert out.shape == (1, 4, 3, 3)
+    assert not out[:, 2:].any()
+
+
+def test_convolutions_of_resnets_start_as_kaiming_normal() -> None:
+    torch.manual_seed(0)
+    weight = make("resnet20", CIFAR).stages[2][2].conv2.weight
+    assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet20"])
+def test_initial_weights_follow_from_torchs_seed_alone(name: str) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return nn.utils.parameters_to_vector(make(name).parameters())
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_mlp_flattens_any_input_and_has_the_layers_it_is_told() -> None:
+    model = make("mlp", (2, 3), hidden=(5, 4), dropout=0.5)
+    kinds = [type(layer).__name__ for layer in model]
+    assert kinds == ["Flatten", *["Linear", "ReLU", "Dropout"] * 2, "Linear"]
+    assert [m.out_features for m in model if isinstance(m, nn.Linear)] == [5, 4, 10]
+    assert model(torch.zeros(7, 2, 3)).shape == (7, 10)
+    assert [type(layer) for layer in make("mlp", (6,), hidden=())] == [nn.Flatten, nn.Linear]
+
+
+@pytest.mark.parametrize("shape", [DIGITS, (1, 28, 28), CIFAR, (3, 5, 9)])
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_cnn_takes_small_images_of_any_size(shape: tuple[int, ...], batchnorm: bool) -> None:
+    model = make("cnn", shape, batchnorm=batchnorm)
+    assert model(torch.zeros(2, *shape)).shape == (2, 10)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == (2 if batchnorm else 0)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("cnn", (1, 3, 8)), ("cnn", (8,)), ("resnet20", (8,))])
+def test_models_of_images_refuse_other_data(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=rf"name: {name} needs images .* got \("):
+        make(name, shape)
+
+
+@pytest.mark.usefixtures("needs_torchvision")
+def test_built_in_names_and_torchvisions_are_apart() -> None:
+    names = model_names()
+    assert len(names) == len(set(names)) > len(factory.BUILT_IN)
+    theirs = torchvision().models.list_models()
+    assert not set(factory.BUILT_IN) & set(theirs)
+    assert "fasterrcnn_resnet50_fpn" in theirs
+    assert "fasterrcnn_resnet50_fpn" not in names
+
+
+@pytest.mark.usefixtures("needs_torchvision")
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [
+        ("resnet18", CIFAR, {}),
+        ("squeezenet1_1", CIFAR, {"dropout": 0.1}),
+    ],
+)
+def test_torchvisions_models_train_with_one_output(
+    name: str, shape: tuple[int, ...], options: dict[str, float]
+) -> None:
+    model = make(name, shape, options=options)
+    assert model.training
+    assert model(torch.zeros(2, *shape)).shape == (2, 10)
+
+
+@pytest.mark.usefixtures("needs_torchvision")
+def test_models_with_auxiliary_outputs_are_built_without_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = nn.Linear(1, 1)
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(
+        torchvision().models, "get_model", lambda name, **given: asked.update(given) or made
+    )
+    monkeypatch.setattr(factory, "_check_fit", lambda *_: None)
+    assert make("googlenet", CIFAR, options={"dropout": 0.1}) is made  # building it takes seconds
+    assert asked == {
+        "weights": None,
+        "num_classes": 10,
+        "aux_logits": False,
+        "init_weights": True,
+        "dropout": 0.1,
+    }
+
+
+@pytest.mark.usefixtures("needs_torchvision")
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "told"),
+    [
+        ("resnet18", DIGITS, {}, r"cannot take samples of shape \(1, 8, 8\)"),
+        ("alexnet", CIFAR, {}, "Output size is too small"),
+        ("resnet18", CIFAR, {"widht": 3}, "options: resnet18 does not take them: .*widht"),
+    ],
+)
+def test_torchvisions_models_that_do_not_fit_are_refused(
+    name: str, shape: tuple[int, ...], options: dict[str, int], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        make(name, shape, options=options)
+
+
+@pytest.mark.usefixtures("needs_torchvision")
+def test_checking_a_models_fit_changes_nothing_in_it() -> None:
+    torch.manual_seed(0)
+    checked = make("resnet18", CIFAR)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    plain = torchvision().models.resnet18(num_classes=10)
+    assert torch.equal(state, torch.random.get_rng_state())
+    for (name, ours), theirs in zip(
+        checked.state_dict().items(), plain.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+
+
+@pytest.mark.usefixtures("needs_torchvision")
+def test_wrong_settings_are_all_told() -> None:
+    assert "did you mean resnet32?" in problems("resnet-32")[0]
+    assert problems("resnet18", options={"weights": "DEFAULT"}, dropout=0.1) == [
+        "options.weights: follows from the data and a fresh start; leave it out",
+        "dropout: resnet18 has no such setting (it is for mlp and cnn); leave it out",
+    ]
+    assert problems("googlenet", options={"aux_logits": True})[0].startswith("options.aux_logits: ")
+    assert problems("resnet20", options={"width": 2}, batchnorm=True, hidden=(3,)) == [
+        "options: for torchvision's models only; resnet20 takes none",
+        "hidden: resnet20 has no such setting (it is for mlp and cnn); leave it out",
+        "batchnorm: resnet20 has no such setting (it is for cnn); leave it out",
+    ]
+    with pytest.raises(ConfigError, match=r"model: 1 problem\n  batchnorm: mlp"):
+        make("mlp", batchnorm=True)
+
+
+def test_without_torchvision_its_models_are_refused_and_the_others_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing() -> None:
+        raise UserError("torchvision cannot be imported")
+
+    monkeypatch.setattr(factory, "torchvision", missing)
+    assert models.model_names() == list(factory.BUILT_IN)
+    assert problems("resnet18")[0].endswith("torchvision cannot be imported")
+    assert problems("resnet20") == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hidden": (0,)},
+        {"hidden": ("8",)},
+        {"dropout": 1.0},
+        {"dropout": "0.1"},
+        {"batchnorm": 1},
+        {"width": 2},
+    ],
+)
+def test_settings_are_strict(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ModelSettings(name="mlp", **wrong)  # type: ignore[arg-type]
+    assert ModelSettings(name="mlp", hidden=[8, 4]).hidden == (8, 4)  # type: ignore[arg-type]
