@@ -16,6 +16,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.recorder import Recorder, RunDescription
 from mpi_dcasgd.record.run_folder import RunFolder, atomic_file
+from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.server.server import ParameterServer
 
 
@@ -60,8 +61,22 @@ class Recording:
         num_samples: int,
         logger: Logger,
         mpi_library: str = "",
+        *,
+        settings: RecordSettings | None = None,
+        world_size: int | None = None,
     ) -> Recorder:
-        """Write down where the run takes place and begin its record."""
+        """Write down where the run takes place and begin its record.
+
+        Args:
+            driver: Who moves the server.
+            num_workers: Without the server.
+            places: Where each process runs.
+            num_samples: Training samples.
+            logger: Where messages go besides.
+            mpi_library: Its version, if there is one.
+            settings: Instead of the job's, where time is not the terminal's.
+            world_size: Where it is not the number of processes.
+        """
         job = self.job
         self.folder.write_environment(
             describe_environment(
@@ -77,7 +92,7 @@ class Recording:
             algorithm=job.algorithm,
             driver=driver,
             num_workers=num_workers,
-            world_size=len(places),
+            world_size=len(places) if world_size is None else world_size,
             epochs=job.epochs,
             seed=job.seed,
             model=job.model.name,
@@ -85,7 +100,7 @@ class Recording:
             batch_size=job.batch_size,
             num_samples=num_samples,
         )
-        recorder = Recorder(self.folder, run, job.record, logger=logger)
+        recorder = Recorder(self.folder, run, settings or job.record, logger=logger)
         devices = ", ".join(f"{p.role} {p.rank}: {p.host} {p.device}" for p in places)
         logger.info(devices)
         recorder.message(f"{job.name}: {_who(job.algorithm, driver, num_workers)}")
@@ -106,6 +121,8 @@ def _who(algorithm: str, driver: str, num_workers: int) -> str:
     if driver == "sequential":
         return f"{algorithm}, one process"
     workers = f"{num_workers} worker{'' if num_workers == 1 else 's'}"
+    if driver == "simulator":
+        return f"{algorithm}, {workers}, simulated"
     if driver == "horovod":
         return f"{algorithm}, {workers}, synchronous through Horovod"
     return f"{algorithm}, 1 server and {workers}, asynchronous over MPI"
