@@ -178,6 +178,13 @@ class Timing:
         return values[int(np.searchsorted(counts, share * counts[-1]))] if values else 0
 
 
+def simulate_timing_in_full(cluster: Cluster, num_workers: int, updates: int) -> Engine:
+    """Simulate plain asynchronous updates, and give back the engine with all that it knows."""
+    engine = Engine(cluster, num_workers, 0, 0, CountingSite(num_workers, updates))
+    engine.run()
+    return engine
+
+
 def simulate_timing(
     cluster: Cluster,
     num_workers: int,
