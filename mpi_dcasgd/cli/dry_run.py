@@ -1,0 +1,88 @@
+"""``--dry-run``: what would be started, and what it would need."""
+
+from __future__ import annotations
+
+import torch
+
+from mpi_dcasgd.config.load import job_as_text
+from mpi_dcasgd.config.plan import Need, Plan, plan_job
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.rules.algorithms import ALGORITHMS
+
+ASSUMED_WORKERS = 4
+"""Workers that are planned for when nothing says how many there will be."""
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def describe_job(job: Job, ranks: int | None) -> str:
+    """The resolved job, its ranks and its memory, in text.
+
+    Args:
+        job: Checked.
+        ranks: Processes; None if that is not known.
+
+    Raises:
+        LaunchError: The algorithm cannot be run by so many.
+        DataError: The data are needed to know their shape, and are not there.
+    """
+    mode = ALGORITHMS[job.algorithm].mode
+    assumed = ranks is None
+    if ranks is None:
+        ranks = {"sequential": 1, "synchronous": ASSUMED_WORKERS}.get(mode, ASSUMED_WORKERS + 1)
+    if mode == "asynchronous" and ranks < 2:
+        raise LaunchError(
+            f"algorithm {job.algorithm} needs a server and at least one worker, so 2 ranks or "
+            f"more; got {ranks}"
+        )
+    if mode == "sequential" and ranks > 1:
+        raise LaunchError(f"algorithm {job.algorithm} is one process; got {ranks}")
+    gpu = job.device == "cuda" or (job.device == "auto" and torch.cuda.is_available())
+    plan = plan_job(job, ranks, gpu=gpu)
+    return "\n".join(
+        [
+            job_as_text(job),
+            *_facts(plan, gpu=gpu, assumed=assumed and mode != "sequential"),
+            "",
+            "memory for vectors (activations, libraries and MPI's own buffers not counted):",
+            *(line for need in plan.needs for line in _memory(need)),
+        ]
+    )
+
+
+def amount(size: int) -> str:
+    """Bytes in the largest unit that leaves a number of at least one: ``1.05 MiB``."""
+    value, unit = float(size), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.0f} {_UNITS[0]}" if unit == 0 else f"{value:.2f} {_UNITS[unit]}"
+
+
+def _facts(plan: Plan, *, gpu: bool, assumed: bool) -> list[str]:
+    last = plan.world_size - 1
+    if plan.mode == "sequential":
+        ranks = "1 process"
+    elif plan.mode == "synchronous":
+        ranks = f"{plan.world_size}; all of them train"
+    else:
+        workers = "rank 1 trains" if last == 1 else f"ranks 1 to {last} train"
+        ranks = f"{plan.world_size}; rank 0 serves, {workers}"
+    if assumed:
+        ranks += " (assumed: say -n N for another number)"
+    statistics = f", and {plan.num_stats:,} BatchNorm statistics" if plan.num_stats else ""
+    merged = " of all workers together" if plan.mode == "synchronous" else ""
+    return [
+        f"ranks:      {ranks}",
+        f"device:     {'GPU' if gpu else 'CPU'} (of a machine like this one)",
+        f"parameters: {plan.num_params:,} trainable{statistics}",
+        f"tickets:    {plan.tickets_per_epoch:,} an epoch{merged}, {plan.num_samples:,} samples",
+        f"updates:    {plan.tickets:,}",
+    ]
+
+
+def _memory(need: Need) -> list[str]:
+    return [
+        f"  {need.who}: {amount(need.total_bytes)}",
+        *(f"    {amount(size):>11}  {what}" for what, size in need.items),
+    ]

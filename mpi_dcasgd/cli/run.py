@@ -1,0 +1,73 @@
+"""``mpi-dcasgd run``: check a job, then start its ranks."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from mpi_dcasgd.cli.dry_run import describe_job
+from mpi_dcasgd.config.load import load_job
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.rules.algorithms import ALGORITHMS
+from mpi_dcasgd.tools import launch
+from mpi_dcasgd.tools.mpirun import MpirunCommand
+
+
+def run_job(args: argparse.Namespace) -> int:
+    """Start the world that a job needs and wait for it.
+
+    Returns:
+        Its exit status.
+
+    Raises:
+        ConfigError: The job is wrong; nothing was started.
+        LaunchError: The number of ranks is, or there is no mpirun.
+    """
+    job = load_job(args.job, args.overrides)
+    ranks = check_ranks(job, args.ranks)
+    if args.dry_run:
+        print(describe_job(job, ranks))
+        print(f"\ncommand: {_command(args, job, ranks)}")
+        return 0
+    return launch.run(_command(args, job, ranks))
+
+
+def check_ranks(job: Job, ranks: int | None) -> int:
+    """The number of processes to start.
+
+    Raises:
+        LaunchError: The algorithm cannot be run by so many.
+    """
+    mode = ALGORITHMS[job.algorithm].mode
+    if mode == "sequential":
+        if ranks not in (None, 1):
+            raise LaunchError(
+                f"-n {ranks}: algorithm {job.algorithm} is one process; leave -n out, or choose "
+                "another algorithm"
+            )
+        return 1
+    what = "a server and its workers" if mode == "asynchronous" else "all of which train"
+    if ranks is None:
+        raise LaunchError(f"algorithm {job.algorithm} needs -n: the number of ranks, {what}")
+    if mode == "asynchronous" and ranks < 2:
+        raise LaunchError(
+            f"-n {ranks}: algorithm {job.algorithm} needs a server and at least one worker, so "
+            "2 ranks or more"
+        )
+    return ranks
+
+
+def _command(args: argparse.Namespace, job: Job, ranks: int) -> MpirunCommand:
+    options = ["--run-dir", str(args.run_dir)] if args.run_dir else []
+    options += ["--overwrite"] if args.overwrite else []
+    program = launch.rank_program(str(args.job), [*args.overrides, *options])
+    if ALGORITHMS[job.algorithm].mode == "sequential":
+        return MpirunCommand(tuple(program))
+    return launch.plan(
+        ranks,
+        program,
+        mpirun=args.mpirun,
+        fault_tolerant=args.fault_tolerant,
+        extra=shlex.split(args.mpirun_args),
+    )

@@ -1,0 +1,140 @@
+"""What a job would take, worked out without starting it: ranks, updates and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.learning.data import describe
+from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.learning.models import build_model
+from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
+from mpi_dcasgd.rules.rule import Rule
+from mpi_dcasgd.rules.sense import Mode
+from mpi_dcasgd.server.message import HEADER_BYTES
+
+ELEMENT_BYTES = 4  # float32
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one kind of process holds in memory.
+
+    Attributes:
+        who: ``"server"``, ``"each worker"``, ...
+        items: What they are for, and their bytes.
+    """
+
+    who: str
+    items: tuple[tuple[str, int], ...]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(size for _, size in self.items)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes of a run.
+
+    Attributes:
+        mode: How it is driven.
+        world_size: Processes, a server included.
+        num_workers: Processes that compute gradients.
+        num_params: Trainable parameters.
+        num_stats: BatchNorm's running statistics.
+        num_samples: Of an epoch.
+        tickets_per_epoch: Minibatches; of all workers together in a synchronous run.
+        tickets: Of the whole run; it comes to as many updates, unless the rule merges or drops.
+        needs: What each kind of process holds.
+    """
+
+    mode: Mode
+    world_size: int
+    num_workers: int
+    num_params: int
+    num_stats: int
+    num_samples: int
+    tickets_per_epoch: int
+    tickets: int
+    needs: tuple[Need, ...]
+
+
+def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
+    """Work out what a job would take.
+
+    Args:
+        job: Checked.
+        world_size: Ranks; 1 for a sequential run, at least 2 for an asynchronous one.
+        gpu: Workers compute on GPUs, and stage through page-locked memory.
+
+    Raises:
+        DataError: The data are needed to know their shape, and are not there.
+        ConfigError: The model does not take the data.
+    """
+    mode = ALGORITHMS[job.algorithm].mode
+    num_workers = world_size - 1 if mode == "asynchronous" else world_size
+    data = describe(job.data)
+    layout = FlatLayout.of(_without_memory(job, data.input_shape, data.num_classes))
+    group = num_workers if mode == "synchronous" else 1
+    plan = TicketPlan(data.num_train, job.batch_size * group, job.seed, job.epochs)
+    rule = resolve_rule(job.algorithm, job.rule)
+    return Plan(
+        mode=mode,
+        world_size=world_size,
+        num_workers=num_workers,
+        num_params=layout.num_trainable,
+        num_stats=sum(field.size for field in layout.stats),
+        num_samples=data.num_train,
+        tickets_per_epoch=plan.tickets_per_epoch,
+        tickets=plan.num_tickets,
+        needs=_needs(mode, layout, rule, num_workers, data.resident_bytes, gpu=gpu),
+    )
+
+
+def _without_memory(job: Job, shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return build_model(job.model, shape, num_classes)
+    except (NotImplementedError, RuntimeError):
+        # A model that computes while it is built needs real tensors for it.
+        return build_model(job.model, shape, num_classes)
+
+
+def _needs(
+    mode: Mode, layout: FlatLayout, rule: Rule, num_workers: int, data_bytes: int, *, gpu: bool
+) -> tuple[Need, ...]:
+    vector = layout.size * ELEMENT_BYTES
+    message = vector + HEADER_BYTES
+    copies = rule.state_vectors(num_workers if mode == "asynchronous" else 1)
+    state = (
+        f"the rule's state, {_count(copies, 'vector')}",
+        copies * layout.num_params * ELEMENT_BYTES,
+    )
+    data = ("the data, kept in memory", data_bytes)
+    evaluation = ("evaluation: weights and gradient of its model, a snapshot", 3 * vector)
+    weights = ("the weights", vector)
+    computing = ("the model's weights and gradient", 2 * vector)
+    if mode == "asynchronous":
+        mail = f"a snapshot and a push of {_count(num_workers, 'worker')}"
+        server = (weights, state, (mail, 2 * num_workers * message), evaluation, data)
+        staging = (("page-locked messages beside the GPU", 2 * message),) if gpu else ()
+        return (_need("server", *server), _need("each worker", computing, *staging, data))
+    if mode == "sequential":
+        return (_need("the process", weights, computing, state, evaluation, data),)
+    return (
+        _need("each rank", weights, computing, state, data),
+        _need("rank 0, beside that", evaluation),
+    )
+
+
+def _need(who: str, *items: tuple[str, int]) -> Need:
+    return Need(who, tuple(item for item in items if item[1]))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

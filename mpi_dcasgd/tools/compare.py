@@ -1,0 +1,288 @@
+"""Many runs one after the other, each in a folder of its own; what is finished is not repeated."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import yaml
+
+from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.tools import launch
+from mpi_dcasgd.tools.mpirun import (
+    MpiFlavour,
+    MpirunCommand,
+    available_slots,
+    detect_flavour,
+    find_mpirun,
+    mpirun_command,
+)
+from mpi_dcasgd.tools.status_line import StatusLine
+
+OUTPUT = "output.log"
+"""What a run's ranks and its mpirun printed, beside the run's own files."""
+
+REPLACED = "replaced"
+"""Where finished runs of a job that has changed are moved to: they are never deleted."""
+
+LAST_LINES = 5
+
+_STOPPED = {
+    128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+}
+
+State = Literal["missing", "unfinished", "changed", "finished"]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a comparison.
+
+    Attributes:
+        name: Its folder's name.
+        folder: Its run folder.
+        job: The resolved job, plain: what the folder's job.yaml will hold.
+        num_workers: As the folder's summary.json will say.
+        program: What each rank executes.
+        ranks: Processes; None starts ``program`` without an mpirun.
+    """
+
+    name: str
+    folder: Path
+    job: Mapping[str, Any]
+    num_workers: int
+    program: tuple[str, ...]
+    ranks: int | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run's folder holds before it is started; ``changes`` are the keys that differ."""
+
+    state: State
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run came out.
+
+    Attributes:
+        status: ``kept`` was finished before.
+        summary: Its summary.json, if it completed.
+        reason: Why it failed.
+    """
+
+    run: PlannedRun
+    status: Literal["kept", "completed", "failed", "interrupted"]
+    summary: Mapping[str, Any]
+    reason: str = ""
+
+
+class Comparison:
+    """Runs what is not there yet.
+
+    Args:
+        out: The folder of the runs; exists.
+        mpirun: Which one; None for the usual.
+        mpirun_args: Further arguments for it.
+        stream: Where one line a run is written.
+    """
+
+    def __init__(
+        self, out: Path, stream: TextIO, mpirun: str | None = None, mpirun_args: Sequence[str] = ()
+    ) -> None:
+        self.out = out
+        self._stream = stream
+        self._mpirun = mpirun
+        self._mpirun_args = mpirun_args
+
+    def run(self, runs: Sequence[PlannedRun], *, rerun: bool = False) -> list[Outcome]:
+        """Run them in order; one that fails does not keep the others from running.
+
+        Args:
+            runs: Their folders are within ``out``.
+            rerun: Do not keep finished ones either.
+
+        Returns:
+            One outcome each, up to the one that was interrupted, if one was.
+
+        Raises:
+            LaunchError: There is no mpirun.
+            RunFolderError: Another comparison is at work in ``out``, or it cannot be written.
+        """
+        if any(run.ranks is not None for run in runs):
+            _flavour(self._mpirun)  # there is no point in beginning without one
+        outcomes: list[Outcome] = []
+        width = max((len(run.name) for run in runs), default=0)
+        with _alone_in(self.out):
+            for number, run in enumerate(runs, start=1):
+                place = f"[{number:>{len(str(len(runs)))}}/{len(runs)}] {run.name:<{width}}"
+                outcomes.append(self._one(run, place, rerun=rerun))
+                if outcomes[-1].status == "interrupted":
+                    break
+        return outcomes
+
+    def _one(self, run: PlannedRun, place: str, *, rerun: bool) -> Outcome:
+        line = StatusLine(self._stream, place, RunFolder(run.folder))
+        found = look_at(run)
+        if found.state == "finished" and not rerun:
+            outcome = Outcome(run, "kept", _summary(run.folder))
+            line.finish(f"finished before   {_figures(outcome.summary)}")
+            return outcome
+        if found.state in ("changed", "finished"):
+            moved = _move_aside(run.folder, self.out / REPLACED)
+            if found.state == "changed":
+                line.note(f"{_changed(found.changes)}; the run before is now {moved}")
+        if found.state == "unfinished":
+            line.note("did not finish before; starts anew")
+        started = time.monotonic()
+        with line.live():
+            status = self._execute(run)
+        spent_s = time.monotonic() - started
+        outcome = _outcome(run, status)
+        words = _figures(outcome.summary) if outcome.summary else f"exit status {status}"
+        line.finish(f"{outcome.status:<15}   {words}   {spent_s:.1f} s in all")
+        if outcome.status == "failed":
+            for text in outcome.reason.splitlines():
+                line.note(text)
+        return outcome
+
+    def _execute(self, run: PlannedRun) -> int:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with open(run.folder / OUTPUT, "wb", buffering=0) as log:
+            # The command, which is shown on stderr, belongs to the log, too.
+            with redirect_stderr(io.TextIOWrapper(log, write_through=True)) as text:
+                status = launch.run(self._command(run), stdout=log, stderr=log)
+            text.detach()
+        return status
+
+    def _command(self, run: PlannedRun) -> MpirunCommand:
+        if run.ranks is None:
+            return MpirunCommand(run.program)
+        # Not launch.plan: it would tell the ranks that they write to this terminal.
+        return mpirun_command(
+            run.ranks,
+            run.program,
+            _flavour(self._mpirun),
+            slots=available_slots(),
+            root=os.geteuid() == 0,
+            extra=self._mpirun_args,
+        )
+
+
+def look_at(run: PlannedRun) -> Found:
+    """Whether a run's folder holds it already, finished, of the same job and size."""
+    folder = RunFolder(run.folder)
+    if not folder.job_yaml.is_file() and not folder.summary_json.is_file():
+        return Found("missing" if not run.folder.exists() else "unfinished")
+    if not folder.is_finished():
+        return Found("unfinished")
+    changes = _differences(_stored_job(folder), run.job)
+    if _summary(run.folder).get("num_workers") != run.num_workers:
+        changes += ("number of workers",)
+    return Found("changed", changes) if changes else Found("finished")
+
+
+def _stored_job(folder: RunFolder) -> Mapping[str, Any]:
+    try:
+        stored = yaml.safe_load(folder.job_yaml.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, ...]:
+    """The dotted keys that differ; what is shown and written down makes no other run."""
+    old, new = _flat(stored), _flat(wanted)
+    keys = sorted(key for key in old.keys() | new.keys() if not key.startswith("record."))
+    missing = object()
+    return tuple(key for key in keys if old.get(key, missing) != new.get(key, missing))
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _changed(changes: Sequence[str]) -> str:
+    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return f"its job has changed ({', '.join(changes[:3])}{more})"
+
+
+def _outcome(run: PlannedRun, status: int) -> Outcome:
+    folder = RunFolder(run.folder)
+    if status == 0 and folder.is_finished():
+        return Outcome(run, "completed", _summary(run.folder))
+    if status in _STOPPED:
+        return Outcome(run, "interrupted", {})
+    log = run.folder / OUTPUT
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    last = "\n".join(lines[-LAST_LINES:]) or "it printed nothing"
+    return Outcome(run, "failed", {}, f"{last}\n(all of it: {log})")
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        summary = json.loads(RunFolder(folder).summary_json.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def _figures(summary: Mapping[str, Any]) -> str:
+    error, wall_s = summary.get("test_error"), summary.get("wall_s")
+    shown = f"{100 * error:6.2f} %" if isinstance(error, (int, float)) else "     - %"
+    trained = f"{wall_s:.1f} s" if isinstance(wall_s, (int, float)) else "-"
+    return f"test error {shown}   trained {trained}"
+
+
+def _move_aside(folder: Path, where: Path) -> Path:
+    where.mkdir(exist_ok=True)
+    number = 1
+    while (target := where / f"{folder.name}-{number}").exists():
+        number += 1
+    folder.rename(target)
+    return target
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Two comparisons in one folder would take each other's runs for unfinished."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = open(out / ".lock", "w")  # noqa: SIM115 # closed below
+    except OSError as error:
+        raise RunFolderError(f"{out}: cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"{out}: another comparison is at work in this folder; wait for it, or name "
+                "another folder with -o"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+@cache
+def _flavour(mpirun: str | None) -> MpiFlavour:
+    return detect_flavour(find_mpirun(mpirun))
