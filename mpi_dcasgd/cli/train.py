@@ -20,12 +20,14 @@ from mpi_dcasgd.cli.recording import Recording  # noqa: E402
 from mpi_dcasgd.config.schema import Job  # noqa: E402
 from mpi_dcasgd.drivers.agreeing import together  # noqa: E402
 from mpi_dcasgd.drivers.conductor import Conductor  # noqa: E402
+from mpi_dcasgd.drivers.injection import Injection, SlowedTask  # noqa: E402
 from mpi_dcasgd.drivers.observer import WorkerTotals  # noqa: E402
 from mpi_dcasgd.drivers.sequential import Spent, run_sequential  # noqa: E402
 from mpi_dcasgd.drivers.stopping import StopFlag  # noqa: E402
 from mpi_dcasgd.drivers.waiting import spin_s  # noqa: E402
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device  # noqa: E402
 from mpi_dcasgd.errors import LaunchError, ProtocolError, UserError  # noqa: E402
+from mpi_dcasgd.learning.task import Task  # noqa: E402
 from mpi_dcasgd.record.environment import RankPlace, git_state  # noqa: E402
 from mpi_dcasgd.record.logs import rank_logger  # noqa: E402
 from mpi_dcasgd.record.run_folder import RunFolder  # noqa: E402
@@ -130,6 +132,7 @@ class _Rank:
         """All that can fail by a user's mistake; every rank fails with the same UserError."""
         comm, job = self.comm, self.job
         together(comm, self._check_size)
+        self.injection = together(comm, self._make_injection)
         if self.synchronous:
             from mpi_dcasgd.drivers.horovod import start_horovod
 
@@ -174,7 +177,7 @@ class _Rank:
         comm.Barrier()
         if conductor:
             conductor.begin(time.monotonic() - _STARTED)
-        spent = run_synchronous(self.hvd, server, task, conductor, self.stop)
+        spent = run_synchronous(self.hvd, server, self._slowed(task), conductor, self.stop)
         self._check_replicas(server.weights)
         totals = comm.gather(_totals(comm.rank, self.places[comm.rank], spent))
         self.hvd.shutdown()
@@ -225,8 +228,25 @@ class _Rank:
             flat = workshop.flat_model(self.device)
         link.expect()
         self.comm.Barrier()
-        run_worker(link, workshop.task(flat), background=self.job.tickets_ahead > 0)
+        task = self._slowed(workshop.task(flat))
+        run_worker(link, task, background=self.job.tickets_ahead > 0)
         link.close()
+
+    def _make_injection(self) -> Injection | None:
+        """What holds this rank's steps up, if the job says so; the server computes none."""
+        settings, rank = self.job.inject, self.comm.rank
+        if not settings.active:
+            return None
+        workers = self.comm.size if self.synchronous else self.comm.size - 1
+        worker = rank if self.synchronous else max(0, rank - 1)
+        return Injection(settings, worker, workers, self.job.seed)
+
+    def _slowed(self, task: Task) -> Task:
+        """The task, held up from now on as the job says."""
+        if self.injection is None:
+            return task
+        self.injection.begin()
+        return SlowedTask(task, self.injection)
 
     def _finish(
         self, conductor: Conductor, server: ParameterServer, totals: Sequence[WorkerTotals]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from mpi_dcasgd.drivers.injection import InjectSettings
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.flat import StatisticsPolicy
 from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
@@ -84,6 +85,10 @@ class Job:
     sync: Annotated[SyncSettings, Field(description="synchronous runs only")] = field(
         default_factory=SyncSettings
     )
+    inject: Annotated[
+        InjectSettings,
+        Field(description="delays on purpose, as in a simulated cluster, for tests and studies"),
+    ] = field(default_factory=InjectSettings)
     record: Annotated[RecordSettings, Field(description="what is shown and written down")] = field(
         default_factory=RecordSettings
     )

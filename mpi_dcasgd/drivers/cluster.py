@@ -161,9 +161,15 @@ class WorkerClock:
             for worker in range(num_workers)
         ]
 
-    def finish(self, worker: int, begin_s: float) -> float:
-        """When the step that the worker begins now will be done; asking takes the step."""
-        work_s = self._steps.next(worker) * self._factors[worker]
+    def finish(self, worker: int, begin_s: float, step_s: float | None = None) -> float:
+        """When the step that the worker begins now will be done; asking takes the step.
+
+        Args:
+            worker: From 0.
+            begin_s: Now.
+            step_s: What the step would take on an ordinary worker, instead of a drawn time.
+        """
+        work_s = (self._steps.next(worker) if step_s is None else step_s) * self._factors[worker]
         stalls = self._pauses[worker]
         return begin_s + work_s if stalls is None else stalls.finish(begin_s, work_s)
 

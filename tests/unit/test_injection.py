@@ -1,0 +1,105 @@
+"""Slowness on purpose: as long as the simulator says, and never shorter than the work."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toy import World
+
+from mpi_dcasgd.drivers.cluster import Cluster, Pauses, WorkerClock
+from mpi_dcasgd.drivers.delays import Constant, Gamma
+from mpi_dcasgd.drivers.injection import Injection, InjectSettings, SlowedTask
+from mpi_dcasgd.errors import ConfigError
+
+
+class HandClock:
+    """Time that passes only by work and by sleep."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        self.now += seconds
+
+
+def injection(settings: InjectSettings, worker: int = 0) -> tuple[Injection, HandClock]:
+    clock = HandClock()
+    return Injection(settings, worker, 3, 7, clock, clock.sleep), clock
+
+
+def step(injected: Injection, clock: HandClock, work_s: float) -> float:
+    began = clock.now
+    mark = injected.now()
+    clock.now += work_s
+    injected.hold(mark)
+    return clock.now - began
+
+
+@pytest.mark.parametrize(("worker", "factor"), [(0, 1.0), (2, 4.0)])
+def test_a_slow_workers_steps_take_so_many_times_as_long(worker: int, factor: float) -> None:
+    injected, clock = injection(InjectSettings(slow={2: 4.0}), worker)
+    for work_s in (0.5, 0.25):
+        assert step(injected, clock, work_s) == pytest.approx(factor * work_s)
+
+
+def test_drawn_steps_are_those_of_the_simulator() -> None:
+    injected, clock = injection(InjectSettings(delays=Gamma(), slow={1: 2.0}), worker=1)
+    simulated = WorkerClock(Cluster(delays=Gamma(), slow={1: 2.0}), 3, 7)
+    for _ in range(5):
+        assert step(injected, clock, 0.01) == pytest.approx(simulated.finish(1, 0.0))
+
+
+def test_work_that_takes_longer_than_the_model_is_not_cut_short() -> None:
+    injected, clock = injection(InjectSettings(delays=Constant(mean_s=0.1)))
+    assert step(injected, clock, 0.3) == pytest.approx(0.3)
+    assert clock.slept == 0.0
+
+
+def test_pauses_are_injected_too() -> None:
+    pauses = Pauses(every_s=10.0, for_s=2.0, random=False)
+    injected, clock = injection(InjectSettings(pauses=pauses))
+    began = clock.now
+    for _ in range(200):
+        step(injected, clock, 0.4)
+    assert clock.now - began == pytest.approx(80 / 0.8, abs=2.5)
+
+
+def test_a_slowed_task_computes_the_same_gradients() -> None:
+    plain, slowed = World(1).task_of_its_own, World(1).task_of_its_own
+    injected, clock = injection(InjectSettings(delays=Constant(mean_s=50.0)))
+    task = SlowedTask(slowed, injected)
+    assert task.gradient(task.load(1)) == plain.gradient(plain.load(1))
+    assert torch.equal(task.flat.grad, plain.flat.grad)
+    assert clock.slept == 50.0
+
+
+def test_settings_come_as_in_yaml() -> None:
+    settings = InjectSettings(
+        delays="gamma",  # type: ignore[arg-type]
+        slow={"2": 4},  # type: ignore[dict-item]
+        pauses={"every_s": 3, "for_s": 1},  # type: ignore[arg-type]
+    )
+    assert settings.delays == Gamma()
+    assert settings.slow == {2: 4.0}
+    assert settings.pauses == Pauses(every_s=3.0, for_s=1.0)
+    assert settings.active
+    assert not InjectSettings().active
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"delays": "gama"}, "did you mean gamma"), ({"slow": 4}, "mapping of workers to factors")],
+)
+def test_wrong_settings_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        InjectSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_a_worker_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no worker 3"):
+        injection(InjectSettings(slow={3: 2.0}))
