@@ -1,0 +1,324 @@
+"""Every part and every named algorithm keeps every law; each known fault breaks the right one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from contract.faulty import AliasedBackup, CompoundingLambda, SharedBackup, ZeroBackup
+from torch import Tensor
+
+from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, resolve_rule
+from mpi_dcasgd.rules.part import Part
+from mpi_dcasgd.tools.conformance import (
+    PART_LAWS,
+    SERVER_LAWS,
+    Law,
+    LawResult,
+    Target,
+    check,
+    find_target,
+    part_rule,
+    rule_target,
+    run,
+    server_target,
+)
+from mpi_dcasgd.tools.conformance.law import judge
+
+BUILT_IN = {f"{role}/{name}": kind for role in PARTS for name, kind in PARTS[role].items()}
+NAMED_RULES = [resolve_rule(algorithm) for algorithm in ALGORITHMS]
+IN_NO_ALGORITHM = [n for n, kind in BUILT_IN.items() if part_rule(kind()) not in NAMED_RULES]
+
+VARIANTS = {
+    "dc-adaptive per worker": ("dcasgd-a", {"compensation": {"mean_square": "per_worker"}}),
+    "dc-adaptive without memory": ("dcasgd-a", {"compensation": {"decay": 0.0}}),
+    "weight decay": ("dcasgd-c", {"weight_decay": {"rate": 0.1}}),
+    "weight decay inside": ("dcasgd-c", {"weight_decay": {"rate": 0.1, "place": "inside"}}),
+    "adamw": ("asgd", {"momentum": "adam", "weight_decay": {"rate": 0.1, "place": "decoupled"}}),
+    "clipping": ("dcasgd-c", {"clipping": {"name": "norm", "max_norm": 0.7}}),
+    "dc with shifted momentum": ("dcasgd-a", {"momentum": "shifted"}),
+    "dc with nesterov": ("dcasgd-c", {"momentum": "nesterov"}),
+    "dc gap-aware": ("dcasgd-c", {"momentum": "gap-aware"}),
+    "measured stability": ("stable-asgd", {"step_size": {"delay": "measured"}}),
+    "asymptotic stability": ("stable-asgd", {"step_size": {"form": "asymptotic"}}),
+    "beyond tau_C dropped": ("concurrency-asgd", {"step_size": {"beyond": "drop"}}),
+    "sequential ringmaster": ("ringmaster", {"admission": {"threshold": 1}}),
+    "bulk-synchronous": ("ssp", {"admission": {"bound": 0}}),
+    "ringmaster with dc and momentum": (
+        "ringmaster",
+        {"compensation": "dc-constant", "momentum": "heavy-ball"},
+    ),
+}
+"""Settings and combinations that the defaults do not reach."""
+
+
+def failures(results: list[LawResult]) -> list[str]:
+    return [f"{result.law}: {result.detail}" for result in results if result.status == "fails"]
+
+
+def accept(law: Law[Target] | Law[Part], target: Target | Part) -> None:
+    result = judge(law, target)  # type: ignore[arg-type]
+    assert result.status != "fails", result.detail
+
+
+@pytest.mark.parametrize("law", PART_LAWS, ids=lambda law: law.name)
+@pytest.mark.parametrize("part", BUILT_IN)
+def test_part(part: str, law: Law[Part]) -> None:
+    accept(law, BUILT_IN[part]())
+
+
+@pytest.mark.parametrize("law", SERVER_LAWS, ids=lambda law: law.name)
+@pytest.mark.parametrize("part", IN_NO_ALGORITHM)
+def test_part_in_its_place(part: str, law: Law[Target]) -> None:
+    accept(law, rule_target(part, part_rule(BUILT_IN[part]())))
+
+
+@pytest.mark.parametrize("law", SERVER_LAWS, ids=lambda law: law.name)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_algorithm(algorithm: str, law: Law[Target]) -> None:
+    accept(law, rule_target(algorithm, resolve_rule(algorithm)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variant(variant: str) -> None:
+    assert failures(check(rule_target(variant, resolve_rule(*VARIANTS[variant])))) == []
+
+
+@pytest.mark.parametrize(
+    ("faulty", "law"),
+    [
+        (SharedBackup, "one backup per worker"),
+        (ZeroBackup, "each worker's first update is from w_0"),
+        (AliasedBackup, "the backup is a copy"),
+        (CompoundingLambda, "lambda does not compound"),
+    ],
+)
+def test_fault_is_named(faulty: type, law: str) -> None:
+    # And nothing else: a reader is led to the fault and not to what follows from it.
+    found = check(find_target(f"contract.faulty:{faulty.__name__}"))
+    assert [result.law for result in found if result.status == "fails"] == [law]
+
+
+class Right:
+    """The same server as the faulty ones, without a fault."""
+
+    def __init__(
+        self, weights: Tensor, num_workers: int, lr: float, dc_lambda: float = 0.5
+    ) -> None:
+        self.weights, self.lr, self.dc_lambda = weights, lr, dc_lambda
+        self.backups = [weights.clone() for _ in range(num_workers)]
+
+    def pull(self, worker: int) -> Tensor:
+        self.backups[worker] = self.weights.clone()
+        return self.weights.clone()
+
+    def push(self, worker: int, grad: Tensor) -> None:
+        drift = self.weights - self.backups[worker]
+        self.weights -= self.lr * (grad + self.dc_lambda * grad * grad * drift)
+
+
+def broken(kind: type) -> set[str]:
+    found = check(server_target(kind.__name__, kind))
+    return {result.law for result in found if result.status == "fails"}
+
+
+def test_somebody_elses_server_without_a_fault_keeps_all_laws() -> None:
+    found = check(server_target("Right", Right))
+    assert failures(found) == []
+    assert [result.law for result in found if result.status == "does not apply"] == [
+        "saved and restored, it goes on the same",
+        "the block size does not matter",
+    ]
+
+
+class WritesGradient(Right):
+    def push(self, worker: int, grad: Tensor) -> None:
+        super().push(worker, grad.mul_(1.0))
+        grad.zero_()
+
+
+class SendsLiveWeights(Right):
+    def pull(self, worker: int) -> Tensor:
+        super().pull(worker)
+        return self.weights
+
+
+class Single(Right):
+    def pull(self, worker: int) -> Tensor:
+        return super().pull(worker).float()
+
+
+class Global(Right):
+    def push(self, worker: int, grad: Tensor) -> None:
+        super().push(worker, grad * min(1.0, 1.0 / float(grad[:3].norm())))
+
+
+class FirstIsSpecial(Right):
+    def push(self, worker: int, grad: Tensor) -> None:
+        super().push(worker, grad * (1 + (worker == 0)))
+
+
+class Forgetful(Right):
+    """Its saved state lacks the backups."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.weights = state["weights"].clone()
+
+
+class PreviousStep(Right):
+    """The backup is the weights before the last update, whoever made it."""
+
+    def pull(self, worker: int) -> Tensor:
+        return self.weights.clone()
+
+    def push(self, worker: int, grad: Tensor) -> None:
+        before = self.weights.clone()
+        super().push(worker, grad)
+        self.backups = [before] * len(self.backups)
+
+
+class NanAtZero(Right):
+    def push(self, worker: int, grad: Tensor) -> None:
+        super().push(worker, grad * grad.abs() / grad.abs())
+
+
+@pytest.mark.parametrize(
+    ("kind", "law"),
+    [
+        (WritesGradient, "gradients and pulled weights are left alone"),
+        (SendsLiveWeights, "gradients and pulled weights are left alone"),
+        (Single, "type and shape are kept"),
+        (Global, "elementwise"),
+        (FirstIsSpecial, "workers are alike"),
+        (Forgetful, "saved and restored, it goes on the same"),
+        (PreviousStep, "staleness 0 is the plain rule"),
+        (PreviousStep, "one backup per worker"),
+        (NanAtZero, "finite in, finite out"),
+        (NanAtZero, "pads stay zero"),
+    ],
+)
+def test_other_faults_of_a_server(kind: type, law: str) -> None:
+    assert law in broken(kind)
+
+
+def test_a_law_that_raises_is_a_failure_with_the_reason() -> None:
+    class Raises(Right):
+        def push(self, worker: int, grad: Tensor) -> None:
+            raise RuntimeError("no such worker\nand more")
+
+    found = check(server_target("Raises", Raises))
+    assert found[0].detail == "raised RuntimeError: no such worker"
+
+
+def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("contract.faulty:ZeroBackup") == 1
+    printed = capsys.readouterr().out
+    assert "FAILS  each worker's first update is from w_0" in printed
+    assert "holds  one backup per worker" in printed
+    assert "1 of 15 laws fail" in printed
+    assert run("dcasgd-a") == 0
+    assert "no law fails" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("dcasgd", "no such algorithm; did you mean dcasgd-"),
+        ("contract.nowhere:Part", "cannot import it: No module named 'contract.nowhere'"),
+        ("contract.faulty:Nothing", "cannot import it"),
+        ("contract.faulty:torch", "is module; allowed: a subclass of"),
+        ("mpi_dcasgd.rules.part:Part", "has no role; give the class one of admission"),
+        ("contract.test_conformance:NeedsSetting", "give every field a default"),
+    ],
+)
+def test_a_target_that_is_none_is_a_config_error(target: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_target(target)
+
+
+class NeedsSetting(CompoundingLambda):
+    def __init__(self, strength: float) -> None:
+        super().__init__(dc_lambda=strength)
+
+
+class InPlace(Part):
+    role = "momentum"
+
+    def update(self, lanes, state, scalars):  # type: ignore[no-untyped-def]
+        lanes.direction.mul_(0.5)
+        return lanes, state
+
+
+class Sums(Part):
+    role = "momentum"
+
+    def update(self, lanes, state, scalars):  # type: ignore[no-untyped-def]
+        return lanes._replace(direction=lanes.direction / lanes.direction.norm()), state
+
+
+class Remembers(Part):
+    role = "momentum"
+    calls: list[int] = []  # noqa: RUF012  # that is the fault
+
+    def update(self, lanes, state, scalars):  # type: ignore[no-untyped-def]
+        self.calls.append(1)
+        return lanes._replace(direction=lanes.direction * len(self.calls)), state
+
+
+class Doubles(Part):
+    role = "momentum"
+
+    def update(self, lanes, state, scalars):  # type: ignore[no-untyped-def]
+        return lanes._replace(direction=lanes.direction.to(torch.float64)), state
+
+
+class Loses(Part):
+    role = "momentum"
+
+    def vectors(self):  # type: ignore[no-untyped-def]
+        return (*super().vectors(), *CompoundingLambda().vectors())
+
+    def update(self, lanes, state, scalars):  # type: ignore[no-untyped-def]
+        return lanes, state[:1]
+
+
+class Divides(Part):
+    role = "momentum"
+
+    def scalars(self, facts):  # type: ignore[no-untyped-def]
+        return (1.0 / facts.lr if facts.lr else float("inf"),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "law"),
+    [
+        (InPlace, "a part writes none of its inputs"),
+        (Sums, "a part is elementwise"),
+        (Remembers, "a part keeps nothing but its state vectors"),
+        (Doubles, "a part keeps type and shape"),
+        (Loses, "a part returns its state vectors"),
+        (Divides, "a part's scalars are finite"),
+    ],
+)
+def test_faults_of_a_part(kind: type[Part], law: str) -> None:
+    results = {r.law: r.status for r in (judge(law, kind()) for law in PART_LAWS)}
+    assert results[law] == "fails"
+
+
+def test_a_greedy_admission_part_is_caught() -> None:
+    from mpi_dcasgd.rules.admission import Admission
+
+    class NeverFresh(Admission):
+        def verdict(self, facts):  # type: ignore[no-untyped-def]
+            return "drop" if facts.staleness < 2 else "apply"
+
+    class SlowestWaits(Admission):
+        def may_go_on(self, clock, others):  # type: ignore[no-untyped-def]
+            return clock >= max(others, default=clock)
+
+    (law,) = (law for law in PART_LAWS if law.name == "admission lets a run come to its end")
+    assert "dropped a fresh gradient" in judge(law, NeverFresh()).detail
+    assert "must wait" in judge(law, SlowestWaits()).detail
