@@ -54,6 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
         ("compare", "run a study: a grid of algorithms, workers and seeds", _add_compare),
         ("report", "compare runs that are there", _add_report),
         ("replay", "compute an asynchronous run again from its trace", _add_replay),
+        ("simulate", "run a job on a cluster that is only described", _add_simulate),
+        ("calibrate", "describe a cluster from runs or from this machine", _add_calibrate),
     ):
         add(commands.add_parser(name, help=text, description=text.capitalize() + "."))
     return parser
@@ -124,6 +126,47 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
         "--run-dir", type=Path, metavar="DIR", help="with key=value: folder to write the run into"
     )
     parser.set_defaults(command="mpi_dcasgd.cli.start:replay")
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", type=Path, metavar="JOB", help="job file")
+    _add_overrides(parser)
+    _add_run_dir(parser)
+    parser.add_argument(
+        "--timing-only",
+        action="store_true",
+        help="only throughput, staleness and utilisation; compute no gradient",
+    )
+    parser.add_argument(
+        "--updates",
+        type=_count,
+        metavar="N",
+        help="with --timing-only: updates to make (default: those of the job)",
+    )
+    parser.add_argument("--json", action="store_true", help="with --timing-only: print JSON")
+    parser.set_defaults(command="mpi_dcasgd.cli.simulate:simulate")
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources",
+        type=Path,
+        nargs="+",
+        metavar="SOURCE",
+        help="a job file, to measure this machine with; or the folders of runs",
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="file to write (default: the terminal)"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="change a setting of the job",
+    )
+    parser.set_defaults(command="mpi_dcasgd.cli.calibrate:calibrate")
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:

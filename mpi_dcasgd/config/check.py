@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from mpi_dcasgd.config.fit import check_fit
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.words import allowed, choices, element, is_section, seen, settings_of
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
@@ -54,6 +55,8 @@ def try_job(mapping: Mapping[str, Any], *, name: str) -> tuple[Job | None, list[
             failed += [key] if values[key] is None else []
         elif key in mapping:
             values[key] = mapping[key]
+    if not {"model", "data"} & set(failed):
+        problems += check_fit(values["model"], values["data"])
     values["rule"] = _rule(values.get("algorithm", "asgd"), mapping.get("rule"), problems)
     given = {key: value for key, value in values.items() if key not in failed}
     job = build(Job, given, "", problems, reported=failed)

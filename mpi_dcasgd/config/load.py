@@ -37,10 +37,7 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     pairs, problems = parse_overrides(overrides)
     merged, more = with_overrides(mapping, pairs)
     problems += more
-    where = str(path)
-    if overrides:
-        words = " ".join(overrides)
-        where += f" with {words if len(words) <= 100 else f'{len(overrides)} overrides'}"
+    where = f"{path} with overrides" if overrides else str(path)
     job, found = try_job(merged, name=path.stem)
     if job is None or problems:
         raise ConfigError(where, problems + found)

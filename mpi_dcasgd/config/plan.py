@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
+from mpi_dcasgd.config.fit import without_memory
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.learning.data import describe
 from mpi_dcasgd.learning.flat import FlatLayout
-from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
 from mpi_dcasgd.rules.rule import Rule
@@ -79,7 +76,7 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
     mode = ALGORITHMS[job.algorithm].mode
     num_workers = world_size - 1 if mode == "asynchronous" else world_size
     data = describe(job.data)
-    layout = FlatLayout.of(_without_memory(job, data.input_shape, data.num_classes))
+    layout = FlatLayout.of(without_memory(job.model, data))
     group = num_workers if mode == "synchronous" else 1
     plan = TicketPlan(data.num_train, job.batch_size * group, job.seed, job.epochs)
     rule = resolve_rule(job.algorithm, job.rule)
@@ -94,15 +91,6 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
         tickets=plan.num_tickets,
         needs=_needs(mode, layout, rule, num_workers, data.resident_bytes, gpu=gpu),
     )
-
-
-def _without_memory(job: Job, shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return build_model(job.model, shape, num_classes)
-    except (NotImplementedError, RuntimeError):
-        # A model that computes while it is built needs real tensors for it.
-        return build_model(job.model, shape, num_classes)
 
 
 def _needs(
