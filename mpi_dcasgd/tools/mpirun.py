@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from mpi_dcasgd.errors import LaunchError
-
-TTY_VARIABLE = "MPI_DCASGD_TTY"
-"""Set to 1 for the ranks when the launcher's stdout, which they cannot see, is a terminal."""
+from mpi_dcasgd.record.progress import TTY_VARIABLE
 
 _AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
@@ -45,10 +43,12 @@ class MpirunCommand:
     Attributes:
         argv: The command line.
         env: Variables to set beside those of the environment.
+        fault_tolerant: The world outlives a rank's death.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    fault_tolerant: bool = False
 
     def __str__(self) -> str:
         """The line to type into a shell."""
@@ -150,10 +150,11 @@ def mpirun_command(
     """
     if n < 1:
         raise LaunchError(f"-n {n}: a world has at least one rank")
-    # Not on by default although most Open MPIs have it: with it a rank that dies before MPI is
-    # initialised (a broken import, too little memory) leaves all others waiting for it in
-    # MPI_Init for ever, where otherwise the job ends within a second; and of the transports it
-    # allows only ob1's, so neither UCX nor libfabric on a cluster's network.
+    # Not on by default although most Open MPIs have it. With it (seen with 5.0.11) a rank that
+    # dies before MPI is initialised, by a broken import or for want of memory, leaves all others
+    # waiting in MPI_Init for ever, where otherwise the job ends within a second; mpirun's exit
+    # status can be 0 after an abort, and it can hang after one (`launch.run` sees to that); and
+    # of the transports it allows only ob1's, so neither UCX nor libfabric on a cluster's network.
     if fault_tolerant and not flavour.ulfm:
         raise LaunchError(
             f"{flavour.path} ({flavour.name} {flavour.version}) cannot keep a world running of "
@@ -177,7 +178,7 @@ def mpirun_command(
             env |= _AS_ROOT
     elif flavour.name == "Intel MPI":
         env["I_MPI_PIN"] = "0"  # likewise
-    return MpirunCommand((flavour.path, *flags, *extra, *program), env)
+    return MpirunCommand((flavour.path, *flags, *extra, *program), env, fault_tolerant)
 
 
 def _output(argv: Sequence[str]) -> str | None:

@@ -235,6 +235,27 @@ def test_handlers_are_put_back(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_outer_launchers_terminal_is_not_the_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MPI_DCASGD_TTY", "1")
+    script = str(executable(tmp_path / "mpirun", 'echo "tty=$MPI_DCASGD_TTY"'))
+    launch.run(MpirunCommand((script,)))
+    launch.run(MpirunCommand((script,), {"MPI_DCASGD_TTY": "1"}))
+    assert capfd.readouterr().out.split() == ["tty=", "tty=1"]
+
+
+@pytest.mark.timeout(30)
+def test_a_fault_tolerant_mpirun_that_stays_behind_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.05)
+    stuck = str(executable(tmp_path / "stuck", "exec sleep 60"))
+    assert launch.run(MpirunCommand((stuck,), fault_tolerant=True)) == 1
+    at_work = str(executable(tmp_path / "at_work", "sleep 1; exit 3"))
+    assert launch.run(MpirunCommand((at_work,), fault_tolerant=True)) == 3
+
+
 LAUNCHER = """
 import sys
 from mpi_dcasgd.tools.launch import run
