@@ -67,7 +67,7 @@ def _read(path: Path, *, train: bool) -> Any:
     datasets = torchvision().datasets
     try:
         with warnings.catch_warnings():
-            # The published pickles are of 2009; some releases of NumPy warn of how they spell a dtype.
+            # The published pickles are of 2009: some NumPy releases warn of how they spell a dtype.
             warnings.simplefilter("ignore")
             return datasets.CIFAR10(str(path), train=train, download=False)
     except (RuntimeError, OSError, ValueError) as error:
