@@ -9,7 +9,8 @@
     │   ├── LaunchError        a world that is not the one that was asked for
     │   └── RunFolderError     a run folder that cannot be written or read
     ├── ProtocolError          server and worker disagree: a bug, or a torn message
-    └── NonFiniteError         too many gradients in a row were NaN or infinite
+    ├── NonFiniteError         too many gradients in a row were NaN or infinite
+    └── WorkersLostError       every worker died
 
 An error says where it happened, what was seen, what is allowed and what to do.
 """
@@ -71,6 +72,10 @@ class ProtocolError(DcasgdError):
 
 class NonFiniteError(DcasgdError):
     """Training diverged: gradients that are NaN or infinite kept arriving."""
+
+
+class WorkersLostError(DcasgdError):
+    """Every worker died; there is nobody left to compute gradients, or to be told so."""
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

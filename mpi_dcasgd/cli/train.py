@@ -21,12 +21,13 @@ from mpi_dcasgd.config.schema import Job  # noqa: E402
 from mpi_dcasgd.drivers.agreeing import together  # noqa: E402
 from mpi_dcasgd.drivers.conductor import Conductor  # noqa: E402
 from mpi_dcasgd.drivers.injection import Injection, SlowedTask  # noqa: E402
+from mpi_dcasgd.drivers.leaving import leave, outlives_deaths  # noqa: E402
 from mpi_dcasgd.drivers.observer import WorkerTotals  # noqa: E402
 from mpi_dcasgd.drivers.sequential import Spent, run_sequential  # noqa: E402
 from mpi_dcasgd.drivers.stopping import StopFlag  # noqa: E402
 from mpi_dcasgd.drivers.waiting import spin_s  # noqa: E402
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device  # noqa: E402
-from mpi_dcasgd.errors import LaunchError, ProtocolError, UserError  # noqa: E402
+from mpi_dcasgd.errors import LaunchError, ProtocolError, UserError, WorkersLostError  # noqa: E402
 from mpi_dcasgd.learning.task import Task  # noqa: E402
 from mpi_dcasgd.record.environment import RankPlace, git_state  # noqa: E402
 from mpi_dcasgd.record.logs import rank_logger  # noqa: E402
@@ -85,6 +86,8 @@ def train(job: Job, *, run_dir: Path | None, argv: Sequence[str], overwrite: boo
         rank.train_synchronously() if mode == "synchronous" else rank.train_asynchronously()
     except BaseException as error:
         _abort(comm, error, rank.logger)
+    if outlives_deaths():
+        leave(_status(stop))
     return _status(stop)
 
 
@@ -338,5 +341,7 @@ def _abort(comm: MPI.Comm, error: BaseException, logger: Logger | None) -> NoRet
     if not isinstance(error, UserError):
         traceback.print_exception(error)
     print(f"{where}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    if isinstance(error, WorkersLostError):
+        leave(error.exit_status)  # nobody is left to abort, and mpirun would call that a success
     comm.Abort(getattr(error, "exit_status", 1))
     raise SystemExit(1)  # not reached: Abort does not return

@@ -19,7 +19,7 @@ from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.mpi_worker import TAG_PUSH, TAG_REPLY
 from mpi_dcasgd.drivers.stopping import StopFlag
 from mpi_dcasgd.drivers.waiting import CROWDED_SPIN_S, Backoff, wait_until
-from mpi_dcasgd.errors import DcasgdError
+from mpi_dcasgd.errors import DcasgdError, WorkersLostError
 from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.server import ParameterServer, Push
 
@@ -104,7 +104,7 @@ class ServerLoop:
                 self._conductor.poll()
                 backoff.pause()
         if not any(slot.status == "stopped" for slot in server.slots):
-            raise DcasgdError("no worker is left: all of them died before training was over")
+            raise WorkersLostError("no worker is left: all of them died before training was over")
         for send, slot in zip(self._sends, server.slots, strict=True):
             if slot.status != "lost":
                 wait_until(send.Test, self._spin_s)

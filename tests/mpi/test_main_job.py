@@ -105,8 +105,7 @@ def test_two_sequential_runs_with_one_seed_are_the_same(runs: Runs, tmp_path: Pa
 
 def test_asgd_with_one_worker_gives_the_sequential_weights_bit_for_bit(runs: Runs) -> None:
     assert (
-        runs.summary("asgd", workers=1)["weights_sha256"]
-        == runs.summary("sgd")["weights_sha256"]
+        runs.summary("asgd", workers=1)["weights_sha256"] == runs.summary("sgd")["weights_sha256"]
     )
 
 

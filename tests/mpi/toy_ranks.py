@@ -24,10 +24,12 @@ from toy import CPU, LR, toy_dataset, toy_model  # noqa: E402
 
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256  # noqa: E402
 from mpi_dcasgd.drivers.evaluator import Evaluator  # noqa: E402
+from mpi_dcasgd.drivers.leaving import leave, outlives_deaths  # noqa: E402
 from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
 from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
 from mpi_dcasgd.drivers.observer import NullObserver  # noqa: E402
 from mpi_dcasgd.drivers.stopping import StopFlag  # noqa: E402
+from mpi_dcasgd.errors import WorkersLostError  # noqa: E402
 from mpi_dcasgd.learning.flat import FlatModel  # noqa: E402
 from mpi_dcasgd.learning.task import Batch, Gradient, Task  # noqa: E402
 from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
@@ -126,9 +128,14 @@ def main() -> None:
     plan = TicketPlan(num_samples=50, batch_size=8, seed=3, epochs=options.get("epochs", 3))
     try:
         (serve if comm.rank == 0 else work)(comm, options, plan)
+    except WorkersLostError as error:
+        print(f"rank {comm.rank}: {error}", file=sys.stderr, flush=True)
+        leave(1)
     except Exception as error:
         print(f"rank {comm.rank}: {error}", file=sys.stderr, flush=True)
         comm.Abort(1)
+    if outlives_deaths():
+        leave(0)
 
 
 if __name__ == "__main__":
