@@ -16,7 +16,7 @@ from mpi_dcasgd.config.yaml12 import YamlError, dump_yaml, load_yaml
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
-_KEY = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*\Z")
+_KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*\Z")
 
 Override = tuple[str, Any]
 """A dotted key and its value."""

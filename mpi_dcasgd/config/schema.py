@@ -40,7 +40,9 @@ class Job:
 
     name: Annotated[
         str,
-        Field(min_length=1, description="what run folders and reports call it; the file's name"),
+        Field(
+            min_length=1, description="what run folders and reports call it; else the file's name"
+        ),
     ]
     algorithm: Annotated[str, Field(description="a named update rule and how it is driven")] = (
         "asgd"

@@ -29,7 +29,7 @@ class StudySettings:
     """What a study file may say."""
 
     name: Annotated[
-        str, Field(min_length=1, description="what its folder is called; the file's name")
+        str, Field(min_length=1, description="what its folder is called; else the file's name")
     ]
     job: Annotated[str, Field(min_length=1, description="the job file, relative to the study file")]
     algorithms: Annotated[

@@ -38,7 +38,11 @@ def allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else arguments[0]
     if origin in (Union, types.UnionType):
-        words = [allowed(a, metadata) for a in arguments if a is not types.NoneType]
+        words = dict.fromkeys(
+            "a mapping" if is_section(a) else allowed(a, metadata)
+            for a in arguments
+            if a is not types.NoneType
+        )
         return " or ".join([*words, "null"] if types.NoneType in arguments else words)
     if (inner := element(annotation)) is not None:
         least = "a list, not empty, of" if _not_empty(metadata) else "a list of"
