@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("replay", "compute an asynchronous run again from its trace", _add_replay),
         ("simulate", "run a job on a cluster that is only described", _add_simulate),
         ("calibrate", "describe a cluster from runs or from this machine", _add_calibrate),
+        ("bench", "measure the speed of the package itself", _add_bench),
     ):
         add(commands.add_parser(name, help=text, description=text.capitalize() + "."))
     return parser
@@ -167,6 +168,35 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
         help="change a setting of the job",
     )
     parser.set_defaults(command="mpi_dcasgd.cli.calibrate:calibrate")
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(metavar="WHAT", required=True)
+    for name, text in (("simulator", "the simulator against a plain training loop"),):
+        each = what.add_parser(name, help=text, description=text.capitalize() + ".")
+        each.add_argument("--json", action="store_true", help="print JSON")
+        each.set_defaults(command=f"mpi_dcasgd.cli.bench:{name}")
+    text = "the update rules against a triad: compiled, in blocks and plainly"
+    _add_bench_update(what.add_parser("update", help=text, description=text.capitalize() + "."))
+
+
+def _add_bench_update(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--rules", nargs="+", metavar="RULE", help="only these (default: all)")
+    parser.add_argument(
+        "--params",
+        type=_count,
+        nargs="+",
+        metavar="N",
+        help="lengths of the vectors (default: 270000 11000000 25600000)",
+    )
+    parser.add_argument(
+        "--repeats", type=_count, default=11, metavar="N", help="samples of each (default: 11)"
+    )
+    parser.add_argument(
+        "--threads", type=_count, default=1, metavar="N", help="as the server has (default: 1)"
+    )
+    parser.set_defaults(command="mpi_dcasgd.cli.bench_update:update")
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:

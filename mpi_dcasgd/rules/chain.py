@@ -22,7 +22,7 @@ from mpi_dcasgd.rules.part import Facts, Lanes, Part
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.rules.weight_decay import WeightDecay
 
-__all__ = ["Chain", "Rule"]
+__all__ = ["Chain", "Rule", "acting_parts"]
 
 _FIRST_STATE_LANE = 3
 """Weights, snapshot and gradient are lanes 0, 1 and 2 (memory.py)."""
@@ -38,17 +38,21 @@ class Chain:
         params: The weights, shape (P,), float32; updated in place by ``apply``.
         num_workers: How many workers push.
         fuse: ``compiled``, ``blocks``, or ``auto`` for whichever pays.
+        block: Elements in a block; no result depends on it.
 
     Attributes:
-        kernel: ``compiled`` or ``blocks``: how the pass runs. A replay must run it the same way.
+        kernel: ``compiled``, ``blocks`` or ``plain``: how the pass runs, and how a replay must
+            run it.
         vectors_moved: The fewest vectors that an update reads and writes; None if not known.
     """
 
-    def __init__(self, rule: Rule, params: Tensor, num_workers: int, fuse: Fuse = "auto") -> None:
+    def __init__(
+        self, rule: Rule, params: Tensor, num_workers: int, fuse: Fuse = "auto", block: int = BLOCK
+    ) -> None:
         self.rule = rule
         self.num_workers = num_workers
-        # A part that neither computes nor remembers anything is left out of the pass.
-        self._parts = [(role, part) for role, part in rule.parts() if _acts(part)]
+        self._block = block
+        self._parts = acting_parts(rule)
         self._looks_ahead = any(type(part).sent is not Part.sent for _, part in self._parts)
         self._state = _new_state(rule, params, num_workers)
         self._vectors = [self._vectors_of(worker) for worker in range(num_workers)]
@@ -58,7 +62,7 @@ class Chain:
         ]
         num_numbers = 1 + sum(scalars for scalars, _ in self._counts)
         self._numbers = torch.zeros(num_numbers, dtype=params.dtype, device=params.device)
-        fused = _fuse(self._step, params, num_numbers, len(self._vectors[0]), fuse)
+        fused = _fuse(self._step, params, num_numbers, len(self._vectors[0]), fuse, block)
         self.kernel = fused.kernel
         self.vectors_moved = fused.vectors_moved
         self._run = fused.run
@@ -90,7 +94,7 @@ class Chain:
             return
         self._take_down(facts)
         vectors = (snapshot, params, *self._vectors[facts.worker])
-        for target, block, *state in zip(*(split(v, BLOCK) for v in vectors), strict=True):
+        for target, block, *state in zip(*(split(v, self._block) for v in vectors), strict=True):
             target.copy_(self._sent(block, self._numbers, tuple(state)))
 
     def _take_down(self, facts: Facts) -> float:
@@ -156,6 +160,11 @@ class Chain:
         for name, vectors in self._state.items():
             for mine, theirs in zip(vectors, saved[name], strict=True):
                 mine.copy_(theirs)
+
+
+def acting_parts(rule: Rule) -> tuple[tuple[str, Part], ...]:
+    """(role, part) of the parts that compute or remember something; the pass is made of these."""
+    return tuple((role, part) for role, part in rule.parts() if _acts(part))
 
 
 def _acts(part: Part) -> bool:

@@ -7,12 +7,15 @@ become. Inductor keeps its results on disk (``TORCHINDUCTOR_CACHE_DIR``), so tha
 of the same rule on vectors of the same length starts faster.
 
 ``blocks``: the same operations as torch calls over blocks that stay in cache (blocks.py).
+``plain`` calls the parts over whole vectors, for comparison.
 
-Both do the same float operations in the same order, and the compiler may neither contract nor
-reorder them. On the CPU the results agree bit for bit in everything that IEEE 754 rounds
-correctly: + - * / sqrt, comparisons, absolute values. Functions that are not (exp, log, pow,
-tanh) may differ by a few units in the last place, and so may all of it on a GPU, where
-multiplications and additions are contracted. A run and its replay therefore use the same way.
+The first two do the same float operations in the same order, and the compiler may neither
+contract nor reorder them. On the CPU they agree bit for bit in everything that IEEE 754 rounds
+correctly: + - * / sqrt, comparisons, absolute values. Functions that it does not (exp, log, pow,
+tanh) may differ by a few units in the last place, and so may everything on a GPU, where
+multiplications and additions are contracted. Where parts are called as they are (``plain``, short
+vectors, steps that cannot be written down) torch's own square root may be one unit off. A run and
+its replay therefore use the same way.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ from torch import Tensor
 from mpi_dcasgd.rules.blocks import BLOCK, BlockPass, EagerPass
 from mpi_dcasgd.rules.trace import Step, Traced, trace
 
-Kernel = Literal["compiled", "blocks"]
-Fuse = Literal["auto", "compiled", "blocks"]
+Kernel = Literal["compiled", "blocks", "plain"]
+Fuse = Literal["auto", "compiled", "blocks", "plain"]
 Pass = Callable[..., Any]
 """``run(params, grad, snapshot, numbers, *state)``: writes params, snapshot and state in place."""
 
@@ -53,7 +56,9 @@ class Fused(NamedTuple):
     vectors_moved: int | None
 
 
-def fuse(step: Step, params: Tensor, num_numbers: int, num_state: int, way: Fuse) -> Fused:
+def fuse(
+    step: Step, params: Tensor, num_numbers: int, num_state: int, way: Fuse, block: int = BLOCK
+) -> Fused:
     """Make a pass of a step; all compiling happens here.
 
     Args:
@@ -63,25 +68,28 @@ def fuse(step: Step, params: Tensor, num_numbers: int, num_state: int, way: Fuse
         num_numbers: How many numbers the step takes.
         num_state: How many state vectors.
         way: ``auto`` compiles vectors of ``WORTH_COMPILING`` elements or more.
+        block: Elements in a block.
 
     Returns:
         The pass. Where compiling was asked for and fails, a warning is logged and the pass runs
         in blocks.
     """
+    if way == "plain":
+        return Fused(EagerPass(step, params.numel()), "plain", None)
     compiled = way == "compiled" or (way == "auto" and params.numel() >= WORTH_COMPILING)
     if not compiled and params.numel() <= WORTH_TRACING:
-        return Fused(EagerPass(step, _eager_block(params)), "blocks", None)
+        return Fused(_eager_pass(step, params, block), "blocks", None)
     try:
         traced = trace(step, params, num_numbers, num_state)
     except Exception as error:  # anything at all may come out of a user's part
         _warn("cannot be written down as elementwise operations", error)
-        return Fused(EagerPass(step, _eager_block(params)), "blocks", None)
+        return Fused(_eager_pass(step, params, block), "blocks", None)
     if compiled and _has_compiler(params.device):
         try:
             return Fused(compile_pass(traced), "compiled", traced.vectors_moved)
         except Exception as error:  # the compiler's, and whatever its environment lacks
             _warn("could not be compiled", error)
-    return Fused(_block_pass(step, traced), "blocks", traced.vectors_moved)
+    return Fused(_block_pass(step, traced, block), "blocks", traced.vectors_moved)
 
 
 def compile_pass(traced: Traced) -> Pass:
@@ -125,8 +133,16 @@ def _options() -> dict[str, Any]:
         "fx_graph_cache": True,
         "triton.cudagraphs": False,
     }
-    known = config.get_config_copy()
-    return {key: value for key, value in wanted.items() if key in known}
+    return {key: value for key, value in wanted.items() if _knows(config, key)}
+
+
+def _knows(config: object, key: str) -> bool:
+    """Whether this torch has the setting; none of them is there in every version."""
+    for name in key.split("."):
+        if not hasattr(config, name):
+            return False
+        config = getattr(config, name)
+    return True
 
 
 def _warm(run: Pass, traced: Traced) -> None:
@@ -159,16 +175,16 @@ def _warn(what: str, error: Exception) -> None:
     )
 
 
-def _eager_block(params: Tensor) -> int:
+def _eager_pass(step: Step, params: Tensor, block: int) -> Pass:
     # A GPU has no cache to block for, and every further launch would cost more than it saves.
-    return BLOCK if params.device.type == "cpu" else params.numel()
+    return EagerPass(step, block if params.device.type == "cpu" else params.numel())
 
 
-def _block_pass(step: Step, traced: Traced) -> Pass:
+def _block_pass(step: Step, traced: Traced, block: int) -> Pass:
     params = traced.inputs[0]
     if params.device.type == "cpu":
         try:
-            return BlockPass(traced)
+            return BlockPass(traced, block)
         except NotImplementedError as error:
             _log.debug("the update rule runs without scratch blocks: %s", error)
-    return EagerPass(step, _eager_block(params))
+    return _eager_pass(step, params, block)

@@ -1,0 +1,1 @@
+"""Measurements of the package's own speed."""
