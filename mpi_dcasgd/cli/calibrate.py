@@ -33,11 +33,14 @@ def calibrate(args: argparse.Namespace) -> int:
     """The command: write the description of a cluster to a file, or to the terminal."""
     folders = [path for path in args.sources if path.is_dir()]
     files = [path for path in args.sources if not path.is_dir()]
-    if bool(folders) == bool(files) or len(files) > 1:
-        raise ConfigError("command line", ["give one job file, or the folders of one or more runs"])
+    if bool(folders) == bool(files) or len(files) > 1 or (folders and args.overrides):
+        raise ConfigError(
+            "command line",
+            ["give the folders of one or more runs, or one job file and --set for changes to it"],
+        )
     if files:
         settings = measured(load_job(files[0], args.overrides))
-        source = f"{files[0]}, measured on this machine"
+        source = f"{' '.join([str(files[0]), *args.overrides])}, measured on this machine"
     else:
         settings = merged([_of_run(RunFolder.open(path)) for path in folders])
         source = ", ".join(map(str, folders))

@@ -1,0 +1,45 @@
+"""``mpi-dcasgd bench``: the package's own speed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+import torch
+
+_ROUNDS = 7
+
+
+def simulator(args: argparse.Namespace) -> int:
+    """The simulator against a plain training loop, and its timing-only mode."""
+    from mpi_dcasgd.drivers.world import pick_device
+    from mpi_dcasgd.tools.bench.simulator import CASES, measure_overhead, measure_timing
+
+    torch.set_num_threads(1)
+    device = pick_device("auto", 0)
+    overheads = [
+        measure_overhead(case, algorithm, 8, _ROUNDS, device)
+        for case in CASES
+        for algorithm in ("asgd", "dcasgd-a")
+    ]
+    timings = measure_timing()
+    if args.json:
+        found = {
+            "device": str(device),
+            "overhead": [asdict(o) for o in overheads],
+            "timing_only": [asdict(t) for t in timings],
+        }
+        print(json.dumps(found, indent=2))
+        return 0
+    print(f"{_ROUNDS} rounds on {device}, one thread; a gradient of the plain loop and of 8")
+    print("simulated workers, and the median of the rounds' ratios")
+    for o in overheads:
+        print(
+            f"  {o.case:<30} {o.algorithm:<9} {1e3 * o.plain_s:9.3f} ms "
+            f"{1e3 * o.simulated_s:9.3f} ms  x{o.ratio:.3f}"
+        )
+    print("timing only")
+    for t in timings:
+        print(f"  {t.case:<12} {t.workers} workers, {t.updates} updates: {t.wall_s:.1f} s")
+    return 0

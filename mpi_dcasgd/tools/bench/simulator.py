@@ -1,0 +1,211 @@
+"""How fast the simulator is: against a plain training loop, and without gradients.
+
+The plain loop is what one would write without the package: the same batches of the same model in
+the same order, ``zero_grad``, forward, backward, ``torch.optim.SGD``. It computes as many
+gradients as the simulated workers together; the difference is the price of the simulation. Both
+run in turn in one process, and the ratio is taken round by round.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mpi_dcasgd.drivers.cluster import Cluster, Network, ServerTimes
+from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.delays import Gamma
+from mpi_dcasgd.drivers.evaluator import Evaluator
+from mpi_dcasgd.drivers.observer import NullObserver
+from mpi_dcasgd.drivers.simulator import Simulator
+from mpi_dcasgd.drivers.simulator_timing import simulate_timing
+from mpi_dcasgd.learning.data import Dataset
+from mpi_dcasgd.learning.flat import FlatModel
+from mpi_dcasgd.learning.models import build_model
+from mpi_dcasgd.learning.settings import ModelSettings
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.rules.algorithms import resolve_rule
+from mpi_dcasgd.server.server import ParameterServer
+
+LR = 0.01
+TIMING_WORKERS, TIMING_UPDATES = 10_000, 1_000_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its input and a batch size."""
+
+    name: str
+    model: ModelSettings
+    shape: tuple[int, ...]
+    batch_size: int
+    gradients: int
+
+
+CASES = (
+    Case("mlp 64-128-10, batch 32", ModelSettings(name="mlp"), (1, 8, 8), 32, 400),
+    Case(
+        "mlp 784-512-512-10, batch 128",
+        ModelSettings(name="mlp", hidden=(512, 512)),
+        (1, 28, 28),
+        128,
+        100,
+    ),
+    Case("resnet20, batch 128", ModelSettings(name="resnet20"), (3, 32, 32), 128, 4),
+)
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What simulating costs beside a plain loop of as many gradients.
+
+    Attributes:
+        case: What was trained.
+        algorithm: Whose rule the server ran.
+        workers: Simulated.
+        plain_s: Seconds a gradient of the plain loop, median of the rounds.
+        simulated_s: The same of the simulator.
+        ratio: Median over the rounds of simulated over plain.
+    """
+
+    case: str
+    algorithm: str
+    workers: int
+    plain_s: float
+    simulated_s: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class TimingSpeed:
+    """A timing-only simulation and the seconds that it took."""
+
+    case: str
+    workers: int
+    updates: int
+    wall_s: float
+
+
+class _Noise:
+    """Random samples: how long a step takes does not depend on what is learnt."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        size = case.gradients * case.batch_size
+        generator = torch.Generator().manual_seed(0)
+        self.inputs = torch.randn((size, *case.shape), generator=generator).to(device)
+        self.targets = torch.randint(0, 10, (size,), generator=generator).to(device)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch(
+        self, indices: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        chosen = torch.from_numpy(indices).to(self.inputs.device)
+        return self.inputs[chosen], self.targets[chosen]
+
+
+def measure_overhead(
+    case: Case, algorithm: str, workers: int, rounds: int, device: torch.device
+) -> Overhead:
+    """Run simulator and plain loop in turn, so many rounds after one to warm up."""
+    split = _Noise(case, device)
+    dataset = Dataset("noise", split, split, 10, case.shape, tuple(map(str, range(10))))
+    plan = TicketPlan(len(split), case.batch_size, seed=0, epochs=1)
+
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return build_model(case.model, case.shape, 10)
+
+    plain, simulated = [], []
+    for _ in range(rounds + 1):
+        plain.append(_plain_s(model().to(device), dataset, plan, device))
+        simulated.append(_simulated_s(model, dataset, plan, algorithm, workers, device))
+    pairs = list(zip(plain[1:], simulated[1:], strict=True))
+    return Overhead(
+        case=case.name,
+        algorithm=algorithm,
+        workers=workers,
+        plain_s=statistics.median(p for p, _ in pairs) / plan.num_tickets,
+        simulated_s=statistics.median(s for _, s in pairs) / plan.num_tickets,
+        ratio=statistics.median(s / p for p, s in pairs),
+    )
+
+
+def measure_timing(
+    workers: int = TIMING_WORKERS, updates: int = TIMING_UPDATES
+) -> list[TimingSpeed]:
+    """Time timing-only simulations: with a free server, and with all costs."""
+    busy = Cluster(
+        delays=Gamma(machine_cv=0.6),
+        network=Network(latency_s=1e-3),
+        server=ServerTimes(service_s=1.0 / workers),
+    )
+    found = []
+    for name, cluster in (("free server", Cluster(delays=Gamma())), ("all costs", busy)):
+        started = time.perf_counter()
+        simulate_timing(cluster, workers, updates)
+        found.append(TimingSpeed(name, workers, updates, time.perf_counter() - started))
+    return found
+
+
+def _plain_s(model: nn.Module, dataset: Dataset, plan: TicketPlan, device: torch.device) -> float:
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    model.train()
+
+    def loop() -> None:
+        total = 0.0
+        for ticket in range(plan.num_tickets):
+            inputs, targets = dataset.train.batch(plan.indices(ticket), None)
+            optimizer.zero_grad()
+            loss = cross_entropy(model(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.item()
+
+    return _timed(loop, device)
+
+
+def _simulated_s(
+    model: Callable[[], nn.Module],
+    dataset: Dataset,
+    plan: TicketPlan,
+    algorithm: str,
+    workers: int,
+    device: torch.device,
+) -> float:
+    initial = FlatModel(model(), device)
+    server = ParameterServer(
+        initial.weights,
+        initial.layout,
+        resolve_rule(algorithm),
+        plan,
+        lambda samples: LR,
+        workers,
+        initial.stats_rate,
+    )
+    task = Task(FlatModel(model(), device), dataset, plan)
+    made = Simulator(server, task, Cluster(delays=Gamma()), seed=0)
+    evaluator = Evaluator(FlatModel(model(), device), dataset, background=False)
+    # No evaluation: it would take as long in a plain loop.
+    conductor = Conductor(server, NullObserver(), evaluator, 10**9, clock=lambda: made.time_s)
+    made.told = conductor.after
+    return _timed(made.run, device)
+
+
+def _timed(work: Callable[[], None], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
