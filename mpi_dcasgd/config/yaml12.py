@@ -54,7 +54,11 @@ def load_yaml(text: str) -> Any:
 
 def dump_yaml(value: Any) -> str:
     """YAML that ``load_yaml`` reads back as an equal value, in the order of its keys."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    # PyYAML writes these as they are, and takes them for the ends of lines when it reads them.
+    if any(end in text for end in "\x85\u2028\u2029"):
+        return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=False)
+    return text
 
 
 class _Loader(yaml.SafeLoader):
