@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("compare", "run a study: a grid of algorithms, workers and seeds", _add_compare),
         ("report", "compare runs that are there", _add_report),
         ("replay", "compute an asynchronous run again from its trace", _add_replay),
+        ("conformance", "hold an update rule against the laws of all rules", _add_conformance),
         ("simulate", "run a job on a cluster that is only described", _add_simulate),
         ("calibrate", "describe a cluster from runs or from this machine", _add_calibrate),
         ("bench", "measure the speed of the package itself", _add_bench),
@@ -197,6 +198,15 @@ def _add_bench_update(parser: argparse.ArgumentParser) -> None:
         "--threads", type=_count, default=1, metavar="N", help="as the server has (default: 1)"
     )
     parser.set_defaults(command="mpi_dcasgd.cli.bench_update:update")
+
+
+def _add_conformance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a named algorithm, or package.module:Name of a part, a rule or a server class",
+    )
+    parser.set_defaults(command="mpi_dcasgd.tools.conformance:command")
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:
