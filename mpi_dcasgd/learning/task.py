@@ -7,6 +7,7 @@ weights that the flat model holds now (``gradient``).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,20 +83,45 @@ class Task:
         """Mean gradient over the batch at the current weights, left in ``flat.grad``."""
         flat = self.flat
         # Dropout must not depend on who computes the ticket, so its seed is the ticket's.
-        torch.manual_seed(self.plan.torch_seed(batch.ticket))
-        flat.model.train()
+        _seed(self.plan.torch_seed(batch.ticket), self.device)
+        if not flat.model.training:
+            flat.model.train()
         flat.clear_grad()
         loss = cross_entropy(flat.model(batch.inputs), batch.targets)
         loss.backward()  # type: ignore[no-untyped-call]
         flat.note_statistics()
         params = flat.grad[: flat.layout.num_params]
-        # In float64, or the squares of large but finite gradients would overflow to infinity.
-        norm = torch.linalg.vector_norm(params, dtype=torch.float64)
-        return Gradient(batch.ticket, len(batch.targets), loss.item(), norm.item())
+        return Gradient(batch.ticket, len(batch.targets), loss.item(), _norm(params))
 
     def score(self) -> Score:
         """Error and loss on the test split at the current weights."""
         return evaluate(self.flat.model, self.dataset, self.device)
+
+
+def _norm(vector: Tensor) -> float:
+    """Euclidean norm; not finite only if the vector is not."""
+    norm = float(torch.linalg.vector_norm(vector))
+    if math.isfinite(norm):
+        return norm
+    # The squares of large but finite elements overflow in float32. Not float64 from the start:
+    # on the CPU that takes four times as long, as long as a whole update.
+    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed what the model may draw from on this device.
+
+    ``torch.manual_seed`` also notes, with a formatted stack trace, that backends which nobody
+    uses are to be seeded once they are: more than a small model's whole step.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    elif device.type == "cuda":
+        torch.default_generator.manual_seed(seed)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 @torch.no_grad()
