@@ -132,6 +132,7 @@ class _Variant:
 
 def _variants(settings: StudySettings, problems: list[str]) -> list[_Variant]:
     entries: list[tuple[str, dict[str, Any]]] = []
+    places: list[int] = []
     for index, entry in enumerate(settings.algorithms):
         changes = dict(entry) if isinstance(entry, Mapping) else {"algorithm": entry}
         algorithm = changes.pop("algorithm", None)
@@ -145,10 +146,11 @@ def _variants(settings: StudySettings, problems: list[str]) -> list[_Variant]:
         elif "seed" in changes:
             problems.append(f"algorithms[{index}]: seed is what seeds are for")
         elif (algorithm, changes) in entries:
-            first = entries.index((algorithm, changes))
+            first = places[entries.index((algorithm, changes))]
             problems.append(f"algorithms[{index}]: the same as algorithms[{first}]")
         else:
             entries.append((algorithm, changes))
+            places.append(index)
     parallel = [name for name, _ in entries if ALGORITHMS[name].mode != "sequential"]
     if parallel and not settings.workers:
         problems.append(f"workers: missing; {parallel[0]} needs a list of whole numbers >= 1")

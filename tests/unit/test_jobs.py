@@ -1,0 +1,78 @@
+"""Every job file loads, and the reference of their keys is that of the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mpi_dcasgd.cli.parser import parse
+from mpi_dcasgd.config.load import load_job, read_mapping
+from mpi_dcasgd.config.reference import MARKER, reference
+from mpi_dcasgd.config.study import load_study
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "jobs").glob("*.yaml"))
+STUDIES = [file for file in FILES if "algorithms" in read_mapping(file)]
+JOBS = [file for file in FILES if file not in STUDIES]
+
+
+def name(file: Path) -> str:
+    return file.name
+
+
+@pytest.mark.parametrize("file", JOBS, ids=name)
+def test_every_job_file_loads(file: Path) -> None:
+    assert load_job(file).name == file.stem
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=name)
+def test_every_study_file_loads(file: Path) -> None:
+    study = load_study(file)
+    assert len({element.name for element in study.elements}) == len(study.elements) > 1
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_every_header_has_hardware_time_result_and_commands_that_work(file: Path) -> None:
+    header = file.read_text().partition("\n\n")[0] if file in STUDIES else file.read_text()
+    for word in ("# hardware:", "# time:", "# result:"):
+        assert word in header
+    text = re.sub(r" \\\n#\s+", " ", file.read_text())
+    commands = re.findall(
+        r"^#   (?:mpirun -n \d+ python -m mpi_dcasgd|mpi-dcasgd) (.*)$", text, re.M
+    )
+    assert commands
+    for command in commands:
+        words = re.sub(r"\s+\(.*", "", command).split()
+        args = parse(words)
+        path = ROOT / (args.study if words[0] == "compare" else args.job)
+        assert path == file
+        if words[0] != "compare":
+            load_job(path, args.overrides)
+
+
+def test_the_paper_settings_are_those_of_the_paper() -> None:
+    cifar, imagenet = (
+        load_job(ROOT / f"jobs/{n}.yaml") for n in ("cifar10_resnet20", "imagenet_resnet50")
+    )
+    assert (cifar.epochs, cifar.batch_size, cifar.lr) == (160, 128, 0.5)
+    assert cifar.schedule.milestones == (80, 120)
+    assert cifar.rule["compensation"] == {
+        "name": "dc-adaptive",
+        "dc_lambda": 2.0,
+        "decay": 0.95,
+        "eps": 1e-7,
+        "mean_square": "global",
+    }
+    assert cifar.rule["momentum"] == {"name": "none"}
+    assert (imagenet.epochs, imagenet.batch_size, imagenet.lr) == (120, 32, 0.1)
+    assert imagenet.schedule.milestones == (30, 60, 90)
+    assert imagenet.rule["compensation"]["decay"] == 0
+
+
+def test_the_reference_is_that_of_the_code() -> None:
+    below = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8").partition(MARKER)[2]
+    assert below.strip() == reference().strip(), (
+        "run: python -m mpi_dcasgd.config.reference docs/jobs.md"
+    )

@@ -1,0 +1,166 @@
+"""Study files: the grid, the names of its runs, and all problems before the first is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mpi_dcasgd.config.study import Study, load_study
+from mpi_dcasgd.errors import ConfigError
+
+JOB = """\
+algorithm: dcasgd-a
+epochs: 3
+batch_size: 16
+lr: 0.1
+rule: {compensation: {dc_lambda: 1.5}}
+model: {name: mlp, hidden: [32]}
+data: {name: digits}
+"""
+
+
+def study(folder: Path, text: str, job: str = JOB) -> Study:
+    (folder / "digits.yaml").write_text(job)
+    path = folder / "grid.yaml"
+    path.write_text("job: digits.yaml\n" + text)
+    return load_study(path)
+
+
+def problems(folder: Path, text: str, job: str = JOB) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        study(folder, text, job)
+    assert caught.value.where == str(folder / "grid.yaml")
+    return caught.value.problems
+
+
+def test_the_grid_has_every_algorithm_with_a_seed_before_the_next_seed(tmp_path: Path) -> None:
+    found = study(tmp_path, "algorithms: [sgd, ssgd, asgd]\nworkers: [2, 4]\nseeds: [7, 3]\n")
+    assert found.name == "grid"
+    assert [element.name for element in found.elements] == [
+        *("sgd-s7", "ssgd-w2-s7", "ssgd-w4-s7", "asgd-w2-s7", "asgd-w4-s7"),
+        *("sgd-s3", "ssgd-w2-s3", "ssgd-w4-s3", "asgd-w2-s3", "asgd-w4-s3"),
+    ]
+    assert [element.ranks for element in found.elements][:5] == [1, 2, 4, 3, 5]
+    assert [element.num_workers for element in found.elements][:5] == [1, 2, 4, 2, 4]
+    assert [element.sequential for element in found.elements][:5] == [True, *4 * [False]]
+    assert {element.job.seed for element in found.elements[5:]} == {3}
+
+
+def test_a_sequential_study_needs_no_workers(tmp_path: Path) -> None:
+    assert [e.name for e in study(tmp_path, "algorithms: [sgd]\n").elements] == ["sgd-s0"]
+
+
+def test_settings_for_all_and_for_one(tmp_path: Path) -> None:
+    found = study(
+        tmp_path,
+        "algorithms: [asgd, {algorithm: dcasgd-c, lr: 0.3}]\nworkers: [1]\n"
+        "set: {epochs: 9, model.hidden: [8], lr: 0.2}\ntarget_error: 0.05\n",
+    )
+    one, other = (element.job for element in found.elements)
+    assert (one.epochs, one.lr, one.model.hidden) == (9, 0.2, (8,))
+    assert (other.epochs, other.lr, other.model.hidden) == (9, 0.3, (8,))
+    assert found.target_error == 0.05
+
+
+def test_what_the_job_says_of_its_own_algorithm_is_not_for_the_others(tmp_path: Path) -> None:
+    found = study(tmp_path, "algorithms: [asgd, dcasgd-c, dcasgd-a]\nworkers: [1]\n")
+    lambdas = [e.job.rule["compensation"].get("dc_lambda") for e in found.elements]
+    assert lambdas == [None, 0.04, 1.5]
+
+
+def test_entries_of_one_algorithm_are_named_after_what_sets_them_apart(tmp_path: Path) -> None:
+    found = study(
+        tmp_path,
+        """\
+algorithms:
+  - dcasgd-a
+  - {algorithm: dcasgd-a, rule.compensation.dc_lambda: 1.0}
+  - {algorithm: dcasgd-a, rule.compensation.dc_lambda: 1.0, model.hidden: [8, 8]}
+  - {algorithm: asgd, lr: 0.2}
+workers: [4]
+""",
+    )
+    assert [element.name for element in found.elements] == [
+        "dcasgd-a-w4-s0",
+        "dcasgd-a-dc_lambda1.0-w4-s0",
+        "dcasgd-a-dc_lambda1.0-hidden_8_8-w4-s0",
+        "asgd-w4-s0",
+    ]
+
+
+def test_names_that_would_be_the_same_are_numbered(tmp_path: Path) -> None:
+    entries = "[{algorithm: asgd, name: a b}, {algorithm: asgd, name: a/b}]"
+    found = study(tmp_path, f"algorithms: {entries}\nworkers: [1]\n")
+    assert [e.name for e in found.elements] == ["asgd-namea_b-w1-s0", "asgd-namea_b-2-w1-s0"]
+
+
+def test_all_problems_of_the_study_are_told_at_once(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        """\
+algorithms: [asdg, {lr: 1}, asgd, asgd, {algorithm: sgd, seed: 3}, 5]
+seeds: [0, 0]
+set: {seed: 1, algorithm: sgd}
+target: 0.1
+""",
+    )
+    starts = [
+        "target: unknown; did you mean target_error?",
+        "algorithms[0]: unknown algorithm 'asdg'; did you mean asgd?",
+        "algorithms[1]: got {'lr': 1} (a mapping); allowed: an algorithm's name",
+        "algorithms[3]: the same as algorithms[2]",
+        "algorithms[4]: seed is what seeds are for",
+        "algorithms[5]: got 5 (a whole number)",
+        "workers: missing; asgd needs a list",
+        "set.seed: is what seeds are for",
+        "set.algorithm: is what algorithms are for",
+        "seeds: got [0, 0] (a list); allowed: each number once",
+    ]
+    assert len(found) == len(starts)
+    for line, start in zip(found, starts, strict=True):
+        assert line.startswith(start)
+
+
+def test_the_same_as_an_earlier_entry_names_that_entry(tmp_path: Path) -> None:
+    found = problems(tmp_path, "algorithms: [bogus, asgd, sgd, sgd]\nworkers: [1]\n")
+    assert found[1] == "algorithms[3]: the same as algorithms[2]"
+
+
+def test_a_problem_of_every_run_is_told_once_and_one_of_some_with_their_names(
+    tmp_path: Path,
+) -> None:
+    found = problems(
+        tmp_path,
+        """\
+algorithms: [sgd, asgd, {algorithm: dcasgd-a, rule.compensation.decay: 2}]
+workers: [2, 4]
+seeds: [0, 1]
+set: {epochs: 0}
+""",
+    )
+    assert found[0] == "epochs: got 0 (a whole number); allowed: a whole number >= 1"
+    assert len(found) == 2
+    assert found[1].startswith("dcasgd-a: rule.compensation.decay: ")
+
+
+def test_a_job_file_that_is_not_there_is_told_by_the_study(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("job: nowhere.yaml\nalgorithms: [sgd]\n")
+    with pytest.raises(ConfigError, match=r"job: .*nowhere\.yaml: no such file"):
+        load_study(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("algorithms: []\n", "algorithms: got [] (a list); allowed: a list, not empty"),
+        ("algorithms: sgd\n", "algorithms: got 'sgd' (text)"),
+        ("algorithms: [sgd]\nworkers: [0]\n", "workers[0]: got 0"),
+        ("algorithms: [sgd]\ntarget_error: 4\n", "target_error: got 4"),
+        ("algorithms: [sgd]\nset: 3\n", "set: got 3"),
+        ("", "algorithms: missing"),
+    ],
+)
+def test_a_study_is_checked_like_a_job(tmp_path: Path, text: str, words: str) -> None:
+    assert problems(tmp_path, text)[0].startswith(words)
