@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import torch
 
-_ROUNDS = 7
+_ROUNDS = 5
 
 
 def simulator(args: argparse.Namespace) -> int:

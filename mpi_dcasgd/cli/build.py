@@ -95,6 +95,7 @@ class Workshop:
             initial.stats_rate,
             job.tickets_ahead if ledger is None else 0,
             ledger,
+            job.fuse,
         )
 
     def task(self, flat: FlatModel) -> Task:

@@ -58,7 +58,7 @@ class Recording:
         driver: str,
         num_workers: int,
         places: Sequence[RankPlace],
-        num_samples: int,
+        server: ParameterServer,
         logger: Logger,
         mpi_library: str = "",
         *,
@@ -71,7 +71,7 @@ class Recording:
             driver: Who moves the server.
             num_workers: Without the server.
             places: Where each process runs.
-            num_samples: Training samples.
+            server: At the start of the run.
             logger: Where messages go besides.
             mpi_library: Its version, if there is one.
             settings: Instead of the job's, where time is not the terminal's.
@@ -98,7 +98,8 @@ class Recording:
             model=job.model.name,
             data=job.data.name,
             batch_size=job.batch_size,
-            num_samples=num_samples,
+            num_samples=server.plan.num_samples,
+            kernel=server.chain.kernel,
         )
         recorder = Recorder(self.folder, run, settings or job.record, logger=logger)
         devices = ", ".join(f"{p.role} {p.rank}: {p.host} {p.device}" for p in places)

@@ -40,8 +40,10 @@ class _Recorded:
     @classmethod
     def open(cls, path: Path, overrides: Sequence[str]) -> _Recorded:
         folder = RunFolder.open(path)
-        job = load_job(folder.job_yaml, overrides)
         trace = read_trace(folder.trace_bin)
+        # A compiled update and one in blocks round alike only nearly.
+        kernel = f"fuse={trace.meta.get('kernel', 'blocks')}"
+        job = load_job(folder.job_yaml, [kernel, *overrides])
         if trace.meta.get("driver") != "mpi":
             raise RunFolderError(
                 f"{path}: a {trace.meta.get('driver')} run; only asynchronous runs over MPI have "
@@ -125,9 +127,7 @@ def replay_under(
     place = RankPlace(
         rank=0, role="trainer", host=socket.gethostname(), device=str(workshop.device)
     )
-    observer = recording.recorder(
-        "replay", run.num_workers, [place], server.plan.num_samples, logger
-    )
+    observer = recording.recorder("replay", run.num_workers, [place], server, logger)
     conductor = Conductor(
         server, observer, workshop.evaluator(), run.job.evaluate_every, clock=clock
     )

@@ -153,7 +153,7 @@ class _Run:
             "simulator",
             simulation.workers,
             [place],
-            server.plan.num_samples,
+            server,
             logger,
             settings=_paced(job.record, expected_s(job, simulation, server.plan.total_samples)),
             world_size=simulation.workers + (not self._synchronous),

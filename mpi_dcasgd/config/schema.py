@@ -84,6 +84,13 @@ class Job:
             "them meanwhile; auto takes 2 for imagefolder, else 0"
         ),
     ] = "auto"
+    fuse: Annotated[
+        Literal["auto", "compiled", "blocks"],
+        Field(
+            description="how the server computes an update: one compiled pass over memory, or "
+            "ordinary PyTorch in cache-sized blocks; auto compiles where that pays"
+        ),
+    ] = "auto"
     sync: Annotated[SyncSettings, Field(description="synchronous runs only")] = field(
         default_factory=SyncSettings
     )

@@ -162,7 +162,7 @@ def _fill_rates(rates: Tensor, layout: FlatLayout, model: nn.Module) -> None:
         momentum = modules[field.name.rpartition(".")[0]].momentum
         start = field.offset - layout.num_params
         # momentum=None asks for a cumulative mean, which has no meaning for an endless stream.
-        rates[start : start + field.size] = 0.1 if momentum is None else float(momentum)  # type: ignore[arg-type]
+        rates[start : start + field.size] = 0.1 if momentum is None else float(momentum)
 
 
 def _set_buffer(model: nn.Module, name: str, value: Tensor) -> None:

@@ -93,6 +93,14 @@ class Task:
         params = flat.grad[: flat.layout.num_params]
         return Gradient(batch.ticket, len(batch.targets), loss.item(), _norm(params))
 
+    def warm_up(self) -> None:
+        """Compute a gradient and forget it: the first one in a process costs extra.
+
+        Leaves batch statistics behind the weights and the gradient in ``flat.grad``; both are
+        overwritten by the next pull and the next gradient.
+        """
+        self.gradient(self.load(0))
+
     def score(self) -> Score:
         """Error and loss on the test split at the current weights."""
         return evaluate(self.flat.model, self.dataset, self.device)

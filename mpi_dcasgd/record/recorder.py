@@ -38,6 +38,7 @@ class RunDescription:
         model, data: Their names in the job.
         batch_size: Of one worker.
         num_samples: Training samples.
+        kernel: How updates were computed (``rules.fuse``); a replay must do the same.
     """
 
     name: str
@@ -51,6 +52,7 @@ class RunDescription:
     data: str
     batch_size: int
     num_samples: int
+    kernel: str = "blocks"
 
     @property
     def total_samples(self) -> int:

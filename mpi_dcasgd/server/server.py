@@ -25,6 +25,7 @@ from mpi_dcasgd.errors import NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.chain import Chain, Rule
+from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.server.held import HeldGradients
 from mpi_dcasgd.server.ledger import TicketLedger
@@ -115,6 +116,7 @@ class ParameterServer:
         stats_rate: How far the running statistics move towards pushed ones, (num_stats,).
         ahead: Tickets that a worker holds beyond the one it computes, to prefetch their data.
         ledger: Hands out the tickets; a new one for the whole plan if None.
+        fuse: How an update is computed (``rules.chain.Chain``).
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class ParameterServer:
         stats_rate: Tensor,
         ahead: int = 0,
         ledger: TicketLedger | None = None,
+        fuse: Fuse = "auto",
     ) -> None:
         if not 0 <= ahead <= MAX_AHEAD:
             raise ProtocolError(f"ahead must be within 0 and {MAX_AHEAD}, got {ahead}")
@@ -137,7 +140,7 @@ class ParameterServer:
         self.schedule = schedule
         self.ahead = ahead
         self.rule = rule
-        self.chain = Chain(rule, weights[: layout.num_params], num_workers)
+        self.chain = Chain(rule, weights[: layout.num_params], num_workers, fuse)
         self.ledger = ledger or TicketLedger(plan.num_tickets, num_workers)
         self.slots = [
             Slot(Message(layout.size, device=weights.device, dtype=weights.dtype))

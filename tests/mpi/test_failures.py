@@ -1,4 +1,4 @@
-"""Users' mistakes and ranks that fail: one clear message, the right status, no traceback, no hang."""
+"""Users' mistakes and failing ranks: one clear message, the right status, no traceback, no hang."""
 
 from __future__ import annotations
 

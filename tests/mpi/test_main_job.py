@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def runs(folder: Path, mpirun: Callable[..., Any], processes: Any) -> Iterator[Runs]:
-    yield Runs(folder, mpirun, processes.run)
+def runs(folder: Path, mpirun: Callable[..., Any], processes: Any) -> Runs:
+    return Runs(folder, mpirun, processes.run)
 
 
 EVERY = [

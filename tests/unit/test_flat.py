@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy import CPU, toy_model
 from torch import nn
+from toy import CPU, toy_model
 
 from mpi_dcasgd.learning.flat import ALIGN, FlatLayout, FlatModel
 
