@@ -16,8 +16,18 @@ ASSUMED_WORKERS = 4
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def describe_job(job: Job, ranks: int | None) -> str:
-    """The resolved job, its ranks and its memory, in text.
+def show_job(job: Job, ranks: int | None) -> None:
+    """Print the resolved job, then its ranks and its memory.
+
+    Raises:
+        As ``describe_needs``; the job has been printed by then.
+    """
+    print(job_as_text(job), flush=True)
+    print(describe_needs(job, ranks))
+
+
+def describe_needs(job: Job, ranks: int | None) -> str:
+    """The ranks of a job and the memory that they need, in text.
 
     Args:
         job: Checked.
@@ -42,7 +52,6 @@ def describe_job(job: Job, ranks: int | None) -> str:
     plan = plan_job(job, ranks, gpu=gpu)
     return "\n".join(
         [
-            job_as_text(job),
             *_facts(plan, gpu=gpu, assumed=assumed and mode != "sequential"),
             "",
             "memory for vectors (activations, libraries and MPI's own buffers not counted):",

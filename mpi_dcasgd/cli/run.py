@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from mpi_dcasgd.cli.dry_run import describe_job
+from mpi_dcasgd.cli.dry_run import show_job
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import LaunchError
@@ -27,7 +27,7 @@ def run_job(args: argparse.Namespace) -> int:
     job = load_job(args.job, args.overrides)
     ranks = check_ranks(job, args.ranks)
     if args.dry_run:
-        print(describe_job(job, ranks))
+        show_job(job, ranks)
         print(f"\ncommand: {_command(args, job, ranks)}")
         return 0
     return launch.run(_command(args, job, ranks))

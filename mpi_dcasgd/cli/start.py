@@ -32,7 +32,7 @@ def replay(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from mpi_dcasgd.cli.dry_run import describe_job
+    from mpi_dcasgd.cli.dry_run import show_job
     from mpi_dcasgd.config.load import load_job
     from mpi_dcasgd.drivers.world import Launch
 
@@ -40,7 +40,7 @@ def _show(args: argparse.Namespace) -> int:
     if launch.rank > 0:
         return 0
     job = load_job(args.job, args.overrides)
-    print(describe_job(job, launch.size if launch.launcher else args.ranks))
+    show_job(job, launch.size if launch.launcher else args.ranks)
     return 0
 
 

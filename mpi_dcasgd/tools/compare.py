@@ -20,6 +20,7 @@ import yaml
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools import launch
+from mpi_dcasgd.tools.last_words import last_words
 from mpi_dcasgd.tools.mpirun import (
     MpiFlavour,
     MpirunCommand,
@@ -35,8 +36,6 @@ OUTPUT = "output.log"
 
 REPLACED = "replaced"
 """Where finished runs of a job that has changed are moved to: they are never deleted."""
-
-LAST_LINES = 5
 
 _STOPPED = {
     128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -155,8 +154,7 @@ class Comparison:
         words = _figures(outcome.summary) if outcome.summary else f"exit status {status}"
         line.finish(f"{outcome.status:<15}   {words}   {spent_s:.1f} s in all")
         if outcome.status == "failed":
-            for text in outcome.reason.splitlines():
-                line.note(text)
+            line.note(outcome.reason.partition("\n")[0])
         return outcome
 
     def _execute(self, run: PlannedRun) -> int:
@@ -233,9 +231,9 @@ def _outcome(run: PlannedRun, status: int) -> Outcome:
     if status in _STOPPED:
         return Outcome(run, "interrupted", {})
     log = run.folder / OUTPUT
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    last = "\n".join(lines[-LAST_LINES:]) or "it printed nothing"
-    return Outcome(run, "failed", {}, f"{last}\n(all of it: {log})")
+    # Its first line is the command, which is no reason.
+    text = log.read_text(encoding="utf-8", errors="replace").partition("\n")[2]
+    return Outcome(run, "failed", {}, f"{last_words(text)}\n(all of it: {log})")
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,231 @@
+"""Comparisons, with small programs in place of training: what runs, what is kept, what is told."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.tools.compare import OUTPUT, Comparison, Outcome, PlannedRun, look_at
+from mpi_dcasgd.tools.last_words import last_words
+from mpi_dcasgd.tools.status_line import progress
+
+JOB: dict[str, Any] = {
+    "name": "toy",
+    "seed": 0,
+    "model": {"name": "mlp"},
+    "record": {"trace": True},
+}
+
+# Leaves what a run leaves, and counts how often it was started.
+TRAIN = """
+import json, pathlib, sys
+folder, job, workers = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+with open(folder.parent / (folder.name + ".starts"), "a") as starts:
+    starts.write("x")
+print("trained", flush=True)
+(folder / "job.yaml").write_text(job)
+summary = {"status": "completed", "test_error": 0.025, "wall_s": 3.0, "num_workers": workers}
+(folder / "summary.json").write_text(json.dumps(summary))
+"""
+FAIL = "import sys; print('one', flush=True); print('two', file=sys.stderr); sys.exit(3)"
+# What Ctrl-C does: the signal reaches the comparison, which asks the run to stop.
+STOP = """
+import os, signal, sys
+signal.signal(signal.SIGUSR1, lambda *args: sys.exit(138))
+os.kill(os.getppid(), signal.SIGINT)
+while True:
+    signal.pause()
+"""
+
+
+def planned(out: Path, name: str, program: str = TRAIN, workers: int = 1, **job: Any) -> PlannedRun:
+    folder, content = out / name, {**JOB, **job}
+    text = yaml.safe_dump(content, default_flow_style=True, width=1000).strip()
+    words = [sys.executable, "-c", f"exec({program!r})", str(folder), text, str(workers)]
+    return PlannedRun(name, folder, content, workers, tuple(words), None)
+
+
+def compare(out: Path, *runs: PlannedRun, rerun: bool = False) -> tuple[list[Outcome], list[str]]:
+    stream = io.StringIO()
+    outcomes = Comparison(out, stream).run(runs, rerun=rerun)
+    return outcomes, stream.getvalue().splitlines()
+
+
+def starts(out: Path, name: str) -> int:
+    file = out / f"{name}.starts"
+    return len(file.read_text()) if file.exists() else 0
+
+
+def test_every_run_is_started_once_and_has_a_line(tmp_path: Path) -> None:
+    outcomes, lines = compare(tmp_path, planned(tmp_path, "a"), planned(tmp_path, "bb"))
+    assert [outcome.status for outcome in outcomes] == ["completed", "completed"]
+    assert outcomes[0].summary["test_error"] == 0.025
+    assert len(lines) == 2
+    assert lines[0].startswith("[1/2] a    completed         test error   2.50 %   trained 3.0 s")
+    assert lines[1].startswith("[2/2] bb   completed")
+
+
+def test_the_output_of_a_run_begins_with_its_command(tmp_path: Path) -> None:
+    run = planned(tmp_path, "a", "print('hello')")
+    compare(tmp_path, run)
+    lines = (run.folder / OUTPUT).read_text().splitlines()
+    assert lines[0].startswith("+ ")
+    assert lines[-1] == "hello"
+
+
+def test_what_is_finished_is_not_repeated(tmp_path: Path) -> None:
+    compare(tmp_path, planned(tmp_path, "a"))
+    outcomes, lines = compare(tmp_path, planned(tmp_path, "a"))
+    assert outcomes[0].status == "kept"
+    assert outcomes[0].summary["test_error"] == 0.025
+    assert starts(tmp_path, "a") == 1
+    assert "finished before   test error   2.50 %" in lines[0]
+
+
+def test_what_is_only_shown_differently_is_the_same_run(tmp_path: Path) -> None:
+    compare(tmp_path, planned(tmp_path, "a"))
+    compare(tmp_path, planned(tmp_path, "a", record={"trace": False}))
+    assert starts(tmp_path, "a") == 1
+
+
+def test_a_changed_job_is_run_again_and_the_run_before_is_kept_aside(tmp_path: Path) -> None:
+    compare(tmp_path, planned(tmp_path, "a"))
+    _, lines = compare(tmp_path, planned(tmp_path, "a", model={"name": "cnn"}, lr=3))
+    assert starts(tmp_path, "a") == 2
+    moved = tmp_path / "replaced" / "a-1"
+    assert f"its job has changed (lr, model.name); the run before is now {moved}" in lines[0]
+    assert yaml.safe_load((moved / "job.yaml").read_text()) == JOB
+    assert look_at(planned(tmp_path, "a", model={"name": "cnn"}, lr=3)).state == "finished"
+    _, lines = compare(tmp_path, planned(tmp_path, "a"))
+    assert (tmp_path / "replaced" / "a-2").is_dir()
+
+
+def test_another_number_of_workers_is_another_run(tmp_path: Path) -> None:
+    compare(tmp_path, planned(tmp_path, "a"))
+    assert look_at(planned(tmp_path, "a", workers=2)).changes == ("number of workers",)
+
+
+def test_rerun_repeats_what_is_finished(tmp_path: Path) -> None:
+    compare(tmp_path, planned(tmp_path, "a"))
+    compare(tmp_path, planned(tmp_path, "a"), rerun=True)
+    assert starts(tmp_path, "a") == 2
+    assert (tmp_path / "replaced" / "a-1").is_dir()
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed", None])
+def test_a_run_that_did_not_finish_starts_anew(tmp_path: Path, status: str | None) -> None:
+    run = planned(tmp_path, "a")
+    run.folder.mkdir()
+    (run.folder / "job.yaml").write_text(yaml.safe_dump(JOB))
+    if status:
+        (run.folder / "summary.json").write_text(json.dumps({"status": status}))
+    outcomes, lines = compare(tmp_path, run)
+    assert outcomes[0].status == "completed"
+    assert "did not finish before; starts anew" in lines[0]
+
+
+def test_a_run_that_fails_is_told_with_its_last_words_and_the_others_run(tmp_path: Path) -> None:
+    outcomes, lines = compare(tmp_path, planned(tmp_path, "a", FAIL), planned(tmp_path, "b"))
+    assert [outcome.status for outcome in outcomes] == ["failed", "completed"]
+    assert "exit status 3" in lines[0]
+    assert lines[1].strip() == "one"
+    assert lines[2].startswith("[2/2] b")
+    told = outcomes[0].reason.splitlines()
+    assert told == ["one", "two", f"(all of it: {tmp_path / 'a' / OUTPUT})"]
+
+
+BANNER = (
+    f"{'-' * 74}\nprterun detected that one or more processes exited\n  Exit code: 2\n{'-' * 74}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "it printed nothing"),
+        ("a\nb\n\nc\n", "a\nb\nc"),
+        ("1\n2\n3\n4\n5\n6\n", "2\n3\n4\n5\n6"),
+        (BANNER + "a\n", "a"),
+        (f"DataError: not there\n{BANNER}", "DataError: not there"),
+        (
+            f"ConfigError: x.yaml: 2 problems\n  lr: a\n  seed: b\n{BANNER}",
+            "ConfigError: x.yaml: 2 problems\n  lr: a\n  seed: b",
+        ),
+        (
+            "Traceback:\n  File\nOSError: gone\nrank 2 on n1: OSError: gone\n",
+            "rank 2 on n1: OSError: gone",
+        ),
+        ("epoch 1\repoch 2\rKeyError: 'x'\n", "KeyError: 'x'"),
+    ],
+)
+def test_last_words_are_those_that_say_why(text: str, words: str) -> None:
+    assert last_words(text) == words
+
+
+def test_last_words_of_a_run_that_only_mpirun_speaks_of() -> None:
+    assert "prterun detected" in last_words(BANNER)
+
+
+def test_a_run_that_leaves_nothing_has_failed(tmp_path: Path) -> None:
+    outcomes, _ = compare(tmp_path, planned(tmp_path, "a", "pass"))
+    assert outcomes[0].status == "failed"
+
+
+def test_a_failed_run_is_tried_again(tmp_path: Path) -> None:
+    compare(tmp_path, planned(tmp_path, "a", FAIL))
+    outcomes, _ = compare(tmp_path, planned(tmp_path, "a"))
+    assert outcomes[0].status == "completed"
+
+
+def test_ctrl_c_stops_the_run_and_the_comparison(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    outcomes, _ = compare(
+        tmp_path, planned(tmp_path, "a"), planned(tmp_path, "b", STOP), planned(tmp_path, "c")
+    )
+    assert [outcome.status for outcome in outcomes] == ["completed", "interrupted"]
+    assert starts(tmp_path, "c") == 0
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_two_comparisons_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RunFolderError, match="another comparison is at work"):
+            compare(tmp_path, planned(tmp_path, "a"))
+    assert starts(tmp_path, "a") == 0
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_line_is_written_in_place(tmp_path: Path) -> None:
+    stream = Terminal()
+    Comparison(tmp_path, stream).run([planned(tmp_path, "a")])
+    text = stream.getvalue()
+    assert "\r\x1b[K[1/1] a   starting" in text
+    assert text.count("\n") == 1
+    assert text.splitlines()[-1].split("\x1b[K")[-1].startswith("[1/1] a   completed")
+
+
+def test_progress_says_how_far_a_run_has_come() -> None:
+    start = {"event": "start", "time_s": 0.0}
+    assert progress([]) == "starting"
+    assert progress([start]) == "running"
+    events = [
+        start,
+        {"event": "evaluation", "epoch": 1, "test_error": 0.2},
+        {"event": "progress", "epoch": 1.52, "test_error": None},
+        {"event": "evaluation", "epoch": 2, "test_error": 0.1},
+    ]
+    assert progress(events) == "epoch 2.0  test error 10.00 %"
