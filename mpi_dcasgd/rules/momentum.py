@@ -146,9 +146,11 @@ class ShiftedMomentum(Part):
 
         v_{t+1} = m v_{t-tau} + (1 - m) grad(w_{t-tau});   w_{t+1} = w_t - lr * v_{t+1}
 
-    Where num_workers = tau + 1 workers take turns, the buffer of the worker that pushes is
-    exactly v_{t-tau}. In any other order it is the natural continuation, and what the authors'
-    code does. Raises the largest stable learning rate as m grows: at tau = 1 stable iff
+    The weights that a worker's gradient is of are those of its own last push, so the buffer of
+    the worker that pushes *is* v_{t-tau}, in whatever order workers push. (Where a gradient is
+    dropped or a worker has to wait, its weights are younger than its buffer.) The authors' code
+    keeps the buffers so, too. Raises the largest stable learning rate as m grows: at tau = 1
+    stable iff
     ``lr * a < (1 - m^2) / (1 - m)``; at tau = 8 the bound is 0.1845 for m = 0, 0.2212 for 0.5 and
     0.2447 for 0.9.
 
