@@ -1,0 +1,75 @@
+"""Arguments that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """A job file, its overrides, and ``--dry-run``."""
+    parser.add_argument("job", type=Path, metavar="JOB", help="job file")
+    add_overrides(parser)
+    add_dry_run(parser, "show the resolved job, the ranks and the memory; start nothing")
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """``key=value`` words; they may also stand after options."""
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="change a setting, e.g. lr=0.1 or rule.compensation.dc_lambda=1.0",
+    )
+
+
+def add_dry_run(parser: argparse.ArgumentParser, text: str) -> None:
+    """``--dry-run``, with what it does here."""
+    parser.add_argument("--dry-run", action="store_true", help=text)
+
+
+def add_run_dir(parser: argparse.ArgumentParser) -> None:
+    """``--run-dir`` and ``--overwrite``."""
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="run folder (default: runs/<job>-<algorithm>-<time>)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a finished run that --run-dir holds"
+    )
+
+
+def add_mpirun(parser: argparse.ArgumentParser) -> None:
+    """Which mpirun, and what else to tell it."""
+    parser.add_argument(
+        "--mpirun", metavar="PATH", help="the mpirun to use (default: the one of this Python)"
+    )
+    parser.add_argument(
+        "--mpirun-args",
+        default="",
+        metavar="WORDS",
+        help='further arguments for it, in one word: --mpirun-args="--hostfile hosts"',
+    )
+
+
+def count(text: str) -> int:
+    """A whole number >= 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: a whole number >= 1")
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    """A number between 0 and 1, neither included."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: allowed: a number > 0 and < 1 (0.04 for 4 per cent)"
+        )
+    return value

@@ -1,0 +1,150 @@
+"""``compare`` and ``report`` as users start them, with small runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic_runs import synthetic_run
+
+from mpi_dcasgd.cli import main
+from mpi_dcasgd.tools import compare as tools_compare
+
+JOB = """\
+epochs: 2
+batch_size: 64
+lr: 0.1
+model: {name: mlp, hidden: [8]}
+data: {name: digits}
+device: cpu
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    (tmp_path / "toy.yaml").write_text(JOB)
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        "job: toy.yaml\nalgorithms: [sgd, asgd]\nworkers: [2]\nseeds: [0, 1]\ntarget_error: 0.5\n"
+    )
+    return path
+
+
+def test_a_study_is_run_and_reported_and_its_runs_are_kept(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = study.parent / "out"
+    words = ["compare", str(study), "-o", str(out), "--only", "sgd-s0"]
+    assert main(words) == 0
+    first = capsys.readouterr().out
+    assert "[1/1] sgd-s0   completed" in first
+    assert f"report: {out / 'report' / 'report.md'}" in first
+    summary = json.loads((out / "sgd-s0" / "summary.json").read_text())
+    assert (summary["status"], summary["seed"], summary["algorithm"]) == ("completed", 0, "sgd")
+    assert yaml.safe_load((out / "sgd-s0" / "job.yaml").read_text()) == yaml.safe_load(
+        (out / "jobs" / "sgd-s0.yaml").read_text()
+    )
+    assert main(words) == 0
+    assert "[1/1] sgd-s0   finished before" in capsys.readouterr().out
+    assert main([*words, "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "finished"
+
+
+def test_a_dry_run_shows_the_runs_and_starts_none(
+    study: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert main(["compare", str(study), "-o", str(out), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [
+        *("sgd-s0", "asgd-w2-s0", "sgd-s1", "asgd-w2-s1"),
+    ]
+    assert "3 ranks" in lines[2]
+    assert all(line.endswith("missing") for line in lines[1:])
+    assert not out.exists()
+
+
+def test_only_chooses_by_name_and_by_pattern(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", str(study), "--dry-run", "--only"]
+    assert main([*words, "*-s1", "sgd-s0"]) == 0
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert shown == ["sgd-s0", "sgd-s1", "asgd-w2-s1"]
+    assert main([*words, "sdg-s0"]) == 2
+    assert "--only sdg-s0: no such run; did you mean sgd-s0?" in capsys.readouterr().err
+
+
+def test_a_broken_study_starts_nothing(
+    study: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    study.write_text(study.read_text() + "set: {epochs: 0}\n")
+    assert main(["compare", str(study), "-o", str(tmp_path / "out")]) == 2
+    assert "epochs: got 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_fails_is_told_at_the_end_with_status_1(
+    study: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    missing = "set: {data: {name: cifar10, path: /nowhere}}\n"
+    study.write_text(study.read_text() + missing)
+    out = tmp_path / "out"
+    assert main(["compare", str(study), "-o", str(out), "--only", "sgd-s0"]) == 1
+    told = capsys.readouterr()
+    assert "sgd-s0   failed" in told.out
+    assert "sgd-s0 failed:\n  DataError: cifar10: /nowhere" in told.err
+    assert str(out / "sgd-s0" / "output.log") in told.err
+
+
+def test_a_comparison_that_is_stopped_says_how_to_go_on(
+    study: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(tools_compare.launch, "run", lambda *args, **kwargs: 130)
+    words = ["compare", str(study), "-o", str(out), "--only", "sgd-*"]
+    assert main([*words, "--rerun"]) == 130
+    told = capsys.readouterr()
+    assert "[1/2] sgd-s0   interrupted" in told.out
+    assert "[2/2]" not in told.out
+    assert told.err.splitlines()[-1].startswith("stopped; to go on: mpi-dcasgd compare ")
+    assert "--rerun" not in told.err
+    assert "report" not in told.out
+
+
+def test_report_prints_the_table_and_where_the_report_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runs = [str(synthetic_run(tmp_path, algorithm)) for algorithm in ("sgd", "dcasgd-a")]
+    out = tmp_path / "report"
+    assert main(["report", *runs, "-o", str(out), "--target-error", "0.1"]) == 0
+    text = capsys.readouterr().out
+    assert "dcasgd-a" in text
+    assert f"report: {out / 'report.md'}" in text
+    assert (out / "report.md").is_file()
+
+
+def test_a_report_without_matplotlib_still_has_its_table(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = str(synthetic_run(tmp_path, "sgd"))
+    for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    status = main(["report", run, "-o", str(tmp_path / "report")])
+    told = capsys.readouterr()
+    assert status != 0
+    assert "sgd" in told.out
+    assert "matplotlib" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_a_report_of_nothing_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["report", str(tmp_path / "no"), "-o", str(tmp_path / "report")]) == 2
+    assert "RunFolderError: " in capsys.readouterr().err
