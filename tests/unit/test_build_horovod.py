@@ -267,16 +267,3 @@ def test_it_runs_as_a_plain_file_with_the_standard_library_only(processes) -> No
     finished = processes.run([sys.executable, "-I", "-S", tool.__file__, "--help"])
     assert finished.status == 0, str(finished)
     assert "--sdist" in finished.stdout
-
-
-@pytest.mark.horovod
-@pytest.mark.mpi
-def test_what_was_built_reduces_over_mpi(mpirun) -> None:
-    code = (
-        "from mpi4py import MPI; import torch, horovod.torch as hvd; hvd.init(comm=MPI.COMM_WORLD);"
-        "total = hvd.allreduce(torch.ones(3) * (hvd.rank() + 1), op=hvd.Sum);"
-        "print(hvd.mpi_built(), hvd.mpi_threads_supported(), total.tolist(), flush=True);"
-        "hvd.shutdown()"
-    )
-    finished = mpirun(2, "-c", code)
-    assert finished.stdout == "True True [3.0, 3.0, 3.0]\n" * 2, str(finished)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -321,55 +320,3 @@ def test_a_killed_launcher_takes_mpirun_along(processes) -> None:
     assert processes.finish(process).status == -signal.SIGKILL
     psutil.wait_procs(processes.alive(), timeout=30)  # the kernel tells the listener, which ends
     assert processes.output(process).split() == ["ready", "SIGTERM"]
-
-
-# A real mpirun
-
-
-@pytest.mark.mpi
-def test_every_rank_starts_and_the_status_is_passed_on(mpirun: Callable[..., object]) -> None:
-    code = (
-        "import sys; from mpi4py import MPI; comm = MPI.COMM_WORLD; "
-        "print(comm.Get_rank(), comm.Get_size(), flush=True); comm.Barrier(); sys.exit(2)"
-    )
-    finished = mpirun(3, "-c", code)
-    assert sorted(finished.stdout.splitlines()) == ["0 3", "1 3", "2 3"], str(finished)
-    assert finished.status == 2
-
-
-@pytest.mark.mpi
-def test_an_abort_ends_every_rank_with_its_status(mpirun: Callable[..., object]) -> None:
-    code = (
-        "from mpi4py import MPI; comm = MPI.COMM_WORLD; "
-        "comm.Abort(3) if comm.Get_rank() == 1 else comm.recv(source=1)"
-    )
-    assert mpirun(3, "-c", code, timeout=30).status == 3
-
-
-RANK = """
-import signal, sys
-from mpi4py import MPI
-comm = MPI.COMM_WORLD
-signal.signal(signal.SIGUSR1, lambda *_: None)
-comm.Barrier()
-if comm.Get_rank() == 0:
-    print("ready", flush=True)
-signal.pause()
-comm.Barrier()
-print("stopped", flush=True)
-sys.exit(7)
-"""
-
-
-@pytest.mark.mpi
-@pytest.mark.timeout(60)
-def test_an_interrupt_reaches_every_rank_as_a_request_to_stop(processes) -> None:
-    command = launch.plan(2, [sys.executable, "-c", RANK])
-    process = processes.start(
-        [sys.executable, "-c", LAUNCHER, *command.argv], env=dict(command.env)
-    )
-    processes.wait_for(process, 1)
-    process.send_signal(signal.SIGINT)
-    finished = processes.finish(process)
-    assert finished.stdout.split() == ["ready", "stopped", "stopped"], str(finished)
-    assert finished.status == 7

@@ -1,0 +1,78 @@
+"""Worlds started by a real mpirun: exit statuses, aborts, signals, and Horovod in them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from mpi_dcasgd.tools import launch
+
+pytestmark = pytest.mark.mpi
+
+LAUNCHER = """
+import sys
+from mpi_dcasgd.tools.launch import run
+from mpi_dcasgd.tools.mpirun import MpirunCommand
+sys.exit(run(MpirunCommand(tuple(sys.argv[1:]))))
+"""
+
+
+def test_every_rank_starts_and_the_status_is_passed_on(mpirun: Callable[..., object]) -> None:
+    code = (
+        "import sys; from mpi4py import MPI; comm = MPI.COMM_WORLD; "
+        "print(comm.Get_rank(), comm.Get_size(), flush=True); comm.Barrier(); sys.exit(2)"
+    )
+    finished = mpirun(3, "-c", code)
+    assert sorted(finished.stdout.splitlines()) == ["0 3", "1 3", "2 3"], str(finished)
+    assert finished.status == 2
+
+
+def test_an_abort_ends_every_rank_with_its_status(mpirun: Callable[..., object]) -> None:
+    code = (
+        "from mpi4py import MPI; comm = MPI.COMM_WORLD; "
+        "comm.Abort(3) if comm.Get_rank() == 1 else comm.recv(source=1)"
+    )
+    assert mpirun(3, "-c", code, timeout=30).status == 3
+
+
+RANK = """
+import signal, sys
+from mpi4py import MPI
+comm = MPI.COMM_WORLD
+signal.signal(signal.SIGUSR1, lambda *_: None)
+comm.Barrier()
+if comm.Get_rank() == 0:
+    print("ready", flush=True)
+signal.pause()
+comm.Barrier()
+print("stopped", flush=True)
+sys.exit(7)
+"""
+
+
+@pytest.mark.timeout(60)
+def test_an_interrupt_reaches_every_rank_as_a_request_to_stop(processes) -> None:
+    command = launch.plan(2, [sys.executable, "-c", RANK])
+    process = processes.start(
+        [sys.executable, "-c", LAUNCHER, *command.argv], env=dict(command.env)
+    )
+    processes.wait_for(process, 1)
+    process.send_signal(signal.SIGINT)
+    finished = processes.finish(process)
+    assert finished.stdout.split() == ["ready", "stopped", "stopped"], str(finished)
+    assert finished.status == 7
+
+
+@pytest.mark.horovod
+def test_what_was_built_reduces_over_mpi(mpirun) -> None:
+    code = (
+        "from mpi4py import MPI; import torch, horovod.torch as hvd; hvd.init(comm=MPI.COMM_WORLD);"
+        "total = hvd.allreduce(torch.ones(3) * (hvd.rank() + 1), op=hvd.Sum);"
+        "print(hvd.mpi_built(), hvd.mpi_threads_supported(), total.tolist(), flush=True);"
+        "hvd.shutdown()"
+    )
+    finished = mpirun(2, "-c", code)
+    assert finished.stdout == "True True [3.0, 3.0, 3.0]\n" * 2, str(finished)
