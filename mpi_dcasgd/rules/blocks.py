@@ -9,7 +9,7 @@ time, and many times that when the allocator hands pages back in between.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,10 +90,12 @@ def split(vector: Tensor, block: int) -> tuple[Tensor, ...]:
     return blocks
 
 
-def _unaliased(results: Sequence[Tensor], targets: Sequence[Tensor]) -> Iterator[Tensor]:
-    for result, target in zip(results, targets, strict=True):
-        stale = any(result is other for other in targets if other is not target)
-        yield result.clone() if stale else result
+def _unaliased(results: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
+    """Results that can be copied one after the other: none of them is another one's target."""
+    return [
+        result.clone() if any(result is t for t in targets if t is not target) else result
+        for result, target in zip(results, targets, strict=True)
+    ]
 
 
 def _programs(traced: Traced) -> tuple[Program, Program, int]:

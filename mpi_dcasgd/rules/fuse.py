@@ -98,22 +98,20 @@ def compile_pass(traced: Traced) -> Pass:
     Raises:
         Exception: Whatever Inductor raises.
     """
-    import torch._inductor
-
     copied = traced.copy()
     module, graph = copied.module, copied.module.graph
     (output,) = (node for node in graph.nodes if node.op == "output")
-    # State first: a state may be a view of the params that come in.
-    pairs = list(zip(copied.results, copied.targets, strict=True))
     with graph.inserting_before(output):
-        for result, target in pairs[2:] + pairs[:2]:
+        for result, target in zip(copied.results, copied.targets, strict=True):
             if result is not target:
                 graph.call_function(torch.ops.aten.copy_.default, (target, result))
     output.args = ((),)
     module.recompile()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's modules about one another
-        run: Pass = torch._inductor.compile(module, list(traced.inputs), options=_options())
+        from torch import _inductor
+
+        run: Pass = _inductor.compile(module, list(traced.inputs), options=_options())
         if traced.inputs[0].device.type == "cuda":
             _warm(run, traced)
     return run

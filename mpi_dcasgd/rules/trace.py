@@ -85,25 +85,50 @@ def trace(step: Step, params: Tensor, num_numbers: int, num_state: int) -> Trace
 
         numbers = torch.empty(num_numbers, dtype=params.dtype, device=params.device)
         inputs = (like(), like(), like(), numbers, *(like() for _ in range(num_state)))
-        module = make_fx(_apart(step))(*inputs)
+        module = make_fx(step)(*inputs)
+    traced = Traced(module, inputs)
+    _protect(traced)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return Traced(module, inputs)
+    return traced
 
 
-def _apart(step: Step) -> Step:
-    """``step`` whose results can be written one after the other over the inputs.
+def _protect(traced: Traced) -> None:
+    """Let no result be another one's target, read when that has been overwritten already.
 
-    A result that is an input as it came, say a state that keeps the gradient of last time, would
-    otherwise be overwritten before it is copied.
+    A result that is computed from one such input alone, say a state that keeps the weights of
+    last time, may be that input, or be simplified to it by a compiler that has not noticed the
+    writing (Inductor drops copies this way). The larger of a value and itself is the value, and
+    nobody simplifies it.
     """
+    targets = traced.targets
+    (output,) = (node for node in traced.module.graph.nodes if node.op == "output")
+    results = traced.results
+    for index, (result, target) in enumerate(zip(results, targets, strict=True)):
+        sources = _sources(result)
+        if result is target or len(sources) != 1 or target in sources:
+            continue
+        if sources.issubset(targets):
+            with traced.module.graph.inserting_before(output):
+                same = traced.module.graph.call_function(
+                    torch.ops.aten.maximum.default, (result, result)
+                )
+            same.meta["val"] = result.meta["val"]
+            results[index] = same
+    output.args = (tuple(results),)
 
-    def apart(*inputs: Tensor) -> tuple[Tensor, ...]:
-        params, _, snapshot, _, *state = inputs
-        targets = (params, snapshot, *state)
-        return tuple(
-            result.clone() if result is not target and any(result is i for i in inputs) else result
-            for result, target in zip(step(*inputs), targets, strict=True)
-        )
 
-    return apart
+def _sources(node: Node) -> set[Node]:
+    """The input vectors that a node is computed from."""
+    found: set[Node] = set()
+    seen: set[Node] = set()
+    ahead = [node]
+    while ahead:
+        one = ahead.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        ahead += one.all_input_nodes
+        if one.op == "placeholder" and one.meta["val"].shape == node.meta["val"].shape:
+            found.add(one)
+    return found

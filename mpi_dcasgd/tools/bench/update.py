@@ -20,11 +20,10 @@ from torch import Tensor
 
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, resolve_rule
 from mpi_dcasgd.rules.chain import Chain, acting_parts
-from mpi_dcasgd.rules.fuse import Kernel, compile_pass
+from mpi_dcasgd.rules.fuse import Kernel, fuse
 from mpi_dcasgd.rules.memory import zeros_beside
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
-from mpi_dcasgd.rules.trace import trace
 
 SIZES = (270_000, 11_000_000, 25_600_000)
 """Parameters of ResNet-20 (CIFAR), ResNet-18 and ResNet-50."""
@@ -184,7 +183,7 @@ def _triad(num_params: int) -> Callable[[], object]:
 
     a = torch.zeros(num_params)
     b, c = (zeros_beside(a, lane).fill_(lane) for lane in (1, 2))
-    run = compile_pass(trace(step, a, 1, 0))
+    run = fuse(step, a, num_numbers=1, num_state=0, way="compiled").run
     numbers = torch.tensor([0.5])
     return lambda: run(a, b, c, numbers)
 

@@ -1,0 +1,426 @@
+"""The ways to run a chain: compiled, in blocks, plainly. They do the same, quietly, and once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from mpi_dcasgd.errors import STRICT
+from mpi_dcasgd.rules import fuse as fuse_module
+from mpi_dcasgd.rules.blocks import BlockPass, EagerPass
+from mpi_dcasgd.rules.chain import Chain, Rule, acting_parts
+from mpi_dcasgd.rules.fuse import WORTH_TRACING, Fuse
+from mpi_dcasgd.rules.memory import LANE_BYTES, PAGE_BYTES, zeros_beside
+from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
+from mpi_dcasgd.rules.trace import trace
+from mpi_dcasgd.tools.bench.update import built_in_rules
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler"
+)
+
+SIZE = WORTH_TRACING + 4_483  # long enough for scratch blocks, and no multiple of anything
+WORKERS = 3
+
+
+def distinct_chains() -> dict[str, Rule]:
+    """The built-in rules without those that come to the same arithmetic."""
+    found: dict[Any, str] = {}
+    rules = built_in_rules()
+    for name, rule in rules.items():
+        found.setdefault(acting_parts(rule), name)
+    return {name: rules[name] for name in found.values()}
+
+
+CHAINS = distinct_chains()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the server has; two on a busy machine wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def warning(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
+    """The one warning that was logged; torch itself says much at the lower levels."""
+    (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    return record
+
+
+def facts(step: int) -> Facts:
+    """Numbers that are different at every step."""
+    return Facts(
+        lr=0.1 / (1 + step),
+        lr_max=0.1,
+        staleness=step % 4,
+        version=step,
+        worker=step * step % WORKERS,
+        num_workers=WORKERS,
+        grad_norm=3.0 / (1 + step),
+    )
+
+
+def run(
+    rule: Rule, way: Fuse, *, size: int = SIZE, steps: int = 7, block: int = 1 << 14
+) -> tuple[Chain, list[Tensor]]:
+    """A chain, and everything it wrote: weights, snapshots, state."""
+    generator = torch.Generator().manual_seed(0)
+    params = torch.randn(size, generator=generator)
+    chain = Chain(rule, params, WORKERS, fuse=way, block=block)
+    snapshots = [params.clone() for _ in range(WORKERS)]
+    for step in range(steps):
+        now = facts(step)
+        grad = torch.randn(size, generator=generator) * 2.0 ** (step - 3)
+        before = grad.clone()
+        chain.apply(params, grad, snapshots[now.worker], now)
+        assert torch.equal(grad, before)
+    state = [vector for vectors in chain.state_dict().values() for vector in vectors]
+    return chain, [params, *snapshots, *state]
+
+
+def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(found) == len(expected)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.isfinite(mine).all()
+        assert torch.equal(mine, theirs)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAINS)
+def test_compiled_equals_blocks_bit_for_bit(name: str) -> None:
+    compiled, found = run(CHAINS[name], "compiled")
+    blocks, expected = run(CHAINS[name], "blocks")
+    assert (compiled.kernel, blocks.kernel) == ("compiled", "blocks")
+    assert isinstance(blocks._run, BlockPass)
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_blocks_equal_the_plain_way_to_rounding(name: str) -> None:
+    plain, expected = run(CHAINS[name], "plain")
+    assert plain.kernel == "plain"
+    for mine, theirs in zip(run(CHAINS[name], "blocks")[1], expected, strict=True):
+        # torch's square root may be one unit in the last place off, and what comes of that
+        # after some steps; nothing else differs.
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_no_result_depends_on_the_block_size(name: str) -> None:
+    expected = run(CHAINS[name], "blocks", block=SIZE)[1]
+    for block in (5_001, 2 * SIZE):
+        assert_same(run(CHAINS[name], "blocks", block=block)[1], expected)
+    short = run(CHAINS[name], "blocks", size=100, block=100)[1]
+    assert_same(run(CHAINS[name], "blocks", size=100, block=7)[1], short)
+
+
+@pytest.mark.parametrize(
+    ("name", "vectors"), [("sgd", 4), ("dcasgd-c", 5), ("dcasgd-a", 7), ("dana", 8)]
+)
+def test_every_vector_is_read_and_written_once_at_the_most(name: str, vectors: int) -> None:
+    assert run(CHAINS[name], "blocks", steps=0)[0].vectors_moved == vectors
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows with each thing that Inductor is asked to compile."""
+    import torch._inductor.compile_fx as compile_fx
+
+    seen: list[str] = []
+    genuine = compile_fx.compile_fx
+
+    def counting(module: Any, *args: Any, **kwargs: Any) -> Any:
+        if not seen or seen[-1] != "compiling":
+            seen.append("compiling")
+        return genuine(module, *args, **kwargs)
+
+    monkeypatch.setattr(compile_fx, "compile_fx", counting)
+    return seen
+
+
+@needs_compiler
+def test_nothing_is_compiled_after_construction(compilations: list[str]) -> None:
+    rule = CHAINS["momentum: per-worker"]
+    params, grad, snapshot = torch.randn(3, SIZE).unbind()
+    chain = Chain(rule, params, 5, fuse="compiled")
+    assert compilations == ["compiling"]
+    compilations.clear()
+    for step in range(20):
+        now = facts(step)._replace(worker=step % 5, lr=10.0**-step)
+        torch.set_num_threads(1 + step % 2)
+        with torch.set_grad_enabled(step % 3 == 0):
+            chain.apply(params, grad, snapshot, now)
+    assert compilations == []
+    assert chain.kernel == "compiled"
+
+
+@needs_compiler
+def test_no_process_is_left_behind() -> None:
+    run(CHAINS["sgd"], "compiled", steps=1)
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    names = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
+    assert not [name for name in names if b"compile" in name]
+
+
+@needs_compiler
+def test_a_compiled_pass_leaves_denormal_numbers_alone() -> None:
+    run(CHAINS["sgd"], "compiled", steps=1)
+    tiny = torch.full((SIZE,), 1e-40)
+    params = torch.zeros(SIZE)
+    chain = Chain(CHAINS["sgd"], params, 1, fuse="compiled")
+    chain.apply(params, tiny, params.clone(), facts(0)._replace(lr=1.0, worker=0))
+    assert torch.equal(params, -tiny)
+    assert torch.count_nonzero(tiny * 0.5) == SIZE
+
+
+@pytest.mark.parametrize(
+    ("way", "size", "kernel"),
+    [
+        ("auto", 999, "blocks"),
+        ("auto", 1_000, "compiled"),
+        ("blocks", 1_000, "blocks"),
+        ("compiled", 999, "compiled"),
+    ],
+)
+def test_how_it_is_chosen(
+    way: Fuse, size: int, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fuse_module, "WORTH_COMPILING", 1_000)
+    monkeypatch.setattr(fuse_module, "compile_pass", lambda traced: lambda *vectors: None)
+    assert Chain(CHAINS["sgd"], torch.zeros(size), 1, fuse=way).kernel == kernel
+
+
+def test_a_state_vector_begins_elsewhere_in_its_page_than_the_weights() -> None:
+    params = torch.zeros(SIZE)
+    chain = Chain(CHAINS["dana"], params, 2)
+    places = [v.data_ptr() % PAGE_BYTES for vs in chain.state_dict().values() for v in vs]
+    begin = params.data_ptr() % PAGE_BYTES
+    # Two velocities, of which one is used at a time, and their sum.
+    apart = [(place - begin) % PAGE_BYTES for place in places]
+    assert apart == [3 * LANE_BYTES, 3 * LANE_BYTES, 4 * LANE_BYTES]
+    assert zeros_beside(torch.zeros(5, dtype=torch.float64), 1).shape == (5,)
+
+
+# A user's own parts.
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Soft(Part):
+    """A sign with soft corners, decaying towards what it remembers of the weights."""
+
+    role: ClassVar[Role] = "momentum"
+
+    def vectors(self) -> tuple[StateVector, ...]:
+        return (StateVector("anchor", per_worker=True, fill="weights"),)
+
+    def scalars(self, facts: Facts) -> tuple[float, ...]:
+        return (0.01 * facts.staleness, 1e-3)
+
+    def update(
+        self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
+    ) -> tuple[Lanes, tuple[Tensor, ...]]:
+        pull, width = scalars
+        soft = lanes.direction / (lanes.direction.abs() + width)
+        away = torch.where(soft > 0, lanes.params - state[0], torch.zeros_like(soft))
+        return lanes._replace(direction=soft + away * (pull * 2)), (lanes.params.clamp(-1, 1),)
+
+
+@needs_compiler
+def test_a_part_of_ones_own_is_fused_as_well() -> None:
+    rule = Rule(momentum=Soft())
+    compiled, found = run(rule, "compiled")
+    blocks, expected = run(rule, "blocks")
+    assert (compiled.kernel, type(blocks._run)) == ("compiled", BlockPass)
+    assert_same(found, expected)
+    assert_same(found, run(rule, "plain")[1])
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Shuffle(Part):
+    """Hands inputs on as state: last gradient, last weights, and two vectors that change places."""
+
+    role: ClassVar[Role] = "momentum"
+
+    def vectors(self) -> tuple[StateVector, ...]:
+        return tuple(StateVector(name) for name in ("last_grad", "last_params", "one", "other"))
+
+    def update(
+        self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
+    ) -> tuple[Lanes, tuple[Tensor, ...]]:
+        last_grad, last_params, one, other = state
+        direction = lanes.direction + last_grad + 0.5 * last_params + one - other
+        new = (lanes.grad, lanes.params * 1.0, other, one.clone())
+        return lanes._replace(direction=direction), new
+
+
+@pytest.mark.parametrize("way", [pytest.param("compiled", marks=needs_compiler), "blocks", "plain"])
+def test_state_that_is_an_input_is_taken_before_it_is_overwritten(way: Fuse) -> None:
+    params = torch.randn(SIZE, generator=torch.Generator().manual_seed(0))
+    chain = Chain(Rule(momentum=Shuffle()), params, 1, fuse=way)
+    last_grad = last_params = torch.zeros(SIZE)
+    one, other = torch.randn(2, SIZE).unbind()
+    chain.load_state_dict(
+        {"momentum.last_grad": [last_grad], "momentum.last_params": [last_params]}
+        | {"momentum.one": [one], "momentum.other": [other]}
+    )
+    expected = params.clone()
+    for _ in range(4):
+        grad = torch.randn(SIZE)
+        chain.apply(params, grad, params.clone(), facts(0)._replace(lr=0.5, worker=0))
+        before = expected
+        expected = before - (grad + last_grad + 0.5 * last_params + one - other) * 0.5
+        last_grad, last_params, one, other = grad, before, other, one
+    assert_same([params], [expected])
+    state = [vectors[0] for vectors in chain.state_dict().values()]
+    assert_same(state, [last_grad, last_params, one, other])
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Deciding(Part):
+    """Looks at a number before it decides what to do."""
+
+    role: ClassVar[Role] = "momentum"
+
+    def scalars(self, facts: Facts) -> tuple[float, ...]:
+        return (float(facts.staleness),)
+
+    def update(
+        self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
+    ) -> tuple[Lanes, tuple[Tensor, ...]]:
+        direction = lanes.direction * 0.5 if scalars[0] > 1 else lanes.direction
+        return lanes._replace(direction=direction), state
+
+
+def test_a_part_that_cannot_be_written_down_still_works_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chain, found = run(Rule(momentum=Deciding()), "compiled")
+    assert chain.kernel == "blocks"
+    record = warning(caplog)
+    assert record.name == "mpi_dcasgd.rules.fuse"
+    assert "runs in blocks" in record.message
+    assert_same(found, run(Rule(momentum=Deciding()), "plain")[1])
+
+
+def test_a_compilation_that_fails_leaves_blocks_and_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(traced: object) -> None:
+        raise RuntimeError("the compiler is out of order\nand this is a long story")
+
+    monkeypatch.setattr(fuse_module, "compile_pass", broken)
+    chain, found = run(CHAINS["dcasgd-c"], "compiled")
+    assert chain.kernel == "blocks"
+    record = warning(caplog)
+    assert record.message.endswith("(RuntimeError: the compiler is out of order)")
+    assert_same(found, run(CHAINS["dcasgd-c"], "blocks")[1])
+
+
+# Scratch blocks.
+
+OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    lambda x, y: x + y,
+    lambda x, y: x - y,
+    lambda x, y: x * y,
+    lambda x, y: torch.maximum(x, y),
+    lambda x, y: torch.where(x > y, x, y * 0.5),
+    lambda x, y: x.abs() + 1.0,
+    lambda x, y: x.clone(),
+    lambda x, y: y.sign(),
+)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_steps_in_scratch_blocks(seed: int) -> None:
+    """Whatever depends on whatever: no value is overwritten before its last reader."""
+
+    def step(
+        params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor, *state: Tensor
+    ) -> tuple[Tensor, ...]:
+        choose = random.Random(seed)
+        values = [params, grad, snapshot, *state, *numbers.unbind()]
+        results = []
+        for _ in range(choose.randrange(1, 15)):
+            # Written so that the first operand is a vector: numbers alone make no vector.
+            vectors = [value for value in values if value.ndim]
+            results.append(choose.choice(OPERATIONS)(choose.choice(vectors), choose.choice(values)))
+            values.append(results[-1])
+        return tuple(choose.choice([*results, params, grad, *state]) for _ in range(4))
+
+    size = 1_003
+    vectors = [torch.randn(size) for _ in range(5)]
+    numbers = torch.randn(3)
+    found, expected = ([v.clone() for v in vectors] for _ in range(2))
+    for into, run_pass in (
+        (found, BlockPass(trace(step, vectors[0], 3, 2), block=100)),
+        (expected, EagerPass(step, size)),
+    ):
+        params, grad, snapshot, *state = into
+        run_pass(params, grad, snapshot, numbers, *state)
+    assert_same(found, expected)
+
+
+# With another compiler, or none.
+
+SCRIPT = """
+import sys, torch
+from mpi_dcasgd.rules.algorithms import resolve_rule
+from mpi_dcasgd.rules.chain import Chain
+from mpi_dcasgd.rules.part import Facts
+params = torch.ones(5000)
+chain = Chain(resolve_rule("asgd"), params, 1, fuse="compiled")
+chain.apply(params, torch.ones(5000), params.clone(), Facts(0.25, 0.25, 0, 0, 0, 1, 1.0))
+assert torch.equal(params, torch.full((5000,), 0.75))
+sys.exit({"compiled": 10, "blocks": 11}[chain.kernel])
+"""
+
+
+def in_a_process(tmp_path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT],
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), **environ},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def test_without_a_compiler(tmp_path: Path) -> None:
+    done = in_a_process(tmp_path, CXX="no-such-compiler", PATH="")
+    assert done.returncode == 11, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "no C++ compiler 'no-such-compiler' on PATH" in line
+
+
+@pytest.mark.slow
+def test_with_a_compiler_that_does_not_work(tmp_path: Path) -> None:
+    done = in_a_process(tmp_path, CXX="false")
+    assert done.returncode == 11, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "could not be compiled" in line
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_compiling_for_the_first_time_says_nothing(tmp_path: Path) -> None:
+    done = in_a_process(tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (10, "", "")
