@@ -1,0 +1,106 @@
+"""``mpi-dcasgd bench update``: what is measured, and how it is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from mpi_dcasgd.cli import main
+from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
+from mpi_dcasgd.tools.bench import update
+from mpi_dcasgd.tools.bench.show import as_table
+from mpi_dcasgd.tools.bench.update import Measured, Spread, built_in_rules, measure
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler"
+)
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(update, "_LEAST_S", 0.0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_every_algorithm_and_every_part_is_measured() -> None:
+    rules = built_in_rules()
+    assert rules.keys() >= ALGORITHMS.keys()
+    for role, parts in PARTS.items():
+        used = {type(part) for rule in rules.values() for r, part in rule.parts() if r == role}
+        assert used == set(parts.values())
+
+
+@needs_compiler
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--params", "80000", "--repeats", "2", "--rules", "dcasgd-a", "asgd", "ssp"]
+    assert main(["bench", "update", "--json", *words]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    told = json.loads(out)
+    assert told["machine"]["threads"] == 1
+    assert told["machine"]["repeats"] == 2
+    results = {entry["rule"]: entry for entry in told["results"]}
+    assert list(results) == ["dcasgd-a", "asgd", "ssp"]
+    assert {**results["asgd"], "rule": "ssp"} == results["ssp"]
+    for rule, vectors in (("dcasgd-a", 7), ("asgd", 4)):
+        entry = results[rule]
+        assert (entry["num_params"], entry["kernel"]) == (80_000, "compiled")
+        assert entry["vectors_moved"] == vectors
+        moved = entry["update_bytes_per_s"] * entry["update_s"]
+        assert moved == pytest.approx(vectors * 4 * 80_000)
+        assert entry["triad_bytes_per_s"] * entry["triad_s"] == pytest.approx(3 * 4 * 80_000)
+        least, most = entry["update_over_triad_min"], entry["update_over_triad_max"]
+        assert 0 < least <= entry["update_over_triad"] <= most
+
+
+def test_rules_of_one_chain_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update, "Chain", lambda rule, params, workers, fuse: _Still())
+    monkeypatch.setattr(update, "_triad", lambda num_params: lambda: None)
+    rules = {name: built_in_rules()[name] for name in ("asgd", "dcasgd-c", "ssp")}
+    found = [(m.rules, m.num_params) for m in measure(rules, (10, 20), 1)]
+    same = ("asgd", "ssp")
+    assert found == [(same, 10), (("dcasgd-c",), 10), (same, 20), (("dcasgd-c",), 20)]
+
+
+class _Still:
+    """A chain that does nothing."""
+
+    kernel = "blocks"
+    vectors_moved = 4
+
+    def apply(self, *vectors: object) -> None:
+        pass
+
+
+def test_table() -> None:
+    ratio = Spread.of([1.5, 0.5, 2.5])
+    measured = Measured(
+        rules=("asgd", "ssp"),
+        num_params=25_600_000,
+        kernel="blocks",
+        vectors_moved=4,
+        update_s=Spread.of([0.0128]),
+        blocks_s=Spread.of([0.03]),
+        plain_s=Spread.of([0.3]),
+        triad_s=Spread.of([0.0128]),
+        update_over_triad=ratio,
+        prepare_s=1.0,
+    )
+    where = {"cpu": "a CPU", "cpus": 2, "load": [0.1, 0.2, 0.3], "threads": 1, "repeats": 3}
+    head, _, *_, row = as_table(where, [measured]).splitlines()
+    assert "a CPU, 2 CPUs, load 0.1" in head
+    assert row == (
+        "| asgd, ssp | 25.60 M | 4 | 12.8 (blocks) | 30 | 300 | 32.0 | 24.0 | 1.50 (0.50 to 2.50) |"
+    )
+
+
+def test_an_unknown_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "update", "--rules", "dcasgda"]) == 2
+    assert "--rules dcasgda: unknown; did you mean dcasgd-a?" in capsys.readouterr().err
