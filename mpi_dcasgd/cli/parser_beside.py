@@ -17,6 +17,17 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     add_run_dir(parser)
     parser.add_argument(
+        "--checkpoint-every",
+        type=count,
+        metavar="EPOCHS",
+        help="write a checkpoint so often, and when a signal stops the simulation",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in --run-dir, if there is one; same job, same words",
+    )
+    parser.add_argument(
         "--timing-only",
         action="store_true",
         help="only throughput, staleness and utilisation; compute no gradient",

@@ -1,0 +1,280 @@
+"""simulate and calibrate, from the command line to the files."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from mpi_dcasgd.cli import main, simulated_run
+from mpi_dcasgd.cli.simulated_cluster import resolve_simulation, split_overrides
+from mpi_dcasgd.drivers.cluster import Network
+from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.delays import Constant, Gamma
+from mpi_dcasgd.errors import ConfigError, RunFolderError
+from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.tools.calibrate import cluster_of_run, delays_of_run
+
+JOB = """
+algorithm: dcasgd-a
+epochs: 2
+batch_size: 16
+lr: 0.1
+model: {name: mlp, hidden: [8]}
+data: {name: synthetic, num_train: 200, num_test: 40, shape: [6], num_classes: 3}
+"""
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """A command leaves its signal handlers to the end of its process."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, action in zip(numbers, before, strict=True):
+        signal.signal(number, action)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(JOB)
+    return path
+
+
+def simulate(job: Path, run_dir: Path, *words: str) -> dict[str, Any]:
+    assert main(["simulate", str(job), "--run-dir", str(run_dir), *words]) == 0
+    summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    return summary
+
+
+def test_words_are_the_simulations_or_the_jobs() -> None:
+    mine, theirs = split_overrides(["workers=4", "lr=0.1", "network.latency_s=1", "seed=3"])
+    assert mine == ["workers=4", "network.latency_s=1"]
+    assert theirs == ["lr=0.1", "seed=3"]
+
+
+def test_a_cluster_is_put_together_from_words() -> None:
+    simulation = resolve_simulation(
+        ["workers=4", "delays=gamma", "delays.mean_s=0.5", "slow={2: 4}", "network.latency_s=1e-3"]
+    )
+    assert simulation.workers == 4
+    assert simulation.cluster.delays == Gamma(mean_s=0.5)
+    assert simulation.cluster.slow == {2: 4.0}
+    assert simulation.cluster.network == Network(latency_s=1e-3)
+
+
+def test_words_go_before_the_cluster_file(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("workers: 3\ndelays: gamma\nnetwork: {latency_s: 5e-6, bytes_per_s: 1e9}\n")
+    simulation = resolve_simulation(["delays=constant", f"cluster={file}", "network.latency_s=1"])
+    assert simulation.workers == 3
+    assert simulation.cluster.delays == Constant()
+    assert simulation.cluster.network == Network(latency_s=1.0, bytes_per_s=1e9)
+    assert resolve_simulation([f"cluster={file}", "workers=8"]).workers == 8
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_simulation(["backup=-1", "delays=gama", "delay_seed=x"])
+    text = str(caught.value)
+    for part in ("workers: missing", "backup: got -1", "did you mean gamma", "delay_seed: got 'x'"):
+        assert part in text
+
+
+def test_a_simulated_run_leaves_an_ordinary_run_folder(job: Path, tmp_path: Path) -> None:
+    summary = simulate(job, tmp_path / "run", "workers=4", "delays=gamma", "slow={1: 3}")
+    assert summary["status"] == "completed"
+    assert summary["driver"] == "simulator"
+    assert (summary["num_workers"], summary["world_size"]) == (4, 5)
+    assert summary["updates"] == 26
+    assert 0 <= summary["test_error"] <= 1
+    trace = read_trace(tmp_path / "run" / "trace.bin", strict=True)
+    assert len(trace) == 26
+    assert trace.time_us[-1] / 1e6 == pytest.approx(summary["wall_s"], abs=1e-4)
+    saved = torch.load(tmp_path / "run" / "weights.pt", weights_only=True)
+    assert saved["version"] == 26
+    cluster = yaml.safe_load((tmp_path / "run" / "cluster.yaml").read_text())
+    assert cluster["workers"] == 4
+
+
+def test_the_same_words_give_the_same_weights_and_trace(job: Path, tmp_path: Path) -> None:
+    words = ["workers=3", "delays=pareto", "crashes={every_s: 8, repair_s: 1}"]
+    first = simulate(job, tmp_path / "a", *words)
+    again = simulate(job, tmp_path / "b", *words)
+    other = simulate(job, tmp_path / "c", *words, "delay_seed=9")
+    assert first["weights_sha256"] == again["weights_sha256"] != other["weights_sha256"]
+    traces = [(tmp_path / name / "trace.bin").read_bytes() for name in "ab"]
+    assert traces[0] == traces[1]
+
+
+def test_one_worker_without_delays_is_sequential_training(job: Path, tmp_path: Path) -> None:
+    delays = "delays={model: constant, mean_s: 0}"
+    alone = simulate(job, tmp_path / "sim", "workers=1", delays, "algorithm=asgd")
+    train = [sys.executable, "-m", "mpi_dcasgd", "train", str(job), "algorithm=sgd"]
+    subprocess.run([*train, "--run-dir", str(tmp_path / "seq")], check=True, capture_output=True)
+    summary = json.loads((tmp_path / "seq" / "summary.json").read_text())
+    assert alone["weights_sha256"] == summary["weights_sha256"]
+
+
+def test_ssgd_is_simulated_with_backup_workers(job: Path, tmp_path: Path) -> None:
+    words = ["algorithm=ssgd", "workers=3", "slow={0: 5}"]
+    plain = simulate(job, tmp_path / "plain", *words)
+    backed = simulate(job, tmp_path / "backed", *words, "backup=1")
+    assert plain["updates"] == 10, "an epoch of 13 minibatches ends with a step of one"
+    assert backed["updates"] == 9
+    assert plain["wall_s"] == pytest.approx(50.0, abs=5)
+    assert backed["wall_s"] < 20.0
+
+
+@pytest.mark.parametrize("words", [["algorithm=asgd"], ["algorithm=ssgd", "backup=1"]])
+def test_a_run_goes_on_from_its_checkpoint_as_if_nothing_had_been(
+    job: Path, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*words, "workers=2", "delays=exponential", "epochs=6", "--checkpoint-every", "1"]
+    whole = simulate(job, tmp_path / "whole", *words)
+    monkeypatch.setattr(simulated_run, "_SLICE", 1)
+    _interrupt(monkeypatch, after=17)
+    assert main(["simulate", str(job), "--run-dir", str(tmp_path / "cut"), *words]) == 143
+    cut = json.loads((tmp_path / "cut" / "summary.json").read_text())
+    assert cut["status"] == "interrupted"
+    assert cut["updates"] == 17
+    monkeypatch.undo()
+    resumed = simulate(job, tmp_path / "cut", *words, "--resume")
+    timing = {"startup_s"}
+    assert {k: v for k, v in resumed.items() if k not in timing} == {
+        k: v for k, v in whole.items() if k not in timing
+    }
+    traces = [(tmp_path / name / "trace.bin").read_bytes() for name in ("whole", "cut")]
+    assert traces[0] == traces[1]
+
+
+def _interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    counted = iter(range(1, 1000))
+    original = Conductor.after
+
+    def told(self: Conductor, record: Any) -> None:
+        original(self, record)
+        if next(counted) == after:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Conductor, "after", told)
+
+
+def test_another_simulations_checkpoint_is_refused(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate(job, tmp_path / "run", "workers=2", "--checkpoint-every", "1")
+    words = ["--run-dir", str(tmp_path / "run"), "--resume", "--overwrite"]
+    assert main(["simulate", str(job), "workers=2", "lr=0.2", *words]) == 2
+    assert "is of another job or another cluster" in capsys.readouterr().err
+
+
+def test_timing_only_prints_json(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["workers=50", "delays=gamma", "server.service_s=0.1", "--timing-only", "--json"]
+    assert main(["simulate", str(job), *words, "--updates", "3000"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["updates"] == 3000
+    assert found["updates_per_s"] == pytest.approx(10.0, rel=0.02)
+    assert found["staleness_mean"] == pytest.approx(49, abs=0.5)
+
+
+def test_timing_only_agrees_with_the_run(job: Path, tmp_path: Path, capsys: Any) -> None:
+    words = ["workers=4", "delays=gamma", "network={latency_s: 0.1, bytes_per_s: 1e4}"]
+    summary = simulate(job, tmp_path / "run", *words)
+    capsys.readouterr()
+    assert main(["simulate", str(job), *words, "--timing-only", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["time_s"] == pytest.approx(summary["wall_s"], abs=1e-5)
+    assert found["staleness"] == summary["staleness_histogram"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["delays=gamma"], "workers: missing"),
+        (["workers=2", "algorithm=sgd"], "sgd is one process"),
+        (["workers=2", "backup=1"], "only synchronous algorithms"),
+        (["workers=2", "slow={5: 2}"], "there is no worker 5"),
+        (["workers=2", "cluster=none.yaml"], "none.yaml: 1 problem\n  no such file"),
+        (["workers=2", "delays.mean_s=x"], "delays"),
+    ],
+)
+def test_mistakes_are_one_message_and_status_two(
+    job: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["simulate", str(job), "--timing-only", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+# ---- calibration ----
+
+
+@pytest.fixture
+def known(job: Path, tmp_path: Path) -> RunFolder:
+    """A run on a cluster that is known exactly: what calibration must find."""
+    words = ["workers=2", "delays={model: gamma, mean_s: 0.1, machine_cv: 0}", "epochs=40"]
+    simulate(job, tmp_path / "known", *words, "slow={1: 2}", "network.latency_s=0.02")
+    return RunFolder.open(tmp_path / "known")
+
+
+def test_calibration_finds_the_cluster_that_a_run_ran_on(known: RunFolder) -> None:
+    settings = cluster_of_run(known, service_s=0.0)
+    means = [sum(steps) / len(steps) for steps in settings["delays"]["steps_s"]]
+    assert means[0] == pytest.approx(0.1, rel=0.02)
+    assert means[1] == pytest.approx(0.2, rel=0.02)
+    assert settings["network"]["latency_s"] == pytest.approx(0.02, rel=0.02)
+
+
+def test_a_service_time_is_not_taken_for_a_message(known: RunFolder) -> None:
+    settings = cluster_of_run(known, service_s=0.004)
+    assert settings["network"]["latency_s"] == pytest.approx(0.018, rel=0.05)
+
+
+def test_a_calibrated_cluster_predicts_the_run(
+    known: RunFolder, job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cluster.yaml"
+    assert main(["calibrate", str(known.path), "-o", str(out)]) == 0
+    capsys.readouterr()
+    words = [f"cluster={out}", "epochs=40", "--timing-only", "--json"]
+    assert main(["simulate", str(job), *words]) == 0
+    predicted = json.loads(capsys.readouterr().out)
+    measured = json.loads(known.summary_json.read_text())
+    assert predicted["time_s"] == pytest.approx(measured["wall_s"], rel=0.03)
+    assert predicted["staleness_mean"] == pytest.approx(measured["staleness_mean"], rel=0.03)
+
+
+def test_delays_can_be_drawn_from_a_run(known: RunFolder) -> None:
+    simulation = resolve_simulation(["workers=4", f"delays={known.path}"])
+    assert simulation.settings["delays"] == delays_of_run(known)
+    assert simulation.cluster.delays.mean_s == pytest.approx(0.15, rel=0.02)
+
+
+def test_a_run_that_did_not_end_cannot_be_calibrated_from(known: RunFolder) -> None:
+    lines = known.metrics_jsonl.read_text().splitlines()
+    known.metrics_jsonl.write_text("\n".join(line for line in lines if '"worker"' not in line))
+    with pytest.raises(RunFolderError, match="take a run that came to its end"):
+        delays_of_run(known)
+
+
+@pytest.mark.mpi
+def test_this_machine_can_be_measured(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "machine.yaml"
+    assert main(["calibrate", str(job), "-o", str(out)]) == 0
+    settings = yaml.safe_load(out.read_text())
+    assert settings["delays"]["steps_s"][0][0] > 0
+    assert 0 < settings["network"]["latency_s"] < 1
+    assert 0 < settings["server"]["service_s"] < 1
+    assert resolve_simulation([f"cluster={out}", "workers=2"]).workers == 2
