@@ -129,7 +129,7 @@ class ConcurrencyAware(StepSize):
     Args:
         concurrency: tau_C >= 1, how many gradients are being computed at a time; None for the
             number of workers.
-        beyond: See above.
+        beyond: ``scale`` or ``drop``: what a gradient staler than tau_C gets.
 
     Source: A. Koloskova et al., "Sharper Convergence Guarantees for Asynchronous SGD for
     Distributed and Federated Learning", NeurIPS 2022, arXiv:2206.08307, eq. 11.

@@ -35,7 +35,8 @@ class WeightDecay(Part):
 
     Args:
         rate: L2 coefficient >= 0, applied to every parameter, also biases and BatchNorm's.
-        place: See above.
+        place: ``outside``, ``inside`` or ``decoupled``: before compensation, inside of what it
+            squares, or after momentum.
 
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
     arXiv:1711.05101, for ``decoupled``.
