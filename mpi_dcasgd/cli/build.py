@@ -27,7 +27,7 @@ class Workshop:
         job: The checked job.
         dataset: Loaded for ``device``.
         device: Where this rank computes gradients or evaluates.
-        group: Ranks that make one update together: all of them in SSGD, else 1.
+        group: Minibatches that make one update: all workers' in SSGD, else 1.
     """
 
     job: Job

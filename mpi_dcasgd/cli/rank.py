@@ -17,8 +17,10 @@ from mpi_dcasgd.drivers.agreeing import together
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
 from mpi_dcasgd.drivers.injection import Injection, SlowedTask
 from mpi_dcasgd.drivers.observer import WorkerTotals
+from mpi_dcasgd.drivers.reducers import make_reducer
 from mpi_dcasgd.drivers.sequential import Spent
 from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.waiting import spin_s
 from mpi_dcasgd.drivers.world import check_world, host_ranks, pick_device
 from mpi_dcasgd.errors import LaunchError, ProtocolError
@@ -64,15 +66,16 @@ class Rank:
         comm, job = self.comm, self.job
         together(comm, self._check_size)
         self.injection = together(comm, self._make_injection)
+        self.device = together(comm, lambda: pick_device(job.device, self.local_rank))
         if self.synchronous:
-            from mpi_dcasgd.drivers.horovod import start_horovod
-
-            self.hvd = together(comm, lambda: start_horovod(comm))
+            sync = job.sync
+            self.reducer = together(
+                comm, lambda: make_reducer(sync.backend, sync.compression, comm, self.device)
+            )
         self.recording = together(comm, lambda: begin_recording() if comm.rank == 0 else None)
         path = comm.bcast(self.recording.folder.path if self.recording else None)
         self.logger = together(comm, lambda: rank_logger(RunFolder(path), comm.rank))
-        self.device = together(comm, lambda: pick_device(job.device, self.local_rank))
-        group = comm.size if self.synchronous else 1
+        group = comm.size * job.sync.accumulate if self.synchronous else 1
         self.workshop = together(comm, lambda: Workshop.open(job, self.device, group))
         self.layout = together(comm, lambda: self.workshop.flat_model(_CPU).layout)
         # The server's own vectors are on the CPU; its device is where it evaluates.
@@ -96,24 +99,30 @@ class Rank:
             self._work()
 
     def train_synchronously(self) -> None:
-        """One rank of the group whose gradients Horovod averages."""
-        from mpi_dcasgd.drivers.horovod import run_synchronous
-
+        """One rank of the group whose gradients are averaged."""
         comm, workshop = self.comm, self.workshop
         server = workshop.server(1, self.device)
         task = workshop.task(workshop.flat_model(self.device, server.slots[0].snapshot))
         task.warm_up()
         conductor = None
         if self.recording:
-            observer = self._recorder("horovod", comm.size, server)
+            observer = self._recorder(self.reducer.name, comm.size, server)
             conductor = Conductor(server, observer, workshop.evaluator(), self.job.evaluate_every)
         comm.Barrier()
         if conductor:
             conductor.begin(time.monotonic() - self.started)
-        spent = run_synchronous(self.hvd, server, self._slowed(task), conductor, self.stop)
+        spent = run_synchronous(
+            self.reducer,
+            server,
+            self._slowed(task),
+            conductor,
+            self.stop,
+            accumulate=self.job.sync.accumulate,
+            compression=self.job.sync.compression,
+        )
         self._check_replicas(server.weights)
         totals = comm.gather(totals_of(comm.rank, self.places[comm.rank], spent))
-        self.hvd.shutdown()
+        self.reducer.close()
         if conductor and self.recording:
             self._finish(conductor, server, totals or [])
 

@@ -124,6 +124,7 @@ def _who(algorithm: str, driver: str, num_workers: int) -> str:
     workers = f"{num_workers} worker{'' if num_workers == 1 else 's'}"
     if driver == "simulator":
         return f"{algorithm}, {workers}, simulated"
-    if driver == "horovod":
-        return f"{algorithm}, {workers}, synchronous through Horovod"
+    if driver in ("horovod", "ddp"):
+        through = "Horovod" if driver == "horovod" else "torch.distributed"
+        return f"{algorithm}, {workers}, synchronous through {through}"
     return f"{algorithm}, 1 server and {workers}, asynchronous over MPI"

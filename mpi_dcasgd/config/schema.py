@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.drivers.injection import InjectSettings
+from mpi_dcasgd.drivers.reducers import Backend, Compression
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.flat import StatisticsPolicy
 from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
@@ -21,10 +22,28 @@ from mpi_dcasgd.server.server import MAX_AHEAD
 class SyncSettings:
     """The ``sync:`` section of a job."""
 
+    backend: Annotated[
+        Backend,
+        Field(
+            description="ssgd: who sums the gradients; ddp is torch.distributed (NCCL or gloo), "
+            "started from the MPI ranks, for sites without Horovod"
+        ),
+    ] = "horovod"
+    compression: Annotated[
+        Compression,
+        Field(
+            description="ssgd: what gradients are rounded to while they travel; bf16 needs "
+            "backend ddp"
+        ),
+    ] = "none"
+    accumulate: Annotated[
+        Count, Field(description="ssgd: minibatches of each worker that make one update")
+    ] = 1
     lr_scaling: Annotated[
         Literal["none", "linear"],
         Field(
-            description="ssgd: linear multiplies lr by the number of workers (Goyal et al. 2017)"
+            description="ssgd: linear multiplies lr by the number of minibatches that make an "
+            "update (Goyal et al. 2017)"
         ),
     ] = "none"
 

@@ -1,128 +1,156 @@
-"""Synchronous SGD (SSGD): every rank trains, Horovod averages the gradients.
+"""Synchronous SGD (SSGD): every rank trains, an allreduce averages the gradients.
 
 Each rank keeps a replica of the server with a single worker, the whole synchronous group, whose
-tickets are ``num_workers`` times as large. Rank r takes the r-th part of each, the very minibatch
-that an asynchronous run would have named so; all apply the same averaged gradient through the
-same rule. The average weights samples equally, also where an epoch's last ticket does not give
-every rank a full part, so W workers equal one worker with a batch W times as large.
+tickets are ``num_workers * accumulate`` times as large. Rank r takes every ``num_workers``-th part
+of each from the r-th on: the very minibatches that an asynchronous run would have named so. All
+apply the same averaged gradient through the same rule. The average weights samples equally, also
+where an epoch's last ticket does not give every rank a full part, so W workers equal one worker
+with a batch W times as large.
 """
 
 from __future__ import annotations
 
 import time
-from types import ModuleType
-from typing import TYPE_CHECKING
+from collections import deque
 
 import torch
+from torch import Tensor
 
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.pipeline import Pipeline
+from mpi_dcasgd.drivers.reducers import DTYPES, Compression, Reducer
 from mpi_dcasgd.drivers.sequential import Spent
 from mpi_dcasgd.drivers.stopping import StopFlag
-from mpi_dcasgd.errors import LaunchError
-from mpi_dcasgd.learning.task import Gradient, Task
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.message import Kind
 from mpi_dcasgd.server.server import ParameterServer, Push
 
-if TYPE_CHECKING:
-    from mpi4py import MPI
-
-
-def start_horovod(comm: MPI.Comm) -> ModuleType:
-    """Import and initialise Horovod on an MPI communicator.
-
-    Raises:
-        LaunchError: It cannot be imported, has no MPI, or MPI has no threads.
-    """
-    remedy = (
-        "Build it against this PyTorch and MPI with `python -m mpi_dcasgd.tools.build_horovod`, "
-        "or run an asynchronous algorithm, which needs none."
-    )
-    try:
-        import horovod.torch as hvd
-    except Exception as error:  # an ABI mismatch can surface as almost anything
-        raise LaunchError(
-            f"algorithm ssgd needs Horovod, which cannot be imported ({error}). {remedy}"
-        ) from error
-    if not hvd.mpi_built():
-        raise LaunchError(f"this Horovod was built without MPI. {remedy}")
-    hvd.init(comm=comm)
-    if not hvd.mpi_threads_supported():
-        raise LaunchError(
-            "Horovod reports that this MPI does not support MPI_THREAD_MULTIPLE, which it needs; "
-            "use an MPI that does."
-        )
-    return hvd  # type: ignore[no-any-return]  # Horovod has no type information
-
 
 def run_synchronous(
-    hvd: ModuleType,
+    reducer: Reducer,
     server: ParameterServer,
     task: Task,
     conductor: Conductor | None,
     stop: StopFlag,
+    *,
+    accumulate: int = 1,
+    compression: Compression = "none",
 ) -> Spent:
     """Train one rank of the group until the tickets are used up or any rank is asked to stop.
 
     Args:
-        hvd: ``horovod.torch``, initialised.
-        server: This rank's replica: one worker, tickets ``hvd.size()`` times the batch size.
+        reducer: Sums over the ranks.
+        server: This rank's replica: one worker, tickets ``reducer.size * accumulate`` times the
+            batch size.
         task: Its plan is the server's, split; its weights are the only slot's snapshot.
         conductor: On the rank that records, else None.
         stop: Set on any rank, it stops all of them after the same update.
+        accumulate: Minibatches of each rank that make one update.
+        compression: What gradients are rounded to while they travel.
     """
-    rank, size = hvd.rank(), hvd.size()
-    slot, flat = server.slots[0], task.flat
-    spent = Spent()
-    # One small vector travels beside the gradient: the mean loss, and whether anyone wants to stop.
-    side = torch.zeros(2)
+    slot = server.slots[0]
+    group = _Group(reducer, server, task, accumulate, compression)
     server.pull(0)
     with Pipeline(task, background=server.ahead > 0) as pipeline:
-        parts: list[tuple[int, int | None]] = []
+        todo: deque[tuple[int, list[int]]] = deque()
         while slot.message.kind is Kind.WORK:
-            started = time.perf_counter()
-            granted = [(t, server.plan.part(t, rank, size)) for t in slot.message.tickets]
-            parts += granted
-            pipeline.grant(part for _, part in granted if part is not None)
-            ticket, part = parts.pop(0)
-            batch = None if part is None else pipeline.next()
-            loaded = time.perf_counter()
-            found = None if batch is None else task.gradient(batch)
-            samples = server.plan.size(ticket)
-            _weigh(found, samples, flat.grad, side, stop)
-            computed = time.perf_counter()
-            pending = (
-                hvd.allreduce_async_(flat.grad, op=hvd.Sum, name="gradient"),
-                hvd.allreduce_async_(side, op=hvd.Sum, name="side"),
-            )
-            for handle in pending:
-                hvd.synchronize(handle)
-            params = flat.grad[: flat.layout.num_params]
-            norm = torch.linalg.vector_norm(params, dtype=torch.float64).item()
-            push = Push(slot.version, ticket, samples, float(side[0]), norm, flat.grad)
+            for ticket in slot.message.tickets:
+                parts = group.parts_of(ticket)
+                todo.append((ticket, parts))
+                pipeline.grant(parts)
+            ticket, parts = todo.popleft()
+            loss = group.compute(pipeline, ticket, len(parts))
+            push, halt = group.exchange(ticket, loss, bool(stop), slot.version)
             record = server.push(0, push).record
-            spent.data_s += loaded - started
-            spent.compute_s += computed - loaded
-            spent.comm_s += time.perf_counter() - computed
-            spent.updates += found is not None
-            spent.samples += found.samples if found else 0
             if conductor:
                 conductor.after(record)
-            if side[1] > 0 and slot.message.kind is Kind.WORK:
+            if halt and slot.message.kind is Kind.WORK:
                 server.halt()
                 break
-    return spent
+    return group.spent
 
 
-def _weigh(
-    found: Gradient | None, samples: int, grad: torch.Tensor, side: torch.Tensor, stop: StopFlag
-) -> None:
-    """Scale this rank's share so that the sum over ranks is the mean over all samples."""
-    side[1] = float(bool(stop))
-    if found is None:
-        grad.zero_()
-        side[0] = 0.0
-        return
-    share = found.samples / samples
-    grad.mul_(share)
-    side[0] = found.loss * share
+class _Group:
+    """One rank's part in making the mean gradient of a large ticket."""
+
+    def __init__(
+        self,
+        reducer: Reducer,
+        server: ParameterServer,
+        task: Task,
+        accumulate: int,
+        compression: Compression,
+    ) -> None:
+        self._reducer = reducer
+        self._plan: TicketPlan = server.plan
+        self._task = task
+        self._accumulate = accumulate
+        self._border = server.layout.num_params
+        self._dtype = DTYPES.get(compression)
+        grad = task.flat.grad
+        # One minibatch's gradient is scaled where it is; several need a place to be summed in.
+        self._sum = grad if accumulate == 1 else torch.zeros_like(grad)
+        # The mean loss, and whether anyone wants to stop, travel beside the gradient; with
+        # compression BatchNorm's statistics too, whose variances half precision would spoil.
+        extra = server.layout.num_stats if self._dtype else 0
+        self._side = torch.zeros(2 + extra, device=grad.device)
+        self.spent = Spent()
+
+    def parts_of(self, ticket: int) -> list[int]:
+        """The small tickets that this rank computes of a large one; may be none at all."""
+        size = self._reducer.size
+        ranks = range(self._reducer.rank, size * self._accumulate, size)
+        parts = (self._plan.part(ticket, rank, size * self._accumulate) for rank in ranks)
+        return [part for part in parts if part is not None]
+
+    def compute(self, pipeline: Pipeline, ticket: int, count: int) -> float:
+        """This rank's share of the mean gradient, left in the sum; returns its share of the loss.
+
+        The shares of all ranks add up to the mean over all samples of the ticket.
+        """
+        samples = self._plan.size(ticket)
+        loss, grad = 0.0, self._task.flat.grad
+        if count == 0 or self._sum is not grad:
+            self._sum.zero_()
+        for _ in range(count):
+            started = time.perf_counter()
+            batch = pipeline.next()
+            loaded = time.perf_counter()
+            found = self._task.gradient(batch)
+            share = found.samples / samples
+            if self._sum is grad:
+                grad.mul_(share)
+            else:
+                self._sum.add_(grad, alpha=share)
+            loss += found.loss * share
+            self.spent.data_s += loaded - started
+            self.spent.compute_s += time.perf_counter() - loaded
+            self.spent.updates += 1
+            self.spent.samples += found.samples
+        return loss
+
+    def exchange(self, ticket: int, loss: float, stop: bool, version: int) -> tuple[Push, bool]:
+        """Sum over all ranks: the push of the whole group, and whether any rank wants to stop."""
+        started = time.perf_counter()
+        self._side[0] = loss
+        self._side[1] = float(stop)
+        params = self._sum[: self._border]
+        if self._dtype is None:
+            self._reduce(self._sum)
+        else:
+            small = params.to(self._dtype)
+            self._side[2:] = self._sum[self._border :]
+            self._reduce(small)
+            params.copy_(small)
+            self._sum[self._border :] = self._side[2:]
+        norm = torch.linalg.vector_norm(params, dtype=torch.float64).item()
+        mean_loss, stopping = self._side[:2].tolist()
+        self.spent.comm_s += time.perf_counter() - started
+        samples = self._plan.size(ticket)
+        return Push(version, ticket, samples, mean_loss, norm, self._sum), stopping > 0
+
+    def _reduce(self, gradient: Tensor) -> None:
+        waits = [self._reducer.start(gradient, "gradient"), self._reducer.start(self._side, "side")]
+        for wait in waits:
+            wait()

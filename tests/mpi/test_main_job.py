@@ -136,6 +136,27 @@ def test_synchronous_workers_equal_one_with_a_larger_batch(runs: Runs) -> None:
         torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.horovod
+def test_horovod_and_torch_distributed_give_the_same_weights_to_rounding(runs: Runs) -> None:
+    one, other = (
+        torch.load(runs("ssgd", "epochs=3", f"sync.backend={backend}") / "weights.pt")
+        for backend in ("horovod", "ddp")
+    )
+    for name, value in one["state_dict"].items():
+        torch.testing.assert_close(other["state_dict"][name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(("sync.compression=fp16",), marks=pytest.mark.horovod),
+        ("sync.backend=ddp", "sync.compression=bf16", "sync.accumulate=2"),
+    ],
+)
+def test_compressed_gradients_learn_too(runs: Runs, overrides: tuple[str, ...]) -> None:
+    assert runs.summary("ssgd", *overrides)["test_error"] <= 0.04
+
+
 @pytest.mark.parametrize("algorithm", ["asgd", "dcasgd-c", "dcasgd-a"])
 def test_a_real_run_is_replayed_identically(runs: Runs, processes: Any, algorithm: str) -> None:
     path = runs(algorithm)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,10 +12,10 @@ from toy import CPU, World, toy_dataset, toy_model
 
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
 from mpi_dcasgd.drivers.evaluator import Evaluator, Snapshot
-from mpi_dcasgd.drivers.horovod import run_synchronous
 from mpi_dcasgd.drivers.observer import Evaluation, NullObserver, WorkerTotals
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.task import evaluate
 from mpi_dcasgd.learning.tickets import TicketPlan
@@ -129,53 +129,104 @@ def test_prefetching_changes_nothing_but_the_time(ahead: int) -> None:
 
 
 class ThreadedAllreduce:
-    """Stands in for Horovod with threads as ranks: only the arithmetic of a sum."""
+    """Stands in for an allreduce with threads as ranks: only the arithmetic of a sum."""
 
-    Sum = "sum"
+    name = "threads"
 
+    def __init__(self, rank: int, meeting: ThreadMeeting) -> None:
+        self.rank = rank
+        self.size = meeting.size
+        self._meeting = meeting
+
+    def start(self, tensor: torch.Tensor, name: str) -> Callable[[], None]:
+        def wait() -> None:
+            tensor.copy_(self._meeting.sum(self.rank, tensor, name))
+
+        return wait
+
+    def close(self) -> None:
+        pass
+
+
+class ThreadMeeting:
     def __init__(self, size: int) -> None:
-        self.count = size
-        self.barrier = threading.Barrier(size, timeout=60)
-        self.shares: dict[str, list[Any]] = {}
-        self.local = threading.local()
+        self.size = size
+        self._barrier = threading.Barrier(size, timeout=60)
+        self._shares: dict[str, list[Any]] = {}
 
-    def view(self, rank: int) -> SimpleNamespace:
-        def allreduce(tensor: torch.Tensor, op: str, name: str) -> torch.Tensor:
-            self.shares.setdefault(name, [None] * self.count)[rank] = tensor.clone()
-            self.barrier.wait()
-            total = torch.stack(self.shares[name]).sum(0)
-            self.barrier.wait()
-            return tensor.copy_(total)
-
-        return SimpleNamespace(
-            Sum=self.Sum,
-            rank=lambda: rank,
-            size=lambda: self.count,
-            allreduce_async_=allreduce,
-            synchronize=lambda handle: handle,
-        )
+    def sum(self, rank: int, tensor: torch.Tensor, name: str) -> torch.Tensor:
+        self._shares.setdefault(name, [None] * self.size)[rank] = tensor.clone()
+        self._barrier.wait()
+        total = torch.stack(self._shares[name]).sum(0)
+        self._barrier.wait()
+        return total
 
 
-@pytest.mark.parametrize("workers", [2, 3, 4])
-def test_synchronous_workers_equal_one_worker_with_a_batch_so_many_times_as_large(
-    workers: int,
-) -> None:
-    plan = TicketPlan(num_samples=50, batch_size=4 * workers, seed=3, epochs=2)
-    assert 50 % (4 * workers), "the last ticket is uneven: some ranks get less, or nothing"
-    reduce = ThreadedAllreduce(workers)
-    worlds = [World(1, plan=plan, task_plan=plan.split(workers)) for _ in range(workers)]
+def synchronous(
+    workers: int, batch: int, accumulate: int = 1, **options: Any
+) -> tuple[list[World], torch.Tensor]:
+    """The replicas of a synchronous run, and the weights of one worker with the whole batch."""
+    parts = workers * accumulate
+    plan = TicketPlan(num_samples=50, batch_size=batch * parts, seed=3, epochs=2)
+    assert 50 % plan.batch_size, "the last ticket is uneven: some ranks get less, or nothing"
+    meeting = ThreadMeeting(workers)
+    model = {"batchnorm": options.pop("batchnorm", False)}
+    worlds = [World(1, plan=plan, task_plan=plan.split(parts), **model) for _ in range(workers)]
 
     def rank(number: int) -> None:
         world = worlds[number]
-        run_synchronous(reduce.view(number), world.server, world.tasks[0], None, StopFlag())  # type: ignore[arg-type]
+        run_synchronous(
+            ThreadedAllreduce(number, meeting),
+            world.server,
+            world.tasks[0],
+            None,
+            StopFlag(),
+            accumulate=accumulate,
+            **options,
+        )
 
     threads = [threading.Thread(target=rank, args=(n,)) for n in range(workers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    large = World(1, plan=plan).run()
+    assert all(world.server.complete for world in worlds)
     for world in worlds:
-        assert world.server.complete
         assert torch.equal(world.server.weights, worlds[0].server.weights)
+    return worlds, World(1, plan=plan, **model).run()
+
+
+@pytest.mark.parametrize(("workers", "accumulate"), [(2, 1), (3, 1), (4, 1), (1, 3), (2, 2)])
+def test_synchronous_workers_equal_one_worker_with_a_batch_so_many_times_as_large(
+    workers: int, accumulate: int
+) -> None:
+    worlds, large = synchronous(workers, 4, accumulate)
     torch.testing.assert_close(worlds[0].server.weights, large, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("compression", "rounding"), [("fp16", 2e-3), ("bf16", 2e-2)])
+def test_compression_rounds_gradients_but_not_statistics(compression: Any, rounding: float) -> None:
+    exact, _ = synchronous(2, 4, batchnorm=True)
+    rounded, _ = synchronous(2, 4, batchnorm=True, compression=compression)
+    ours, theirs = rounded[0].server.weights, exact[0].server.weights
+    assert not torch.equal(ours, theirs)
+    torch.testing.assert_close(ours, theirs, rtol=rounding, atol=rounding)
+
+
+def test_compression_leaves_the_first_statistics_exactly_as_they_are() -> None:
+    # Before the first update is applied the weights, and so the statistics, are the same.
+    plan = TicketPlan(num_samples=8, batch_size=8, seed=3, epochs=1)
+    results = []
+    for compression in ("none", "bf16"):
+        world = World(1, plan=plan, batchnorm=True)
+        reducer = ThreadedAllreduce(0, ThreadMeeting(1))
+        run_synchronous(
+            reducer,
+            world.server,
+            world.tasks[0],
+            None,
+            StopFlag(),
+            compression=compression,  # type: ignore[arg-type]
+        )
+        results.append(world.server.weights[world.server.layout.num_params :])
+    assert torch.equal(*results)
