@@ -77,7 +77,7 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
     num_workers = world_size - 1 if mode == "asynchronous" else world_size
     data = describe(job.data)
     layout = FlatLayout.of(without_memory(job.model, data))
-    group = num_workers if mode == "synchronous" else 1
+    group = num_workers * job.sync.accumulate if mode == "synchronous" else 1
     plan = TicketPlan(data.num_train, job.batch_size * group, job.seed, job.epochs)
     rule = resolve_rule(job.algorithm, job.rule)
     return Plan(

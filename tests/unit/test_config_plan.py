@@ -68,6 +68,8 @@ def test_a_synchronous_update_takes_the_minibatches_of_all(tmp_path: Path) -> No
     assert (plan.num_workers, plan.world_size) == (4, 4)
     assert plan.tickets_per_epoch == -(-1437 // 64)
     assert [need.who for need in plan.needs] == ["each rank", "rank 0, beside that"]
+    twice = plan_job(job(tmp_path, "algorithm=ssgd", "sync.accumulate=2"), 4)
+    assert twice.tickets_per_epoch == -(-1437 // 128)
 
 
 def test_a_sequential_run_is_one_process(tmp_path: Path) -> None:
