@@ -89,12 +89,27 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
         num_samples=data.num_train,
         tickets_per_epoch=plan.tickets_per_epoch,
         tickets=plan.num_tickets,
-        needs=_needs(mode, layout, rule, num_workers, data.resident_bytes, gpu=gpu),
+        needs=_needs(
+            mode,
+            layout,
+            rule,
+            num_workers,
+            data.resident_bytes,
+            accumulate=job.sync.accumulate,
+            gpu=gpu,
+        ),
     )
 
 
 def _needs(
-    mode: Mode, layout: FlatLayout, rule: Rule, num_workers: int, data_bytes: int, *, gpu: bool
+    mode: Mode,
+    layout: FlatLayout,
+    rule: Rule,
+    num_workers: int,
+    data_bytes: int,
+    *,
+    accumulate: int,
+    gpu: bool,
 ) -> tuple[Need, ...]:
     vector = layout.size * ELEMENT_BYTES
     message = vector + HEADER_BYTES
@@ -114,8 +129,9 @@ def _needs(
         return (_need("server", *server), _need("each worker", computing, *staging, data))
     if mode == "sequential":
         return (_need("the process", weights, computing, state, evaluation, data),)
+    summed = ("the sum of several minibatches", vector if accumulate > 1 else 0)
     return (
-        _need("each rank", weights, computing, state, data),
+        _need("each rank", weights, computing, summed, state, data),
         _need("rank 0, beside that", evaluation),
     )
 

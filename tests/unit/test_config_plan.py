@@ -70,6 +70,9 @@ def test_a_synchronous_update_takes_the_minibatches_of_all(tmp_path: Path) -> No
     assert [need.who for need in plan.needs] == ["each rank", "rank 0, beside that"]
     twice = plan_job(job(tmp_path, "algorithm=ssgd", "sync.accumulate=2"), 4)
     assert twice.tickets_per_epoch == -(-1437 // 128)
+    assert twice.needs[0].total_bytes - plan.needs[0].total_bytes == size(
+        plan.needs[0], "the weights"
+    )
 
 
 def test_a_sequential_run_is_one_process(tmp_path: Path) -> None:
