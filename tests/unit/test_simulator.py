@@ -25,8 +25,7 @@ from mpi_dcasgd.drivers.stopping import StopFlag
 from mpi_dcasgd.errors import DcasgdError
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.tickets import TicketPlan
-from mpi_dcasgd.rules.admission import Admission, Verdict
-from mpi_dcasgd.rules.part import Facts
+from mpi_dcasgd.rules.admission import Admission, Collect, StaleSynchronous, Threshold
 from mpi_dcasgd.server.records import Action, UpdateRecord
 
 HETEROGENEOUS = Gamma(machine_cv=0.6)
@@ -163,31 +162,15 @@ def test_ties_go_by_rank_and_a_seed_repeats_itself() -> None:
     assert one != three
 
 
-class Threshold(Admission):
-    """Drops what is staler than 3."""
-
-    def verdict(self, facts: Facts) -> Verdict:
-        return "drop" if facts.staleness > 3 else "apply"
-
-
-class Three(Admission):
-    """Steps with three gradients at once."""
-
-    def verdict(self, facts: Facts) -> Verdict:
-        return "hold"
-
-    def collect(self, num_workers: int) -> int:
-        return 3
+ADMISSIONS: list[Admission] = [
+    Threshold(threshold=4),
+    Collect(gradients=3),
+    StaleSynchronous(bound=0),
+    StaleSynchronous(bound=2),
+]
 
 
-class Bounded(Admission):
-    """Lets nobody be more than two steps ahead of the slowest."""
-
-    def may_go_on(self, clock: int, others: Any) -> bool:
-        return clock - min(others, default=clock) <= 2
-
-
-@pytest.mark.parametrize("admission", [Threshold(), Three(), Bounded()], ids=lambda a: str(type(a)))
+@pytest.mark.parametrize("admission", ADMISSIONS, ids=lambda a: type(a).__name__)
 def test_counting_says_what_the_real_server_says(admission: Admission) -> None:
     cluster = Cluster(delays=Gamma(task_cv=0.4), slow={1: 3.0}, server=ServerTimes(service_s=0.03))
     world = World(5, plan=TicketPlan(50, 1, 0, 4))

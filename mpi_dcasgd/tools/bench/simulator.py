@@ -192,6 +192,7 @@ def _simulated_s(
         lambda samples: LR,
         workers,
         initial.stats_rate,
+        fuse="auto",  # as jobs have it
     )
     task = Task(FlatModel(model(), device), dataset, plan)
     made = Simulator(server, task, Cluster(delays=Gamma()), seed=0)
