@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from mpi_dcasgd.cli.build import Workshop
-from mpi_dcasgd.config.load import job_as_yaml
+from mpi_dcasgd.config.load import job_as_text
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.recorder import Recorder, RunDescription
-from mpi_dcasgd.record.run_folder import RunFolder, atomic_file
+from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -51,7 +51,7 @@ class Recording:
             now=self.started.astimezone(),
             overwrite=overwrite,
         )
-        self.folder.write_job(job_as_yaml(job))
+        write_atomic(self.folder.job_yaml, job_as_text(job).encode())
 
     def recorder(
         self,
