@@ -73,9 +73,11 @@ def simulate_job_timing(job: Job, simulation: Simulation, updates: int | None = 
         model = build_model(job.model, facts.input_shape, facts.num_classes)
     vector_bytes = 4 * FlatLayout.of(model).size
     synchronous = ALGORITHMS[job.algorithm].mode == "synchronous"
-    minibatch = job.batch_size * (simulation.workers if synchronous else 1)
+    admission = resolve_rule(job.algorithm, job.rule).admission
     if updates is None:
-        updates = job.epochs * -(-facts.num_train // minibatch)
+        minibatch = job.batch_size * (simulation.workers if synchronous else 1)
+        tickets = job.epochs * -(-facts.num_train // minibatch)
+        updates = -(-tickets // admission.collect(simulation.workers))
     seed = job.seed if simulation.delay_seed is None else simulation.delay_seed
     if synchronous:
         return simulate_synchronous_timing(
@@ -92,7 +94,7 @@ def simulate_job_timing(job: Job, simulation: Simulation, updates: int | None = 
         updates,
         message_bytes=HEADER_BYTES + vector_bytes,
         seed=seed,
-        admission=resolve_rule(job.algorithm, job.rule).admission,
+        admission=admission,
     )
 
 

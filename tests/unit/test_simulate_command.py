@@ -198,6 +198,16 @@ def test_timing_only_agrees_with_the_run(job: Path, tmp_path: Path, capsys: Any)
     assert found["staleness"] == summary["staleness_histogram"]
 
 
+def test_timing_only_makes_the_updates_of_a_rule_that_collects(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["workers=4", "algorithm=rennala", "--timing-only", "--json"]
+    assert main(["simulate", str(job), *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["updates"] == 7, "26 minibatches, four a step"
+    assert found["dropped"] > 0, "who is served before the step computes at the old weights"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
