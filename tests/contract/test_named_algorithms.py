@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import World
+from toy import LR, World
 
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.tickets import TicketPlan
@@ -71,10 +71,11 @@ def test_the_rest_of_a_run_makes_a_smaller_last_step() -> None:
     assert world.server.samples == 50
 
 
-def test_what_is_collected_is_weighted_by_samples_and_clipped_as_a_mean() -> None:
-    # Tickets of 8 and 2 samples: the step is along the mean over the ten, at most 0.01 long.
+@pytest.mark.parametrize("max_norm", [0.01, 1e6])
+def test_what_is_collected_is_weighted_by_samples_and_clipped_as_a_mean(max_norm: float) -> None:
+    # Tickets of 8 and 2 samples: the step is along the mean over the ten, at most max_norm long.
     plan = TicketPlan(10, 8, 3, 1)
-    rule = {"admission": {"gradients": 2}, "clipping": {"name": "norm", "max_norm": 0.01}}
+    rule = {"admission": {"gradients": 2}, "clipping": {"name": "norm", "max_norm": max_norm}}
     world = World(1, "rennala", rule, plan=plan)
     task = world.tasks[0]
     world.join()
@@ -83,8 +84,9 @@ def test_what_is_collected_is_weighted_by_samples_and_clipped_as_a_mean() -> Non
         found = task.gradient(task.load(ticket))
         mean += task.flat.grad * found.samples / 10
         world.step(0)
-    moved = (world.initial - world.server.weights) / 0.05
-    torch.testing.assert_close(moved, mean * 0.01 / mean.norm(), rtol=1e-4, atol=1e-6)
+    moved = (world.initial - world.server.weights) / LR
+    expected = mean * min(1.0, max_norm / float(mean.norm()))
+    torch.testing.assert_close(moved, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_decay_acts_before_compensation_or_after_momentum() -> None:
