@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,8 +182,6 @@ class StepTimes:
         num_workers: Workers 0 .. num_workers - 1.
         seed: Of the delays.
     """
-
-    state_version: ClassVar[int] = 1
 
     def __init__(self, model: Any, num_workers: int, seed: int) -> None:
         self._seed = seed
