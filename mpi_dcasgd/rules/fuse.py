@@ -20,6 +20,9 @@ its replay therefore use the same way.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import logging
 import os
 import shlex
@@ -39,8 +42,8 @@ Fuse = Literal["auto", "compiled", "blocks", "plain"]
 Pass = Callable[..., Any]
 """``run(params, grad, snapshot, numbers, *state)``: writes params, snapshot and state in place."""
 
-WORTH_COMPILING = 1 << 20
-"""Elements from which ``auto`` compiles: some thousand updates then pay for the compilation."""
+WORTH_COMPILING = 1 << 18
+"""Elements from which ``auto`` compiles: about ten thousand updates then pay for the start."""
 
 WORTH_TRACING = 1 << 16
 """Elements up to which temporaries cost so little that a second to prepare is not worth it."""
@@ -107,23 +110,40 @@ def compile_pass(traced: Traced) -> Pass:
                 graph.call_function(torch.ops.aten.copy_.default, (target, result))
     output.args = ((),)
     module.recompile()
-    with torch.no_grad(), warnings.catch_warnings():
+    config = _inductor_config()
+    flushes = _flushes_denormals()
+    with torch.no_grad(), warnings.catch_warnings(), config.patch(_options(config)):
         warnings.simplefilter("ignore")  # of torch's modules about one another
         from torch import _inductor
 
-        run: Pass = _inductor.compile(module, list(traced.inputs), options=_options())
+        run: Pass = _inductor.compile(module, list(traced.inputs))
         if traced.inputs[0].device.type == "cuda":
             _warm(run, traced)
+    # Loading what GCC linked with -ffast-math, as torch up to 2.6 does, lets this thread round
+    # denormal numbers to zero from then on.
+    torch.set_flush_denormal(flushes)
     return run
 
 
-def _options() -> dict[str, Any]:
-    from torch._inductor import config
+def _inductor_config() -> Any:
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if torch.version.cuda and not torch.cuda.is_available():
+            # Inductor needs this, and it complains about a GPU missing where none is wanted.
+            importlib.import_module("torch.utils.cpp_extension")
+        from torch._inductor import config
+    return config
 
+
+def _flushes_denormals() -> bool:
+    return bool(torch.full((1,), 1e-40).mul(1.0).item() == 0.0)
+
+
+def _options(config: Any) -> dict[str, Any]:
+    contract = "cpp.enable_floating_point_contract_flag"
     wanted: dict[str, Any] = {
         # The number of threads is written into the code, so it has to be part of the key too.
         "cpp.threads": torch.get_num_threads(),
-        "cpp.enable_floating_point_contract_flag": "off",
         "cpp.enable_unsafe_math_opt_flag": False,
         # No pool of compiling processes: one kernel is compiled, beside an MPI library that
         # does not like its process to be forked.
@@ -131,6 +151,10 @@ def _options() -> dict[str, Any]:
         "fx_graph_cache": True,
         "triton.cudagraphs": False,
     }
+    if _knows(config, contract):  # a word in newer versions of torch
+        wanted[contract] = (
+            False if config.cpp.enable_floating_point_contract_flag is False else "off"
+        )
     return {key: value for key, value in wanted.items() if _knows(config, key)}
 
 

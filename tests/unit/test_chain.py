@@ -424,3 +424,25 @@ def test_with_a_compiler_that_does_not_work(tmp_path: Path) -> None:
 def test_compiling_for_the_first_time_says_nothing(tmp_path: Path) -> None:
     done = in_a_process(tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (10, "", "")
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAINS)
+def test_on_a_gpu_compiled_equals_plain_to_rounding(name: str) -> None:
+    device = torch.device("cuda")
+    params = torch.randn(SIZE)
+    written = {}
+    for way in ("compiled", "blocks"):
+        generator = torch.Generator().manual_seed(0)
+        mine = params.to(device)
+        chain = Chain(CHAINS[name], mine, WORKERS, fuse=way)
+        assert chain.kernel == way
+        snapshots = [mine.clone() for _ in range(WORKERS)]
+        for step in range(7):
+            now = facts(step)
+            grad = torch.randn(SIZE, generator=generator).to(device)
+            chain.apply(mine, grad, snapshots[now.worker], now)
+        written[way] = [mine, *snapshots]
+    for found, expected in zip(*written.values(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
