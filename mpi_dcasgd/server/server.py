@@ -24,6 +24,7 @@ from torch import Tensor
 from mpi_dcasgd.errors import NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.rules.admission import Admission
 from mpi_dcasgd.rules.chain import Chain, Rule
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
@@ -347,9 +348,13 @@ class ParameterServer:
             slot.status = "stopped"
             slot.message.write_reply(Kind.STOP, self.version, ())
             return [worker]
-        busy = [other.clock for other in self.slots if other.status == "working"]
-        if not self.rule.admission.may_go_on(slot.clock, busy):
+        # First, since with very many workers looking at all of them for each would take its time.
+        if not self.ledger.available and not self.ledger.held(worker):
             return []
+        if type(self.rule.admission).may_go_on is not Admission.may_go_on:
+            busy = [other.clock for other in self.slots if other.status == "working"]
+            if not self.rule.admission.may_go_on(slot.clock, busy):
+                return []
         granted = self._grant(worker)
         if not self.ledger.held(worker):
             return []
