@@ -1,0 +1,52 @@
+"""Every named algorithm trains digits with four workers through the real MPI driver."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpi_dcasgd.rules.algorithms import ALGORITHMS
+
+pytestmark = [pytest.mark.mpi, pytest.mark.slow, pytest.mark.timeout(180)]
+
+# Rates at which the step is about that of asgd at 0.1: by the momentum, the delay, the minibatches.
+LR = {
+    "sa-asgd": 0.3,
+    "stable-asgd": 0.4,
+    "gap-aware": 0.02,
+    "dana": 0.01,
+    "dana-slim": 0.01,
+    "dana-dc": 0.01,
+    "rennala": 0.2,
+}
+# Those that tests/mpi/test_main_job.py does not run anyway.
+OTHERS = sorted(
+    name
+    for name, algorithm in ALGORITHMS.items()
+    if algorithm.mode == "asynchronous" and name not in ("asgd", "dcasgd-c", "dcasgd-a")
+)
+
+
+@pytest.mark.parametrize("algorithm", OTHERS)
+def test_digits_are_learnt(mpirun: Callable[..., Any], tmp_path: Path, algorithm: str) -> None:
+    run = tmp_path / "run"
+    job = [f"algorithm={algorithm}", f"lr={LR.get(algorithm, 0.1)}", "epochs=12"]
+    finished = mpirun(
+        5,
+        *("-m", "mpi_dcasgd", "train", "jobs/digits.yaml", *job, "schedule.milestones=[8]"),
+        *("--run-dir", str(run)),
+        timeout=150,
+    )
+    assert finished.status == 0, finished
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["test_error"] <= 0.04
+    assert summary["samples"] == 12 * 1437
+    if algorithm == "rennala":
+        assert summary["staleness_max"] == 0
+        assert summary["updates"] == pytest.approx(summary["samples"] / 16 / 4, rel=0.02)
+    if algorithm == "ringmaster":
+        assert summary["staleness_max"] <= 7
