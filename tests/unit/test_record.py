@@ -236,7 +236,7 @@ def test_the_summary_has_what_reports_need(tmp_path: Path) -> None:
         "staleness_mean": 7 / 8,
         "staleness_max": 1,
         "staleness_histogram": {"0": 1, "1": 7},
-            "kernel": "blocks",
+        "kernel": "blocks",
         "weights_sha256": "ab" * 32,
     }
 
