@@ -61,10 +61,14 @@ class HorovodReducer:
         self.size: int = self._hvd.size()
 
     def start(self, tensor: Tensor, name: str) -> Callable[[], None]:
-        handle = self._hvd.allreduce_async_(tensor, op=self._hvd.Sum, name=name)
+        # Built without GPU operations, Horovod refuses a tensor that is on a GPU.
+        staged = tensor.cpu() if tensor.is_cuda and not self._hvd.cuda_built() else tensor
+        handle = self._hvd.allreduce_async_(staged, op=self._hvd.Sum, name=name)
 
         def wait() -> None:
             self._hvd.synchronize(handle)
+            if staged is not tensor:
+                tensor.copy_(staged)
 
         return wait
 

@@ -34,8 +34,7 @@ class HoldThree(Admission):
     def verdict(self, facts: Facts) -> Verdict:
         return "hold"
 
-    @property
-    def collect(self) -> int:
+    def collect(self, num_workers: int) -> int:
         return 3
 
 
