@@ -27,6 +27,7 @@ import logging
 import os
 import shlex
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -85,11 +86,14 @@ def fuse(
     try:
         traced = trace(step, params, num_numbers, num_state)
     except Exception as error:  # anything at all may come out of a user's part
-        _warn("cannot be written down as elementwise operations", error)
+        _warn("cannot be written down as elementwise operations, see docs/own-rule.md", error)
         return Fused(_eager_pass(step, params, block), "blocks", None)
     if compiled and _has_compiler(params.device):
+        started = time.perf_counter()
         try:
-            return Fused(compile_pass(traced), "compiled", traced.vectors_moved)
+            run = compile_pass(traced)
+            _log.info("compiled the update rule in %.1f s", time.perf_counter() - started)
+            return Fused(run, "compiled", traced.vectors_moved)
         except Exception as error:  # the compiler's, and whatever its environment lacks
             _warn("could not be compiled", error)
     return Fused(_block_pass(step, traced, block), "blocks", traced.vectors_moved)
