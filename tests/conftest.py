@@ -42,6 +42,11 @@ class Finished:
         return f"status {self.status}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
+def _heed_interrupts() -> None:
+    # A shell starts its background jobs with SIGINT ignored, and so would all of ours be.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Processes:
     """Starts processes, and finds them again with all that they have started.
 
@@ -74,6 +79,7 @@ class Processes:
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
+                preexec_fn=_heed_interrupts,
             )
         process.number = self._count  # type: ignore[attr-defined]
         return process
