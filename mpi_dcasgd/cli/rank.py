@@ -12,6 +12,8 @@ import torch
 
 from mpi_dcasgd.cli.build import Workshop
 from mpi_dcasgd.cli.recording import Recording
+from mpi_dcasgd.config.memory import available_bytes, check_memory
+from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.agreeing import together
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
@@ -72,6 +74,7 @@ class Rank:
             self.reducer = together(
                 comm, lambda: make_reducer(sync.backend, sync.compression, comm, self.device)
             )
+        together(comm, self._check_memory)
         self.recording = together(comm, lambda: begin_recording() if comm.rank == 0 else None)
         path = comm.bcast(self.recording.folder.path if self.recording else None)
         self.logger = together(comm, lambda: rank_logger(RunFolder(path), comm.rank))
@@ -173,6 +176,13 @@ class Rank:
         self.comm.Barrier()
         run_worker(link, self._slowed(task), background=self.job.tickets_ahead > 0)
         link.close()
+
+    def _check_memory(self) -> None:
+        """Rank 0 needs the most, and is the one whose need grows with the world."""
+        if self.comm.rank == 0:
+            gpu = self.device.type == "cuda"
+            plan = plan_job(self.job, self.comm.size, gpu=gpu)
+            check_memory(plan, available_bytes(), self.job.name)
 
     def _make_injection(self) -> Injection | None:
         """What holds this rank's steps up, if the job says so; the server computes none."""

@@ -7,6 +7,8 @@ import shlex
 
 from mpi_dcasgd.cli.dry_run import show_job
 from mpi_dcasgd.config.load import load_job
+from mpi_dcasgd.config.memory import available_bytes, check_memory
+from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
@@ -30,6 +32,8 @@ def run_job(args: argparse.Namespace) -> int:
         show_job(job, ranks)
         print(f"\ncommand: {_command(args, job, ranks)}")
         return 0
+    # Rank 0, which needs the most, is started where mpirun is, unless a host file says otherwise.
+    check_memory(plan_job(job, ranks), available_bytes(), str(args.job))
     return launch.run(_command(args, job, ranks))
 
 
