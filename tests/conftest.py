@@ -42,9 +42,13 @@ class Finished:
         return f"status {self.status}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
-def _heed_interrupts() -> None:
-    # A shell starts its background jobs with SIGINT ignored, and so would all of ours be.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _heed_signals() -> None:
+    # A shell's background job and nohup ignore these, and so would every process of a test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+_heed_signals()
 
 
 class Processes:
@@ -79,7 +83,6 @@ class Processes:
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
-                preexec_fn=_heed_interrupts,
             )
         process.number = self._count  # type: ignore[attr-defined]
         return process
