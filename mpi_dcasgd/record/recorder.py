@@ -152,6 +152,7 @@ class Recorder:
                 self._loss, self._staleness = loss, float(staleness)
         else:
             self._refused[action] += 1
+            self._updates += record.stepped
         if time_s >= self._next_s:
             self._tick(time_s)
 

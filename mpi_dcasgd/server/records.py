@@ -20,7 +20,8 @@ class Action(IntEnum):
     HELD = 2
     """It was kept for a later step; the version stays until that step is made."""
     NONFINITE = 3
-    """It held NaN or infinity: counted and refused; it never reached the weights."""
+    """It held NaN or infinity: counted and refused; it never reached the weights. (Where a run's
+    last ticket is given up so, gradients that were held for company make their step then.)"""
 
 
 class UpdateRecord(NamedTuple):
@@ -35,7 +36,8 @@ class UpdateRecord(NamedTuple):
         samples: Samples in the ticket.
         loss: Mean training loss over the ticket, at the weights that the worker had.
         grad_norm: Euclidean norm of the gradient as it was pushed.
-        lr: Learning rate of the step that was really made, after the rule's step size part.
+        lr: Learning rate of the step that was really made, after the rule's step size part; 0 if
+            none was.
         total_samples: Samples applied up to and including this push.
         epoch: ``total_samples`` in passes over the training data.
     """
@@ -51,6 +53,11 @@ class UpdateRecord(NamedTuple):
     lr: float
     total_samples: int
     epoch: float
+
+    @property
+    def stepped(self) -> bool:
+        """Whether the weights were changed at this push."""
+        return self.action is Action.APPLIED or self.lr > 0
 
 
 def fingerprint(loss: float, grad_norm: float) -> int:

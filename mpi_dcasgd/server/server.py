@@ -216,7 +216,7 @@ class ParameterServer:
             total_samples=self.samples,
             epoch=self.epoch,
         )
-        return Answer(record, self._after(worker, renewed=action is Action.APPLIED))
+        return Answer(record, self._after(worker, renewed=record.stepped))
 
     def lose(self, worker: int) -> list[int]:
         """A worker died: its tickets go to others.
@@ -256,7 +256,10 @@ class ParameterServer:
 
     def _take_in(self, worker: int, push: Push, facts: Facts) -> tuple[Action, float]:
         if not self._is_finite(push):
-            return self._refuse(worker, push), 0.0
+            self._refuse(worker, push)
+            if self.ledger.done and self._held.count:
+                return Action.NONFINITE, self._apply_held(worker, facts)
+            return Action.NONFINITE, 0.0
         self._nonfinite_in_a_row = 0
         verdict = self.rule.admission.verdict(facts)
         if verdict == "drop":
@@ -266,16 +269,18 @@ class ParameterServer:
         self.ledger.complete(worker, push.ticket)
         self.samples += push.samples
         self.tally.staleness[facts.staleness] += 1
-        vector = push.vector
-        if verdict == "hold":
-            self._held.add(push.vector, push.samples)
-            wanted = self.rule.admission.collect(self.num_workers)
-            if self._held.count < wanted and not self.ledger.done:
-                return Action.HELD, 0.0
-            vector = self._held.take()
-            norm = torch.linalg.vector_norm(vector[: self.layout.num_params])
-            facts = facts._replace(grad_norm=float(norm))
-        return Action.APPLIED, self._apply(worker, vector, facts)
+        if verdict == "apply":
+            return Action.APPLIED, self._apply(worker, push.vector, facts)
+        self._held.add(push.vector, push.samples)
+        wanted = self.rule.admission.collect(self.num_workers)
+        if self._held.count < wanted and not self.ledger.done:
+            return Action.HELD, 0.0
+        return Action.APPLIED, self._apply_held(worker, facts)
+
+    def _apply_held(self, worker: int, facts: Facts) -> float:
+        mean = self._held.take()
+        norm = torch.linalg.vector_norm(mean[: self.layout.num_params])
+        return self._apply(worker, mean, facts._replace(grad_norm=float(norm)))
 
     def _apply(self, worker: int, vector: Tensor, facts: Facts) -> float:
         border = self.layout.num_params
@@ -309,7 +314,7 @@ class ParameterServer:
             return False
         return bool(torch.isfinite(push.vector[self.layout.num_params :]).all())
 
-    def _refuse(self, worker: int, push: Push) -> Action:
+    def _refuse(self, worker: int, push: Push) -> None:
         self.tally.nonfinite += 1
         self._nonfinite_in_a_row += 1
         self._attempts[push.ticket] += 1
@@ -327,7 +332,6 @@ class ParameterServer:
             self.ledger.complete(worker, push.ticket)
             self.samples += push.samples
             self.tally.given_up += 1
-        return Action.NONFINITE
 
     def _after(self, worker: int, *, renewed: bool) -> list[int]:
         # First the one that delivered: how far it has come decides whether others may go on.

@@ -283,10 +283,9 @@ def test_refused_gradients_are_counted_and_nothing_else(tmp_path: Path) -> None:
     recorder = record(folder)
     recorder.started(0.0)
     recorder.update(push(0), 0.1)
-    recorder.update(push(1, action=Action.DROPPED, staleness=50, total_samples=10), 0.2)
-    recorder.update(
-        push(2, action=Action.NONFINITE, loss=math.nan, staleness=60, total_samples=10), 0.3
-    )
+    refused = {"staleness": 50, "total_samples": 10, "lr": 0.0}
+    recorder.update(push(1, action=Action.DROPPED, **refused), 0.2)
+    recorder.update(push(2, action=Action.NONFINITE, loss=math.nan, **refused), 0.3)
     recorder.update(push(3, action=Action.HELD, staleness=2, total_samples=20, lr=0.0), 0.4)
     recorder.ended("failed", 1.0, reason="rank 2 on c7: out of memory")
     summary = json.loads(folder.summary_json.read_text())

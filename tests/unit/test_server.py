@@ -227,6 +227,23 @@ def test_statistics_that_are_not_finite_never_reach_the_weights() -> None:
     assert torch.equal(world.server.weights, world.initial)
 
 
+def test_gradients_held_when_the_last_ticket_is_given_up_make_their_step() -> None:
+    world = World(1, "rennala", {"admission": {"gradients": 2}}, plan=TicketPlan(16, 8, 0, 1))
+    world.join()
+    held = world.step(0)
+    assert held.record.action is Action.HELD
+    gradient = world.tasks[0].flat.grad.clone()
+    for _ in range(MAX_ATTEMPTS):
+        assert torch.equal(world.server.weights, world.initial)
+        answer = world.server.push(0, push_of(world, 0, grad_norm=float("nan")))
+        world.queues[0] = list(world.server.slots[0].message.tickets)
+    assert answer.record.action is Action.NONFINITE
+    assert answer.record.stepped
+    assert world.server.finished
+    assert world.server.version == 1
+    torch.testing.assert_close(world.server.weights, world.initial - LR * gradient)
+
+
 def test_a_ticket_that_is_never_finite_is_given_up_and_its_samples_counted() -> None:
     world = World(1, plan=TicketPlan(16, 8, 0, 1))
     world.join()
