@@ -16,7 +16,7 @@ from mpi_dcasgd.record.progress import Status as ProgressStatus
 from mpi_dcasgd.record.progress import make_progress
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
-from mpi_dcasgd.record.trace import TraceWriter
+from mpi_dcasgd.record.trace_writer import TraceWriter
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint
 
 _SMOOTHING = 0.02

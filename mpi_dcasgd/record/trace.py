@@ -5,6 +5,7 @@ rule through the same delays. docs/run-folder.md has the layout to the byte; in 
 
     header  magic, length and JSON description, CRC
     block   tag UPDT, length, count, CRC | count records | CRC        any number of these
+    block   tag RSM., length, count, CRC | JSON                | CRC        it went on from here
     block   tag END., length, count, CRC | JSON                | CRC        a run that ended
 
     record  varint worker << 2 | action
@@ -21,11 +22,9 @@ are written whole, so a killed run leaves at worst one block that is cut short.
 from __future__ import annotations
 
 import json
-import os
-import struct
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,18 +32,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.trace_layout import (
+    BLOCK_HEAD,
+    END,
+    FIELDS,
+    MAGIC,
+    MAX_PAYLOAD,
+    RESUMED,
+    U32,
+    UPDATES,
+)
 from mpi_dcasgd.server.records import Action
-
-MAGIC = b"DCTRACE\x01"
-"""Seven letters, then the version of the layout."""
-
-_UPDATES, _END = b"UPDT", b"END."
-_BLOCK_HEAD = struct.Struct("<4sII")  # tag, bytes of payload, count
-_U32 = struct.Struct("<I")
-_MAX_RECORDS = 4096
-_FIELDS = 5
-_MAX_VARINT = 10
-_MAX_PAYLOAD = _MAX_RECORDS * _FIELDS * _MAX_VARINT
 
 
 class TraceRecord(NamedTuple):
@@ -69,145 +67,16 @@ class TraceRecord(NamedTuple):
     mark: int
 
 
-class TraceWriter:
-    """Appends pushes to a trace. It never looks at a clock: it is told the time.
+class Restart(NamedTuple):
+    """A run went on from a checkpoint, with new workers that pulled the weights of then.
 
-    Args:
-        path: The file; replaced if it exists.
-        meta: What the trace is of (JSON); the reader gives it back.
-        flush_records: Records in a block, at most 4096.
-        flush_s: Seconds after which a block is written even if it is not full.
-
-    Raises:
-        RunFolderError: The file cannot be written.
+    Attributes:
+        records: Pushes before.
+        num_workers: From here on.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        meta: Mapping[str, Any],
-        *,
-        flush_records: int = 1024,
-        flush_s: float = 1.0,
-    ) -> None:
-        self._path = path
-        self._flush_records = min(flush_records, _MAX_RECORDS)
-        self._flush_us = int(flush_s * 1e6)
-        self._payload = bytearray()
-        self._count = self._total = 0
-        self._expected = self._time_us = self._flushed_us = 0
-        text = json.dumps(dict(meta), separators=(",", ":")).encode()
-        head = MAGIC + _U32.pack(len(text)) + text
-        self._crc = zlib.crc32(head)
-        try:
-            # Unbuffered, so that a block is with the system once it is written.
-            self._file = open(path, "wb", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
-        self._write(head + _U32.pack(self._crc))
-
-    @classmethod
-    def resume(cls, path: Path, records: int, *, flush_s: float = 1.0) -> TraceWriter:
-        """Go on with a trace after its first ``records`` records; what came later is dropped.
-
-        Raises:
-            RunFolderError: The trace holds fewer records, is damaged, or cannot be written.
-        """
-        trace = read_trace(path)
-        if len(trace) < records:
-            raise RunFolderError(
-                f"{path}: holds {len(trace)} records, but the run goes on after {records}:"
-                " it is not the trace of this checkpoint"
-            )
-        aside = path.with_name(path.name + ".tmp")
-        writer = cls(aside, trace.meta, flush_s=flush_s)
-        for record, _ in zip(trace.records(), range(records), strict=False):
-            writer.add(
-                record.worker,
-                record.ticket,
-                record.staleness,
-                record.action,
-                record.time_s,
-                record.mark,
-            )
-        writer.flush()
-        os.replace(aside, path)
-        writer._path = path
-        return writer
-
-    def add(
-        self, worker: int, ticket: int, staleness: int, action: int, time_s: float, mark: int
-    ) -> None:
-        """Append one push.
-
-        Args:
-            worker: From 0.
-            ticket: The minibatch.
-            staleness: In updates, >= 0.
-            action: An ``Action``.
-            time_s: Seconds since training began; taken as no earlier than the record before.
-            mark: The gradient's ``server.records.fingerprint``.
-        """
-        jump = ticket - self._expected
-        if jump >= 0:
-            self._expected = ticket + 1
-            jump <<= 1
-        else:
-            jump = (-jump << 1) - 1
-        time_us = round(time_s * 1e6)
-        passed = time_us - self._time_us
-        if passed > 0:
-            self._time_us = time_us
-        else:
-            passed = 0
-        append = self._payload.append
-        for value in (worker << 2 | action, jump, staleness, passed, mark):
-            while value > 0x7F:
-                append(value & 0x7F | 0x80)
-                value >>= 7
-            append(value)
-        self._count += 1
-        if self._count >= self._flush_records or time_us - self._flushed_us >= self._flush_us:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand what was added so far to the system, as one block."""
-        self._flushed_us = self._time_us
-        if self._count:
-            self._block(_UPDATES, bytes(self._payload), self._count)
-            self._total += self._count
-            self._count = 0
-            self._payload.clear()
-
-    def end(self, status: str) -> None:
-        """Say that the run ended by itself, and close the file."""
-        if self._file.closed:
-            return  # it could not be written, and somebody was told
-        self.flush()
-        text = json.dumps({"status": status, "records": self._total}, separators=(",", ":"))
-        self._block(_END, text.encode(), self._total)
-        self.close()
-
-    def close(self) -> None:
-        """Close the file as it is: without ``end``, readers call it cut short."""
-        if not self._file.closed:
-            self.flush()
-            self._file.close()
-
-    def _block(self, tag: bytes, payload: bytes, count: int) -> None:
-        head = _BLOCK_HEAD.pack(tag, len(payload), count)
-        head_crc = zlib.crc32(head, self._crc)
-        self._crc = zlib.crc32(payload, head_crc)
-        self._write(head + _U32.pack(head_crc) + payload + _U32.pack(self._crc))
-
-    def _write(self, content: bytes) -> None:
-        try:
-            written = self._file.write(content)
-            if written != len(content):
-                raise OSError(None, "no space left")
-        except OSError as error:
-            self._file.close()
-            raise RunFolderError(f"{self._path}: cannot be written: {error.strerror}") from error
+    records: int
+    num_workers: int
 
 
 @dataclass(frozen=True)
@@ -223,6 +92,7 @@ class Trace:
         action: ``Action`` numbers, uint8.
         time_us: Microseconds since training began, int64.
         mark: Fingerprints of the gradients, int64.
+        restarts: Where the run went on from a checkpoint, if it did.
         truncated: The run was killed, or the file was cut: there is no end block.
         status: How the run ended, or None if ``truncated``.
     """
@@ -237,6 +107,7 @@ class Trace:
     mark: NDArray[np.int64]
     truncated: bool
     status: str | None
+    restarts: tuple[Restart, ...] = ()
 
     def __len__(self) -> int:
         return len(self.worker)
@@ -279,31 +150,54 @@ def read_trace(path: Path, *, strict: bool = False) -> Trace:
     return TraceReader(path).read(strict=strict)
 
 
-class TraceReader:
-    """Reads one file; see :func:`read_trace`."""
+def running_crc(path: Path, length: int) -> int:
+    """The CRC that a trace has come to after its first ``length`` bytes, all of them checked.
 
-    def __init__(self, path: Path) -> None:
+    Raises:
+        RunFolderError: As ``read_trace``, or it is shorter.
+    """
+    reader = TraceReader(path, length)
+    reader.read()
+    return reader.crc
+
+
+class TraceReader:
+    """Reads one file, or its first ``length`` bytes; see :func:`read_trace`.
+
+    Attributes:
+        crc: Of what was read so far.
+    """
+
+    def __init__(self, path: Path, length: int | None = None) -> None:
         self._path = path
         try:
-            self._content = memoryview(path.read_bytes())
+            self._content = memoryview(path.read_bytes())[:length]
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be read: {error.strerror}") from error
-        self._crc = 0
+        if length is not None and len(self._content) < length:
+            raise RunFolderError(f"{path}: has {len(self._content)} bytes, not {length} or more")
+        self.crc = 0
 
     def read(self, *, strict: bool = False) -> Trace:
         meta, offset = self._header()
         pieces: list[NDArray[np.uint64]] = []
+        restarts: list[Restart] = []
         status: str | None = None
         records = 0
         while status is None and (block := self._block(offset)) is not None:
             tag, payload, count, end = block
-            if tag == _UPDATES:
+            if tag == UPDATES:
                 pieces.append(self._values(payload, count, offset))
                 records += count
+                offset = end
+                continue
+            if count != records:
+                raise self._damaged(offset, f"holds {records} of {count} records")
+            told = json.loads(bytes(payload))
+            if tag == RESUMED:
+                restarts.append(Restart(records, told["num_workers"]))
             else:
-                status = json.loads(bytes(payload))["status"]
-                if count != records:
-                    raise self._damaged(offset, f"holds {records} of {count} records")
+                status = told["status"]
             offset = end
         if status is not None and offset != len(self._content):
             raise self._damaged(offset, "something follows the end of the run")
@@ -313,11 +207,11 @@ class TraceReader:
                 " killed, or the file was not copied whole; what is there can be read when an"
                 " incomplete trace is allowed"
             )
-        values = np.concatenate([np.empty((0, _FIELDS), np.uint64), *pieces])
-        return _decode(meta, values, status)
+        values = np.concatenate([np.empty((0, FIELDS), np.uint64), *pieces])
+        return replace(_decode(meta, values, status), restarts=tuple(restarts))
 
     def _header(self) -> tuple[dict[str, Any], int]:
-        content, fixed = self._content, len(MAGIC) + _U32.size
+        content, fixed = self._content, len(MAGIC) + U32.size
         if content[: len(MAGIC) - 1] != MAGIC[:-1]:
             raise RunFolderError(
                 f"{self._path}: not a trace: it does not begin with {MAGIC[:-1]!r}"
@@ -330,41 +224,41 @@ class TraceReader:
                 f" reads layout {MAGIC[-1]}; read it with the version that wrote it"
                 " (environment.json says which)"
             )
-        end = fixed + _U32.unpack_from(content, len(MAGIC))[0]
-        if len(content) < end + _U32.size:
+        end = fixed + U32.unpack_from(content, len(MAGIC))[0]
+        if len(content) < end + U32.size:
             raise RunFolderError(f"{self._path}: cut short within its header")
-        self._crc = zlib.crc32(content[:end])
-        if self._crc != _U32.unpack_from(content, end)[0]:
+        self.crc = zlib.crc32(content[:end])
+        if self.crc != U32.unpack_from(content, end)[0]:
             raise self._damaged(0, "its header does not match its checksum")
-        return json.loads(bytes(content[fixed:end])), end + _U32.size
+        return json.loads(bytes(content[fixed:end])), end + U32.size
 
     def _block(self, offset: int) -> tuple[bytes, memoryview, int, int] | None:
         """Tag, payload, count and end of the block at ``offset``; None if it is not whole."""
         content = self._content
-        body = offset + _BLOCK_HEAD.size + _U32.size
+        body = offset + BLOCK_HEAD.size + U32.size
         if len(content) < body:
             return None
-        tag, size, count = _BLOCK_HEAD.unpack_from(content, offset)
-        head_crc = zlib.crc32(content[offset : offset + _BLOCK_HEAD.size], self._crc)
+        tag, size, count = BLOCK_HEAD.unpack_from(content, offset)
+        head_crc = zlib.crc32(content[offset : offset + BLOCK_HEAD.size], self.crc)
         # The head has a CRC of its own: without it a changed length would look like a cut file.
-        if head_crc != _U32.unpack_from(content, body - _U32.size)[0]:
+        if head_crc != U32.unpack_from(content, body - U32.size)[0]:
             raise self._damaged(offset, "a block's head does not match its checksum")
-        if tag not in (_UPDATES, _END) or size > _MAX_PAYLOAD:
+        if tag not in (UPDATES, RESUMED, END) or size > MAX_PAYLOAD:
             raise self._damaged(offset, f"a block that this version does not know ({tag!r})")
-        end = body + size + _U32.size
+        end = body + size + U32.size
         if len(content) < end:
             return None
         crc = zlib.crc32(content[body : body + size], head_crc)
-        if crc != _U32.unpack_from(content, body + size)[0]:
+        if crc != U32.unpack_from(content, body + size)[0]:
             raise self._damaged(offset, "a block does not match its checksum")
-        self._crc = crc
+        self.crc = crc
         return tag, content[body : body + size], count, end
 
     def _values(self, payload: memoryview, count: int, offset: int) -> NDArray[np.uint64]:
         values = decode_varints(payload)
-        if len(values) != count * _FIELDS:
+        if len(values) != count * FIELDS:
             raise self._damaged(offset, f"a block with {len(values)} numbers for {count} records")
-        return values.reshape(count, _FIELDS)
+        return values.reshape(count, FIELDS)
 
     def _damaged(self, offset: int, what: str) -> RunFolderError:
         return RunFolderError(

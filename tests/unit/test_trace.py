@@ -12,14 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.trace import (
-    MAGIC,
-    Trace,
-    TraceRecord,
-    TraceWriter,
-    decode_varints,
-    read_trace,
-)
+from mpi_dcasgd.record.trace import Restart, Trace, TraceRecord, decode_varints, read_trace
+from mpi_dcasgd.record.trace_layout import MAGIC
+from mpi_dcasgd.record.trace_writer import TraceWriter
 from mpi_dcasgd.server.records import Action
 
 Push = tuple[int, int, int, int, float]  # worker, ticket, staleness, action, time_s
@@ -219,16 +214,36 @@ def test_an_empty_run_has_a_trace(tmp_path: Path) -> None:
     assert read_trace(write(tmp_path / "u", [], end=False)).truncated
 
 
-def test_resume_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
-    path = write(tmp_path / "t", PUSHES, end=False)
-    writer = TraceWriter.resume(path, 3)
+def test_a_trace_goes_on_from_a_place_and_drops_what_came_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    writer = TraceWriter(path, {}, flush_records=2)
+    for push in PUSHES[:3]:
+        writer.add(*push, mark_of(push))
+    place = writer.place()
+    for push in PUSHES[2:6]:
+        writer.add(*push, mark_of(push))
+    writer.close()
+    writer = TraceWriter.resume(path, place, 2)
     for push in PUSHES[3:]:
         writer.add(*push, mark_of(push))
     writer.end("completed")
-    assert list(read_trace(path, strict=True).records()) == expected(PUSHES)
-    assert not list(tmp_path.glob("*.tmp"))
-    with pytest.raises(RunFolderError, match="holds 7 records, but the run goes on after 9"):
-        TraceWriter.resume(path, 9)
+    trace = read_trace(path, strict=True)
+    assert list(trace.records()) == expected(PUSHES)
+    assert trace.restarts == (Restart(3, 2),)
+
+
+def test_a_trace_does_not_go_on_from_anothers_place(tmp_path: Path) -> None:
+    writer = TraceWriter(tmp_path / "t", {})
+    writer.add(*PUSHES[0], 1)
+    place = writer.place()
+    writer.close()
+    other = TraceWriter(tmp_path / "u", {})
+    other.add(*PUSHES[0], 2)
+    other.close()
+    with pytest.raises(RunFolderError, match="is not the trace that the checkpoint goes on with"):
+        TraceWriter.resume(tmp_path / "u", place, 2)
+    with pytest.raises(RunFolderError, match=r"has \d+ bytes, not \d+ or more"):
+        TraceWriter.resume(tmp_path / "u", place | {"offset": 10**6}, 2)
 
 
 def test_writer_says_when_it_cannot_write(tmp_path: Path) -> None:

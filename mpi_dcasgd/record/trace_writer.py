@@ -1,0 +1,181 @@
+"""Writes trace.bin while a run goes on; the layout is in docs/run-folder.md."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.trace import running_crc
+from mpi_dcasgd.record.trace_layout import (
+    BLOCK_HEAD,
+    END,
+    MAGIC,
+    MAX_RECORDS,
+    RESUMED,
+    U32,
+    UPDATES,
+)
+
+_USUAL_RECORDS = 1024
+
+
+class TraceWriter:
+    """Appends pushes to a trace. It never looks at a clock: it is told the time.
+
+    Args:
+        path: The file; replaced if it exists.
+        meta: What the trace is of (JSON); the reader gives it back.
+        flush_records: Records in a block, at most 4096.
+        flush_s: Seconds after which a block is written even if it is not full.
+
+    Raises:
+        RunFolderError: The file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        meta: Mapping[str, Any],
+        *,
+        flush_records: int = _USUAL_RECORDS,
+        flush_s: float = 1.0,
+    ) -> None:
+        self._path = path
+        self._flush_records = min(flush_records, MAX_RECORDS)
+        self._flush_us = int(flush_s * 1e6)
+        self._payload = bytearray()
+        self._count = self._total = 0
+        self._expected = self._time_us = self._flushed_us = 0
+        text = json.dumps(dict(meta), separators=(",", ":")).encode()
+        head = MAGIC + U32.pack(len(text)) + text
+        self._crc = zlib.crc32(head)
+        try:
+            # Unbuffered, so that a block is with the system once it is written.
+            self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
+        self._write(head + U32.pack(self._crc))
+
+    @classmethod
+    def resume(
+        cls, path: Path, place: Mapping[str, int], num_workers: int, *, flush_s: float = 1.0
+    ) -> TraceWriter:
+        """Go on with a trace from where it was when `place` was called; what came later is cut.
+
+        Args:
+            path: The file.
+            place: What `place` returned.
+            num_workers: Those that go on, numbered from 0 afresh.
+            flush_s: As for a new trace.
+
+        Raises:
+            RunFolderError: The file is shorter, is another's, or cannot be written.
+        """
+        writer = cls.__new__(cls)
+        writer._path = path
+        writer._flush_records, writer._flush_us = _USUAL_RECORDS, int(flush_s * 1e6)
+        writer._payload = bytearray()
+        writer._count = 0
+        writer._total, writer._crc = place["records"], place["crc"]
+        writer._expected = place["expected"]
+        writer._time_us = writer._flushed_us = place["time_us"]
+        if running_crc(path, place["offset"]) != place["crc"]:
+            raise RunFolderError(f"{path}: is not the trace that the checkpoint goes on with")
+        try:
+            writer._file = open(path, "r+b", buffering=0)  # noqa: SIM115
+            writer._file.seek(place["offset"])
+            writer._file.truncate()
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
+        told = {"num_workers": num_workers, "records": writer._total}
+        writer._block(RESUMED, json.dumps(told, separators=(",", ":")).encode(), writer._total)
+        return writer
+
+    def place(self) -> dict[str, int]:
+        """Where the trace has come to, for `resume`; all of it is with the system then."""
+        self.flush()
+        return {
+            "offset": self._file.tell(),
+            "crc": self._crc,
+            "records": self._total,
+            "expected": self._expected,
+            "time_us": self._time_us,
+        }
+
+    def add(
+        self, worker: int, ticket: int, staleness: int, action: int, time_s: float, mark: int
+    ) -> None:
+        """Append one push.
+
+        Args:
+            worker: From 0.
+            ticket: The minibatch.
+            staleness: In updates, >= 0.
+            action: An ``Action``.
+            time_s: Seconds since training began; taken as no earlier than the record before.
+            mark: The gradient's ``server.records.fingerprint``.
+        """
+        jump = ticket - self._expected
+        if jump >= 0:
+            self._expected = ticket + 1
+            jump <<= 1
+        else:
+            jump = (-jump << 1) - 1
+        time_us = round(time_s * 1e6)
+        passed = time_us - self._time_us
+        if passed > 0:
+            self._time_us = time_us
+        else:
+            passed = 0
+        append = self._payload.append
+        for value in (worker << 2 | action, jump, staleness, passed, mark):
+            while value > 0x7F:
+                append(value & 0x7F | 0x80)
+                value >>= 7
+            append(value)
+        self._count += 1
+        if self._count >= self._flush_records or time_us - self._flushed_us >= self._flush_us:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what was added so far to the system, as one block."""
+        self._flushed_us = self._time_us
+        if self._count:
+            self._block(UPDATES, bytes(self._payload), self._count)
+            self._total += self._count
+            self._count = 0
+            self._payload.clear()
+
+    def end(self, status: str) -> None:
+        """Say that the run ended by itself, and close the file."""
+        if self._file.closed:
+            return  # it could not be written, and somebody was told
+        self.flush()
+        text = json.dumps({"status": status, "records": self._total}, separators=(",", ":"))
+        self._block(END, text.encode(), self._total)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file as it is: without ``end``, readers call it cut short."""
+        if not self._file.closed:
+            self.flush()
+            self._file.close()
+
+    def _block(self, tag: bytes, payload: bytes, count: int) -> None:
+        head = BLOCK_HEAD.pack(tag, len(payload), count)
+        head_crc = zlib.crc32(head, self._crc)
+        self._crc = zlib.crc32(payload, head_crc)
+        self._write(head + U32.pack(head_crc) + payload + U32.pack(self._crc))
+
+    def _write(self, content: bytes) -> None:
+        try:
+            written = self._file.write(content)
+            if written != len(content):
+                raise OSError(None, "no space left")
+        except OSError as error:
+            self._file.close()
+            raise RunFolderError(f"{self._path}: cannot be written: {error.strerror}") from error
