@@ -24,12 +24,15 @@ class TicketPlan:
         batch_size: Samples in a ticket; an epoch's last ticket may hold fewer.
         seed: The job's seed.
         epochs: Passes over the data; tickets are numbered ``0 .. num_tickets - 1``.
+        start: Samples of all epochs that come before ticket 0: where a run goes on whose tickets
+            had another size before.
     """
 
     num_samples: int
     batch_size: int
     seed: int
     epochs: int
+    start: int = 0
     _shuffles: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -38,25 +41,41 @@ class TicketPlan:
 
     @property
     def num_tickets(self) -> int:
-        return self.epochs * self.tickets_per_epoch
+        epochs_left = self.epochs - self.start // self.num_samples - 1
+        return self._first_epoch + epochs_left * self.tickets_per_epoch
 
     @property
     def total_samples(self) -> int:
         """Samples that a whole run applies, each of them ``epochs`` times."""
         return self.epochs * self.num_samples
 
+    @property
+    def _first_epoch(self) -> int:
+        """Tickets of the epoch that ticket 0 is in."""
+        return -(-(self.num_samples - self.start % self.num_samples) // self.batch_size)
+
+    def place(self, ticket: int) -> tuple[int, int]:
+        """The epoch of ``ticket``, and the number of its first sample within that epoch."""
+        if not self.start:
+            epoch, index = divmod(ticket, self.tickets_per_epoch)
+            return epoch, index * self.batch_size
+        first, skipped = divmod(self.start, self.num_samples)
+        if ticket < self._first_epoch:
+            return first, skipped + ticket * self.batch_size
+        epoch, index = divmod(ticket - self._first_epoch, self.tickets_per_epoch)
+        return first + 1 + epoch, index * self.batch_size
+
     def epoch(self, ticket: int) -> int:
-        return ticket // self.tickets_per_epoch
+        return self.place(ticket)[0]
 
     def size(self, ticket: int) -> int:
         """Samples in ``ticket``."""
-        start = (ticket % self.tickets_per_epoch) * self.batch_size
-        return min(self.batch_size, self.num_samples - start)
+        return min(self.batch_size, self.num_samples - self.place(ticket)[1])
 
     def indices(self, ticket: int) -> NDArray[np.int64]:
         """The sample numbers of ``ticket``, shape ``(size(ticket),)``."""
-        start = (ticket % self.tickets_per_epoch) * self.batch_size
-        return self._shuffle(self.epoch(ticket))[start : start + self.batch_size]
+        epoch, start = self.place(ticket)
+        return self._shuffle(epoch)[start : start + self.batch_size]
 
     def generator(self, ticket: int) -> np.random.Generator:
         """The ticket's own source of randomness for augmentation."""
@@ -68,24 +87,25 @@ class TicketPlan:
         return int(words[0]) >> 1
 
     def split(self, parts: int) -> TicketPlan:
-        """The plan of tickets ``parts`` times smaller that covers the same samples in order.
+        """The plan of tickets ``parts`` times smaller that covers all epochs in the same order.
 
-        Part ``r`` of a large ticket ``t`` of epoch ``e`` is small ticket
-        ``e * small.tickets_per_epoch + (t % tickets_per_epoch) * parts + r``; at the end of an
-        epoch the last parts may not exist.
+        Part ``r`` of a large ticket is the ``r``-th small one from the large one's first sample
+        on; at the end of an epoch the last parts may not exist.
         """
         return TicketPlan(self.num_samples, self.batch_size // parts, self.seed, self.epochs)
 
     def part(self, ticket: int, rank: int, parts: int) -> int | None:
         """The small ticket (of ``split(parts)``) that ``rank`` takes of ``ticket``, if any."""
         small = self.split(parts)
-        index = (ticket % self.tickets_per_epoch) * parts + rank
+        epoch, start = self.place(ticket)
+        index = start // small.batch_size + rank
         if index >= small.tickets_per_epoch:
             return None
-        return self.epoch(ticket) * small.tickets_per_epoch + index
+        return epoch * small.tickets_per_epoch + index
 
     def _key(self, purpose: int, ticket: int) -> list[int]:
-        return [self.seed, purpose, self.epoch(ticket), ticket % self.tickets_per_epoch]
+        epoch, start = self.place(ticket)
+        return [self.seed, purpose, epoch, start // self.batch_size]
 
     def _shuffle(self, epoch: int) -> NDArray[np.int64]:
         found = self._shuffles.get(epoch)

@@ -161,6 +161,23 @@ class Chain:
             for mine, theirs in zip(vectors, saved[name], strict=True):
                 mine.copy_(theirs)
 
+    def take_over(self, saved: Mapping[str, Any]) -> None:
+        """As ``load_state_dict``, but for any number of workers (``Part.regrouped``).
+
+        Raises:
+            KeyError: ``saved`` belongs to another rule.
+        """
+        for role, part in self._parts:
+            mine = {v.name: self._state[f"{role}.{v.name}"] for v in part.vectors()}
+            same = True
+            for name, vectors in mine.items():
+                theirs = saved[f"{role}.{name}"]
+                same = same and len(theirs) == len(vectors)
+                for vector, value in zip(vectors, theirs, strict=False):
+                    vector.copy_(value)
+            if not same:
+                part.regrouped(mine)
+
 
 def acting_parts(rule: Rule) -> tuple[tuple[str, Part], ...]:
     """(role, part) of the parts that compute or remember something; the pass is made of these."""

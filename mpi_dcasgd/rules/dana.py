@@ -6,6 +6,7 @@ Asynchronous Environment", arXiv:1907.11612.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
@@ -68,6 +69,12 @@ class DanaZero(Part):
         rate: float | Tensor,
     ) -> Tensor:
         return params - state[1] * (scalars[0] * rate)
+
+    def regrouped(self, state: Mapping[str, Sequence[Tensor]]) -> None:
+        (total,) = state["velocity_sum"]
+        total.zero_()
+        for velocity in state["velocity"]:
+            total.add_(velocity)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

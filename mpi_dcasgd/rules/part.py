@@ -15,6 +15,7 @@ anything that depends on the staleness) is worked out first and arrives as a *sc
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 from pydantic.dataclasses import dataclass
@@ -108,3 +109,13 @@ class Part:
         size. What is sent is what the worker's snapshot holds afterwards.
         """
         return params
+
+    def regrouped(self, state: Mapping[str, Sequence[Tensor]]) -> None:
+        """Make the state fit again after workers were left out or joined, in place.
+
+        A run may go on with another number of workers than before: those that are left keep
+        their vectors, new ones begin with theirs filled as at the start.
+
+        Args:
+            state: The vectors by name: one, or one a worker.
+        """

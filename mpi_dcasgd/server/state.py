@@ -25,6 +25,21 @@ LAYOUT = 1
 def server_state(server: ParameterServer) -> dict[str, Any]:
     """All that the server will be asked to go on from. Tensors are copies, on the CPU."""
     return {
+        **lasting_state(server),
+        "slots": [_slot_state(slot) for slot in server.slots],
+        "ledger": ledger_state(server.ledger),
+        "halted": server._halted,
+    }
+
+
+def lasting_state(server: ParameterServer) -> dict[str, Any]:
+    """What outlives the workers: a run goes on from it with new ones, as many as there are.
+
+    All but what each worker was sent. Tickets that were out are still to be computed.
+    """
+    ledger = server.ledger
+    out = sorted(ticket for tickets in ledger._held for ticket in tickets)
+    return {
         "layout": LAYOUT,
         "size": server.layout.size,
         "num_workers": server.num_workers,
@@ -35,14 +50,17 @@ def server_state(server: ParameterServer) -> dict[str, Any]:
             name: [_saved(vector) for vector in vectors]
             for name, vectors in server.chain.state_dict().items()
         },
-        "slots": [_slot_state(slot) for slot in server.slots],
-        "ledger": ledger_state(server.ledger),
+        "ledger": {
+            "num_tickets": ledger.num_tickets,
+            "next": ledger._next,
+            "returned": out + list(ledger._returned),
+            "closed": ledger._closed,
+        },
         "held": _held_state(server._held),
         "tally": {**vars(server.tally), "staleness": dict(server.tally.staleness)},
         "attempts": dict(server._attempts),
         "nonfinite_in_a_row": server._nonfinite_in_a_row,
         "lr_max": server._lr_max,
-        "halted": server._halted,
     }
 
 
@@ -57,32 +75,61 @@ def load_server_state(server: ParameterServer, state: Mapping[str, Any]) -> None
         ProtocolError: The state is another layout's, another model's, another number of workers'
             or another rule's.
     """
-    _check(server, state)
-    server.weights.copy_(state["weights"])
-    server.version = state["version"]
-    server.samples = state["samples"]
+    _check(server, state, "workers", "tickets")
+    _load_common(server, state)
     server.chain.load_state_dict(state["rule"])
     for slot, saved in zip(server.slots, state["slots"], strict=True):
         _load_slot(slot, saved)
     load_ledger(server.ledger, state["ledger"])
+    server._halted = state["halted"]
+
+
+def take_over(server: ParameterServer, state: Mapping[str, Any], *, tickets: bool = True) -> None:
+    """Make a server that nobody has pulled from yet go on from ``lasting_state``.
+
+    With one worker the run goes on bit for bit as it would have without the break.
+
+    Args:
+        server: Made from the same job, for any number of workers.
+        state: What ``lasting_state`` returned.
+        tickets: Whether the ledger is to go on, too; else it has been made for what is left.
+
+    Raises:
+        ProtocolError: The state is another layout's, another model's or another rule's.
+    """
+    _check(server, state, *(["tickets"] if tickets else []))
+    _load_common(server, state)
+    server.chain.take_over(state["rule"])
+    if tickets:
+        held: list[list[int]] = [[] for _ in server.slots]
+        load_ledger(server.ledger, {**state["ledger"], "held": held})
+    else:
+        server._attempts.clear()  # they are of tickets of other numbers
+
+
+def _load_common(server: ParameterServer, state: Mapping[str, Any]) -> None:
+    server.weights.copy_(state["weights"])
+    server.version = state["version"]
+    server.samples = state["samples"]
     _load_held(server._held, state["held"])
     for name, value in state["tally"].items():
         setattr(server.tally, name, Counter(value) if name == "staleness" else value)
     server._attempts = Counter(state["attempts"])
     server._nonfinite_in_a_row = state["nonfinite_in_a_row"]
     server._lr_max = state["lr_max"]
-    server._halted = state["halted"]
 
 
-def _check(server: ParameterServer, state: Mapping[str, Any]) -> None:
+def _check(server: ParameterServer, state: Mapping[str, Any], *also: str) -> None:
     rule = server.chain.state_dict()
-    for what, mine, theirs in (
-        ("layout", LAYOUT, state.get("layout")),
-        ("elements", server.layout.size, state.get("size")),
-        ("workers", server.num_workers, state.get("num_workers")),
-        ("tickets", server.ledger.num_tickets, state.get("ledger", {}).get("num_tickets")),
-        ("state vectors of the rule", sorted(rule), sorted(state.get("rule", {}))),
-    ):
+    facts = {
+        "layout": (LAYOUT, state.get("layout")),
+        "elements": (server.layout.size, state.get("size")),
+        "workers": (server.num_workers, state.get("num_workers")),
+        "tickets": (server.ledger.num_tickets, state.get("ledger", {}).get("num_tickets")),
+        "state vectors of the rule": (sorted(rule), sorted(state.get("rule", {}))),
+    }
+    for what in ("layout", "elements", *also, "state vectors of the rule"):
+        mine, theirs = facts[what]
         if mine != theirs:
             raise ProtocolError(
                 f"the checkpoint's server does not fit this job: {what}: {theirs}, here {mine}"

@@ -14,8 +14,11 @@ from toy import World
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.admission import Admission, Verdict
+from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.rules.part import Facts
-from mpi_dcasgd.server.state import load_server_state, server_state
+from mpi_dcasgd.server.records import Action
+from mpi_dcasgd.server.server import Push
+from mpi_dcasgd.server.state import lasting_state, load_server_state, server_state, take_over
 
 
 class Pairs(Admission):
@@ -103,3 +106,74 @@ def test_another_layout_is_refused(tmp_path: Path) -> None:
     state = server_state(world_of().server) | {"layout": 99}
     with pytest.raises(ProtocolError, match="layout: 99, here 1"):
         load_server_state(world_of().server, state)
+
+
+ASYNCHRONOUS = [name for name, found in ALGORITHMS.items() if found.mode == "asynchronous"]
+
+
+def go_on(world: World, resumed: World) -> World:
+    """Another world that goes on where this one is, with none of its workers."""
+    take_over(resumed.server, through_a_file(lasting_state(world.server)))
+    resumed.join()
+    return resumed
+
+
+@pytest.mark.parametrize("algorithm", ASYNCHRONOUS)
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_one_worker_goes_on_bit_for_bit(algorithm: str, ahead: int) -> None:
+    world = World(1, algorithm, ahead=ahead, batchnorm=True)
+    world.join()
+    for _ in range(9):
+        world.step(0)
+    resumed = go_on(world, World(1, algorithm, ahead=ahead, batchnorm=True))
+    for each in (world, resumed):
+        while not each.server.finished:
+            each.step(0)
+    assert torch.equal(resumed.server.weights, world.server.weights)
+    assert [a.record for a in resumed.answers] == [a.record for a in world.answers[9:]]
+
+
+@pytest.mark.parametrize("algorithm", ASYNCHRONOUS)
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_other_workers_apply_every_ticket_exactly_once(algorithm: str, workers: int) -> None:
+    world, rng = World(3, algorithm, ahead=1), random.Random(workers)
+    world.join()
+    for _ in range(11):
+        world.step(rng.choice(world.working()))
+    resumed = go_on(world, World(workers, algorithm, ahead=1))
+    finish(resumed, rng)
+    records = [a.record for a in (*world.answers, *resumed.answers)]
+    taken = [r.ticket for r in records if r.action in (Action.APPLIED, Action.HELD)]
+    assert sorted(taken) == list(range(world.plan.num_tickets))
+    assert resumed.server.samples == world.plan.total_samples
+    assert sum(record.stepped for record in records) == resumed.server.version
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_the_sum_of_velocities_is_that_of_the_workers_that_are_left(workers: int) -> None:
+    world = World(3, "dana")
+    world.join()
+    for worker in (0, 1, 2, 0):
+        world.step(worker)
+    resumed = go_on(world, World(workers, "dana"))
+    before, state = world.server.chain.state_dict(), resumed.server.chain.state_dict()
+    (total,) = state["momentum.velocity_sum"]
+    velocities = state["momentum.velocity"]
+    torch.testing.assert_close(total, torch.stack(velocities).sum(0))
+    kept = min(workers, 3)
+    for mine, theirs in zip(velocities[:kept], before["momentum.velocity"], strict=False):
+        assert torch.equal(mine, theirs)
+    assert all(not velocity.any() for velocity in velocities[kept:])
+
+
+def test_refused_tickets_and_held_gradients_survive() -> None:
+    world = World(2, "rennala", {"admission": {"gradients": 3}})
+    world.join()
+    world.step(0)
+    slot = world.server.slots[1]
+    bad = torch.zeros_like(world.initial)
+    world.server.push(1, Push(slot.version, 1, 8, float("nan"), float("nan"), bad))
+    resumed = go_on(world, World(1, "rennala", {"admission": {"gradients": 3}}))
+    assert resumed.step(0).record.action is Action.HELD
+    assert resumed.step(0).record.action is Action.APPLIED
+    assert resumed.server.tally.nonfinite == 1

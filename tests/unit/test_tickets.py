@@ -79,3 +79,30 @@ def test_the_last_ticket_may_be_short(samples: int, batch: int, per_epoch: int) 
     plan = TicketPlan(samples, batch, seed=0, epochs=1)
     assert plan.tickets_per_epoch == per_epoch
     assert plan.size(per_epoch - 1) == samples - batch * (per_epoch - 1)
+
+
+@given(
+    samples=st.integers(1, 60),
+    batch=st.integers(1, 7),
+    group=st.integers(1, 5),
+    epochs=st.integers(1, 3),
+    data=st.data(),
+)
+def test_a_plan_goes_on_anywhere_with_tickets_of_another_size(
+    samples: int, batch: int, group: int, epochs: int, data: st.DataObject
+) -> None:
+    small = TicketPlan(samples, batch, 5, epochs)
+    done = data.draw(st.integers(0, small.num_tickets - 1))
+    start = sum(small.size(ticket) for ticket in range(done))
+    plan = TicketPlan(samples, batch * group, 5, epochs, start)
+    parts = [
+        plan.part(ticket, rank, group)
+        for ticket in range(plan.num_tickets)
+        for rank in range(group)
+    ]
+    assert [part for part in parts if part is not None] == list(range(done, small.num_tickets))
+    assert sum(plan.size(ticket) for ticket in range(plan.num_tickets)) + start == epochs * samples
+    for ticket in range(plan.num_tickets):
+        found = [plan.part(ticket, rank, group) for rank in range(group)]
+        mine = np.concatenate([small.indices(part) for part in found if part is not None])
+        assert np.array_equal(plan.indices(ticket), mine)
