@@ -42,7 +42,7 @@ def calibrate(args: argparse.Namespace) -> int:
         settings = measured(load_job(files[0], args.overrides))
         source = f"{' '.join([str(files[0]), *args.overrides])}, measured on this machine"
     else:
-        settings = merged([_of_run(RunFolder.open(path)) for path in folders])
+        settings = merged([cluster_of(RunFolder.open(path)) for path in folders])
         source = ", ".join(map(str, folders))
     # What simulate would not take must not be written.
     parse_cluster(source, {key: value for key, value in settings.items() if key != "workers"})
@@ -70,7 +70,12 @@ def measured(job: Job) -> dict[str, Any]:
     }
 
 
-def _of_run(folder: RunFolder) -> dict[str, Any]:
+def cluster_of(folder: RunFolder) -> dict[str, Any]:
+    """The cluster that a run took place on, its service time measured on this machine.
+
+    Raises:
+        RunFolderError: The run did not come to its end, or is no asynchronous one.
+    """
     job = load_job(folder.job_yaml)
     return cluster_of_run(folder, _service_s(Workshop.open(job, _CPU)))
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpi_dcasgd.cli import INTERRUPTED
+from mpi_dcasgd.cli.compare_simulated import ClusterFile
 from mpi_dcasgd.cli.report import show_report
 from mpi_dcasgd.config.load import job_as_text, job_as_yaml
 from mpi_dcasgd.config.study import Element, Study, load_study
@@ -70,15 +71,17 @@ def _choose(study: Study, only: Sequence[str] | None) -> list[Element]:
 
 
 def _planned(element: Element, out: Path) -> PlannedRun:
-    folder = out / element.name
-    options = ["--run-dir", str(folder)]
+    folder, job_file = out / element.name, _job_file(element, out)
+    cluster = ClusterFile(element, out) if element.simulated else None
+    program = rank_program(str(job_file), ["--run-dir", str(folder)])
     return PlannedRun(
         name=element.name,
         folder=folder,
         job=job_as_yaml(element.job),
         num_workers=element.num_workers,
-        program=tuple(rank_program(str(_job_file(element, out)), options)),
-        ranks=None if element.sequential else element.ranks,
+        program=cluster.program(job_file, folder) if cluster else tuple(program),
+        ranks=None if element.sequential or cluster else element.ranks,
+        cluster=cluster,
     )
 
 
@@ -105,6 +108,7 @@ def _overview(
     width = max(len(run.name) for run in runs)
     for run, element in zip(runs, elements, strict=True):
         size = "1 process" if run.ranks is None else f"{run.ranks} ranks"
+        size = "simulated" if element.simulated else size
         found = look_at(run)
         job = element.job
         lines.append(

@@ -1,11 +1,11 @@
-"""Study files: one job, and the grid of algorithms, workers and seeds to run it with."""
+"""Study files: one job, and the grid of algorithms, workers, seeds and drivers to run it with."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as default_field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +14,15 @@ from pydantic import Field
 from pydantic import dataclasses as pydantic
 
 from mpi_dcasgd.config.check import build, known, try_job, unknown_algorithm
-from mpi_dcasgd.config.load import Override, read_mapping, with_overrides
+from mpi_dcasgd.config.load import Override, job_as_yaml, read_mapping, with_overrides
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.config.simulated import (
+    Driver,
+    check_simulated,
+    cluster_settings,
+    same_steps,
+    with_injected,
+)
 from mpi_dcasgd.config.words import seen
 from mpi_dcasgd.errors import STRICT, ConfigError
 from mpi_dcasgd.learning.settings import Count
@@ -48,6 +55,23 @@ class StudySettings:
         tuple[Annotated[int, Field(ge=0)], ...],
         Field(strict=False, min_length=1, description="a run each"),
     ] = (0,)
+    drivers: Annotated[
+        tuple[Driver, ...],
+        Field(
+            strict=False,
+            min_length=1,
+            description="real runs, their simulated twins, or both; sgd, which has no delays to "
+            "simulate, is run as it is",
+        ),
+    ] = ("real",)
+    cluster: Annotated[
+        dict[str, Any] | str | None,
+        Field(
+            description="of the simulated runs: the keys of a cluster, its file relative to the "
+            "study file, or calibrated: as the real runs beside them measured it; null: "
+            "calibrated if there are any"
+        ),
+    ] = None
     set: Annotated[
         dict[str, Any], Field(description="dotted keys and their values, for all runs")
     ] = default_field(default_factory=dict)
@@ -66,12 +90,18 @@ class Element:
         job: Checked.
         num_workers: Without the server; 1 for a sequential run.
         overrides: What makes its job from the study's job file.
+        simulated: Whether it takes place in virtual time, as one process.
+        cluster: What is simulated, as plain settings; None if a real run is to tell.
+        calibrated_from: The name of that real run.
     """
 
     name: str
     job: Job
     num_workers: int
     overrides: tuple[Override, ...]
+    simulated: bool = False
+    cluster: Mapping[str, Any] | None = None
+    calibrated_from: str | None = None
 
     @property
     def sequential(self) -> bool:
@@ -80,6 +110,8 @@ class Element:
     @property
     def ranks(self) -> int:
         """Processes that it is made of, a server included."""
+        if self.simulated:
+            return 1
         return self.num_workers + (ALGORITHMS[self.job.algorithm].mode == "asynchronous")
 
 
@@ -114,8 +146,14 @@ def load_study(path: Path | str) -> Study:
     except ConfigError as error:
         problems += [f"job: {job_file}: {line}" for line in error.problems]
         raise ConfigError(str(path), problems) from error
+    cluster = cluster_settings(settings.cluster, settings.drivers, path.parent, problems)
     elements, found = _elements(settings, variants, base, job_file.stem)
     problems += found
+    if "simulated" in settings.drivers:
+        twins, found = _simulated(elements, cluster)
+        problems += found
+        real = [e for e in elements if "real" in settings.drivers or e.sequential]
+        elements = sorted([*real, *twins], key=lambda e: settings.seeds.index(e.job.seed))
     if problems:
         raise ConfigError(str(path), problems)
     return Study(settings.name, path, job_file, tuple(elements), settings.target_error)
@@ -155,10 +193,11 @@ def _variants(settings: StudySettings, problems: list[str]) -> list[_Variant]:
     if parallel and not settings.workers:
         problems.append(f"workers: missing; {parallel[0]} needs a list of whole numbers >= 1")
     problems += [f"set.{key}: is what {_GRID[key]} are for" for key in settings.set if key in _GRID]
-    for key in ("workers", "seeds"):
+    for key in ("workers", "seeds", "drivers"):
         values = getattr(settings, key)
         if len(set(values)) < len(values):
-            problems.append(f"{key}: got {seen(list(values))}; allowed: each number once")
+            what = "word" if key == "drivers" else "number"
+            problems.append(f"{key}: got {seen(list(values))}; allowed: each {what} once")
     labels = _labels(entries)
     return [
         _Variant(label, algorithm, tuple(changes.items()))
@@ -216,6 +255,48 @@ def _elements(
     # and a machine that is slow for a while is so for all of them.
     elements.sort(key=lambda element: settings.seeds.index(element.job.seed))
     return elements, [_with_labels(line, told[line], everywhere) for line in told]
+
+
+def _simulated(
+    elements: Sequence[Element], cluster: Mapping[str, Any] | None
+) -> tuple[list[Element], list[str]]:
+    """The simulated twins of real runs, and what keeps some from having one."""
+    twins: list[Element] = []
+    problems: dict[str, None] = {}
+    for element in elements:
+        if element.sequential:
+            continue
+        twin = replace(element, name=f"{element.name}-simulated", simulated=True)
+        if cluster is None:
+            source = _source(element, elements)
+            if source is None:
+                problems[f"cluster: {_NO_SOURCE.format(element.job.algorithm)}"] = None
+                continue
+            twins.append(replace(twin, calibrated_from=source.name))
+            problems |= dict.fromkeys(check_simulated({}, element.job, element.num_workers))
+        else:
+            settings = with_injected(cluster, job_as_yaml(element.job)["inject"])
+            twins.append(replace(twin, cluster=settings))
+            found = check_simulated(settings, element.job, element.num_workers)
+            problems |= dict.fromkeys(found)
+    return twins, list(problems)
+
+
+_NO_SOURCE = (
+    "{} has no asynchronous run beside it to be calibrated from, with as large steps (model, data, "
+    "batch_size, device, threads, inject); add asgd to algorithms, or give a mapping or the file "
+    "of a cluster"
+)
+
+
+def _source(element: Element, elements: Sequence[Element]) -> Element | None:
+    """The run whose delays a simulated one takes: the first, so that all have the same."""
+    for other in elements:
+        alike = (other.num_workers, other.job.seed) == (element.num_workers, element.job.seed)
+        asynchronous = ALGORITHMS[other.job.algorithm].mode == "asynchronous"
+        if alike and asynchronous and same_steps(element.job, other.job):
+            return other
+    return None
 
 
 def _with_labels(line: str, labels: list[str], everywhere: Iterable[str]) -> str:

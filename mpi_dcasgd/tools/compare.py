@@ -13,11 +13,11 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 import yaml
 
-from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.errors import RunFolderError, UserError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools import launch
 from mpi_dcasgd.tools.last_words import last_words
@@ -44,6 +44,16 @@ _STOPPED = {
 State = Literal["missing", "unfinished", "changed", "finished"]
 
 
+class PlannedCluster(Protocol):
+    """What a simulated run takes place on."""
+
+    def differs(self, stored: Path) -> bool:
+        """Whether a finished run's cluster.yaml is of another."""
+
+    def write(self) -> None:
+        """Make what the run's program reads; a UserError says why that cannot be done yet."""
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """One run of a comparison.
@@ -55,6 +65,7 @@ class PlannedRun:
         num_workers: As the folder's summary.json will say.
         program: What each rank executes.
         ranks: Processes; None starts ``program`` without an mpirun.
+        cluster: Of a simulated run.
     """
 
     name: str
@@ -63,6 +74,7 @@ class PlannedRun:
     num_workers: int
     program: tuple[str, ...]
     ranks: int | None
+    cluster: PlannedCluster | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +152,13 @@ class Comparison:
             outcome = Outcome(run, "kept", _summary(run.folder))
             line.finish(f"finished before   {_figures(outcome.summary)}")
             return outcome
+        try:
+            if run.cluster is not None:
+                run.cluster.write()
+        except UserError as error:
+            line.finish(f"{'failed':<15}   not started")
+            line.note(str(error).partition("\n")[0])
+            return Outcome(run, "failed", {}, str(error))
         if found.state in ("changed", "finished"):
             moved = _move_aside(run.folder, self.out / REPLACED)
             if found.state == "changed":
@@ -190,6 +209,10 @@ def look_at(run: PlannedRun) -> Found:
     changes = _differences(_stored_job(folder), run.job)
     if _summary(run.folder).get("num_workers") != run.num_workers:
         changes += ("number of workers",)
+    # Where a run keeps its cluster; no real run has such a file.
+    cluster_yaml = run.folder / "cluster.yaml"
+    if run.cluster is not None and run.cluster.differs(cluster_yaml):
+        changes += ("cluster",)
     return Found("changed", changes) if changes else Found("finished")
 
 

@@ -1,0 +1,100 @@
+"""The simulated side of a study: which cluster each simulated run is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from mpi_dcasgd.config.check import known
+from mpi_dcasgd.config.load import read_mapping
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.cluster import Cluster, WorkerClock, parse_cluster
+from mpi_dcasgd.errors import ConfigError, did_you_mean
+
+Driver = Literal["real", "simulated"]
+
+CALIBRATED = "calibrated"
+"""In place of a cluster: as the study's own real runs measured it."""
+
+_SAME_STEP = ("model", "data", "batch_size", "device", "threads", "inject")
+_INJECTED = ("delays", "slow", "pauses")
+
+
+def cluster_settings(
+    value: Mapping[str, Any] | str | None,
+    drivers: Sequence[Driver],
+    folder: Path,
+    problems: list[str],
+) -> dict[str, Any] | None:
+    """The cluster that a study describes.
+
+    Args:
+        value: Of the key ``cluster``: a mapping, a file, ``calibrated``, or None.
+        drivers: Of the study.
+        folder: What the file is relative to.
+        problems: Lines are added.
+
+    Returns:
+        Plain settings of a ``Cluster``, or None if real runs are to tell.
+    """
+    if "simulated" not in drivers:
+        if value is not None:
+            problems.append("cluster: is for simulated runs; say drivers: [real, simulated]")
+        return {}
+    if value is None:
+        value = CALIBRATED if "real" in drivers else {}
+    if value == CALIBRATED:
+        if "real" not in drivers:
+            problems.append(
+                "cluster: calibrated takes the delays from the study's real runs; say drivers: "
+                "[real, simulated], or give a mapping or the file of a cluster"
+            )
+        return None
+    if isinstance(value, str):
+        path, hint = folder / value, did_you_mean(value, [CALIBRATED])
+        try:
+            value = read_mapping(path, "cluster")
+        except ConfigError as error:
+            problems += [f"cluster: {path}: {line}{hint}" for line in error.problems]
+            return {}
+        # What calibrate wrote says how many it measured; here that is the study's to say.
+        value.pop("workers", None)
+    settings = known(value, "cluster.", Cluster, problems)
+    try:
+        parse_cluster("cluster", settings)
+    except ConfigError as error:
+        problems += [f"cluster.{line}" for line in error.problems]
+        return {}
+    return settings
+
+
+def with_injected(settings: Mapping[str, Any], inject: Mapping[str, Any]) -> dict[str, Any]:
+    """A cluster as slow as a job makes its real runs; what the cluster itself says, holds.
+
+    Args:
+        settings: The cluster's.
+        inject: The job's section, as plain values.
+    """
+    taken = {key: inject[key] for key in _INJECTED if inject.get(key)}
+    return {**taken, **settings}
+
+
+def check_simulated(settings: Mapping[str, Any], job: Job, num_workers: int) -> list[str]:
+    """What keeps a run from being simulated on a cluster, a line each."""
+    problems = []
+    if job.sync.accumulate > 1:
+        problems.append(
+            f"sync.accumulate: got {job.sync.accumulate}; a simulated worker gives one minibatch "
+            "to a step, so say drivers: [real]"
+        )
+    try:
+        WorkerClock(parse_cluster("cluster", settings), num_workers, 0)
+    except ConfigError as error:
+        problems += [f"cluster.{line}" for line in error.problems]
+    return problems
+
+
+def same_steps(one: Job, other: Job) -> bool:
+    """Whether a step of one job takes as long as one of the other: what calibration goes by."""
+    return all(getattr(one, key) == getattr(other, key) for key in _SAME_STEP)
