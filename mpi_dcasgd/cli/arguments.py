@@ -42,6 +42,17 @@ def add_run_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """``--resume``."""
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        metavar="WHAT",
+        help="auto: go on from the newest checkpoint in --run-dir, if it has one (default); "
+        "never: begin anew; or a checkpoint's file, or another run's folder",
+    )
+
+
 def add_mpirun(parser: argparse.ArgumentParser) -> None:
     """Which mpirun, and what else to tell it."""
     parser.add_argument(

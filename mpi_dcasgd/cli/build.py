@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from mpi_dcasgd.cli.resuming import Standing
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.evaluator import Evaluator
 from mpi_dcasgd.learning.data import Dataset, load_dataset
@@ -17,6 +18,7 @@ from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.state import take_over
 
 
 @dataclass(frozen=True)
@@ -28,29 +30,35 @@ class Workshop:
         dataset: Loaded for ``device``.
         device: Where this rank computes gradients or evaluates.
         group: Minibatches that make one update: all workers' in SSGD, else 1.
+        standing: Where the run goes on.
     """
 
     job: Job
     dataset: Dataset
     device: torch.device
     group: int = 1
+    standing: Standing = field(default_factory=Standing)
 
     @classmethod
-    def open(cls, job: Job, device: torch.device, group: int = 1) -> Workshop:
+    def open(
+        cls, job: Job, device: torch.device, group: int = 1, standing: Standing | None = None
+    ) -> Workshop:
         """Load the data.
 
         Raises:
             DataError: The data are missing or not what the job says.
         """
         torch.set_num_threads(job.threads)
-        return cls(job, load_dataset(job.data, job.seed, device), device, group)
+        dataset = load_dataset(job.data, job.seed, device)
+        return cls(job, dataset, device, group, standing or Standing())
 
     @property
     def plan(self) -> TicketPlan:
         """The tickets of whole updates."""
         job = self.job
         samples = len(self.dataset.train)
-        return TicketPlan(samples, job.batch_size * self.group, job.seed, job.epochs)
+        size = job.batch_size * self.group
+        return TicketPlan(samples, size, job.seed, job.epochs, self.standing.start)
 
     @property
     def lr(self) -> float:
@@ -75,7 +83,7 @@ class Workshop:
         device: torch.device,
         ledger: TicketLedger | None = None,
     ) -> ParameterServer:
-        """The server's state machine at the start of a run, its vectors on ``device``.
+        """The server's state machine where the run begins or goes on, its vectors on ``device``.
 
         Args:
             num_workers: Slots.
@@ -85,7 +93,7 @@ class Workshop:
         job = self.job
         plan = self.plan
         initial = self.flat_model(device)
-        return ParameterServer(
+        server = ParameterServer(
             initial.weights,
             initial.layout,
             resolve_rule(job.algorithm, job.rule),
@@ -97,6 +105,11 @@ class Workshop:
             ledger,
             job.fuse,
         )
+        standing = self.standing
+        if standing.server is not None:
+            take_over(server, standing.server, tickets=standing.same_tickets)
+            standing.server = None  # it is as large as the server, and has been used
+        return server
 
     def task(self, flat: FlatModel) -> Task:
         """What this rank computes: single tickets, or its parts of a group's tickets."""

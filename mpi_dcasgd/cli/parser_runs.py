@@ -10,6 +10,7 @@ from mpi_dcasgd.cli.arguments import (
     add_job,
     add_mpirun,
     add_overrides,
+    add_resume,
     add_run_dir,
     count,
     fraction,
@@ -19,6 +20,7 @@ from mpi_dcasgd.cli.arguments import (
 def _add_train(parser: argparse.ArgumentParser) -> None:
     add_job(parser)
     add_run_dir(parser)
+    add_resume(parser)
     parser.add_argument(
         "-n",
         "--ranks",
@@ -35,6 +37,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "-n", "--ranks", type=count, metavar="N", help="processes to start, the server included"
     )
     add_run_dir(parser)
+    add_resume(parser)
     add_mpirun(parser)
     parser.add_argument(
         "--fault-tolerant",

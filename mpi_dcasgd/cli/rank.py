@@ -12,6 +12,7 @@ import torch
 
 from mpi_dcasgd.cli.build import Workshop
 from mpi_dcasgd.cli.recording import Recording
+from mpi_dcasgd.cli.resuming import Standing
 from mpi_dcasgd.config.memory import available_bytes, check_memory
 from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.schema import Job
@@ -76,10 +77,15 @@ class Rank:
             )
         together(comm, self._check_memory)
         self.recording = together(comm, lambda: begin_recording() if comm.rank == 0 else None)
-        path = comm.bcast(self.recording.folder.path if self.recording else None)
-        self.logger = together(comm, lambda: rank_logger(RunFolder(path), comm.rank))
         group = comm.size * job.sync.accumulate if self.synchronous else 1
-        self.workshop = together(comm, lambda: Workshop.open(job, self.device, group))
+        standing = together(comm, lambda: self._standing(group))
+        path = comm.bcast(self.recording.folder.path if self.recording else None)
+        job = self.job = comm.bcast(self.recording.job if self.recording else None)
+        # In an asynchronous run rank 0 alone has a server; in a synchronous one every rank has.
+        if self.synchronous:
+            standing = comm.bcast(standing)
+        self.logger = together(comm, lambda: rank_logger(RunFolder(path), comm.rank))
+        self.workshop = together(comm, lambda: Workshop.open(job, self.device, group, standing))
         self.layout = together(comm, lambda: self.workshop.flat_model(_CPU).layout)
         # The server's own vectors are on the CPU; its device is where it evaluates.
         place = RankPlace(
@@ -110,10 +116,10 @@ class Rank:
         conductor = None
         if self.recording:
             observer = self._recorder(self.reducer.name, comm.size, server)
-            conductor = Conductor(server, observer, workshop.evaluator(), self.job.evaluate_every)
+            conductor = self.recording.conductor(workshop, server, observer)
         comm.Barrier()
-        if conductor:
-            conductor.begin(time.monotonic() - self.started)
+        if conductor and self.recording:
+            self.recording.begin(conductor, time.monotonic() - self.started)
         spent = run_synchronous(
             self.reducer,
             server,
@@ -136,10 +142,10 @@ class Rank:
         server = workshop.server(comm.size - 1, _CPU)
         assert self.recording is not None  # rank 0 has it
         observer = self._recorder("mpi", comm.size - 1, server)
-        conductor = Conductor(server, observer, workshop.evaluator(), self.job.evaluate_every)
+        conductor = self.recording.conductor(workshop, server, observer)
         loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s)
         comm.Barrier()
-        conductor.begin(time.monotonic() - self.started)
+        self.recording.begin(conductor, time.monotonic() - self.started)
         try:
             loop.run()
         except BaseException as error:
@@ -176,6 +182,9 @@ class Rank:
         self.comm.Barrier()
         run_worker(link, self._slowed(task), background=self.job.tickets_ahead > 0)
         link.close()
+
+    def _standing(self, group: int) -> Standing:
+        return Standing.of(self.recording.checkpoint if self.recording else None, group)
 
     def _check_memory(self) -> None:
         """Rank 0 needs the most, and is the one whose need grows with the world."""

@@ -11,8 +11,12 @@ from typing import Any
 import torch
 
 from mpi_dcasgd.cli.build import Workshop
-from mpi_dcasgd.config.load import job_as_text
+from mpi_dcasgd.cli.resuming import NEVER, find_checkpoint, with_kernel
+from mpi_dcasgd.config.load import job_as_text, job_as_yaml
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.checkpointing import Checkpointer
+from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.recorder import Recorder, RunDescription
 from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
@@ -29,6 +33,10 @@ class Recording:
         argv: The command line.
         git: What ``git_state`` found before MPI was started.
         overwrite: Replace a finished run in ``run_dir``.
+        resume: What to go on from (``resuming.find_checkpoint``).
+
+    Attributes:
+        checkpoint: What the run goes on from, or None at its beginning.
     """
 
     def __init__(
@@ -39,19 +47,26 @@ class Recording:
         git: dict[str, Any] | None,
         *,
         overwrite: bool = False,
+        resume: str = NEVER,
     ) -> None:
         self.started = datetime.now(timezone.utc)
-        self.job = job
+        self.checkpoint = None if overwrite else find_checkpoint(job, run_dir, resume)
+        self.job = with_kernel(job, self.checkpoint)
         self.argv = argv
         self.git = git
+        origin = self.checkpoint.folder if self.checkpoint else None
+        same = origin is not None and run_dir is not None and _same(origin.path, run_dir)
         self.folder = RunFolder.create(
             run_dir,
             name=job.name,
             algorithm=job.algorithm,
             now=self.started.astimezone(),
             overwrite=overwrite,
+            keep=same,
         )
-        write_atomic(self.folder.job_yaml, job_as_text(job).encode())
+        if origin is not None and not same:
+            self.folder.copy_records(origin)
+        write_atomic(self.folder.job_yaml, job_as_text(self.job).encode())
 
     def recorder(
         self,
@@ -101,12 +116,41 @@ class Recording:
             num_samples=server.plan.num_samples,
             kernel=server.chain.kernel,
         )
-        recorder = Recorder(self.folder, run, settings or job.record, logger=logger)
+        saved = self.checkpoint.content["recorder"] if self.checkpoint else None
+        recorder = Recorder(self.folder, run, settings or job.record, logger=logger, saved=saved)
         devices = ", ".join(f"{p.role} {p.rank}: {p.host} {p.device}" for p in places)
         logger.info(devices)
         recorder.message(f"{job.name}: {_who(job.algorithm, driver, num_workers)}")
         recorder.message(f"run folder: {self.folder.path}")
         return recorder
+
+    def conductor(
+        self, workshop: Workshop, server: ParameterServer, recorder: Recorder
+    ) -> Conductor:
+        """Who follows the server through a run that is written down here, with checkpoints."""
+        job = self.job
+        conductor = Conductor(server, recorder, workshop.evaluator(), job.evaluate_every)
+        settings = job.checkpoint
+        conductor.checkpointer = Checkpointer(
+            server,
+            {"conductor": conductor.state_dict, "recorder": recorder.state_dict},
+            CheckpointFiles(self.folder.checkpoints, settings.keep),
+            settings.every and settings.every * server.plan.num_samples,
+            settings.every_s,
+            {
+                "job": job_as_yaml(job),
+                "kernel": server.chain.kernel,
+                "group": workshop.group,
+                "start": server.plan.start,
+            },
+        )
+        return conductor
+
+    def begin(self, conductor: Conductor, startup_s: float) -> None:
+        """Training begins, or goes on from the checkpoint, now."""
+        conductor.begin(startup_s)
+        if self.checkpoint:
+            conductor.resume(self.checkpoint.content["conductor"])
 
     def write_weights(self, workshop: Workshop, server: ParameterServer) -> None:
         """Write the final weights as an ordinary ``state_dict`` that needs nothing of ours."""
@@ -128,3 +172,7 @@ def _who(algorithm: str, driver: str, num_workers: int) -> str:
         through = "Horovod" if driver == "horovod" else "torch.distributed"
         return f"{algorithm}, {workers}, synchronous through {through}"
     return f"{algorithm}, 1 server and {workers}, asynchronous over MPI"
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,7 +17,7 @@ from mpi_dcasgd.cli.recording import Recording
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
-from mpi_dcasgd.drivers.replay import RecordedLedger, replay, replay_order
+from mpi_dcasgd.drivers.replay import Difference, RecordedLedger, replay, replay_order
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.environment import RankPlace, git_state
@@ -25,6 +26,16 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace, TraceRecord, read_trace
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.server.records import UpdateRecord
+from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.state import lasting_state, take_over
+
+
+class _Stretch(NamedTuple):
+    """Pushes ``begin`` to ``end``, by so many workers."""
+
+    begin: int
+    end: int
+    num_workers: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,16 @@ class _Recorded:
     trace: Trace
     num_workers: int
     weights_sha256: str
+
+    @property
+    def stretches(self) -> list[_Stretch]:
+        """The pushes from one start of the run to the next, by the workers of then."""
+        starts = [(0, self.num_workers), *self.trace.restarts]
+        ends = [begin for begin, _ in starts[1:]] + [len(self.trace)]
+        return [
+            _Stretch(begin, end, workers)
+            for (begin, workers), end in zip(starts, ends, strict=True)
+        ]
 
     @classmethod
     def open(cls, path: Path, overrides: Sequence[str]) -> _Recorded:
@@ -66,14 +87,10 @@ def replay_exactly(path: Path) -> int:
     """
     run = _Recorded.open(path, ())
     pushes = list(run.trace.records())
-    finished = run.trace.status == "completed"
     workshop = Workshop.open(run.job, _device(run.job))
-    ledger = RecordedLedger(pushes, run.num_workers, finished=finished)
-    server = workshop.server(run.num_workers, torch.device("cpu"), ledger)
-    task = workshop.task(workshop.flat_model(workshop.device))
     print(f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes")
     started = time.monotonic()
-    difference = replay(server, task, pushes, [push.mark for push in pushes])
+    server, difference = _replay(run, workshop, pushes)
     spent = time.monotonic() - started
     if difference is not None:
         at = pushes[difference.number]
@@ -100,6 +117,27 @@ def replay_exactly(path: Path) -> int:
     return 0
 
 
+def _replay(
+    run: _Recorded, workshop: Workshop, pushes: Sequence[TraceRecord]
+) -> tuple[ParameterServer, Difference | None]:
+    """The server after the last push, or after the first that differs."""
+    task = workshop.task(workshop.flat_model(workshop.device))
+    state: dict[str, Any] | None = None
+    for stretch in run.stretches:
+        mine = pushes[stretch.begin : stretch.end]
+        finished = run.trace.status == "completed" and stretch.end == len(pushes)
+        ledger = RecordedLedger(mine, stretch.num_workers, finished=finished)
+        server = workshop.server(stretch.num_workers, torch.device("cpu"), ledger)
+        if state is not None:
+            take_over(server, state, tickets=False)
+        difference = replay(server, task, mine, [push.mark for push in mine])
+        if difference is not None:
+            number = stretch.begin + difference.number
+            return server, difference._replace(number=number)
+        state = lasting_state(server)
+    return server, None
+
+
 def replay_under(
     path: Path, overrides: Sequence[str], run_dir: Path | None, argv: Sequence[str]
 ) -> int:
@@ -120,14 +158,15 @@ def replay_under(
     records = list(run.trace.records())
     clock = _RecordedClock(records)
     workshop = Workshop.open(run.job, _device(run.job))
-    server = workshop.server(run.num_workers, torch.device("cpu"))
+    num_workers = max(stretch.num_workers for stretch in run.stretches)
+    server = workshop.server(num_workers, torch.device("cpu"))
     task = workshop.task(workshop.flat_model(workshop.device))
     recording = Recording(run.job, run_dir, argv, git_state())
     logger = rank_logger(recording.folder, 0)
     place = RankPlace(
         rank=0, role="trainer", host=socket.gethostname(), device=str(workshop.device)
     )
-    observer = recording.recorder("replay", run.num_workers, [place], server, logger)
+    observer = recording.recorder("replay", num_workers, [place], server, logger)
     conductor = Conductor(
         server, observer, workshop.evaluator(), run.job.evaluate_every, clock=clock
     )

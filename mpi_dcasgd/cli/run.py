@@ -65,6 +65,7 @@ def check_ranks(job: Job, ranks: int | None) -> int:
 def _command(args: argparse.Namespace, job: Job, ranks: int) -> MpirunCommand:
     options = ["--run-dir", str(args.run_dir)] if args.run_dir else []
     options += ["--overwrite"] if args.overwrite else []
+    options += ["--resume", args.resume] if args.resume != "auto" else []
     program = launch.rank_program(str(args.job), [*args.overrides, *options])
     if ALGORITHMS[job.algorithm].mode == "sequential":
         return MpirunCommand(tuple(program))

@@ -30,7 +30,7 @@ from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
-from mpi_dcasgd.server.records import Action, UpdateRecord
+from mpi_dcasgd.server.records import UpdateRecord, record_of
 
 CLUSTER_YAML = "cluster.yaml"
 CHECKPOINT = "simulator.pt"
@@ -232,22 +232,8 @@ class _History(NullObserver):
         """Tell an observer, in order, what ``state_dict`` remembered."""
         evaluations = list(saved["evaluations"])
         for number, row in enumerate(saved["updates"].tolist(), start=1):
-            worker, ticket, version, staleness, action, samples, *rest = row
-            loss, grad_norm, lr, total_samples, epoch, time_s = rest
-            record = UpdateRecord(
-                worker=int(worker),
-                ticket=int(ticket),
-                version=int(version),
-                staleness=int(staleness),
-                action=Action(int(action)),
-                samples=int(samples),
-                loss=loss,
-                grad_norm=grad_norm,
-                lr=lr,
-                total_samples=int(total_samples),
-                epoch=epoch,
-            )
-            observer.update(record, time_s)
+            *numbers, time_s = row
+            observer.update(record_of(numbers), time_s)
             while evaluations and evaluations[0][0] == number:
                 observer.evaluation(Evaluation(**evaluations.pop(0)[1]))
 

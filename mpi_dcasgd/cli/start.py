@@ -19,7 +19,13 @@ def start(args: argparse.Namespace) -> int:
         job = load_job(args.job, args.overrides)
     except UserError as error:
         return _fail_together(error)
-    return train(job, run_dir=args.run_dir, argv=args.argv, overwrite=args.overwrite)
+    return train(
+        job,
+        run_dir=args.run_dir,
+        argv=args.argv,
+        overwrite=args.overwrite,
+        resume=args.resume,
+    )
 
 
 def replay(args: argparse.Namespace) -> int:

@@ -17,8 +17,8 @@ _STARTED = time.monotonic()  # before the imports that make up most of start-up
 from mpi_dcasgd.cli.build import Workshop  # noqa: E402
 from mpi_dcasgd.cli.rank import Rank, reason_of, totals_of  # noqa: E402
 from mpi_dcasgd.cli.recording import Recording  # noqa: E402
+from mpi_dcasgd.cli.resuming import AUTO, Standing  # noqa: E402
 from mpi_dcasgd.config.schema import Job  # noqa: E402
-from mpi_dcasgd.drivers.conductor import Conductor  # noqa: E402
 from mpi_dcasgd.drivers.leaving import leave, outlives_deaths  # noqa: E402
 from mpi_dcasgd.drivers.sequential import run_sequential  # noqa: E402
 from mpi_dcasgd.drivers.stopping import StopFlag  # noqa: E402
@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-def train(job: Job, *, run_dir: Path | None, argv: Sequence[str], overwrite: bool = False) -> int:
+def train(
+    job: Job,
+    *,
+    run_dir: Path | None,
+    argv: Sequence[str],
+    overwrite: bool = False,
+    resume: str = AUTO,
+) -> int:
     """Train as the job says, as this process's rank of the world.
 
     Args:
@@ -40,6 +47,7 @@ def train(job: Job, *, run_dir: Path | None, argv: Sequence[str], overwrite: boo
         run_dir: The run folder, or None to have one named after the job.
         argv: The command line, for the record.
         overwrite: Replace a finished run that ``run_dir`` holds.
+        resume: What to go on from (``resuming.find_checkpoint``).
 
     Returns:
         The exit status: 0, or 128 + n if signal n ended training early.
@@ -53,9 +61,13 @@ def train(job: Job, *, run_dir: Path | None, argv: Sequence[str], overwrite: boo
     stop = StopFlag()
     stop.listen()
     mode = ALGORITHMS[job.algorithm].mode
+
+    def record() -> Recording:
+        return Recording(job, run_dir, argv, git, overwrite=overwrite, resume=resume)
+
     if mode == "sequential":
         _refuse_a_world(job.algorithm, launch)
-        return _train_alone(job, Recording(job, run_dir, argv, git, overwrite=overwrite), stop)
+        return _train_alone(record(), stop)
     import mpi4py
 
     # Only the main thread calls MPI in an asynchronous run; Horovod has a thread of its own.
@@ -65,7 +77,7 @@ def train(job: Job, *, run_dir: Path | None, argv: Sequence[str], overwrite: boo
     comm = MPI.COMM_WORLD
     rank = Rank(comm, job, stop, _STARTED)
     try:
-        rank.set_up(lambda: Recording(job, run_dir, argv, git, overwrite=overwrite))
+        rank.set_up(record)
     except UserError:
         # All ranks have the same error; one of them is enough to say it.
         if comm.rank == 0:
@@ -82,17 +94,18 @@ def train(job: Job, *, run_dir: Path | None, argv: Sequence[str], overwrite: boo
     return _status(stop)
 
 
-def _train_alone(job: Job, recording: Recording, stop: StopFlag) -> int:
+def _train_alone(recording: Recording, stop: StopFlag) -> int:
+    job = recording.job
     device = pick_device(job.device, 0)
     logger = rank_logger(recording.folder, 0)
-    workshop = Workshop.open(job, device)
+    workshop = Workshop.open(job, device, standing=Standing.of(recording.checkpoint, 1))
     server = workshop.server(1, device)
     task = workshop.task(workshop.flat_model(device, server.slots[0].snapshot))
     task.warm_up()
     place = RankPlace(rank=0, role="trainer", host=socket.gethostname(), device=str(device))
     observer = recording.recorder("sequential", 1, [place], server, logger)
-    conductor = Conductor(server, observer, workshop.evaluator(), job.evaluate_every)
-    conductor.begin(time.monotonic() - _STARTED)
+    conductor = recording.conductor(workshop, server, observer)
+    recording.begin(conductor, time.monotonic() - _STARTED)
     try:
         spent = run_sequential(server, task, conductor, stop)
     except BaseException as error:

@@ -14,7 +14,7 @@ from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.flat import StatisticsPolicy
 from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
 from mpi_dcasgd.learning.settings import Count, DataSettings, ModelSettings
-from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.record.settings import CheckpointSettings, RecordSettings
 from mpi_dcasgd.server.server import MAX_AHEAD
 
 
@@ -117,6 +117,10 @@ class Job:
         InjectSettings,
         Field(description="delays on purpose, as in a simulated cluster, for tests and studies"),
     ] = field(default_factory=InjectSettings)
+    checkpoint: Annotated[
+        CheckpointSettings,
+        Field(description="when a run's state is saved besides, where a signal stops it"),
+    ] = field(default_factory=CheckpointSettings)
     record: Annotated[RecordSettings, Field(description="what is shown and written down")] = field(
         default_factory=RecordSettings
     )

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
 
+from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.evaluator import Evaluator, Scored, Snapshot
 from mpi_dcasgd.drivers.observer import Evaluation, Observer, Status, WorkerTotals
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
+
+_SUMMED = ("updates", "samples", "compute_s", "data_s", "wait_s", "comm_s")
 
 
 class Conductor:
@@ -25,6 +30,9 @@ class Conductor:
         evaluator: Evaluates snapshots while training goes on.
         every: Epochs from one evaluation to the next; the final weights always are evaluated.
         clock: Seconds, monotonic.
+
+    Attributes:
+        checkpointer: Takes the state of the run, where there is to be one.
     """
 
     def __init__(
@@ -44,6 +52,9 @@ class Conductor:
         self._evaluated_at = -1
         self._loss_sum = 0.0
         self._loss_samples = 0
+        self._unscored: deque[Snapshot] = deque()
+        self._spent: list[WorkerTotals] = []
+        self.checkpointer: Checkpointer | None = None
 
     @property
     def time_s(self) -> float:
@@ -54,6 +65,17 @@ class Conductor:
         """Training begins now."""
         self._origin = self._clock()
         self._observer.started(startup_s)
+
+    def resume(self, saved: Mapping[str, Any]) -> None:
+        """Training has begun, and goes on where ``state_dict`` was taken."""
+        self.load_state_dict(saved)
+        if self.checkpointer:
+            self.checkpointer.begin(self.time_s)
+        server = self._server
+        self._observer.message(
+            f"goes on after {server.samples / server.plan.num_samples:.4g} epochs, "
+            f"{server.version} updates and {self.time_s:.1f} s"
+        )
 
     def after(self, record: UpdateRecord) -> None:
         """A push has been dealt with."""
@@ -72,6 +94,9 @@ class Conductor:
         if self._server.samples // stride > (self._server.samples - record.samples) // stride:
             self._submit(record.lr)
         self.poll()
+        if self.checkpointer:
+            self.checkpointer.look(self.time_s)
+            self._complain(self.checkpointer)
 
     def poll(self) -> None:
         """Pass on evaluations that have finished meanwhile."""
@@ -98,11 +123,16 @@ class Conductor:
         """
         ended_s = self.time_s
         server = self._server
+        self._spent = _added(self._spent, totals)
+        if self.checkpointer:
+            # First: the run that goes on has neither the evaluation nor the end that follow.
+            self.checkpointer.last() if reason else self.checkpointer.finish()
+            self._complain(self.checkpointer)
         if self._evaluated_at != server.version:
             self._submit(server.schedule(server.samples))
         for scored in self._evaluator.finish():
             self._tell(scored)
-        for worker in totals:
+        for worker in self._spent:
             self._observer.worker(worker)
         closing()
         status: Status = "interrupted" if reason else "completed"
@@ -119,6 +149,9 @@ class Conductor:
             "loss_sum": self._loss_sum,
             "loss_samples": self._loss_samples,
             "evaluated_at": self._evaluated_at,
+            "time_s": self.time_s,
+            "spent": [asdict(worker) for worker in self._spent],
+            "unscored": [asdict(snapshot) for snapshot in self._unscored],
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -126,13 +159,21 @@ class Conductor:
         self._loss_sum = saved["loss_sum"]
         self._loss_samples = saved["loss_samples"]
         self._evaluated_at = saved["evaluated_at"]
+        self._origin = self._clock() - saved["time_s"]
+        self._spent = [WorkerTotals(**worker) for worker in saved["spent"]]
+        for snapshot in saved["unscored"]:
+            self._queue(Snapshot(**snapshot))
+
+    def _complain(self, checkpointer: Checkpointer) -> None:
+        if complaint := checkpointer.complaint():
+            self._observer.message(complaint)
 
     def _submit(self, lr: float) -> None:
         server = self._server
         self._evaluated_at = server.version
         mean_loss = self._loss_sum / self._loss_samples if self._loss_samples else float("nan")
         self._loss_sum, self._loss_samples = 0.0, 0
-        self._evaluator.submit(
+        self._queue(
             Snapshot(
                 weights=server.weights.clone(),
                 version=server.version,
@@ -144,8 +185,12 @@ class Conductor:
             )
         )
 
+    def _queue(self, snapshot: Snapshot) -> None:
+        self._unscored.append(snapshot)
+        self._evaluator.submit(snapshot)
+
     def _tell(self, scored: Scored) -> None:
-        snapshot = scored.snapshot
+        snapshot = self._unscored.popleft()  # they are scored in order
         self._observer.evaluation(
             Evaluation(
                 time_s=snapshot.time_s,
@@ -159,6 +204,18 @@ class Conductor:
                 lr=snapshot.lr,
             )
         )
+
+
+def _added(before: Sequence[WorkerTotals], now: Sequence[WorkerTotals]) -> list[WorkerTotals]:
+    """Where time went before a run was left and since it goes on, one account a worker."""
+    accounts = {worker.worker: worker for worker in before}
+    for worker in now:
+        earlier = accounts.get(worker.worker)
+        if earlier is not None:
+            sums = {name: getattr(earlier, name) + getattr(worker, name) for name in _SUMMED}
+            worker = replace(worker, **sums)
+        accounts[worker.worker] = worker
+    return [accounts[number] for number in sorted(accounts)]
 
 
 def weights_sha256(weights: Tensor, layout: FlatLayout) -> str:

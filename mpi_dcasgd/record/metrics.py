@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,24 @@ def finite(value: Any) -> Any:
 class MetricsWriter:
     """Appends events; every line is handed to the system as soon as it is written.
 
+    Args:
+        path: The file.
+        offset: Bytes of it that stay; what lies behind them is cut off. None for all.
+
     Raises:
-        RunFolderError: The file cannot be written.
+        RunFolderError: The file cannot be written, or is shorter.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, offset: int | None = None) -> None:
         self._path = path
         try:
+            if offset is not None:
+                if path.stat().st_size < offset:
+                    raise RunFolderError(
+                        f"{path}: has {path.stat().st_size} bytes, but the checkpoint goes on "
+                        f"after {offset}: it is not the file that belongs to it"
+                    )
+                os.truncate(path, offset)
             self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
@@ -43,6 +55,12 @@ class MetricsWriter:
             self._file.write(json.dumps(finite(line), allow_nan=False) + "\n")
         except OSError as error:
             raise RunFolderError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far, those of before included."""
+        self._file.flush()
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         self._file.close()

@@ -17,10 +17,13 @@ from mpi_dcasgd.record.progress import make_progress
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.trace_writer import TraceWriter
-from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint
+from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint, record_of
 
 _SMOOTHING = 0.02
 _RATE_MEMORY_S = 10.0
+
+_PLAIN = ("startup_s", "time_s", "updates", "samples", "loss", "staleness", "rate")
+"""The recorder's numbers that a run goes on with as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,11 @@ class Recorder:
         stream: Where progress is shown; standard output if None.
         logger: Where messages go besides.
         environ: The environment, for progress.
+        saved: What ``state_dict`` returned, where the run goes on from a checkpoint; the files
+            are cut back to where they were then.
+
+    Raises:
+        RunFolderError: A file cannot be written, or is not the one that ``saved`` belongs to.
     """
 
     def __init__(
@@ -92,14 +100,15 @@ class Recorder:
         stream: TextIO | None = None,
         logger: Logger | None = None,
         environ: Mapping[str, str] = os.environ,
+        saved: Mapping[str, Any] | None = None,
     ) -> None:
         self._folder = folder
         self._run = run
         self._logger = logger
-        self._metrics = MetricsWriter(folder.metrics_jsonl)
-        self._trace: TraceWriter | None = None
-        if settings.trace:
-            self._trace = TraceWriter(folder.trace_bin, asdict(run), flush_s=settings.trace_flush_s)
+        self._metrics = MetricsWriter(
+            folder.metrics_jsonl, None if saved is None else saved["metrics"]
+        )
+        self._trace = _trace(folder, run, settings, saved)
         self._progress = make_progress(
             settings.progress,
             stream or sys.stdout,
@@ -121,10 +130,14 @@ class Recorder:
         self._rate = math.nan
         self._shown = (0.0, 0)
         self._evaluations: list[Evaluation] = []
+        self._restarts = 0
+        if saved is not None:
+            self._load(saved)
 
     def started(self, startup_s: float) -> None:
-        self._startup_s = startup_s
-        self._metrics.write("start", 0.0, startup_s=startup_s, **asdict(self._run))
+        self._startup_s += startup_s
+        event = "resume" if self._restarts else "start"
+        self._metrics.write(event, self._time_s, startup_s=startup_s, **asdict(self._run))
 
     def update(self, record: UpdateRecord, time_s: float) -> None:
         # Called for every push: locals and few calls on purpose (docs/run-folder.md has the cost).
@@ -185,6 +198,37 @@ class Recorder:
             self._trace.end(status)
         self.close()
         self._folder.write_summary(finite(self._summary(status, time_s, weights_sha256, reason)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the files are and what the summary will need, in plain values."""
+        window, applied = self._window, self._applied
+        return {
+            "metrics": self._metrics.offset,
+            "trace": self._trace.place() if self._trace is not None else None,
+            "plain": {name: getattr(self, f"_{name}") for name in _PLAIN},
+            "refused": [self._refused[Action.DROPPED], self._refused[Action.NONFINITE]],
+            "window": {name: getattr(window, name) for name in window.__slots__},
+            "applied": [float(value) for value in applied] if applied else None,
+            "histogram": dict(self._histogram),
+            "evaluations": [asdict(evaluation) for evaluation in self._evaluations],
+            "restarts": self._restarts,
+        }
+
+    def _load(self, saved: Mapping[str, Any]) -> None:
+        for name in _PLAIN:
+            setattr(self, f"_{name}", saved["plain"][name])
+        self._refused = dict(zip((Action.DROPPED, Action.NONFINITE), saved["refused"], strict=True))
+        for name, value in saved["window"].items():
+            setattr(self._window, name, value)
+        if saved["applied"]:
+            self._applied = record_of(saved["applied"])
+        self._histogram = dict(saved["histogram"])
+        self._evaluations = [Evaluation(**values) for values in saved["evaluations"]]
+        self._restarts = saved["restarts"] + 1
+        self._next_log_s = self._time_s + self._log_every_s
+        self._next_show_s = self._time_s + self._progress.every_s
+        self._next_s = min(self._next_log_s, self._next_show_s)
+        self._shown = (self._time_s, self._samples)
 
     def close(self) -> None:
         """Close the files without an end, as a killed run leaves them."""
@@ -285,8 +329,27 @@ class Recorder:
             "staleness_mean": total / counted if counted else None,
             "staleness_max": max(self._histogram, default=None),
             "staleness_histogram": {str(s): self._histogram[s] for s in sorted(self._histogram)},
+            "restarts": self._restarts,
             "weights_sha256": weights_sha256,
         }
+
+
+def _trace(
+    folder: RunFolder,
+    run: RunDescription,
+    settings: RecordSettings,
+    saved: Mapping[str, Any] | None,
+) -> TraceWriter | None:
+    """The run's trace, new or where a checkpoint goes on with it; a run begun without has none."""
+    if not settings.trace:
+        return None
+    if saved is None:
+        return TraceWriter(folder.trace_bin, asdict(run), flush_s=settings.trace_flush_s)
+    if saved["trace"] is None:
+        return None
+    return TraceWriter.resume(
+        folder.trace_bin, saved["trace"], run.num_workers, flush_s=settings.trace_flush_s
+    )
 
 
 def _without_time(evaluation: Evaluation) -> dict[str, Any]:

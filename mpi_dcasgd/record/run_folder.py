@@ -55,6 +55,7 @@ class RunFolder:
         now: datetime,
         root: Path = RUNS,
         overwrite: bool = False,
+        keep: bool = False,
     ) -> RunFolder:
         """Make the folder of a new run. Only rank 0 does this, and tells the others where it is.
 
@@ -66,7 +67,8 @@ class RunFolder:
             now: When the run starts.
             root: Where folders that are named after their run go.
             overwrite: Replace a finished run that ``path`` holds. What an unfinished one left
-                is always replaced, except its checkpoints.
+                is always replaced, a simulation's checkpoint excepted.
+            keep: Go on with what ``path`` holds; only its summary goes, for it is no longer true.
 
         Raises:
             RunFolderError: The folder holds a finished run, or cannot be made.
@@ -82,7 +84,7 @@ class RunFolder:
                     f"{folder.path}: already holds a finished run ({folder.summary_json.name} says"
                     " completed); name another folder, or say --overwrite to replace it"
                 )
-            folder._clear()
+            folder._reopen() if keep else folder._clear()
         except OSError as error:
             where = error.filename or path or root
             raise RunFolderError(
@@ -113,6 +115,26 @@ class RunFolder:
             return False
         return isinstance(summary, dict) and summary.get("status") == "completed"
 
+    def copy_records(self, other: RunFolder) -> None:
+        """Take over what another run has recorded, in order to go on with it here.
+
+        Raises:
+            RunFolderError: It is not there, or cannot be copied.
+        """
+        try:
+            shutil.copyfile(other.metrics_jsonl, self.metrics_jsonl)
+            for file in (other.trace_bin, *other.path.glob("environment-*.json")):
+                if file.is_file():
+                    shutil.copyfile(file, self.path / file.name)
+            if other.environment_json.is_file():
+                shutil.copyfile(other.environment_json, self.environment_json)
+        except OSError as error:
+            raise RunFolderError(
+                f"{error.filename}: cannot be copied to {self.path}: {error.strerror}; a run goes "
+                "on from a checkpoint with the records beside it"
+            ) from error
+        self._reopen()
+
     def write_job(self, job: dict[str, Any]) -> None:
         """Write the resolved job, as plain YAML that ``train`` would take again."""
         text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
@@ -124,6 +146,15 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         write_atomic(self.summary_json, _json_text(summary))
 
+    def _reopen(self) -> None:
+        """Keep the account of where the run took place before; its summary is out of date."""
+        self.summary_json.unlink(missing_ok=True)
+        if self.environment_json.is_file():
+            number = 1
+            while (earlier := self.path / f"environment-{number}.json").exists():
+                number += 1
+            self.environment_json.rename(earlier)
+
     def _clear(self) -> None:
         for file in (
             self.job_yaml,
@@ -132,6 +163,8 @@ class RunFolder:
             self.trace_bin,
             self.summary_json,
             self.weights_pt,
+            *self.path.glob("environment-*.json"),
+            *self.checkpoints.glob("update-*.pt"),
         ):
             file.unlink(missing_ok=True)
         if self.logs.is_dir():

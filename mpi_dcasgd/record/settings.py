@@ -31,3 +31,20 @@ class RecordSettings:
         float,
         Field(gt=0, description="seconds of pushes that a killed run may lose from its trace"),
     ] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CheckpointSettings:
+    """The ``checkpoint:`` section of a job."""
+
+    every: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="epochs from one checkpoint to the next; null for none by epochs"),
+    ] = None
+    every_s: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(
+            description="seconds of training from one checkpoint to the next; null for none by time"
+        ),
+    ] = 600.0
+    keep: Annotated[int, Field(ge=1, description="checkpoints that are kept")] = 2

@@ -12,8 +12,11 @@ from typing import Any
 from mpi_dcasgd.report.collect import Point, RunResult
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
-_NOT_SETTINGS = ("name", "seed", "algorithm", "record")
+_NOT_SETTINGS = ("name", "seed", "algorithm", "record", "checkpoint")
 """Keys of a job that do not make two runs different experiments."""
+
+_DRIVER_WORDS = {"simulator": "simulated", "replay": "replayed", "ddp": "ddp"}
+"""What tells runs apart that are not of an algorithm's usual driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,15 @@ class Group:
     @property
     def sequential(self) -> bool:
         return self.driver == "sequential"
+
+    @property
+    def simulated(self) -> bool:
+        return self.driver == "simulator"
+
+    @property
+    def manner(self) -> str:
+        """How its runs were made, in a word; empty for the usual driver."""
+        return _DRIVER_WORDS.get(self.driver, "")
 
     @property
     def world_size(self) -> int:
@@ -132,14 +144,15 @@ def group_runs(runs: Sequence[RunResult]) -> list[Group]:
         key = (run.algorithm, run.driver, run.num_workers, settings)
         members.setdefault(key, []).append(run)
     several_sizes = len({run.num_workers for run in runs if run.driver != "sequential"}) > 1
+    several_drivers = len({run.driver for run in runs if run.driver != "sequential"}) > 1
     groups = []
     for (algorithm, driver, workers, _), together in members.items():
         settings_of = tuple((key, together[0].job.get(key)) for key in varying[algorithm])
         label = [algorithm]
         if several_sizes and driver != "sequential":
             label.append(f"{workers} worker{'' if workers == 1 else 's'}")
-        if len({key[1] for key in members if (key[0], key[2]) == (algorithm, workers)}) > 1:
-            label.append(driver)
+        if several_drivers and driver in _DRIVER_WORDS:
+            label.append(_DRIVER_WORDS[driver])
         label += [f"{key.rpartition('.')[2]}={value}" for key, value in settings_of]
         groups.append(
             Group(
@@ -152,6 +165,19 @@ def group_runs(runs: Sequence[RunResult]) -> list[Group]:
             )
         )
     return sorted(groups, key=_order)
+
+
+def twins(groups: Sequence[Group]) -> list[tuple[Group, Group]]:
+    """Groups of real runs, each with that of the same runs simulated."""
+    found = []
+    for real in groups:
+        if real.driver not in ("mpi", "horovod", "ddp"):
+            continue
+        kind = (real.algorithm, real.num_workers, real.settings)
+        for other in groups:
+            if other.simulated and kind == (other.algorithm, other.num_workers, other.settings):
+                found.append((real, other))
+    return found
 
 
 def common_settings(runs: Sequence[RunResult]) -> dict[str, Any]:

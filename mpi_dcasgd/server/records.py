@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -58,6 +59,25 @@ class UpdateRecord(NamedTuple):
     def stepped(self) -> bool:
         """Whether the weights were changed at this push."""
         return self.action is Action.APPLIED or self.lr > 0
+
+
+def record_of(numbers: Sequence[float]) -> UpdateRecord:
+    """The record whose fields, all as floats, these are: how a checkpoint holds it."""
+    worker, ticket, version, staleness, action, samples, *rest = numbers
+    loss, grad_norm, lr, total_samples, epoch = rest
+    return UpdateRecord(
+        worker=int(worker),
+        ticket=int(ticket),
+        version=int(version),
+        staleness=int(staleness),
+        action=Action(int(action)),
+        samples=int(samples),
+        loss=loss,
+        grad_norm=grad_norm,
+        lr=lr,
+        total_samples=int(total_samples),
+        epoch=epoch,
+    )
 
 
 def fingerprint(loss: float, grad_norm: float) -> int:

@@ -103,8 +103,6 @@ def take_over(server: ParameterServer, state: Mapping[str, Any], *, tickets: boo
     if tickets:
         held: list[list[int]] = [[] for _ in server.slots]
         load_ledger(server.ledger, {**state["ledger"], "held": held})
-    else:
-        server._attempts.clear()  # they are of tickets of other numbers
 
 
 def _load_common(server: ParameterServer, state: Mapping[str, Any]) -> None:

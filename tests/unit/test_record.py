@@ -237,6 +237,7 @@ def test_the_summary_has_what_reports_need(tmp_path: Path) -> None:
         "staleness_max": 1,
         "staleness_histogram": {"0": 1, "1": 7},
         "kernel": "blocks",
+        "restarts": 0,
         "weights_sha256": "ab" * 32,
     }
 

@@ -1,0 +1,132 @@
+"""Which checkpoint a run goes on from, if any."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mpi_dcasgd.config.load import job_as_yaml
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.checkpoints import checkpoints_in, read_checkpoint
+from mpi_dcasgd.record.job_changes import changed_keys
+from mpi_dcasgd.record.run_folder import RunFolder
+
+AUTO, NEVER = "auto", "never"
+
+_ELSEWHERE = ("device", "threads", "fuse", "inject", "evaluate_every", "name")
+"""Keys that may differ: where and how fast a run takes place, and what it is called."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run goes on from.
+
+    Attributes:
+        path: The file.
+        content: Plain values; ``server``, ``conductor`` and ``recorder`` among them.
+    """
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def folder(self) -> RunFolder:
+        """Of the run that wrote it."""
+        return RunFolder(self.path.parent.parent)
+
+
+def find_checkpoint(job: Job, run_dir: Path | None, resume: str) -> Checkpoint | None:
+    """The checkpoint that ``--resume`` means.
+
+    Args:
+        job: The job that is to go on.
+        run_dir: The run folder, if the user named one.
+        resume: ``auto`` for the newest in ``run_dir``, ``never``, a checkpoint's file, or a run
+            folder for the newest in it.
+
+    Raises:
+        RunFolderError: There is none where one was named, it cannot be read, or it is of another
+            job.
+    """
+    if resume == NEVER or (resume == AUTO and run_dir is None):
+        return None
+    where = run_dir if resume == AUTO else Path(resume)
+    assert where is not None
+    if where.is_file():
+        return _of_this_job(Checkpoint(where, read_checkpoint(where)), job)
+    found = checkpoints_in(RunFolder(where).checkpoints)
+    for path in found:
+        try:
+            content = read_checkpoint(path)
+        except RunFolderError as error:
+            if path == found[-1]:
+                raise
+            print(f"{error}; trying the one before", file=sys.stderr)
+            continue
+        return _of_this_job(Checkpoint(path, content), job)
+    if resume != AUTO:
+        raise RunFolderError(
+            f"--resume {resume}: no checkpoint there; allowed: auto, never, a checkpoint's file, "
+            "or a run folder that has checkpoints"
+        )
+    return None
+
+
+def with_kernel(job: Job, checkpoint: Checkpoint | None) -> Job:
+    """The job with updates computed as before: a compiled one and one in blocks round apart."""
+    kernel = checkpoint.content["kernel"] if checkpoint and job.fuse == "auto" else None
+    return replace(job, fuse=kernel) if kernel in ("compiled", "blocks") else job
+
+
+@dataclass
+class Standing:
+    """Where a run stands, as far as every rank has to know it.
+
+    Attributes:
+        server: For ``server.state.take_over``; None at the start of a run.
+        start: Samples before the first ticket (``TicketPlan.start``).
+        same_tickets: Whether tickets are numbered as they were when the state was taken.
+    """
+
+    server: dict[str, Any] | None = None
+    start: int = 0
+    same_tickets: bool = True
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint | None, group: int) -> Standing:
+        """What a checkpoint means to a run whose updates are of ``group`` minibatches.
+
+        Raises:
+            RunFolderError: Another group cannot go on from just there.
+        """
+        if checkpoint is None:
+            return cls()
+        content = checkpoint.content
+        server = content.pop("server")  # it is large, and needed once
+        if content["group"] == group:
+            return cls(server, content["start"])
+        ledger = server["ledger"]
+        todo = sorted(ledger["returned"])
+        if todo != list(range(ledger["next"] - len(todo), ledger["next"])):
+            raise RunFolderError(
+                f"{checkpoint.path}: was taken while a minibatch that had failed was to be "
+                f"repeated; only updates of {content['group']} minibatches can go on from there, "
+                f"not of {group}: start as many ranks as before, or take another checkpoint"
+            )
+        server["attempts"] = {}  # they are of tickets of other numbers
+        return cls(server, server["samples"], same_tickets=False)
+
+
+def _of_this_job(checkpoint: Checkpoint, job: Job) -> Checkpoint:
+    changes = changed_keys(checkpoint.content["job"], job_as_yaml(job), _ELSEWHERE)
+    if changes:
+        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise RunFolderError(
+            f"{checkpoint.path}: is of another job ({', '.join(changes[:5])}{more} differ); go on "
+            "with the job that it was started with, name another --run-dir, or begin anew with "
+            "--resume never"
+        )
+    return checkpoint
