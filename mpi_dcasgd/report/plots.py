@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.errors import UserError
-from mpi_dcasgd.report.groups import Group
+from mpi_dcasgd.report.groups import Group, twins
 
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 """Okabe and Ito's colours, told apart with any colour vision; yellow is too pale on white."""
@@ -146,14 +146,12 @@ def _error_curves(figure: Any, groups: Sequence[Group], setting: str, against: s
 def _curve(axis: Any, group: Group, colours: _Colours, in_epochs: bool) -> Any:
     curve = group.curve()
     x = [point.epoch if in_epochs else point.time_s for point in curve]
-    colour, dashes, marker = colours.of(group)
+    style = colours.of(group)
     step = max(1, math.ceil(len(curve) / 10))
     [line] = axis.plot(
         x,
         [100 * point.error for point in curve],
-        color=colour,
-        linestyle=dashes,
-        marker=marker,
+        **style,
         markevery=step,
         zorder=2.5 if group.sequential else 3,
     )
@@ -162,7 +160,7 @@ def _curve(axis: Any, group: Group, colours: _Colours, in_epochs: bool) -> Any:
             x,
             [100 * point.low for point in curve],
             [100 * point.high for point in curve],
-            color=colour,
+            color=style["color"],
             alpha=0.15,
             linewidth=0,
         )
@@ -199,6 +197,9 @@ def _cut_reference(axis: Any, groups: Sequence[Group], size: int) -> bool:
 
 def _staleness(figure: Any, groups: Sequence[Group], setting: str) -> None:
     colours = _Colours(groups)
+    foretold = {id(real): simulated for real, simulated in twins(groups)}
+    drawn_over = {id(simulated) for simulated in foretold.values()}
+    groups = [group for group in groups if id(group) not in drawn_over]
     variants = len({colours.name(group) for group in groups})
     # Complete grids have a row for each number of workers, since that is how groups are ordered.
     in_rows = variants < len(groups) and variants <= 4
@@ -208,26 +209,25 @@ def _staleness(figure: Any, groups: Sequence[Group], setting: str) -> None:
     axes = figure.subplots(rows, columns, sharey="row", squeeze=False)
     panels = list(axes.flat)
     for axis, group in zip(panels, groups, strict=False):
-        histogram = group.histogram
-        whole = sum(histogram.values())
-        shown = _quantile(histogram, 0.999)
+        twin = foretold.get(id(group))
+        both = [group.histogram, *([twin.histogram] if twin else [])]
+        shown = max(_quantile(histogram, 0.999) for histogram in both)
         width = max(1, math.ceil((shown + 1) / 60))
-        shares = [0.0] * (shown // width + 1)
-        for staleness, count in histogram.items():
-            if staleness <= shown:
-                shares[staleness // width] += 100 * count / whole
-        colour = colours.of(group)[0]
-        axis.bar(
-            [width * place + (width - 1) / 2 for place in range(len(shares))],
-            shares,
-            width=0.85 * width,
-            color=colour,
-        )
-        mean = sum(staleness * n for staleness, n in histogram.items()) / whole
-        axis.axvline(mean, color="#333333", linewidth=1, linestyle="--")
+        colour = colours.of(group)["color"]
+        shares = _shares(both[0], shown, width)
+        places = [width * place + (width - 1) / 2 for place in range(len(shares))]
+        axis.bar(places, shares, width=0.85 * width, color=colour)
+        if twin:
+            edges = [width * place - 0.5 for place in range(len(shares) + 1)]
+            axis.stairs(_shares(both[1], shown, width), edges, color="#333333", linewidth=1.2)
+        axis.axvline(_mean(both[0]), color="#333333", linewidth=1, linestyle="--")
         axis.set_title(group.label)
+        text = [f"mean {_mean(both[0]):.2f}", f"largest {max(both[0])}"]
+        if twin:
+            text[0] += f", simulated {_mean(both[1]):.2f}"
+            text[1] += f", simulated {max(both[1])}"
         axis.annotate(
-            f"mean {mean:.2f}\nlargest {max(histogram)}",
+            "\n".join(text),
             (0.97, 0.95),
             xycoords="axes fraction",
             ha="right",
@@ -241,7 +241,22 @@ def _staleness(figure: Any, groups: Sequence[Group], setting: str) -> None:
         axis.set_visible(False)
     figure.supxlabel("staleness: updates applied between pull and push", fontsize=11)
     figure.supylabel("share of gradients", fontsize=11)
-    _title(figure, f"Staleness of applied gradients: {setting}\ndashed: mean")
+    note = "bars: measured, outline: simulated; dashed: mean" if foretold else "dashed: mean"
+    _title(figure, f"Staleness of applied gradients: {setting}\n{note}")
+
+
+def _shares(histogram: Mapping[int, int], shown: int, width: int) -> list[float]:
+    """Per cent of the gradients in each bin, up to the staleness that is shown."""
+    whole = sum(histogram.values())
+    shares = [0.0] * (shown // width + 1)
+    for staleness, count in histogram.items():
+        if staleness <= shown:
+            shares[staleness // width] += 100 * count / whole
+    return shares
+
+
+def _mean(histogram: Mapping[int, int]) -> float:
+    return sum(staleness * n for staleness, n in histogram.items()) / sum(histogram.values())
 
 
 def _percent_and_whole(axis: Any) -> None:
@@ -273,14 +288,11 @@ def _throughput(figure: Any, groups: Sequence[Group], setting: str) -> None:
                 color="#666666",
                 fontsize=10,
             )
-        colour, dashes, marker = colours.of(members[0])
         axis.errorbar(
             [group.num_workers for group, _ in known],
             [rate.mean for _, rate in known],
             yerr=[rate.std or 0.0 for _, rate in known],
-            color=colour,
-            linestyle=dashes,
-            marker=marker,
+            **colours.of(members[0]),
             capsize=3,
             label=name,
         )
@@ -308,11 +320,11 @@ class _Colours:
             name: free[place] if place < len(free) else len(_PALETTE) + place
             for place, name in enumerate(others)
         }
-        self._variants: dict[str, list[str]] = {}
+        self._variants: dict[str, list[Any]] = {}
         for group in groups:
             variants = self._variants.setdefault(group.algorithm, [])
-            if self.name(group) not in variants:
-                variants.append(self.name(group))
+            if self._variant(group) not in variants:
+                variants.append(self._variant(group))
 
     def name(self, group: Group) -> str:
         """What a legend says: the label without the number of workers."""
@@ -320,14 +332,22 @@ class _Colours:
             p for p in group.label.split(", ") if not p.endswith((" worker", " workers"))
         )
 
-    def of(self, group: Group) -> tuple[str, str, str]:
-        """Colour, dashes and marker."""
-        variant = self._variants[group.algorithm].index(self.name(group))
+    def of(self, group: Group) -> dict[str, Any]:
+        """How a line is drawn: a simulated one as its real twin, but thin, dashed and hollow."""
+        variant = self._variants[group.algorithm].index(self._variant(group))
+        dashes = _DASHES[variant % len(_DASHES)]
         if group.sequential:
-            return _REFERENCE, _DASHES[variant % len(_DASHES)], ""
+            return {"color": _REFERENCE, "linestyle": dashes}
         number = self._numbers[group.algorithm]
+        colour = _PALETTE[number % len(_PALETTE)]
         marker = _MARKERS[(number + variant) % len(_MARKERS)]
-        return _PALETTE[number % len(_PALETTE)], _DASHES[variant % len(_DASHES)], marker
+        style: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": marker}
+        if group.simulated:
+            style |= {"linestyle": (0, (4, 2)), "linewidth": 1.3, "markerfacecolor": "white"}
+        return style
+
+    def _variant(self, group: Group) -> Any:
+        return group.settings, "" if group.simulated else group.manner
 
 
 def _by_variant(groups: Sequence[Group]) -> dict[str, list[Group]]:
@@ -359,7 +379,7 @@ def _workers(count: int) -> str:
     return f"{count} worker{'' if count == 1 else 's'}"
 
 
-def _quantile(histogram: dict[int, int], share: float) -> int:
+def _quantile(histogram: Mapping[int, int], share: float) -> int:
     """The smallest staleness that at least ``share`` of the gradients do not exceed."""
     whole, so_far = sum(histogram.values()), 0
     for staleness in sorted(histogram):

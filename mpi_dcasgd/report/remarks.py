@@ -16,6 +16,7 @@ def remarks(groups: Sequence[Group], runs: Sequence[RunResult]) -> list[str]:
     """Cautions that apply to these runs, and only those."""
     found = [
         _seeds(groups),
+        _simulated(groups),
         _server_slot(groups),
         _crowded(runs),
         _epochs(runs),
@@ -47,6 +48,18 @@ def _seeds(groups: Sequence[Group]) -> str:
             " there is smaller than over as many seeds."
         )
     return text
+
+
+def _simulated(groups: Sequence[Group]) -> str:
+    if not any(group.simulated for group in groups):
+        return ""
+    text = (
+        "Simulated rows: real gradients, but seconds are virtual, those of the cluster in the"
+        " run's cluster.yaml"
+    )
+    if all(group.simulated or group.sequential for group in groups):
+        return f"{text}."
+    return f"{text}; beside real ones they mean something if that cluster was calibrated."
 
 
 def _repeats_a_seed(group: Group) -> bool:

@@ -49,7 +49,7 @@ def result_table(groups: Sequence[Group], matching: Matching) -> Table:
     Columns that would be empty in every row are left out.
     """
     columns: list[tuple[str, Callable[[Group], str]]] = [
-        ("algorithm", _name),
+        ("algorithm", name_of),
         ("workers", lambda g: NONE if g.sequential else str(g.num_workers)),
         ("runs", lambda g: str(len(g.runs))),
         ("test error %", lambda g: show(g.stat("test_error"), 2, 100)),
@@ -65,10 +65,10 @@ def result_table(groups: Sequence[Group], matching: Matching) -> Table:
             (f"error % at {seconds(matching.time_s)} s", lambda g: _error(g.at(before), g))
         )
     columns += [
-        ("wall s", lambda g: show(g.stat("wall_s"), _digits(groups, "wall_s"))),
-        ("samples/s", lambda g: show(g.stat("samples_per_s"), _digits(groups, "samples_per_s"))),
+        ("wall s", lambda g: show(g.stat("wall_s"), digits(groups, "wall_s"))),
+        ("samples/s", lambda g: show(g.stat("samples_per_s"), digits(groups, "samples_per_s"))),
         ("speed-up", lambda g: _speed_up(g, groups)),
-        ("staleness", _staleness),
+        ("staleness", staleness_of),
         ("max", lambda g: NONE if g.sequential else str(max(g.histogram, default=NONE))),
     ]
     return _without_empty(columns, groups)
@@ -82,11 +82,11 @@ def target_table(groups: Sequence[Group], target_error: float) -> Table:
         return lambda g: show(Stat.of(quantity(point) for point in g.at(choose)), digits)
 
     columns: list[tuple[str, Callable[[Group], str]]] = [
-        ("algorithm", _name),
+        ("algorithm", name_of),
         ("workers", lambda g: NONE if g.sequential else str(g.num_workers)),
         ("reached it", lambda g: f"{len(g.at(choose))} of {len(g.runs)}"),
         ("epochs", of(lambda point: point.epoch, 1)),
-        ("seconds", of(lambda point: point.time_s, _digits(groups, "wall_s"))),
+        ("seconds", of(lambda point: point.time_s, digits(groups, "wall_s"))),
         ("samples", of(lambda point: point.samples, 0)),
     ]
     return _table(columns, groups)
@@ -107,7 +107,7 @@ def time_table(groups: Sequence[Group]) -> Table | None:
 
     names = ("computing %", "data %", "waiting %", "communicating %")
     columns: list[tuple[str, Callable[[Group], str]]] = [
-        ("algorithm", _name),
+        ("algorithm", name_of),
         ("workers", lambda g: NONE if g.sequential else str(g.num_workers)),
         *zip(names, map(share, kinds), strict=True),
     ]
@@ -129,15 +129,14 @@ def show(stat: Stat | None, digits: int, scale: float = 1.0) -> str:
     return mean if stat.std is None else f"{mean} ± {scale * stat.std:,.{digits}f}"
 
 
-def _name(group: Group) -> str:
-    # The label without the number of workers, which has a column.
-    parts = [group.algorithm]
-    if group.driver not in ("sequential", "mpi", "horovod"):
-        parts.append(group.driver)
+def name_of(group: Group) -> str:
+    """The label without the number of workers, which has a column."""
+    parts = [group.algorithm, *([group.manner] if group.manner else [])]
     return ", ".join([*parts, *(f"{k.rpartition('.')[2]}={v}" for k, v in group.settings)])
 
 
-def _staleness(group: Group) -> str:
+def staleness_of(group: Group) -> str:
+    """Mean staleness, or what is to be said instead."""
     if group.sequential:
         return NONE
     if not max(group.histogram, default=0):
@@ -145,7 +144,7 @@ def _staleness(group: Group) -> str:
     return show(group.stat("staleness_mean"), 2)
 
 
-def _digits(groups: Sequence[Group], key: str) -> int:
+def digits(groups: Sequence[Group], key: str) -> int:
     """As many that the smallest mean of a column keeps three digits, and never more than 2."""
     smallest = min((s.mean for g in groups if (s := g.stat(key)) is not None), default=0.0)
     return 2 if smallest < 10 else 1 if smallest < 100 else 0
@@ -158,6 +157,8 @@ def _error(points: Sequence[Point], group: Group | None = None) -> str:
 
 
 def _speed_up(group: Group, groups: Sequence[Group]) -> str:
+    if group.simulated:
+        return NONE  # virtual seconds over real ones would be no ratio
     baseline = [g for g in groups if g.sequential]
     alike = [g for g in baseline if dict(g.settings) == dict(group.settings)] or baseline
     ours = group.stat("samples_per_s")

@@ -27,6 +27,8 @@ from mpi_dcasgd.report.groups import (
     group_runs,
 )
 from mpi_dcasgd.report.plots import PlotsUnavailableError, draw_all
+from mpi_dcasgd.report.prediction import NOTE as PREDICTION_NOTE
+from mpi_dcasgd.report.prediction import prediction_table
 from mpi_dcasgd.report.remarks import remarks
 from mpi_dcasgd.report.table import Matching, result_table, seconds, target_table, time_table
 
@@ -122,6 +124,9 @@ def _document(
         blocks += [Heading(2, "Result"), result_table(groups, Matching.of(groups, target_error))]
         blocks.append(Paragraph(_table_note(groups, target_error)))
         blocks.append(Bullets(tuple(remarks(groups, found.runs))))
+        foretold = prediction_table(groups)
+        if foretold is not None:
+            blocks += [Heading(2, "Predicted and measured"), foretold, Paragraph(PREDICTION_NOTE)]
         if target_error is not None:
             blocks.append(Heading(2, f"Until {100 * target_error:g} % test error"))
             blocks.append(target_table(groups, target_error))

@@ -1,0 +1,47 @@
+"""What a simulation foretold beside what a real run of the same job then measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mpi_dcasgd.report.document import Table
+from mpi_dcasgd.report.groups import Group, twins
+from mpi_dcasgd.report.table import NONE, digits, name_of, show, staleness_of
+
+NOTE = (
+    "Predicted is what the simulated twin of a row gave, on the cluster in its cluster.yaml;"
+    " the percentages say by how much it is above (+) or below (-) what was measured."
+)
+
+
+def prediction_table(groups: Sequence[Group]) -> Table | None:
+    """One row for each group that is there real and simulated; None if there is no such group."""
+    pairs = twins(groups)
+    if not pairs:
+        return None
+    header = ["algorithm", "workers"]
+    rows = [[name_of(real), str(real.num_workers)] for real, _ in pairs]
+
+    def add(title: str, cell: Callable[[Group], str]) -> None:
+        header.extend((title, "predicted"))
+        for row, (real, simulated) in zip(rows, pairs, strict=True):
+            row.extend((cell(real), cell(simulated)))
+
+    both = [group for pair in pairs for group in pair]
+    places = digits(both, "samples_per_s")
+    add("samples/s measured", lambda g: show(g.stat("samples_per_s"), places))
+    header.append("%")
+    for row, (real, simulated) in zip(rows, pairs, strict=True):
+        row.append(_apart(real, simulated))
+    if any(max(group.histogram, default=0) for group in both):
+        add("staleness measured", staleness_of)
+        add("max measured", lambda g: str(max(g.histogram, default=NONE)))
+    add("test error % measured", lambda g: show(g.stat("test_error"), 2, 100))
+    return Table(tuple(header), tuple(tuple(row) for row in rows))
+
+
+def _apart(real: Group, simulated: Group) -> str:
+    measured, predicted = real.stat("samples_per_s"), simulated.stat("samples_per_s")
+    if measured is None or predicted is None or measured.mean <= 0:
+        return NONE
+    return f"{100 * (predicted.mean / measured.mean - 1):+.1f}"
