@@ -25,7 +25,7 @@ from mpi_dcasgd.drivers.stopping import StopFlag  # noqa: E402
 from mpi_dcasgd.drivers.world import Launch, pick_device  # noqa: E402
 from mpi_dcasgd.errors import LaunchError, UserError, WorkersLostError  # noqa: E402
 from mpi_dcasgd.record.environment import RankPlace, git_state  # noqa: E402
-from mpi_dcasgd.record.logs import rank_logger  # noqa: E402
+from mpi_dcasgd.record.logs import close_logger, rank_logger  # noqa: E402
 from mpi_dcasgd.rules.algorithms import ALGORITHMS  # noqa: E402
 
 if TYPE_CHECKING:
@@ -95,9 +95,16 @@ def train(
 
 
 def _train_alone(recording: Recording, stop: StopFlag) -> int:
+    logger = rank_logger(recording.folder, 0)
+    try:
+        return _train_sequentially(recording, stop, logger)
+    finally:
+        close_logger(logger)
+
+
+def _train_sequentially(recording: Recording, stop: StopFlag, logger: Logger) -> int:
     job = recording.job
     device = pick_device(job.device, 0)
-    logger = rank_logger(recording.folder, 0)
     workshop = Workshop.open(job, device, standing=Standing.of(recording.checkpoint, 1))
     server = workshop.server(1, device)
     task = workshop.task(workshop.flat_model(device, server.slots[0].snapshot))

@@ -16,7 +16,7 @@ class Keeper(Protocol):
         """Keep a state in the background; False where the one before is still being written."""
 
     def keep_now(self, version: int, content: Mapping[str, Any]) -> None:
-        """Keep a state and return when it is kept, or raise what kept it from being."""
+        """Keep a state and return when it is kept, or there is a complaint."""
 
     def complaint(self) -> str:
         """What went wrong with the last one, told once; else an empty string."""
@@ -77,11 +77,7 @@ class Checkpointer:
         return self._keeper.complaint()
 
     def last(self) -> None:
-        """Take the state at which a run is left, and wait until it is kept.
-
-        Raises:
-            RunFolderError: It cannot be kept.
-        """
+        """Take the state at which a run is left, and wait until it is kept."""
         self._keeper.keep_now(self._server.version, self._state())
 
     def finish(self) -> None:

@@ -127,7 +127,8 @@ class Conductor:
         if self.checkpointer:
             # First: the run that goes on has neither the evaluation nor the end that follow.
             self.checkpointer.last() if reason else self.checkpointer.finish()
-            self._complain(self.checkpointer)
+            complaint = self._complain(self.checkpointer)
+            reason = "; ".join(filter(None, (reason, complaint))) if reason else ""
         if self._evaluated_at != server.version:
             self._submit(server.schedule(server.samples))
         for scored in self._evaluator.finish():
@@ -164,9 +165,11 @@ class Conductor:
         for snapshot in saved["unscored"]:
             self._queue(Snapshot(**snapshot))
 
-    def _complain(self, checkpointer: Checkpointer) -> None:
-        if complaint := checkpointer.complaint():
+    def _complain(self, checkpointer: Checkpointer) -> str:
+        complaint = checkpointer.complaint()
+        if complaint:
             self._observer.message(complaint)
+        return complaint
 
     def _submit(self, lr: float) -> None:
         server = self._server

@@ -53,16 +53,9 @@ class CheckpointFiles:
         return True
 
     def keep_now(self, version: int, content: Mapping[str, Any]) -> None:
-        """Write a checkpoint and return when it is whole.
-
-        Raises:
-            RunFolderError: It cannot be written.
-        """
+        """Write a checkpoint and return when it is whole, or there is a complaint."""
         self.finish()
         self._write(version, content)
-        if self._failure is not None:
-            self._told = True
-            raise self._failure
 
     def complaint(self) -> str:
         """Why the last checkpoint could not be written, told once; else an empty string."""

@@ -1,0 +1,232 @@
+"""A run that was stopped goes on from its checkpoint as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mpi_dcasgd.cli import train as train_module
+from mpi_dcasgd.cli.train import train
+from mpi_dcasgd.config.load import load_job
+from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.checkpoints import CheckpointFiles, checkpoints_in, read_checkpoint
+from mpi_dcasgd.record.metrics import read_metrics
+from mpi_dcasgd.record.trace import read_trace
+
+JOB = "jobs/digits.yaml"
+WORDS = [
+    "algorithm=sgd",
+    "epochs=3",
+    "rule.momentum={name: heavy-ball, momentum: 0.5}",
+    "record.progress=off",
+]
+
+
+class StopAfter(StopFlag):
+    """Set once it has been looked at so often."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._left = looks
+
+    def __bool__(self) -> bool:
+        self._left -= 1
+        if self._left <= 0:
+            self.set(10)
+        return super().__bool__()
+
+    def listen(self, signums: Any = ()) -> None:
+        """This process's signals are the test runner's."""
+
+
+Go = Callable[..., int]
+
+
+@pytest.fixture
+def go(monkeypatch: pytest.MonkeyPatch) -> Go:
+    """``go(folder, *words, stop_after=updates, resume=...)`` trains, and gives the exit status."""
+
+    def run(folder: Path, *words: str, stop_after: int = 10**9, **options: Any) -> int:
+        monkeypatch.setattr(train_module, "StopFlag", lambda: StopAfter(stop_after))
+        job = load_job(JOB, [*WORDS, *words])
+        return train(job, run_dir=folder, argv=["test"], **options)
+
+    return run
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def untimed(folder: Path) -> list[dict[str, Any]]:
+    """All evaluations, without how long anything took."""
+    events = [e for e in read_metrics(folder / "metrics.jsonl") if e["event"] == "evaluation"]
+    return [{k: v for k, v in e.items() if k not in ("time_s", "eval_s")} for e in events]
+
+
+def pushes(folder: Path) -> list[tuple[int, ...]]:
+    trace = read_trace(folder / "trace.bin", strict=True)
+    return [(r.worker, r.ticket, r.version, r.staleness, r.mark) for r in trace.records()]
+
+
+@pytest.mark.parametrize("cuts", [(1,), (100,), (100, 50)])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+    go: Go, tmp_path: Path, cuts: tuple[int, ...]
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert go(whole) == 0
+    for after in cuts:
+        assert go(cut, stop_after=after) == 138
+        assert summary(cut)["status"] == "interrupted"
+    assert go(cut) == 0
+    assert summary(cut)["weights_sha256"] == summary(whole)["weights_sha256"]
+    for key in ("updates", "samples", "test_error", "train_loss", "staleness_histogram"):
+        assert summary(cut)[key] == summary(whole)[key]
+    assert summary(cut)["restarts"] == len(cuts)
+    assert untimed(cut) == untimed(whole)
+    assert pushes(cut) == pushes(whole)
+    [worker] = [e for e in read_metrics(cut / "metrics.jsonl") if e["event"] == "worker"]
+    assert worker["updates"] == summary(whole)["updates"]
+    assert len(list(cut.glob("environment*.json"))) == 1 + len(cuts)
+
+
+def test_time_goes_on_too(go: Go, tmp_path: Path) -> None:
+    assert go(tmp_path / "run", stop_after=100) == 138
+    before = summary(tmp_path / "run")["wall_s"]
+    assert go(tmp_path / "run") == 0
+    events = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    times = [event["time_s"] for event in events if event["event"] == "evaluation"]
+    assert times == sorted(times)
+    assert summary(tmp_path / "run")["wall_s"] > before
+
+
+def test_checkpoints_come_by_epochs_and_the_last_ones_stay(go: Go, tmp_path: Path) -> None:
+    assert go(tmp_path / "run", "checkpoint={every: 1, every_s: null, keep: 2}") == 0
+    found = checkpoints_in(tmp_path / "run" / "checkpoints")
+    assert [path.name for path in found] == ["update-000000270.pt", "update-000000180.pt"]
+    content = torch.load(found[1], weights_only=True)
+    assert content["server"]["samples"] == 2 * 1437
+    assert content["job"]["lr"] == 0.1
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def test_a_killed_run_loses_only_what_came_after_its_checkpoint(go: Go, tmp_path: Path) -> None:
+    """The files hold more than the checkpoint knows of: what is behind it is done again."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    go(whole)
+    words = ["checkpoint={every: 1, every_s: null}"]
+    assert go(cut, *words, stop_after=200) == 138
+    checkpoints_in(cut / "checkpoints")[0].unlink()  # the one of the signal
+    assert [path.stem for path in checkpoints_in(cut / "checkpoints")] == ["update-000000180"]
+    assert go(cut, *words) == 0
+    assert summary(cut)["weights_sha256"] == summary(whole)["weights_sha256"]
+    assert untimed(cut) == untimed(whole)
+    assert pushes(cut) == pushes(whole)
+
+
+def test_another_job_does_not_go_on_with_it(go: Go, tmp_path: Path) -> None:
+    go(tmp_path / "run", stop_after=50)
+    with pytest.raises(RunFolderError, match=r"is of another job \(lr differ\).*--resume never"):
+        go(tmp_path / "run", "lr=0.2")
+    assert go(tmp_path / "run", "lr=0.2", resume="never") == 0
+    assert summary(tmp_path / "run")["restarts"] == 0
+    assert not checkpoints_in(tmp_path / "run" / "checkpoints"), "they are of the other job"
+
+
+def test_where_and_how_often_is_no_other_job(go: Go, tmp_path: Path) -> None:
+    go(tmp_path / "run", stop_after=50)
+    words = ["record.log_every_s=1", "checkpoint.keep=1", "evaluate_every=2", "device=cpu"]
+    assert go(tmp_path / "run", *words) == 0
+    assert summary(tmp_path / "run")["restarts"] == 1
+
+
+def test_a_torn_checkpoint_is_passed_over(
+    go: Go, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = ["checkpoint={every: 1, every_s: null, keep: 3}"]
+    go(run, *words, stop_after=200)
+    newest = checkpoints_in(run / "checkpoints")[0]
+    newest.write_bytes(newest.read_bytes()[:500])
+    assert go(run, *words) == 0
+    assert "update-000000200.pt: cannot be read" in capsys.readouterr().err
+    assert summary(run)["samples"] == 3 * 1437
+
+
+def test_a_run_goes_on_in_another_folder(go: Go, tmp_path: Path) -> None:
+    whole, first, second = (tmp_path / name for name in ("whole", "first", "second"))
+    go(whole)
+    go(first, stop_after=100)
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    file = checkpoints_in(first / "checkpoints")[0]
+    assert go(second, resume=str(file)) == 0
+    assert summary(second)["weights_sha256"] == summary(whole)["weights_sha256"]
+    assert pushes(second) == pushes(whole)
+    assert {path: path.read_bytes() for path in before} == before, "the first is as it was"
+
+
+@pytest.mark.parametrize("what", ["nowhere", "nowhere/update-000000001.pt"])
+def test_a_checkpoint_that_is_not_there_is_an_error(go: Go, tmp_path: Path, what: str) -> None:
+    with pytest.raises(RunFolderError, match=r"no checkpoint there; allowed: auto, never"):
+        go(tmp_path / "run", resume=str(tmp_path / what))
+
+
+def test_something_else_is_not_taken_for_a_checkpoint(go: Go, tmp_path: Path) -> None:
+    go(tmp_path / "run")
+    with pytest.raises(RunFolderError, match="is not a checkpoint of a run"):
+        go(tmp_path / "other", resume=str(tmp_path / "run" / "weights.pt"))
+
+
+def test_records_that_do_not_belong_to_the_checkpoint_are_refused(go: Go, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    go(run, stop_after=100)
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(RunFolderError, match=r"metrics.jsonl: has 0 bytes, but"):
+        go(run)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(
+    go: Go, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoints").write_text("in the way")
+    assert go(run, "checkpoint={every: 1, every_s: null}") == 0
+    said = [e["text"] for e in read_metrics(run / "metrics.jsonl") if e["event"] == "message"]
+    assert any(text.startswith("no checkpoint: ") for text in said)
+    assert go(run, overwrite=True, stop_after=50) == 138
+    assert "stopped by signal 10; no checkpoint: " in summary(run)["reason"]
+
+
+def test_no_second_checkpoint_is_begun_while_one_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on, save = threading.Event(), torch.save
+
+    def slow_save(content: Any, file: Any) -> None:
+        may_go_on.wait(30)
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", slow_save)
+    files = CheckpointFiles(tmp_path / "checkpoints", keep=2)
+    assert files.keep(1, {"server": 1})
+    assert not files.keep(2, {"server": 2})
+    may_go_on.set()
+    files.keep_now(3, {"server": 3})
+    found = checkpoints_in(tmp_path / "checkpoints")
+    assert [path.stem for path in found] == ["update-000000003", "update-000000001"]
+    assert read_checkpoint(found[0])["server"] == 3
+
+
+def test_another_layout_is_refused(tmp_path: Path) -> None:
+    torch.save({"layout": 99}, tmp_path / "update-000000001.pt")
+    with pytest.raises(RunFolderError, match="layout 99, but this version of mpi_dcasgd reads"):
+        read_checkpoint(tmp_path / "update-000000001.pt")
