@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from mpi_dcasgd.config.check import known
 from mpi_dcasgd.config.load import read_mapping
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.cluster import Cluster, WorkerClock, parse_cluster
@@ -17,6 +17,7 @@ Driver = Literal["real", "simulated"]
 CALIBRATED = "calibrated"
 """In place of a cluster: as the study's own real runs measured it."""
 
+_CLUSTER_KEYS = tuple(field.name for field in fields(Cluster))
 _SAME_STEP = ("model", "data", "batch_size", "device", "threads", "inject")
 _INJECTED = ("delays", "slow", "pauses")
 
@@ -60,7 +61,14 @@ def cluster_settings(
             return {}
         # What calibrate wrote says how many it measured; here that is the study's to say.
         value.pop("workers", None)
-    settings = known(value, "cluster.", Cluster, problems)
+    # Not check.known, which would look for a wrong word among those of a job.
+    settings = {key: inner for key, inner in value.items() if key in _CLUSTER_KEYS}
+    problems += [
+        f"cluster.{key}: unknown{did_you_mean(key, _CLUSTER_KEYS)} "
+        f"(allowed: {', '.join(_CLUSTER_KEYS)})"
+        for key in value
+        if key not in _CLUSTER_KEYS
+    ]
     try:
         parse_cluster("cluster", settings)
     except ConfigError as error:

@@ -78,6 +78,65 @@ def test_only_chooses_by_name_and_by_pattern(
     assert "--only sdg-s0: no such run; did you mean sgd-s0?" in capsys.readouterr().err
 
 
+SIMULATED = "drivers: [simulated]\ncluster: {delays: {model: gamma, mean_s: 0.1}}\n"
+
+
+def test_a_simulated_run_is_made_of_the_cluster_that_the_study_describes(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, out = study.read_text(), study.parent / "out"
+    study.write_text(text + SIMULATED)
+    words = ["compare", str(study), "-o", str(out), "--only", "asgd-w2-s0-simulated"]
+    assert main(words) == 0
+    assert "[1/1] asgd-w2-s0-simulated   completed" in capsys.readouterr().out
+    run = out / "asgd-w2-s0-simulated"
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["driver"], summary["num_workers"]) == ("simulator", 2)
+    cluster = yaml.safe_load((run / "cluster.yaml").read_text())
+    assert cluster == {"workers": 2, "delays": {"model": "gamma", "mean_s": 0.1}}
+    assert main([*words, "--dry-run"]) == 0
+    line = capsys.readouterr().out.splitlines()[1].split()
+    assert (line[1], line[-1]) == ("simulated", "finished")
+    study.write_text(text + SIMULATED.replace("0.1", "0.2"))
+    assert main([*words, "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("changed")
+
+
+def test_a_calibrated_run_follows_the_run_that_it_is_calibrated_from(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.write_text(study.read_text() + "drivers: [real, simulated]\n")
+    out = study.parent / "out"
+    words = ["compare", str(study), "-o", str(out), "--only", "asgd-w2-s0-simulated"]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "takes its delays from asgd-w2-s0, which is not finished; run that first" in error
+
+    def measure(mean_s: float) -> None:
+        """A simulation stands in for the real run: its folder tells as much."""
+        delays = f"delays={{model: constant, mean_s: {mean_s}}}"
+        job = str(study.parent / "toy.yaml")
+        real = ["--run-dir", str(out / "asgd-w2-s0"), "--overwrite"]
+        assert main(["simulate", job, "workers=2", delays, *real]) == 0
+
+    measured = []
+    for mean_s in (0.5, 0.25):
+        measure(mean_s)
+        capsys.readouterr()
+        assert main([*words, "--dry-run"]) == 0
+        assert not capsys.readouterr().out.endswith("finished\n")
+        assert main(words) == 0
+        assert "completed" in capsys.readouterr().out
+        assert main(words) == 0
+        assert "finished before" in capsys.readouterr().out
+        cluster = yaml.safe_load((out / "asgd-w2-s0-simulated" / "cluster.yaml").read_text())
+        assert cluster["workers"] == len(cluster["delays"]["steps_s"]) == 2
+        measured.append(sum(cluster["delays"]["steps_s"][0]) / len(cluster["delays"]["steps_s"][0]))
+    assert measured == pytest.approx([0.5, 0.25], rel=0.01)
+    file = (out / "clusters" / "asgd-w2-s0.yaml").read_text()
+    assert file.startswith("# cluster: asgd-w2-s0, metrics.jsonl ")
+
+
 def test_a_broken_study_starts_nothing(
     study: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

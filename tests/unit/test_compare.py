@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,54 @@ def test_a_changed_job_is_run_again_and_the_run_before_is_kept_aside(tmp_path: P
 def test_another_number_of_workers_is_another_run(tmp_path: Path) -> None:
     compare(tmp_path, planned(tmp_path, "a"))
     assert look_at(planned(tmp_path, "a", workers=2)).changes == ("number of workers",)
+
+
+class OneCluster:
+    """A cluster as a study plans it; ``ready`` is whether it can be known already."""
+
+    def __init__(self, file: Path, text: str, *, ready: bool = True) -> None:
+        self._file, self._text, self._ready = file, text, ready
+
+    def differs(self, stored: Path) -> bool:
+        return not stored.exists() or stored.read_text() != self._text
+
+    def write(self) -> None:
+        if not self._ready:
+            raise RunFolderError("its source is not finished\nmore of it")
+        self._file.write_text(self._text)
+
+
+def simulated(out: Path, text: str, **kwargs: Any) -> PlannedRun:
+    cluster = OneCluster(out / "cluster.txt", text, **kwargs)
+    copy = (
+        f"import shutil; shutil.copy({str(out / 'cluster.txt')!r}, sys.argv[1] + '/cluster.yaml')"
+    )
+    return replace(planned(out, "a", f"{TRAIN}\n{copy}"), cluster=cluster)
+
+
+def test_a_simulated_run_of_another_cluster_is_another_run(tmp_path: Path) -> None:
+    compare(tmp_path, simulated(tmp_path, "slow"))
+    assert (tmp_path / "a" / "cluster.yaml").read_text() == "slow"
+    outcomes, _ = compare(tmp_path, simulated(tmp_path, "slow"))
+    assert outcomes[0].status == "kept"
+    outcomes, lines = compare(tmp_path, simulated(tmp_path, "fast"))
+    assert (tmp_path / "a" / "cluster.yaml").read_text() == "fast"
+    assert "its job has changed (cluster)" in lines[0]
+    assert starts(tmp_path, "a") == 2
+
+
+def test_a_simulated_run_whose_cluster_is_not_known_yet_fails_and_replaces_nothing(
+    tmp_path: Path,
+) -> None:
+    compare(tmp_path, simulated(tmp_path, "slow"))
+    run = simulated(tmp_path, "fast", ready=False)
+    outcomes, lines = compare(tmp_path, run, planned(tmp_path, "b"))
+    assert [outcome.status for outcome in outcomes] == ["failed", "completed"]
+    assert outcomes[0].reason == "its source is not finished\nmore of it"
+    assert lines[0].startswith("[1/2] a   failed            not started")
+    assert lines[1].strip() == "its source is not finished"
+    assert starts(tmp_path, "a") == 1
+    assert (tmp_path / "a" / "cluster.yaml").read_text() == "slow"
 
 
 def test_rerun_repeats_what_is_finished(tmp_path: Path) -> None:

@@ -36,6 +36,17 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_a_report_puts_predicted_beside_measured(tmp_path: Path) -> None:
+    for driver in (None, "simulator"):
+        synthetic_run(tmp_path / "runs", "asgd", driver=driver, epochs=3)
+    report = write_report([tmp_path / "runs"], tmp_path / "report")
+    text = report.markdown.read_text()
+    assert "## Predicted and measured" in text
+    assert "| algorithm | workers | samples/s measured | predicted | % |" in text
+    assert "asgd, simulated" in report.table
+    assert "staleness.png" in [path.name for path in report.plots]
+
+
 def test_a_report_has_tables_pictures_settings_and_what_failed(grid: Path, tmp_path: Path) -> None:
     report = write_report([grid], tmp_path / "new" / "report", 0.1)
     names = ["error_vs_epochs.png", "error_vs_time.png", "staleness.png", "throughput.png"]

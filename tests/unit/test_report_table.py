@@ -19,9 +19,11 @@ from mpi_dcasgd.report.groups import (
     common_settings,
     differing_settings,
     group_runs,
+    twins,
 )
+from mpi_dcasgd.report.prediction import prediction_table
 from mpi_dcasgd.report.remarks import remarks
-from mpi_dcasgd.report.table import Matching, result_table, show, target_table, time_table
+from mpi_dcasgd.report.table import NONE, Matching, result_table, show, target_table, time_table
 
 
 def groups_in(root: Path) -> list[Group]:
@@ -159,9 +161,45 @@ def test_the_same_algorithm_measured_and_simulated_is_two_groups(tmp_path: Path)
     synthetic_run(tmp_path, "asgd")
     synthetic_run(tmp_path, "asgd", driver="simulator")
     groups = groups_in(tmp_path)
-    assert [group.label for group in groups] == ["asgd, mpi", "asgd, simulator"]
+    assert [group.label for group in groups] == ["asgd", "asgd, simulated"]
     table = result_table(groups, Matching.of(groups, None))
-    assert column(table, "algorithm") == ["asgd", "asgd, simulator"]
+    assert column(table, "algorithm") == ["asgd", "asgd, simulated"]
+
+
+def test_a_real_group_stands_beside_its_simulated_twin(tmp_path: Path) -> None:
+    synthetic_run(tmp_path, "sgd")
+    for rate, driver in ((10_000, None), (11_000, "simulator")):
+        for workers in (2, 4):
+            synthetic_run(tmp_path, "asgd", workers=workers, rate=rate, driver=driver)
+    synthetic_run(tmp_path, "ssgd", workers=2)
+    synthetic_run(tmp_path, "dcasgd-c", workers=2, driver="simulator")
+    groups = groups_in(tmp_path)
+    pairs = [(real.label, simulated.label) for real, simulated in twins(groups)]
+    assert pairs == [
+        ("asgd, 2 workers", "asgd, 2 workers, simulated"),
+        ("asgd, 4 workers", "asgd, 4 workers, simulated"),
+    ]
+    table = prediction_table(groups)
+    assert table is not None
+    assert [row[:2] for row in table.rows] == [("asgd", "2"), ("asgd", "4")]
+    assert table.header[2:5] == ("samples/s measured", "predicted", "%")
+    for row in table.rows:
+        measured, predicted, apart = (float(cell.replace(",", "")) for cell in row[2:5])
+        assert apart == pytest.approx(100 * (predicted / measured - 1), abs=0.1)
+        assert apart > 1
+    assert prediction_table([group for group in groups if not group.simulated]) is None
+
+
+def test_a_simulated_run_has_no_speed_up_over_a_real_one(tmp_path: Path) -> None:
+    for algorithm, driver in (("sgd", None), ("asgd", None), ("asgd", "simulator")):
+        synthetic_run(tmp_path, algorithm, driver=driver)
+    groups = groups_in(tmp_path)
+    ours = column(result_table(groups, Matching.of(groups, None)), "speed-up")
+    assert ours[0] == "1.00"
+    assert float(ours[1]) > 0
+    assert ours[2] == NONE
+    told = remarks(groups, collect([tmp_path]).runs)
+    assert any("seconds are virtual" in remark for remark in told)
 
 
 def test_a_curve_has_the_epochs_that_all_runs_have(tmp_path: Path) -> None:

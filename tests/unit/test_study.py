@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from mpi_dcasgd.config.study import Study, load_study
+from mpi_dcasgd.drivers.cluster import parse_cluster
+from mpi_dcasgd.drivers.delays import Exponential, Gamma
 from mpi_dcasgd.errors import ConfigError
 
 JOB = """\
@@ -93,6 +95,107 @@ def test_names_that_would_be_the_same_are_numbered(tmp_path: Path) -> None:
     entries = "[{algorithm: asgd, name: a b}, {algorithm: asgd, name: a/b}]"
     found = study(tmp_path, f"algorithms: {entries}\nworkers: [1]\n")
     assert [e.name for e in found.elements] == ["asgd-namea_b-w1-s0", "asgd-namea_b-2-w1-s0"]
+
+
+BOTH = "drivers: [real, simulated]\n"
+
+
+def test_a_study_of_both_drivers_has_a_twin_of_every_run_but_the_sequential(
+    tmp_path: Path,
+) -> None:
+    found = study(tmp_path, f"algorithms: [sgd, ssgd, asgd]\nworkers: [2]\nseeds: [7, 3]\n{BOTH}")
+    assert [element.name for element in found.elements] == [
+        *("sgd-s7", "ssgd-w2-s7", "asgd-w2-s7", "ssgd-w2-s7-simulated", "asgd-w2-s7-simulated"),
+        *("sgd-s3", "ssgd-w2-s3", "asgd-w2-s3", "ssgd-w2-s3-simulated", "asgd-w2-s3-simulated"),
+    ]
+    assert [element.simulated for element in found.elements[:5]] == [*3 * [False], *2 * [True]]
+    real, twin = found.elements[1], found.elements[3]
+    assert (twin.job, twin.num_workers, twin.overrides) == (real.job, 2, real.overrides)
+    assert (real.ranks, twin.ranks) == (2, 1)
+
+
+def test_without_a_cluster_twins_take_their_delays_from_the_first_asynchronous_run(
+    tmp_path: Path,
+) -> None:
+    text = (
+        "algorithms: [ssgd, dcasgd-a, asgd, {algorithm: asgd, batch_size: 64}]\n"
+        f"workers: [2, 4]\n{BOTH}"
+    )
+    found = study(tmp_path, text + "cluster: calibrated\n")
+    # A step of another minibatch takes another time: it has a source of its own.
+    assert {e.name: e.calibrated_from for e in found.elements if e.simulated} == {
+        "ssgd-w2-s0-simulated": "dcasgd-a-w2-s0",
+        "ssgd-w4-s0-simulated": "dcasgd-a-w4-s0",
+        "dcasgd-a-w2-s0-simulated": "dcasgd-a-w2-s0",
+        "dcasgd-a-w4-s0-simulated": "dcasgd-a-w4-s0",
+        "asgd-w2-s0-simulated": "dcasgd-a-w2-s0",
+        "asgd-w4-s0-simulated": "dcasgd-a-w4-s0",
+        "asgd-batch_size64-w2-s0-simulated": "asgd-batch_size64-w2-s0",
+        "asgd-batch_size64-w4-s0-simulated": "asgd-batch_size64-w4-s0",
+    }
+    assert found == study(tmp_path, text)
+
+
+def test_simulated_runs_are_as_slow_as_the_job_makes_real_ones(tmp_path: Path) -> None:
+    inject = "set: {inject: {slow: {1: 4}, delays: {model: gamma, mean_s: 0.5}}}\n"
+    text = f"algorithms: [asgd]\nworkers: [2]\n{BOTH}{inject}"
+    [_, twin] = study(tmp_path, text + "cluster: {network: {latency_s: 1e-3}}\n").elements
+    assert twin.cluster is not None
+    cluster = parse_cluster("", twin.cluster)
+    assert (cluster.delays, cluster.slow) == (Gamma(mean_s=0.5), {1: 4})
+    assert cluster.network.latency_s == 1e-3
+    [_, twin] = study(tmp_path, text + "cluster: {delays: exponential}\n").elements
+    assert twin.cluster is not None
+    assert parse_cluster("", twin.cluster).delays == Exponential()
+
+
+def test_a_study_that_is_only_simulated_runs_the_sequential_baseline_as_it_is(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "a.yaml").write_text("workers: 9\ndelays: pareto\n")
+    text = "algorithms: [sgd, asgd]\nworkers: [2]\ndrivers: [simulated]\n"
+    found = study(tmp_path, text + "cluster: clusters/a.yaml\n")
+    assert [e.name for e in found.elements] == ["sgd-s0", "asgd-w2-s0-simulated"]
+    assert found.elements[1].cluster == {"delays": "pareto"}
+    assert study(tmp_path, text).elements[1].cluster == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "drivers: [real, simulate]\n",
+            "drivers[1]: got 'simulate' (text); allowed: one of real, simulated; did you mean "
+            "simulated?",
+        ),
+        ("drivers: [real, real]\n", "drivers: got ['real', 'real'] (a list); allowed: each word"),
+        ("cluster: calibrated\n", "cluster: is for simulated runs; say drivers:"),
+        (
+            "drivers: [simulated]\ncluster: calibrated\n",
+            "cluster: calibrated takes the delays from the study's real runs",
+        ),
+        (
+            BOTH + "cluster: {delay: gamma, slow: {9: 2}}\n",
+            "cluster.delay: unknown; did you mean delays?",
+        ),
+        (BOTH + "cluster: {delays: gama}\n", "cluster.delays: unknown 'gama'; did you mean gamma?"),
+        (BOTH + "cluster: {slow: {4: 2}}\n", "cluster.slow: there is no worker 4; they are 0 to 1"),
+        (BOTH + "cluster: calibrate\n", "did you mean calibrated?"),
+        (BOTH + "cluster: 5\n", "cluster: got 5 (a whole number)"),
+        (BOTH + "set: {sync.accumulate: 2}\n", "sync.accumulate: got 2; a simulated worker gives"),
+    ],
+)
+def test_what_is_wrong_with_the_simulated_side_is_told(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    found = problems(tmp_path, "algorithms: [asgd]\nworkers: [2]\n" + text)
+    assert words in found[0]
+
+
+def test_a_run_without_an_asynchronous_one_beside_it_cannot_be_calibrated(tmp_path: Path) -> None:
+    [found] = problems(tmp_path, f"algorithms: [ssgd]\nworkers: [2, 4]\n{BOTH}")
+    assert found.startswith("cluster: ssgd has no asynchronous run beside it")
 
 
 def test_all_problems_of_the_study_are_told_at_once(tmp_path: Path) -> None:
