@@ -27,6 +27,7 @@ from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.tools.launch import plan
 from mpi_dcasgd.tools.mpirun import find_mpirun
 
+_SLURM = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -188,9 +189,9 @@ def _lacking(marker: str) -> str | None:
 
         if not torch.cuda.is_available():
             return "no CUDA device"
-    if marker == "slurm" and not all(map(shutil.which, ("slurmctld", "slurmd", "srun"))):
-        return "no SLURM on this machine"
-    if marker in ("root", "netns") and os.geteuid() != 0:
+    if marker == "slurm" and not all(map(shutil.which, _SLURM)):
+        return f"no SLURM on this machine ({', '.join(_SLURM)})"
+    if marker in ("root", "slurm", "netns") and os.geteuid() != 0:
         return "needs root"
     if marker == "netns" and not shutil.which("ip"):
         return "no ip command (iproute2)"
