@@ -1,0 +1,132 @@
+"""Real worlds that are stopped, or killed, and go on with as many ranks or with others."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpi_dcasgd.cli.replay import replay_exactly
+from mpi_dcasgd.record.checkpoints import checkpoints_in
+from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.server.records import Action
+
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(180)]
+
+JOB = "jobs/digits.yaml"
+EPOCHS = 60
+TICKETS = EPOCHS * 90
+SAMPLES = EPOCHS * 1437
+STOPPED = 128 + signal.SIGUSR1
+
+
+def words(ranks: int, folder: Path, *overrides: str) -> list[str]:
+    run = [sys.executable, "-m", "mpi_dcasgd", "run", "-n", str(ranks), JOB]
+    return [*run, f"epochs={EPOCHS}", *overrides, "--run-dir", str(folder)]
+
+
+def stop(processes: Any, argv: list[str]) -> None:
+    """Start a world and stop it once it has been evaluated for the first time."""
+    process = processes.start(argv)
+    processes.wait_for(process, lines=3)
+    process.send_signal(signal.SIGUSR1)
+    finished = processes.finish(process)
+    assert finished.status == STOPPED, finished
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def taken(folder: Path) -> Counter[int]:
+    """How often each ticket's gradient entered the weights."""
+    records = read_trace(folder / "trace.bin", strict=True).records()
+    return Counter(r.ticket for r in records if r.action in (Action.APPLIED, Action.HELD))
+
+
+def check_whole(folder: Path, restarts: int) -> None:
+    found = summary(folder)
+    assert (found["status"], found["restarts"]) == ("completed", restarts)
+    assert found["samples"] == SAMPLES
+
+
+def test_one_worker_that_was_stopped_twice_comes_to_the_sequential_weights(
+    processes: Any, tmp_path: Path
+) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    argv = words(2, run, "algorithm=asgd")
+    stop(processes, argv)
+    stop(processes, argv)
+    finished = processes.run(argv)
+    assert finished.status == 0, finished
+    check_whole(run, restarts=2)
+    train = ["-m", "mpi_dcasgd", "train", JOB, f"epochs={EPOCHS}", "algorithm=sgd"]
+    finished = processes.run([sys.executable, *train, "--run-dir", str(alone)])
+    assert finished.status == 0, finished
+    assert summary(run)["weights_sha256"] == summary(alone)["weights_sha256"]
+
+
+@pytest.mark.parametrize("algorithm", ["rennala", "dana"])
+def test_other_workers_go_on_and_the_whole_is_replayed(
+    processes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], algorithm: str
+) -> None:
+    """One holds gradients, the other has a momentum for each worker and their sum."""
+    run = tmp_path / "run"
+    job = [f"algorithm={algorithm}"]
+    stop(processes, words(3, run, *job))
+    stop(processes, words(5, run, *job))
+    finished = processes.run(words(4, run, *job))
+    assert finished.status == 0, finished
+    check_whole(run, restarts=2)
+    assert taken(run) == Counter(range(TICKETS)), "every ticket once"
+    trace = read_trace(run / "trace.bin")
+    assert [restart.num_workers for restart in trace.restarts] == [4, 3]
+    assert replay_exactly(run) == 0, capsys.readouterr().out
+
+
+def test_a_world_that_was_killed_goes_on_from_its_last_checkpoint(
+    processes: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    argv = words(4, run, "checkpoint={every: 1, every_s: null}")
+    process = processes.start(argv)
+    # A checkpoint is whole before the next evaluation but one is shown.
+    processes.wait_for(process, lines=5)
+    processes.kill()
+    processes.finish(process)
+    assert checkpoints_in(run / "checkpoints")
+    assert not (run / "summary.json").exists()
+    finished = processes.run(argv)
+    assert finished.status == 0, finished
+    check_whole(run, restarts=1)
+    assert taken(run) == Counter(range(TICKETS))
+
+
+@pytest.mark.horovod
+def test_a_synchronous_group_goes_on_bit_for_bit(processes: Any, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    stop(processes, words(2, cut, "algorithm=ssgd"))
+    for folder in (cut, whole):
+        finished = processes.run(words(2, folder, "algorithm=ssgd"))
+        assert finished.status == 0, finished
+    check_whole(cut, restarts=1)
+    assert summary(cut)["weights_sha256"] == summary(whole)["weights_sha256"]
+    assert summary(cut)["updates"] == summary(whole)["updates"]
+
+
+@pytest.mark.horovod
+def test_a_synchronous_group_of_another_size_goes_on_with_the_rest(
+    processes: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stop(processes, words(3, run, "algorithm=ssgd"))
+    finished = processes.run(words(2, run, "algorithm=ssgd"))
+    assert finished.status == 0, finished
+    check_whole(run, restarts=1)
+    assert summary(run)["test_error"] <= 0.04
