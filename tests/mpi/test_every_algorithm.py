@@ -1,4 +1,7 @@
-"""Every named algorithm trains digits with four workers through the real MPI driver."""
+"""Every named algorithm trains digits with four workers through the real MPI driver.
+
+Each of these runs is then computed again from its trace, and has to come out identical.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mpi_dcasgd.cli.replay import replay_exactly
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
 pytestmark = [pytest.mark.mpi, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -32,7 +36,12 @@ OTHERS = sorted(
 
 
 @pytest.mark.parametrize("algorithm", OTHERS)
-def test_digits_are_learnt(mpirun: Callable[..., Any], tmp_path: Path, algorithm: str) -> None:
+def test_digits_are_learnt_and_the_run_is_replayed_identically(
+    mpirun: Callable[..., Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    algorithm: str,
+) -> None:
     run = tmp_path / "run"
     job = [f"algorithm={algorithm}", f"lr={LR.get(algorithm, 0.1)}", "epochs=12"]
     finished = mpirun(
@@ -50,3 +59,9 @@ def test_digits_are_learnt(mpirun: Callable[..., Any], tmp_path: Path, algorithm
         assert summary["updates"] == pytest.approx(summary["samples"] / 16 / 4, rel=0.02)
     if algorithm == "ringmaster":
         assert summary["staleness_max"] <= 7
+    capsys.readouterr()
+    status = replay_exactly(run)
+    told = capsys.readouterr().out
+    assert status == 0, told
+    assert "identical: " in told
+    assert f"{summary['updates']} updates" in told
