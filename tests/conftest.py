@@ -25,7 +25,7 @@ import pytest
 
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.tools.launch import plan
-from mpi_dcasgd.tools.mpirun import find_mpirun
+from mpi_dcasgd.tools.mpirun import detect_flavour, find_mpirun
 
 _SLURM = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -182,6 +182,8 @@ def _lacking(marker: str) -> str | None:
             find_mpirun()
         except LaunchError as error:
             return str(error)
+    if marker == "ulfm" and not _lacking("mpi") and not detect_flavour(find_mpirun()).ulfm:
+        return f"{find_mpirun()} cannot keep a world running of which a rank has died"
     if marker == "horovod" and not importlib.util.find_spec("horovod"):
         return "Horovod is not installed (python -m mpi_dcasgd.tools.build_horovod)"
     if marker == "gpu":

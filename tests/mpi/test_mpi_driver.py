@@ -95,6 +95,7 @@ def test_one_ranks_exception_ends_the_job_with_rank_and_reason(toy: Callable[...
     assert "rank 2: the cat sat on the keyboard" in finished.stderr
 
 
+@pytest.mark.ulfm
 def test_a_killed_worker_costs_its_unfinished_tickets_only(
     told: Callable[..., dict[str, Any]],
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_killed_worker_costs_its_unfinished_tickets_only(
     assert "2 of 3 workers are left" in message
 
 
+@pytest.mark.ulfm
 def test_when_the_last_worker_dies_the_job_says_so(toy: Callable[..., Any]) -> None:
     finished = toy(2, algorithm="asgd", die=1, fault_tolerant=True)
     assert finished.status == 1, finished
