@@ -8,7 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from mpi_dcasgd.cli.parser import parse
+from mpi_dcasgd.cli.started import STARTED
 from mpi_dcasgd.errors import DcasgdError
+
+__all__ = ["INTERRUPTED", "STARTED", "main"]
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-_STARTED = time.monotonic()  # before the imports that make up most of start-up
+import torch
 
-import torch  # noqa: E402
-
-from mpi_dcasgd.cli.simulated_cluster import (  # noqa: E402
+from mpi_dcasgd.cli.simulated_cluster import (
     Simulation,
     resolve_simulation,
     split_overrides,
 )
-from mpi_dcasgd.cli.simulated_run import SimulatedRun  # noqa: E402
-from mpi_dcasgd.config.load import load_job  # noqa: E402
-from mpi_dcasgd.config.schema import Job  # noqa: E402
-from mpi_dcasgd.drivers.simulator_timing import (  # noqa: E402
+from mpi_dcasgd.cli.simulated_run import SimulatedRun
+from mpi_dcasgd.cli.started import STARTED
+from mpi_dcasgd.config.load import load_job
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.simulator_timing import (
     Timing,
     simulate_synchronous_timing,
     simulate_timing,
 )
-from mpi_dcasgd.errors import ConfigError  # noqa: E402
-from mpi_dcasgd.learning.data import describe  # noqa: E402
-from mpi_dcasgd.learning.flat import FlatLayout  # noqa: E402
-from mpi_dcasgd.learning.models import build_model  # noqa: E402
-from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule  # noqa: E402
-from mpi_dcasgd.server.message import HEADER_BYTES  # noqa: E402
+from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.learning.data import describe
+from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.learning.models import build_model
+from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
+from mpi_dcasgd.server.message import HEADER_BYTES
 
 
 def simulate(args: argparse.Namespace) -> int:
@@ -46,7 +44,7 @@ def simulate(args: argparse.Namespace) -> int:
     if args.resume and args.run_dir is None:
         raise ConfigError("command line", ["--resume: say with --run-dir which run goes on"])
     run = SimulatedRun(job, simulation, args.checkpoint_every)
-    return run.go(args.run_dir, args.argv, _STARTED, overwrite=args.overwrite, resume=args.resume)
+    return run.go(args.run_dir, args.argv, STARTED, overwrite=args.overwrite, resume=args.resume)
 
 
 def _check(job: Job, simulation: Simulation) -> None:

@@ -11,22 +11,22 @@ from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-_STARTED = time.monotonic()  # before the imports that make up most of start-up
-
-
-from mpi_dcasgd.cli.build import Workshop  # noqa: E402
-from mpi_dcasgd.cli.rank import Rank, reason_of, totals_of  # noqa: E402
-from mpi_dcasgd.cli.recording import Recording  # noqa: E402
-from mpi_dcasgd.cli.resuming import AUTO, Standing  # noqa: E402
-from mpi_dcasgd.config.schema import Job  # noqa: E402
-from mpi_dcasgd.drivers.leaving import leave, outlives_deaths  # noqa: E402
-from mpi_dcasgd.drivers.sequential import run_sequential  # noqa: E402
-from mpi_dcasgd.drivers.stopping import StopFlag  # noqa: E402
-from mpi_dcasgd.drivers.world import Launch, pick_device  # noqa: E402
-from mpi_dcasgd.errors import LaunchError, UserError, WorkersLostError  # noqa: E402
-from mpi_dcasgd.record.environment import RankPlace, git_state  # noqa: E402
-from mpi_dcasgd.record.logs import close_logger, rank_logger  # noqa: E402
-from mpi_dcasgd.rules.algorithms import ALGORITHMS  # noqa: E402
+from mpi_dcasgd.cli.build import Workshop
+from mpi_dcasgd.cli.rank import Rank, reason_of, totals_of
+from mpi_dcasgd.cli.recording import Recording
+from mpi_dcasgd.cli.resuming import AUTO, Standing
+from mpi_dcasgd.cli.started import STARTED
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.injection import Injection, SlowedTask
+from mpi_dcasgd.drivers.leaving import leave, outlives_deaths
+from mpi_dcasgd.drivers.sequential import run_sequential
+from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.drivers.world import Launch, pick_device
+from mpi_dcasgd.errors import LaunchError, UserError, WorkersLostError
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.record.environment import RankPlace, git_state
+from mpi_dcasgd.record.logs import close_logger, rank_logger
+from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -75,7 +75,7 @@ def train(
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
-    rank = Rank(comm, job, stop, _STARTED)
+    rank = Rank(comm, job, stop, STARTED)
     try:
         rank.set_up(record)
     except UserError:
@@ -112,9 +112,9 @@ def _train_sequentially(recording: Recording, stop: StopFlag, logger: Logger) ->
     place = RankPlace(rank=0, role="trainer", host=socket.gethostname(), device=str(device))
     observer = recording.recorder("sequential", 1, [place], server, logger)
     conductor = recording.conductor(workshop, server, observer)
-    recording.begin(conductor, time.monotonic() - _STARTED)
+    recording.begin(conductor, time.monotonic() - STARTED)
     try:
-        spent = run_sequential(server, task, conductor, stop)
+        spent = run_sequential(server, _slowed(task, job), conductor, stop)
     except BaseException as error:
         logger.error("training failed", exc_info=True)
         observer.ended("failed", conductor.time_s, reason=f"{type(error).__name__}: {error}")
@@ -125,6 +125,13 @@ def _train_sequentially(recording: Recording, stop: StopFlag, logger: Logger) ->
         closing=lambda: recording.write_weights(workshop, server),
     )
     return _status(stop)
+
+
+def _slowed(task: Task, job: Job) -> Task:
+    """The task, held up from now on as the job says of worker 0."""
+    if not job.inject.active:
+        return task
+    return SlowedTask(task, Injection.of_one_process(job.inject, job.seed))
 
 
 def _refuse_a_world(algorithm: str, launch: Launch) -> None:

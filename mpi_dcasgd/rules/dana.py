@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
-from mpi_dcasgd.rules.momentum import Coefficient
+from mpi_dcasgd.rules.momentum import Coefficient, LookAhead
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
 
 
@@ -78,7 +78,7 @@ class DanaZero(Part):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class DanaSlim(Part):
+class DanaSlim(LookAhead):
     """DANA-Slim: DANA-Zero in terms of the look-ahead point itself.
 
     ::
@@ -105,19 +105,5 @@ class DanaSlim(Part):
         momentum: In [0, 1); the paper uses 0.9.
     """
 
-    role: ClassVar[Role] = "momentum"
-
-    momentum: Coefficient = 0.9
-
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("velocity", per_worker=True),)
-
-    def scalars(self, facts: Facts) -> tuple[float, ...]:
-        return (self.momentum,)
-
-    def update(
-        self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
-    ) -> tuple[Lanes, tuple[Tensor, ...]]:
-        (momentum,) = scalars
-        velocity = state[0] * momentum + lanes.direction
-        return lanes._replace(direction=lanes.direction + velocity * momentum), (velocity,)

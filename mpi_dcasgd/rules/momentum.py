@@ -30,7 +30,48 @@ class NoMomentum(Part):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class HeavyBall(Part):
+class Velocity(Part):
+    """What parts have in common that step along a buffer of directions.
+
+    Scalars: what the buffer keeps of itself, and its share of a new direction.
+    """
+
+    role: ClassVar[Role] = "momentum"
+
+    momentum: Coefficient = 0.9
+
+    def update(
+        self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
+    ) -> tuple[Lanes, tuple[Tensor, ...]]:
+        momentum, intake = scalars
+        velocity = state[0] * momentum + lanes.direction * intake
+        return lanes._replace(direction=velocity), (velocity,)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LookAhead(Part):
+    """What parts have in common whose weights are a point ahead, by one step of a buffer.
+
+    ``v <- momentum * v + direction; direction <- direction + momentum * v``.
+    """
+
+    role: ClassVar[Role] = "momentum"
+
+    momentum: Coefficient = 0.9
+
+    def scalars(self, facts: Facts) -> tuple[float, ...]:
+        return (self.momentum,)
+
+    def update(
+        self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
+    ) -> tuple[Lanes, tuple[Tensor, ...]]:
+        (momentum,) = scalars
+        velocity = state[0] * momentum + lanes.direction
+        return lanes._replace(direction=lanes.direction + velocity * momentum), (velocity,)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class HeavyBall(Velocity):
     """``v <- momentum * v + (1 - dampening) * direction; direction = v`` (Polyak).
 
     One buffer at the server, shared by all workers; workers are sent the weights. Asynchrony
@@ -50,9 +91,6 @@ class HeavyBall(Part):
     Source: Giladi et al., ICLR 2020, arXiv:1909.12340, for the effect of delay.
     """
 
-    role: ClassVar[Role] = "momentum"
-
-    momentum: Coefficient = 0.9
     dampening: Dampening = 0.0
 
     def vectors(self) -> tuple[StateVector, ...]:
@@ -61,16 +99,9 @@ class HeavyBall(Part):
     def scalars(self, facts: Facts) -> tuple[float, ...]:
         return (self.momentum, 1.0 - self.dampening)
 
-    def update(
-        self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
-    ) -> tuple[Lanes, tuple[Tensor, ...]]:
-        momentum, intake = scalars
-        velocity = state[0] * momentum + lanes.direction * intake
-        return lanes._replace(direction=velocity), (velocity,)
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Nesterov(Part):
+class Nesterov(LookAhead):
     """``v <- momentum * v + direction; direction <- direction + momentum * v``.
 
     One buffer at the server. The weights that the server keeps *are* the look-ahead point, so
@@ -88,26 +119,12 @@ class Nesterov(Part):
     learning", ICML 2013, in PyTorch's form.
     """
 
-    role: ClassVar[Role] = "momentum"
-
-    momentum: Coefficient = 0.9
-
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("velocity"),)
 
-    def scalars(self, facts: Facts) -> tuple[float, ...]:
-        return (self.momentum,)
-
-    def update(
-        self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
-    ) -> tuple[Lanes, tuple[Tensor, ...]]:
-        (momentum,) = scalars
-        velocity = state[0] * momentum + lanes.direction
-        return lanes._replace(direction=lanes.direction + velocity * momentum), (velocity,)
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PerWorkerMomentum(Part):
+class PerWorkerMomentum(Velocity):
     """``v_m <- momentum * v_m + (1 - dampening) * direction; direction = v_m``, one v a worker.
 
     What comes of workers that each run their own momentum SGD and push weight differences. A
@@ -119,9 +136,6 @@ class PerWorkerMomentum(Part):
         dampening: In [0, 1). ``shifted`` is this part with ``dampening = momentum``.
     """
 
-    role: ClassVar[Role] = "momentum"
-
-    momentum: Coefficient = 0.9
     dampening: Dampening = 0.0
 
     def vectors(self) -> tuple[StateVector, ...]:
@@ -130,16 +144,9 @@ class PerWorkerMomentum(Part):
     def scalars(self, facts: Facts) -> tuple[float, ...]:
         return (self.momentum, 1.0 - self.dampening)
 
-    def update(
-        self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
-    ) -> tuple[Lanes, tuple[Tensor, ...]]:
-        momentum, intake = scalars
-        velocity = state[0] * momentum + lanes.direction * intake
-        return lanes._replace(direction=velocity), (velocity,)
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ShiftedMomentum(Part):
+class ShiftedMomentum(Velocity):
     """``v_m <- momentum * v_m + (1 - momentum) * direction; direction = v_m``, one v a worker.
 
     The paper shifts the buffer by the delay, like the gradient::
@@ -163,19 +170,8 @@ class ShiftedMomentum(Part):
     Source: Giladi et al., ICLR 2020, arXiv:1909.12340 ("shifted momentum").
     """
 
-    role: ClassVar[Role] = "momentum"
-
-    momentum: Coefficient = 0.9
-
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("velocity", per_worker=True),)
 
     def scalars(self, facts: Facts) -> tuple[float, ...]:
         return (self.momentum, 1.0 - self.momentum)
-
-    def update(
-        self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
-    ) -> tuple[Lanes, tuple[Tensor, ...]]:
-        momentum, intake = scalars
-        velocity = state[0] * momentum + lanes.direction * intake
-        return lanes._replace(direction=velocity), (velocity,)
