@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from mpi_dcasgd.config.load import read_mapping
+from mpi_dcasgd.config.load import job_as_yaml, read_mapping
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.cluster import Cluster, WorkerClock, parse_cluster
 from mpi_dcasgd.errors import ConfigError, did_you_mean
@@ -77,15 +77,22 @@ def cluster_settings(
     return settings
 
 
-def with_injected(settings: Mapping[str, Any], inject: Mapping[str, Any]) -> dict[str, Any]:
-    """A cluster as slow as a job makes its real runs; what the cluster itself says, holds.
-
-    Args:
-        settings: The cluster's.
-        inject: The job's section, as plain values.
-    """
+def with_injected(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """A cluster as slow as a job makes its real runs; what the cluster itself says, holds."""
+    inject = job_as_yaml(job)["inject"]
     taken = {key: inject[key] for key in _INJECTED if inject.get(key)}
     return {**taken, **settings}
+
+
+def check_injected(job: Job, num_workers: int) -> list[str]:
+    """What the job would have slowed and is not there, a line each."""
+    inject = job_as_yaml(job)["inject"]
+    settings = {key: inject[key] for key in ("slow", "pauses") if inject[key]}
+    try:
+        WorkerClock(parse_cluster("inject", settings), num_workers, 0)
+    except ConfigError as error:
+        return [f"inject.{line}" for line in error.problems]
+    return []
 
 
 def check_simulated(settings: Mapping[str, Any], job: Job, num_workers: int) -> list[str]:

@@ -14,10 +14,11 @@ from pydantic import Field
 from pydantic import dataclasses as pydantic
 
 from mpi_dcasgd.config.check import build, known, try_job, unknown_algorithm
-from mpi_dcasgd.config.load import Override, job_as_yaml, read_mapping, with_overrides
+from mpi_dcasgd.config.load import Override, read_mapping, with_overrides
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import (
     Driver,
+    check_injected,
     check_simulated,
     cluster_settings,
     same_steps,
@@ -242,12 +243,15 @@ def _elements(
             )
             merged, problems = with_overrides(base, pairs)
             job, found = try_job(merged, name=name)
+            sizes = (1,) if sequential else settings.workers
+            if job is not None and not sequential:
+                found = [line for size in sizes for line in check_injected(job, size)]
             for line in dict.fromkeys(problems + found):
                 labels = told.setdefault(line, [])
                 labels += [variant.label] if variant.label not in labels else []
             if job is None:
                 continue
-            for workers in (1,) if sequential else settings.workers:
+            for workers in sizes:
                 size = "" if sequential else f"-w{workers}"
                 elements.append(Element(f"{variant.label}{size}-s{seed}", job, workers, pairs))
     everywhere = [variant.label for variant in variants]
@@ -275,7 +279,7 @@ def _simulated(
             twins.append(replace(twin, calibrated_from=source.name))
             problems |= dict.fromkeys(check_simulated({}, element.job, element.num_workers))
         else:
-            settings = with_injected(cluster, job_as_yaml(element.job)["inject"])
+            settings = with_injected(cluster, element.job)
             twins.append(replace(twin, cluster=settings))
             found = check_simulated(settings, element.job, element.num_workers)
             problems |= dict.fromkeys(found)

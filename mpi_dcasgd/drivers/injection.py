@@ -92,6 +92,12 @@ class Injection:
         self._sleep = sleep
         self.begin()
 
+    @classmethod
+    def of_one_process(cls, settings: InjectSettings, seed: int) -> Injection:
+        """For a run of one process: it is worker 0, and of the others there are none to slow."""
+        named = [*settings.slow, *(settings.pauses.workers if settings.pauses else ())]
+        return cls(settings, 0, 1 + max(named, default=0), seed)
+
     def begin(self) -> None:
         """Training begins now: pauses count from here."""
         self._origin = self._clock()

@@ -103,3 +103,14 @@ def test_wrong_settings_are_refused(settings: dict[str, object], message: str) -
 def test_a_worker_that_there_is_not_is_refused() -> None:
     with pytest.raises(ConfigError, match="no worker 3"):
         injection(InjectSettings(slow={3: 2.0}))
+
+
+def test_one_process_is_worker_0_whoever_else_is_named() -> None:
+    pauses = Pauses(every_s=10.0, for_s=2.0, workers=(5,))
+    settings = InjectSettings(delays=Gamma(), slow={0: 3.0, 2: 4.0}, pauses=pauses)
+    alone = Injection.of_one_process(settings, 7)
+    first = Injection(settings, 0, 6, 7)
+    for _ in range(3):
+        alone_s, first_s = (i._times.finish(0, 0.0) for i in (alone, first))
+        assert alone_s == first_s > 0
+    assert not Injection.of_one_process(InjectSettings(), 7)._drawn

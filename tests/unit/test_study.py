@@ -193,6 +193,13 @@ def test_what_is_wrong_with_the_simulated_side_is_told(
     assert words in found[0]
 
 
+def test_a_study_does_not_slow_workers_that_there_are_not(tmp_path: Path) -> None:
+    text = "algorithms: [sgd, asgd]\nset: {inject.slow: {2: 4}}\n"
+    assert len(study(tmp_path, f"{text}workers: [3]\n").elements) == 2
+    [found] = problems(tmp_path, f"{text}workers: [2, 3]\n")
+    assert found == "asgd: inject.slow: there is no worker 2; they are 0 to 1"
+
+
 def test_a_run_without_an_asynchronous_one_beside_it_cannot_be_calibrated(tmp_path: Path) -> None:
     [found] = problems(tmp_path, f"algorithms: [ssgd]\nworkers: [2, 4]\n{BOTH}")
     assert found.startswith("cluster: ssgd has no asynchronous run beside it")
