@@ -195,8 +195,15 @@ def _lacking(marker: str) -> str | None:
         return f"no SLURM on this machine ({', '.join(_SLURM)})"
     if marker in ("root", "slurm", "netns") and os.geteuid() != 0:
         return "needs root"
-    if marker == "netns" and not shutil.which("ip"):
-        return "no ip command (iproute2)"
+    if marker == "netns" and not all(map(shutil.which, ("ip", "unshare"))):
+        return "no ip or no unshare command (iproute2, util-linux)"
+    if (
+        marker == "netns"
+        and subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True).returncode
+    ):
+        return "this user may not create network namespaces"
+    if marker == "netns" and not Path("/dev/net/tun").exists():
+        return "no /dev/net/tun"
     return None
 
 

@@ -1,0 +1,116 @@
+"""Runs over three hosts, which are network namespaces with a slow network between them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mpi_dcasgd.tools import launch
+
+pytestmark = [
+    pytest.mark.mpi,
+    pytest.mark.root,
+    pytest.mark.netns,
+    pytest.mark.ulfm,  # stands for: Open MPI, whose flags for other hosts these are
+    pytest.mark.timeout(150),
+]
+
+HERE = Path(__file__).parent
+HOSTS = 3
+LATENCY_MS = 2
+JOB = ("jobs/digits.yaml", "epochs=2")
+NAMESPACES = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+NETWORK = ("--latency-ms", str(LATENCY_MS), "--mbit", "200", str(HOSTS))
+
+
+def on_hosts(*argv: str) -> list[str]:
+    """What executes a command on the first of the hosts."""
+    return [*NAMESPACES, sys.executable, str(HERE / "hosts.py"), *NETWORK, *argv]
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> list[str]:
+    """What tells mpirun of the hosts: two ranks each."""
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("".join(f"h{number} slots=2\n" for number in range(1, HOSTS + 1)))
+    agent = ["--prtemca", "plm", "ssh", "--prtemca", "plm_ssh_agent", str(HERE / "agent")]
+    return [*agent, "--hostfile", str(hostfile)]
+
+
+@pytest.fixture
+def train(processes: Any, flags: list[str], tmp_path: Path) -> Callable[..., Path]:
+    """Trains on all hosts with six ranks; returns the run folder."""
+
+    def run(*overrides: str) -> Path:
+        folder = tmp_path / "run"
+        command = [sys.executable, "-m", "mpi_dcasgd", "run", "-n", "6", *JOB, *overrides]
+        options = ["--run-dir", str(folder), "--mpirun-args", shlex.join(flags)]
+        finished = processes.run(on_hosts(*command, *options), timeout=120)
+        assert finished.status == 0, finished
+        ranks = json.loads((folder / "environment.json").read_text())["ranks"]
+        assert Counter(rank["host"] for rank in ranks) == {"h1": 2, "h2": 2, "h3": 2}
+        return folder
+
+    return run
+
+
+def test_the_hosts_are_apart(processes: Any, flags: list[str]) -> None:
+    code = """
+from time import monotonic
+from mpi4py import MPI
+comm = MPI.COMM_WORLD
+names = comm.gather((MPI.Get_processor_name(), comm.Split_type(MPI.COMM_TYPE_SHARED).size))
+trips = []
+for _ in range(5):  # between the first rank, on the first host, and the last, on the last
+    begun = monotonic()
+    if comm.rank == 0:
+        comm.sendrecv(None, 5, source=5)
+    elif comm.rank == 5:
+        comm.send(comm.recv(source=0), 0)
+    trips.append(1e3 * (monotonic() - begun))
+if comm.rank == 0:
+    print(names, min(trips), sep="\\n", flush=True)
+"""
+    command = launch.plan(6, [sys.executable, "-c", code], extra=flags)
+    finished = processes.run(on_hosts(*command.argv), env=dict(command.env))
+    assert finished.status == 0, finished
+    names, fastest_ms = finished.stdout.splitlines()
+    assert names == str([(f"h{number}", 2) for number in (1, 1, 2, 2, 3, 3)])
+    assert float(fastest_ms) >= 2 * LATENCY_MS
+
+
+def test_an_asynchronous_run_over_hosts_is_replayed_identically(
+    train: Callable[..., Path], processes: Any
+) -> None:
+    folder = train("algorithm=dcasgd-a")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["samples"] == 2 * 1437
+    finished = processes.run([sys.executable, "-m", "mpi_dcasgd", "replay", str(folder)])
+    assert finished.status == 0, finished
+    assert "identical" in finished.stdout
+
+
+@pytest.mark.horovod
+def test_synchronous_weights_are_those_of_one_host_to_rounding(
+    train: Callable[..., Path], mpirun: Callable[..., Any], tmp_path: Path
+) -> None:
+    apart, together = train("algorithm=ssgd"), tmp_path / "one host"
+    finished = mpirun(
+        6, "-m", "mpi_dcasgd", "train", *JOB, "algorithm=ssgd", "--run-dir", str(together)
+    )
+    assert finished.status == 0, finished
+    weights, expected = (
+        torch.load(folder / "weights.pt", weights_only=True)["state_dict"]
+        for folder in (apart, together)
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
