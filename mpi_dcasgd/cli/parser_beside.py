@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from mpi_dcasgd.cli.arguments import (
+    add_mpirun,
     add_overrides,
     add_run_dir,
     count,
@@ -70,8 +71,41 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         each = what.add_parser(name, help=text, description=text.capitalize() + ".")
         each.add_argument("--json", action="store_true", help="print JSON")
         each.set_defaults(command=f"mpi_dcasgd.cli.bench:{name}")
+    text = "the parameter server over MPI against the bare messages"
+    _add_bench_mpi(what.add_parser("mpi", help=text, description=text.capitalize() + "."))
     text = "the update rules against a triad: compiled, in blocks and plainly"
     _add_bench_update(what.add_parser("update", help=text, description=text.capitalize() + "."))
+
+
+def _add_bench_mpi(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--workers",
+        type=count,
+        nargs="+",
+        default=[1, 2],
+        metavar="N",
+        help="a world each (default: 1 2)",
+    )
+    parser.add_argument(
+        "--params",
+        type=count,
+        nargs="+",
+        metavar="N",
+        help="lengths of the vectors (default: 270000 11000000 25600000)",
+    )
+    parser.add_argument(
+        "--rules",
+        nargs="+",
+        default=["dcasgd-a"],
+        metavar="ALGORITHM",
+        help="asynchronous algorithms (default: dcasgd-a)",
+    )
+    parser.add_argument(
+        "--rounds", type=count, default=5, metavar="N", help="measurements of each (default: 5)"
+    )
+    add_mpirun(parser)
+    parser.set_defaults(command="mpi_dcasgd.cli.bench_mpi:mpi")
 
 
 def _add_bench_update(parser: argparse.ArgumentParser) -> None:
