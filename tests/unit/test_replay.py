@@ -77,6 +77,37 @@ def test_a_run_that_was_cut_off_can_be_replayed_up_to_there() -> None:
     assert torch.equal(world.server.weights, original.server.weights)
 
 
+def stopped(world: World, after: int, order: OrderOf) -> list[UpdateRecord]:
+    """Stop a run after so many pushes, as a signal does: what is being computed still counts."""
+    world.join()
+    while len(world.answers) < after and not world.server.finished:
+        world.step(order(world.working()))
+    world.receive(world.server.halt())
+    while working := world.working():
+        world.step(order(working))
+    return [answer.record for answer in world.answers]
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("algorithm", ["rennala", "ringmaster", "ssp", "dana", "dcasgd-a"])
+def test_a_run_that_was_stopped_can_be_replayed(algorithm: str, ahead: int) -> None:
+    """Wherever that is: with gradients held, workers waiting, or the last tickets out."""
+    rule = {"admission": {"gradients": 4}} if algorithm == "rennala" else {}
+    held, complete = set(), set()
+    for after in (*range(1, 22, 2), 99):
+        original = World(3, algorithm, rule, ahead=ahead)
+        records = stopped(original, after, random_order(after))
+        complete.add(original.server.complete)
+        held.add(original.server._held.count)
+        world, difference = replayed(records, 3, algorithm, rule, finished=original.server.complete)
+        assert difference is None, after
+        assert torch.equal(world.server.weights, original.server.weights), after
+        assert world.server.version == original.server.version
+        assert world.server._held.count == original.server._held.count
+    assert complete == {False, True}
+    assert len(held) > 2 if algorithm == "rennala" else held == {0}
+
+
 def test_the_first_gradient_that_differs_is_named() -> None:
     records = recorded(World(3, "asgd"))
     records[7] = records[7]._replace(loss=records[7].loss * (1 + 1e-15) + 1e-15)

@@ -1,0 +1,35 @@
+"""Real runs that a signal stopped are computed again up to where they were stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpi_dcasgd.cli.replay import replay_exactly
+
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
+
+
+@pytest.mark.parametrize("algorithm", ["rennala", "ssp"])
+def test_a_stopped_run_is_replayed_identically(
+    processes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], algorithm: str
+) -> None:
+    """One holds gradients that made no step yet, the other has workers that wait."""
+    run = tmp_path / "run"
+    words = ["run", "-n", "5", "jobs/digits.yaml", f"algorithm={algorithm}", "epochs=400"]
+    process = processes.start([sys.executable, "-m", "mpi_dcasgd", *words, "--run-dir", str(run)])
+    processes.wait_for(process, lines=3)
+    process.send_signal(signal.SIGUSR1)
+    finished = processes.finish(process)
+    assert finished.status == 128 + signal.SIGUSR1, finished
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+    capsys.readouterr()
+    status = replay_exactly(run)
+    told = capsys.readouterr().out
+    assert status == 0, told
+    assert "identical: " in told
