@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.drivers.observer import Evaluation, Status, WorkerTotals
+from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
-from mpi_dcasgd.record.recorder import Recorder, RunDescription
+from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.server.records import Action, UpdateRecord

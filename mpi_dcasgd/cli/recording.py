@@ -17,8 +17,9 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
+from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
-from mpi_dcasgd.record.recorder import Recorder, RunDescription
+from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.server.server import ParameterServer

@@ -6,11 +6,12 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from logging import Logger
 from typing import Any, TextIO
 
 from mpi_dcasgd.drivers.observer import Evaluation, Status, WorkerTotals
+from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.metrics import MetricsWriter, finite
 from mpi_dcasgd.record.progress import Status as ProgressStatus
 from mpi_dcasgd.record.progress import make_progress
@@ -24,42 +25,6 @@ _RATE_MEMORY_S = 10.0
 
 _PLAIN = ("startup_s", "time_s", "updates", "samples", "loss", "staleness", "rate")
 """The recorder's numbers that a run goes on with as they are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunDescription:
-    """What is known of a run before it starts; it goes into the summary as it is.
-
-    Attributes:
-        name: The job's.
-        algorithm: The job's.
-        driver: ``"sequential"``, ``"mpi"``, ``"horovod"``, ...
-        num_workers: Without the server.
-        world_size: With it.
-        epochs: Passes over the training data.
-        seed: The job's.
-        model, data: Their names in the job.
-        batch_size: Of one worker.
-        num_samples: Training samples.
-        kernel: How updates were computed (``rules.fuse``); a replay must do the same.
-    """
-
-    name: str
-    algorithm: str
-    driver: str
-    num_workers: int
-    world_size: int
-    epochs: int
-    seed: int
-    model: str
-    data: str
-    batch_size: int
-    num_samples: int
-    kernel: str = "blocks"
-
-    @property
-    def total_samples(self) -> int:
-        return self.epochs * self.num_samples
 
 
 class _Window:

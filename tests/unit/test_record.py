@@ -14,6 +14,7 @@ import yaml
 
 from mpi_dcasgd.drivers.observer import Evaluation, Fanout, NullObserver, Observer, WorkerTotals
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import (
     RankPlace,
     describe_environment,
@@ -22,7 +23,7 @@ from mpi_dcasgd.record.environment import (
 )
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.metrics import MetricsWriter, read_metrics
-from mpi_dcasgd.record.recorder import Recorder, RunDescription
+from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.trace import read_trace

@@ -14,7 +14,8 @@ from pydantic.dataclasses import dataclass
 from toy import World
 
 from mpi_dcasgd.errors import STRICT
-from mpi_dcasgd.record.recorder import Recorder, RunDescription
+from mpi_dcasgd.record.description import RunDescription
+from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.trace import read_trace
