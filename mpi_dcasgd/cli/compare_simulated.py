@@ -15,6 +15,8 @@ from mpi_dcasgd.drivers.cluster import parse_cluster
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
 
+_CHECKPOINTS = 20  # of a run, about
+
 
 class ClusterFile:
     """The cluster that one simulated run of a study is to take place on.
@@ -71,7 +73,8 @@ class ClusterFile:
         """What executes the run."""
         words = [f"cluster={self.path}", f"workers={self._element.num_workers}"]
         command = [sys.executable, "-m", "mpi_dcasgd", "simulate", str(job), *words]
-        return (*command, "--run-dir", str(folder))
+        every = max(1, self._element.job.epochs // _CHECKPOINTS)
+        return (*command, "--run-dir", str(folder), "--checkpoint-every", str(every), "--resume")
 
     def _measured(self) -> bool:
         """Whether the file tells of the real run as it is now: it may have been run again."""

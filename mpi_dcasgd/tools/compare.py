@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, TextIO
 import yaml
 
 from mpi_dcasgd.errors import RunFolderError, UserError
+from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools import launch
 from mpi_dcasgd.tools.last_words import last_words
@@ -163,11 +164,13 @@ class Comparison:
             moved = _move_aside(run.folder, self.out / REPLACED)
             if found.state == "changed":
                 line.note(f"{_changed(found.changes)}; the run before is now {moved}")
+        goes_on = found.state == "unfinished" and _has_checkpoint(run.folder)
         if found.state == "unfinished":
-            line.note("did not finish before; starts anew")
+            how = "goes on from its checkpoint" if goes_on else "starts anew"
+            line.note(f"did not finish before; {how}")
         started = time.monotonic()
         with line.live():
-            status = self._execute(run)
+            status = self._execute(run, goes_on=goes_on)
         spent_s = time.monotonic() - started
         outcome = _outcome(run, status)
         words = _figures(outcome.summary) if outcome.summary else f"exit status {status}"
@@ -176,9 +179,9 @@ class Comparison:
             line.note(outcome.reason.partition("\n")[0])
         return outcome
 
-    def _execute(self, run: PlannedRun) -> int:
+    def _execute(self, run: PlannedRun, *, goes_on: bool) -> int:
         run.folder.mkdir(parents=True, exist_ok=True)
-        with open(run.folder / OUTPUT, "wb", buffering=0) as log:
+        with open(run.folder / OUTPUT, "ab" if goes_on else "wb", buffering=0) as log:
             # The command, which is shown on stderr, belongs to the log, too.
             with redirect_stderr(io.TextIOWrapper(log, write_through=True)) as text:
                 status = launch.run(self._command(run), stdout=log, stderr=log)
@@ -200,20 +203,28 @@ class Comparison:
 
 
 def look_at(run: PlannedRun) -> Found:
-    """Whether a run's folder holds it already, finished, of the same job and size."""
+    """Whether a run's folder holds it already, finished, of the same job and size.
+
+    One that did not finish counts as changed, too, if it cannot go on as the run that is planned.
+    """
     folder = RunFolder(run.folder)
     if not folder.job_yaml.is_file() and not folder.summary_json.is_file():
         return Found("missing" if not run.folder.exists() else "unfinished")
-    if not folder.is_finished():
-        return Found("unfinished")
-    changes = _differences(_stored_job(folder), run.job)
-    if _summary(run.folder).get("num_workers") != run.num_workers:
+    finished = folder.is_finished()
+    changes = changed_keys(_stored_job(folder), run.job)
+    if finished and _summary(run.folder).get("num_workers") != run.num_workers:
         changes += ("number of workers",)
     # Where a run keeps its cluster; no real run has such a file.
     cluster_yaml = run.folder / "cluster.yaml"
-    if run.cluster is not None and run.cluster.differs(cluster_yaml):
-        changes += ("cluster",)
-    return Found("changed", changes) if changes else Found("finished")
+    if run.cluster is not None and (finished or cluster_yaml.is_file()):
+        changes += ("cluster",) if run.cluster.differs(cluster_yaml) else ()
+    if changes:
+        return Found("changed", changes)
+    return Found("finished" if finished else "unfinished")
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any(RunFolder(folder).checkpoints.glob("*.pt"))
 
 
 def _stored_job(folder: RunFolder) -> Mapping[str, Any]:
@@ -222,24 +233,6 @@ def _stored_job(folder: RunFolder) -> Mapping[str, Any]:
     except (OSError, yaml.YAMLError):
         return {}
     return stored if isinstance(stored, dict) else {}
-
-
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, ...]:
-    """The dotted keys that differ; what is shown and written down makes no other run."""
-    old, new = _flat(stored), _flat(wanted)
-    keys = sorted(key for key in old.keys() | new.keys() if not key.startswith("record."))
-    missing = object()
-    return tuple(key for key in keys if old.get(key, missing) != new.get(key, missing))
-
-
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _changed(changes: Sequence[str]) -> str:

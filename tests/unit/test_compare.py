@@ -182,6 +182,31 @@ def test_a_run_that_did_not_finish_starts_anew(tmp_path: Path, status: str | Non
     assert "did not finish before; starts anew" in lines[0]
 
 
+def test_a_run_that_has_a_checkpoint_goes_on(tmp_path: Path) -> None:
+    run = planned(tmp_path, "a")
+    (run.folder / "checkpoints").mkdir(parents=True)
+    (run.folder / "checkpoints" / "update-7.pt").touch()
+    (run.folder / "job.yaml").write_text(yaml.safe_dump(JOB))
+    (run.folder / OUTPUT).write_text("before\n")
+    outcomes, lines = compare(tmp_path, run)
+    assert outcomes[0].status == "completed"
+    assert "did not finish before; goes on from its checkpoint" in lines[0]
+    text = (run.folder / OUTPUT).read_text()
+    assert text.startswith("before\n+ ")
+    assert text.endswith("trained\n")
+
+
+def test_a_run_that_did_not_finish_and_is_of_another_job_is_kept_aside(tmp_path: Path) -> None:
+    run = planned(tmp_path, "a", lr=3)
+    (run.folder / "checkpoints").mkdir(parents=True)
+    (run.folder / "checkpoints" / "update-7.pt").touch()
+    (run.folder / "job.yaml").write_text(yaml.safe_dump(JOB))
+    _, lines = compare(tmp_path, run)
+    assert "its job has changed (lr)" in lines[0]
+    assert (tmp_path / "replaced" / "a-1" / "checkpoints" / "update-7.pt").exists()
+    assert not (run.folder / "checkpoints").exists()
+
+
 def test_a_run_that_fails_is_told_with_its_last_words_and_the_others_run(tmp_path: Path) -> None:
     outcomes, lines = compare(tmp_path, planned(tmp_path, "a", FAIL), planned(tmp_path, "b"))
     assert [outcome.status for outcome in outcomes] == ["failed", "completed"]
