@@ -151,9 +151,9 @@ def group_runs(runs: Sequence[RunResult]) -> list[Group]:
         label = [algorithm]
         if several_sizes and driver != "sequential":
             label.append(f"{workers} worker{'' if workers == 1 else 's'}")
+        label += [f"{key.rpartition('.')[2]}={value}" for key, value in settings_of]
         if several_drivers and driver in _DRIVER_WORDS:
             label.append(_DRIVER_WORDS[driver])
-        label += [f"{key.rpartition('.')[2]}={value}" for key, value in settings_of]
         groups.append(
             Group(
                 algorithm=algorithm,

@@ -118,6 +118,8 @@ def _error_curves(figure: Any, groups: Sequence[Group], setting: str, against: s
             handles.setdefault(colours.name(group), line)
         if len(sizes) > 1:
             axis.set_title(_workers(size))
+    # Only now, since the panels share an axis, which has to have room for all of them.
+    for axis, size in zip(panels, sizes, strict=False):
         _error_axis(axis, errors, in_epochs)
         if not in_epochs:
             cut |= _cut_reference(axis, groups, size)

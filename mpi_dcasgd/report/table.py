@@ -131,8 +131,8 @@ def show(stat: Stat | None, digits: int, scale: float = 1.0) -> str:
 
 def name_of(group: Group) -> str:
     """The label without the number of workers, which has a column."""
-    parts = [group.algorithm, *([group.manner] if group.manner else [])]
-    return ", ".join([*parts, *(f"{k.rpartition('.')[2]}={v}" for k, v in group.settings)])
+    settings = [f"{key.rpartition('.')[2]}={value}" for key, value in group.settings]
+    return ", ".join([group.algorithm, *settings, *([group.manner] if group.manner else [])])
 
 
 def staleness_of(group: Group) -> str:

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from synthetic_runs import synthetic_run
 
 from mpi_dcasgd.errors import RunFolderError, UserError
+from mpi_dcasgd.report.collect import collect
 from mpi_dcasgd.report.document import (
     Block,
     Bullets,
@@ -19,6 +21,8 @@ from mpi_dcasgd.report.document import (
     to_html,
     to_markdown,
 )
+from mpi_dcasgd.report.groups import group_runs
+from mpi_dcasgd.report.plots import _error_curves
 from mpi_dcasgd.report.write import ReportWithoutPlotsError, write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -90,6 +94,20 @@ def test_the_terminal_gets_the_same_rows(grid: Path, tmp_path: Path) -> None:
         assert row in rows
     assert "until 10 % test error:" in report.table
     assert "(failed): rank 2 on c7: out of memory" in report.table
+
+
+@pytest.mark.parametrize("against", ["epochs", "wall-clock"])
+def test_the_panels_of_a_plot_have_room_for_every_curve(tmp_path: Path, against: str) -> None:
+    for workers, first_error in ((2, 0.2), (4, 0.5)):
+        synthetic_run(tmp_path, workers=workers, first_error=first_error, final_error=0.15)
+    figure = Figure()
+    _error_curves(figure, group_runs(collect([tmp_path]).runs), "digits", against)
+    drawn = [value for axis in figure.axes for line in axis.lines for value in line.get_ydata()]
+    assert max(drawn) > 30
+    for axis in figure.axes:
+        low, high = axis.get_ylim()
+        assert low == 0
+        assert high >= max(drawn)
 
 
 def test_the_html_needs_no_other_file(grid: Path, tmp_path: Path) -> None:

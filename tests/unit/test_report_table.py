@@ -160,10 +160,14 @@ def test_a_setting_that_varies_within_an_algorithm_makes_groups(tmp_path: Path) 
 def test_the_same_algorithm_measured_and_simulated_is_two_groups(tmp_path: Path) -> None:
     synthetic_run(tmp_path, "asgd")
     synthetic_run(tmp_path, "asgd", driver="simulator")
+    synthetic_run(tmp_path, "asgd", driver="simulator", job={"batch_size": 7})
     groups = groups_in(tmp_path)
-    assert [group.label for group in groups] == ["asgd", "asgd, simulated"]
+    labels = [
+        *("asgd, batch_size=7, simulated", "asgd, batch_size=50", "asgd, batch_size=50, simulated"),
+    ]
+    assert [group.label for group in groups] == labels
     table = result_table(groups, Matching.of(groups, None))
-    assert column(table, "algorithm") == ["asgd", "asgd, simulated"]
+    assert column(table, "algorithm") == labels
 
 
 def test_a_real_group_stands_beside_its_simulated_twin(tmp_path: Path) -> None:
