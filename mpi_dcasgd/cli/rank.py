@@ -212,13 +212,9 @@ class Rank:
     def _finish(
         self, conductor: Conductor, server: ParameterServer, totals: Sequence[WorkerTotals]
     ) -> None:
-        recording = self.recording
-        assert recording is not None  # rank 0 has it
-        conductor.finish(
-            totals,
-            reason="" if server.complete else reason_of(self.stop),
-            closing=lambda: recording.write_weights(self.workshop, server),
-        )
+        assert self.recording is not None  # rank 0 has it
+        reason = reason_of(self.stop)
+        self.recording.finish(conductor, self.workshop, server, totals, reason)
 
     def _recorder(self, driver: str, num_workers: int, server: ParameterServer) -> Recorder:
         assert self.recording is not None  # rank 0 has both

@@ -16,6 +16,7 @@ from mpi_dcasgd.config.load import job_as_text, job_as_yaml
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.observer import WorkerTotals
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
@@ -152,6 +153,26 @@ class Recording:
         conductor.begin(startup_s)
         if self.checkpoint:
             conductor.resume(self.checkpoint.content["conductor"])
+
+    def finish(
+        self,
+        conductor: Conductor,
+        workshop: Workshop,
+        server: ParameterServer,
+        totals: Sequence[WorkerTotals],
+        reason: str,
+    ) -> None:
+        """Training is over, or was stopped for a reason: write down all that is left to be."""
+        stopped = "" if server.complete else reason
+
+        def close() -> None:
+            self.write_weights(workshop, server)
+            if stopped:
+                conductor.message(
+                    f"{stopped}; the same command with --run-dir {self.folder.path} goes on"
+                )
+
+        conductor.finish(totals, reason=stopped, closing=close)
 
     def write_weights(self, workshop: Workshop, server: ParameterServer) -> None:
         """Write the final weights as an ordinary ``state_dict`` that needs nothing of ours."""

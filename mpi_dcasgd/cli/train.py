@@ -119,11 +119,8 @@ def _train_sequentially(recording: Recording, stop: StopFlag, logger: Logger) ->
         logger.error("training failed", exc_info=True)
         observer.ended("failed", conductor.time_s, reason=f"{type(error).__name__}: {error}")
         raise
-    conductor.finish(
-        [totals_of(0, place, spent)],
-        reason="" if server.complete else reason_of(stop),
-        closing=lambda: recording.write_weights(workshop, server),
-    )
+    totals = [totals_of(0, place, spent)]
+    recording.finish(conductor, workshop, server, totals, reason_of(stop))
     return _status(stop)
 
 
