@@ -70,6 +70,7 @@ class Switch:
         port = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.ioctl(port, _TUNSETIFF, struct.pack("16sH", device.encode(), _IFF_TAP | _IFF_NO_PI))
         _shell(f"ip netns add {host}")
+        os.mkdir(f"/run/tmp-{host}")
         _shell(f"ip link set {device} netns {host} name eth0 address {_mac(number)} mtu {_MTU}")
         _shell(f"ip -n {host} addr add 10.77.0.{number}/24 dev eth0")
         _shell(f"ip -n {host} link set eth0 up")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -114,3 +116,20 @@ def test_synchronous_weights_are_those_of_one_process_to_rounding(
     )
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_host_that_is_cut_off_ends_the_job_with_its_name(
+    processes: Any, flags: list[str], tmp_path: Path
+) -> None:
+    # By default mpirun looks after 5 minutes of silence, and by no means outlives a host.
+    for name, value in {"time": 2, "intvl": 1, "probes": 2}.items():
+        flags += ["--prtemca", f"oob_tcp_keepalive_{name}", str(value)]
+    command = [sys.executable, "-m", "mpi_dcasgd", "run", "-n", "6", JOB[0], "epochs=100000"]
+    options = ["--run-dir", str(tmp_path / "run"), "--mpirun-args", shlex.join(flags)]
+    process = processes.start(on_hosts(*command, *options))
+    processes.wait_for(process, lines=3, timeout=60)
+    psutil.Process(process.pid).children()[0].send_signal(signal.SIGUSR1)
+    finished = processes.finish(process)
+    assert "lost communication" in finished.stderr, finished
+    assert "on node h3" in finished.stderr
+    assert not (tmp_path / "run" / "summary.json").exists()
