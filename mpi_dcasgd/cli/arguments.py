@@ -54,7 +54,13 @@ def add_resume(parser: argparse.ArgumentParser) -> None:
 
 
 def add_mpirun(parser: argparse.ArgumentParser) -> None:
-    """Which mpirun, and what else to tell it."""
+    """Who starts the ranks, and what else to tell it."""
+    parser.add_argument(
+        "--launcher",
+        choices=("auto", "mpirun", "srun"),
+        help="who starts the ranks (default: the variable MPI_DCASGD_LAUNCHER, or auto: mpirun, "
+        "or srun in a SLURM allocation that has no mpirun)",
+    )
     parser.add_argument(
         "--mpirun", metavar="PATH", help="the mpirun to use (default: the one of this Python)"
     )
@@ -62,7 +68,7 @@ def add_mpirun(parser: argparse.ArgumentParser) -> None:
         "--mpirun-args",
         default="",
         metavar="WORDS",
-        help='further arguments for it, in one word: --mpirun-args="--hostfile hosts"',
+        help='further arguments for mpirun or srun, in one word: --mpirun-args="--hostfile hosts"',
     )
 
 
@@ -71,6 +77,14 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed: a whole number >= 1")
     return int(text)
+
+
+def part(text: str) -> tuple[int, int]:
+    """``I/N`` with 0 <= I < N."""
+    index, _, count_ = text.partition("/")
+    if index.isdecimal() and count_.isdecimal() and int(index) < int(count_):
+        return int(index), int(count_)
+    raise argparse.ArgumentTypeError(f"{text!r}: allowed: I/N with 0 <= I < N")
 
 
 def fraction(text: str) -> float:

@@ -55,7 +55,7 @@ def _check(rules: Sequence[str]) -> None:
 def _world(workers: int, spec: dict[str, Any], args: argparse.Namespace) -> list[dict[str, Any]]:
     program = [sys.executable, "-m", "mpi_dcasgd.tools.bench.mpi_rank", json.dumps(spec)]
     extra = shlex.split(args.mpirun_args)
-    command = plan(workers + 1, program, mpirun=args.mpirun, extra=extra)
+    command = plan(workers + 1, program, launcher=args.launcher, mpirun=args.mpirun, extra=extra)
     done = subprocess.run(
         command.argv,
         env={**os.environ, **command.env},

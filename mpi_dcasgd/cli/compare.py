@@ -15,7 +15,7 @@ from mpi_dcasgd.cli.report import show_report
 from mpi_dcasgd.config.load import job_as_text, job_as_yaml
 from mpi_dcasgd.config.study import Element, Study, load_study
 from mpi_dcasgd.errors import ConfigError, RunFolderError, did_you_mean
-from mpi_dcasgd.record.run_folder import RUNS, write_atomic
+from mpi_dcasgd.record.run_folder import RUNS, RunFolder, write_atomic
 from mpi_dcasgd.tools.compare import Comparison, Outcome, PlannedRun, look_at
 from mpi_dcasgd.tools.launch import rank_program
 
@@ -24,7 +24,7 @@ def compare(args: argparse.Namespace) -> int:
     """Run the grid of a study file and compare its runs.
 
     Returns:
-        0 if all runs are there, 1 if one failed, 130 after Ctrl-C.
+        0 if all runs are there, 1 if one failed, 130 after Ctrl-C, 138 after SIGUSR1.
 
     Raises:
         ConfigError: The study, or the job of any of its runs, is wrong; nothing was started.
@@ -33,24 +33,39 @@ def compare(args: argparse.Namespace) -> int:
     """
     study = load_study(args.study)
     out = args.out or RUNS / study.name
+    if args.report_only:
+        return _report_only(study, out)
     chosen = _choose(study, args.only)
-    runs = [_planned(element, out) for element in chosen]
+    if args.part:
+        chosen = _part(chosen, *args.part)
+    if not chosen:
+        print(f"{study.name}: no run is left for part {args.part[0]} of {args.part[1]}")
+        return 0
+    runs = [planned(element, out) for element in chosen]
     if args.dry_run:
         print(_overview(study, out, runs, chosen))
         return 0
     for element in chosen:
         _write_job(study, element, out)
     print(f"{study.name}: {len(runs)} runs in {out}", flush=True)
-    comparison = Comparison(out, sys.stdout, args.mpirun, shlex.split(args.mpirun_args))
+    comparison = Comparison(
+        out,
+        sys.stdout,
+        args.mpirun,
+        shlex.split(args.mpirun_args),
+        launcher=args.launcher,
+        beside_others=args.no_report,
+    )
     try:
         outcomes = comparison.run(runs, rerun=args.rerun)
     except KeyboardInterrupt:
         outcomes = []
     if len(outcomes) < len(runs) or outcomes[-1].status == "interrupted":
         print(f"stopped; to go on: {shlex.join(_again(args))}", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + comparison.stopped_by if comparison.stopped_by else INTERRUPTED
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    _report(study, out)
+    if not args.no_report:
+        _report(study, out)
     for outcome in failed:
         print(_why(outcome), file=sys.stderr)
     return 1 if failed else 0
@@ -70,7 +85,30 @@ def _choose(study: Study, only: Sequence[str] | None) -> list[Element]:
     return [e for e in study.elements if any(fnmatch.fnmatchcase(e.name, p) for p in only)]
 
 
-def _planned(element: Element, out: Path) -> PlannedRun:
+def _part(elements: Sequence[Element], index: int, count: int) -> list[Element]:
+    """Every ``count``-th group of runs that belong together, beginning with number ``index``."""
+    return [element for group in groups(elements)[index::count] for element in group]
+
+
+def groups(elements: Sequence[Element]) -> list[list[Element]]:
+    """Runs that have to be made by one process: those that take their delays from another's."""
+    found: dict[str, list[Element]] = {}
+    for element in elements:
+        found.setdefault(element.calibrated_from or element.name, []).append(element)
+    return list(found.values())
+
+
+def _report_only(study: Study, out: Path) -> int:
+    """Report what is there, and say what is not."""
+    _report(study, out)
+    missing = [e.name for e in study.elements if not RunFolder(out / e.name).is_finished()]
+    if missing:
+        print(f"not finished: {', '.join(missing)}", file=sys.stderr)
+    return 1 if missing else 0
+
+
+def planned(element: Element, out: Path) -> PlannedRun:
+    """What is to be run in the study's folder for one of its elements."""
     folder, job_file = out / element.name, _job_file(element, out)
     cluster = ClusterFile(element, out) if element.simulated else None
     program = rank_program(str(job_file), ["--run-dir", str(folder)])

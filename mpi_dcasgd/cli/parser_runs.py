@@ -14,6 +14,7 @@ from mpi_dcasgd.cli.arguments import (
     add_run_dir,
     count,
     fraction,
+    part,
 )
 
 
@@ -34,7 +35,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     add_job(parser)
     parser.add_argument(
-        "-n", "--ranks", type=count, metavar="N", help="processes to start, the server included"
+        "-n",
+        "--ranks",
+        type=count,
+        metavar="N",
+        help="processes to start, the server included (default in a SLURM allocation: its tasks)",
     )
     add_run_dir(parser)
     add_resume(parser)
@@ -56,6 +61,21 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "--only", nargs="+", metavar="NAME", help="only these runs; * and ? stand for any letters"
     )
     parser.add_argument("--rerun", action="store_true", help="run again what is finished, too")
+    parser.add_argument(
+        "--part",
+        type=part,
+        metavar="I/N",
+        help="only the I-th of N parts of the runs, counted from 0: an element of a job array",
+    )
+    report = parser.add_mutually_exclusive_group()
+    report.add_argument(
+        "--no-report",
+        action="store_true",
+        help="write no report, and let others work on other runs of the study at the same time",
+    )
+    report.add_argument(
+        "--report-only", action="store_true", help="report the runs that are there; start none"
+    )
     add_mpirun(parser)
     add_dry_run(parser, "show the runs and which of them are finished; start nothing")
     parser.set_defaults(command="mpi_dcasgd.cli.compare:compare")

@@ -14,6 +14,7 @@ from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.tools import launch
 from mpi_dcasgd.tools.mpirun import MpirunCommand
+from mpi_dcasgd.tools.srun import allocated_tasks
 
 
 def run_job(args: argparse.Namespace) -> int:
@@ -27,7 +28,8 @@ def run_job(args: argparse.Namespace) -> int:
         LaunchError: The number of ranks is, or there is no mpirun.
     """
     job = load_job(args.job, args.overrides)
-    ranks = check_ranks(job, args.ranks)
+    sequential = ALGORITHMS[job.algorithm].mode == "sequential"
+    ranks = check_ranks(job, args.ranks or (None if sequential else allocated_tasks()))
     if args.dry_run:
         show_job(job, ranks)
         print(f"\ncommand: {_command(args, job, ranks)}")
@@ -72,6 +74,7 @@ def _command(args: argparse.Namespace, job: Job, ranks: int) -> MpirunCommand:
     return launch.plan(
         ranks,
         program,
+        launcher=args.launcher,
         mpirun=args.mpirun,
         fault_tolerant=args.fault_tolerant,
         extra=shlex.split(args.mpirun_args),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import fcntl
 import io
 import json
-import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, Protocol, TextIO
 
 import yaml
@@ -22,14 +22,7 @@ from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools import launch
 from mpi_dcasgd.tools.last_words import last_words
-from mpi_dcasgd.tools.mpirun import (
-    MpiFlavour,
-    MpirunCommand,
-    available_slots,
-    detect_flavour,
-    find_mpirun,
-    mpirun_command,
-)
+from mpi_dcasgd.tools.mpirun import MpirunCommand
 from mpi_dcasgd.tools.status_line import StatusLine
 
 OUTPUT = "output.log"
@@ -94,12 +87,14 @@ class Outcome:
         status: ``kept`` was finished before.
         summary: Its summary.json, if it completed.
         reason: Why it failed.
+        signum: What it was interrupted by.
     """
 
     run: PlannedRun
     status: Literal["kept", "completed", "failed", "interrupted"]
     summary: Mapping[str, Any]
     reason: str = ""
+    signum: int = signal.SIGINT
 
 
 class Comparison:
@@ -109,13 +104,28 @@ class Comparison:
         out: The folder of the runs; exists.
         mpirun: Which one; None for the usual.
         mpirun_args: Further arguments for it.
+        launcher: ``auto``, ``mpirun``, ``srun``; None for the usual.
+        beside_others: Other comparisons may be at work on other runs in ``out``.
         stream: Where one line a run is written.
+
+    Attributes:
+        stopped_by: The signal that ended it early.
     """
 
     def __init__(
-        self, out: Path, stream: TextIO, mpirun: str | None = None, mpirun_args: Sequence[str] = ()
+        self,
+        out: Path,
+        stream: TextIO,
+        mpirun: str | None = None,
+        mpirun_args: Sequence[str] = (),
+        *,
+        launcher: str | None = None,
+        beside_others: bool = False,
     ) -> None:
         self.out = out
+        self.stopped_by: int | None = None
+        self._launcher = launcher
+        self._beside_others = beside_others
         self._stream = stream
         self._mpirun = mpirun
         self._mpirun_args = mpirun_args
@@ -135,16 +145,37 @@ class Comparison:
             RunFolderError: Another comparison is at work in ``out``, or it cannot be written.
         """
         if any(run.ranks is not None for run in runs):
-            _flavour(self._mpirun)  # there is no point in beginning without one
+            # There is no point in beginning without a launcher.
+            launch.plan(1, (), launcher=self._launcher, mpirun=self._mpirun)
         outcomes: list[Outcome] = []
         width = max((len(run.name) for run in runs), default=0)
-        with _alone_in(self.out):
+        shared = [run.name for run in runs] if self._beside_others else None
+        with _alone_in(self.out, shared), self._heeding(signal.SIGUSR1):
             for number, run in enumerate(runs, start=1):
+                if self.stopped_by:  # by a signal that the run before did not live to see
+                    break
                 place = f"[{number:>{len(str(len(runs)))}}/{len(runs)}] {run.name:<{width}}"
                 outcomes.append(self._one(run, place, rerun=rerun))
                 if outcomes[-1].status == "interrupted":
+                    self.stopped_by = self.stopped_by or outcomes[-1].signum
                     break
         return outcomes
+
+    @contextmanager
+    def _heeding(self, signum: int) -> Iterator[None]:
+        """Within it the signal, which `launch.run` passes on, keeps the next run from starting."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Python lets only the main thread have handlers
+            return
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.stopped_by = number
+
+        before = signal.signal(signum, note)
+        try:
+            yield
+        finally:
+            signal.signal(signum, before)
 
     def _one(self, run: PlannedRun, place: str, *, rerun: bool) -> Outcome:
         line = StatusLine(self._stream, place, RunFolder(run.folder))
@@ -191,14 +222,13 @@ class Comparison:
     def _command(self, run: PlannedRun) -> MpirunCommand:
         if run.ranks is None:
             return MpirunCommand(run.program)
-        # Not launch.plan: it would tell the ranks that they write to this terminal.
-        return mpirun_command(
+        return launch.plan(
             run.ranks,
             run.program,
-            _flavour(self._mpirun),
-            slots=available_slots(),
-            root=os.geteuid() == 0,
+            launcher=self._launcher,
+            mpirun=self._mpirun,
             extra=self._mpirun_args,
+            terminal=False,
         )
 
 
@@ -245,7 +275,7 @@ def _outcome(run: PlannedRun, status: int) -> Outcome:
     if status == 0 and folder.is_finished():
         return Outcome(run, "completed", _summary(run.folder))
     if status in _STOPPED:
-        return Outcome(run, "interrupted", {})
+        return Outcome(run, "interrupted", {}, signum=status - 128)
     log = run.folder / OUTPUT
     # Its first line is the command, which is no reason.
     text = log.read_text(encoding="utf-8", errors="replace").partition("\n")[2]
@@ -277,26 +307,39 @@ def _move_aside(folder: Path, where: Path) -> Path:
 
 
 @contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Two comparisons in one folder would take each other's runs for unfinished."""
+def _alone_in(out: Path, names: Sequence[str] | None) -> Iterator[None]:
+    """Two comparisons at the same runs would take each other's for unfinished.
+
+    Args:
+        out: The folder.
+        names: The runs that are to be this comparison's alone; None for all.
+    """
+    with ExitStack() as held:
+        held.enter_context(_locked(out, ".lock", shared=names is not None))
+        for name in sorted(names or ()):
+            held.enter_context(_locked(out / ".locks", name, shared=False))
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, name: str, *, shared: bool) -> Iterator[None]:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = open(out / ".lock", "w")  # noqa: SIM115 # closed below
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / name, "w")  # noqa: SIM115 # closed below
     except OSError as error:
-        raise RunFolderError(f"{out}: cannot be written: {error.strerror}") from error
+        raise RunFolderError(f"{folder}: cannot be written: {error.strerror}") from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            if name == ".lock":
+                raise RunFolderError(
+                    f"{folder}: another comparison is at work in this folder; wait for it, or "
+                    "name another folder with -o"
+                ) from error
             raise RunFolderError(
-                f"{out}: another comparison is at work in this folder; wait for it, or name "
-                "another folder with -o"
+                f"{folder.parent / name}: another comparison is at work on this run; wait for it"
             ) from error
         except OSError:
             pass  # a file system without locks
         yield
-
-
-@cache
-def _flavour(mpirun: str | None) -> MpiFlavour:
-    return detect_flavour(find_mpirun(mpirun))

@@ -1,4 +1,4 @@
-"""Start a world with mpirun, and pass on signals and the exit status.
+"""Start a world with mpirun or srun, and pass on signals and the exit status.
 
 The work behind ``mpi-dcasgd run -n 5 JOB``. Nothing here is needed to start a world: the command
 that is shown does the same when typed, and on a cluster the site's own ``srun`` or ``mpirun`` line
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,18 +17,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.progress import TTY_VARIABLE
 from mpi_dcasgd.tools.mpirun import (
+    MpiFlavour,
     MpirunCommand,
     available_slots,
     detect_flavour,
     find_mpirun,
     mpirun_command,
 )
+from mpi_dcasgd.tools.srun import MPIRUN_VARIABLE, pick_launcher, srun_command
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 _LOOK_EVERY_S = 5.0
@@ -42,25 +47,49 @@ def plan(
     n: int,
     program: Sequence[str],
     *,
+    launcher: str | None = None,
     mpirun: str | None = None,
     fault_tolerant: bool = False,
     extra: Sequence[str] = (),
+    terminal: bool = True,
 ) -> MpirunCommand:
     """`mpirun_command` with what this machine says: its mpirun, its cores, its user, its terminal.
 
+    Args:
+        n: Ranks, the server included.
+        program: What each executes.
+        launcher: ``auto``, ``mpirun`` or ``srun``; see `pick_launcher`.
+        mpirun: Which one; None for the usual.
+        fault_tolerant: Let a world outlive a rank's death.
+        extra: Further arguments for the launcher.
+        terminal: Whether the ranks write to where this process does.
+
     Raises:
-        LaunchError: No mpirun, or not one that can do what is asked.
+        LaunchError: No launcher, or not one that can do what is asked.
     """
+    if pick_launcher(launcher, mpirun) == "srun":
+        if fault_tolerant:
+            raise LaunchError(
+                "srun ends all ranks when one dies; leave --fault-tolerant away, or choose "
+                "--launcher mpirun"
+            )
+        return srun_command(n, program, extra=extra)
+    columns = shutil.get_terminal_size().columns if terminal and sys.stdout.isatty() else None
     return mpirun_command(
         n,
         program,
-        detect_flavour(find_mpirun(mpirun)),
+        _flavour(find_mpirun(mpirun)),
         slots=available_slots(),
         root=os.geteuid() == 0,
-        columns=shutil.get_terminal_size().columns if sys.stdout.isatty() else None,
+        columns=columns,
         fault_tolerant=fault_tolerant,
-        extra=extra,
+        extra=[*shlex.split(os.environ.get(MPIRUN_VARIABLE, "")), *extra],
     )
+
+
+@cache
+def _flavour(mpirun: str) -> MpiFlavour:
+    return detect_flavour(mpirun)
 
 
 def run(
@@ -186,8 +215,15 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
     signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
     before = {signum: signal.getsignal(signum) for signum in signums}
     heard = [signum for signum in signums if before[signum] is not signal.SIG_IGN]
+    outer = before[signal.SIGUSR1]
+
+    def both(signum: int, frame: FrameType | None) -> None:
+        handler(signum, frame)
+        if callable(outer):  # a comparison's, which is not to start the next run
+            outer(signum, frame)
+
     for signum in heard:
-        signal.signal(signum, handler)
+        signal.signal(signum, both if signum == signal.SIGUSR1 else handler)
     try:
         yield
     finally:

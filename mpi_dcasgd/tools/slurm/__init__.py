@@ -1,1 +1,1 @@
-"""Batch scripts for SLURM: what a site is like, the scripts' text, submitting, asking for states."""
+"""Batch scripts for SLURM: a site, the scripts' text, submitting, asking for states."""

@@ -68,7 +68,7 @@ def render(kind: Kind, site: Site | None = None, work: Work | None = None) -> st
     site = site or _DEFAULT_SITES[kind]
     blocks = [
         "#!/bin/bash",
-        text.HEADS[kind] if work is None else text.SUBMITTED[kind],
+        text.HEADS[kind] if work is None else text.SUBMITTED,
         _options(kind, site, work),
         _settings(kind, site, work),
         # First of all: to load modules can take its time, and a signal would end the shell.

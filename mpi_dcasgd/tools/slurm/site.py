@@ -74,7 +74,7 @@ class Site:
         elif seconds <= self.signal_lead_s:
             found.append(
                 f"time: got {self.time}, which is not longer than the {self.signal_lead_s} s that "
-                "a run is given to save itself (--signal-lead); ask for more time, or a smaller lead"
+                "a run is given to save itself (--signal-lead); ask for more time, or less lead"
             )
         for name in ("partition", "account", "qos", "env"):
             value = getattr(self, name)

@@ -53,17 +53,14 @@ HEADS = {
 """,
 }
 
-SUBMITTED = {
-    kind: "# Written by `mpi-dcasgd submit`. To submit it again, as it is: sbatch THIS_FILE"
-    for kind in HEADS
-}
+SUBMITTED = "# Written by `mpi-dcasgd submit`. To submit it again as it is: sbatch THIS_FILE"
 
 ENVIRONMENT = """
 if [[ -r $site_file ]]; then
     # shellcheck source=/dev/null
     source "$site_file"
 elif [[ -n @asked@ ]]; then
-    echo "$SLURM_JOB_NAME: no site file $site_file (submit where it is, or name it by MPI_DCASGD_ENV)" >&2
+    echo "$SLURM_JOB_NAME: no site file $site_file: submit where it is, or set MPI_DCASGD_ENV" >&2
     exit 2
 fi
 # Not before: modules and conda use variables that are not set.
@@ -103,7 +100,7 @@ exec mpi-dcasgd compare "$study" -o "$out" --report-only
 }
 
 HANDLING = """
-# @lead@ seconds before the time limit SLURM sends USR1 to this shell alone. It is passed on; the run
+# @lead@ s before the time limit SLURM sends USR1 to this shell alone. It is passed on; the run
 # writes a checkpoint and ends with status 138, and this job goes back into the queue. On TERM
 # (preempted or cancelled) the run is told likewise, but requeueing is SLURM's then.
 pid="" signal="" signals=0
