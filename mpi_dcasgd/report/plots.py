@@ -9,29 +9,9 @@ from typing import Any
 
 from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.report.groups import Group, twins
+from mpi_dcasgd.report.style import STYLE, Colours, by_variant
 
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
-"""Okabe and Ito's colours, told apart with any colour vision; yellow is too pale on white."""
-
-_FIXED = {"ssgd": 0, "asgd": 1, "dcasgd-c": 2, "dcasgd-a": 3}
-"""The algorithms that have the same colour in every report."""
-
-_REFERENCE = "#000000"
-_DASHES = ("-", "--", ":", "-.")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DPI = 150
-_STYLE: Any = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "axes.axisbelow": True,
-    "axes.titlesize": 12,
-    "legend.frameon": False,
-    "lines.linewidth": 2,
-    "lines.markersize": 4.5,
-}
 
 
 class PlotsUnavailableError(UserError):
@@ -69,7 +49,7 @@ def draw_all(groups: Sequence[Group], setting: str, out: Path) -> list[tuple[Pat
         figure.savefig(out / name, dpi=_DPI)
         drawn.append((out / name, text))
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         curved = [group for group in groups if group.curve()]
         if curved:
             draw(
@@ -89,7 +69,7 @@ def draw_all(groups: Sequence[Group], setting: str, out: Path) -> list[tuple[Pat
                 "How stale gradients were, as shares of all applied",
                 lambda figure: _staleness(figure, stale, setting),
             )
-        if any(len(of) > 1 for of in _by_variant(groups).values()):
+        if any(len(of) > 1 for of in by_variant(groups).values()):
             draw(
                 "throughput.png",
                 "Samples a second against workers",
@@ -101,7 +81,7 @@ def draw_all(groups: Sequence[Group], setting: str, out: Path) -> list[tuple[Pat
 def _error_curves(figure: Any, groups: Sequence[Group], setting: str, against: str) -> None:
     in_epochs = against == "epochs"
     sizes = sorted({g.num_workers for g in groups if not g.sequential}) or [1]
-    colours = _Colours(groups)
+    colours = Colours(groups)
     columns = min(2, len(sizes))
     rows = math.ceil(len(sizes) / columns)
     figure.set_size_inches(3.6 + 4.2 * columns, 0.9 + 3.6 * rows)
@@ -145,7 +125,7 @@ def _error_curves(figure: Any, groups: Sequence[Group], setting: str, against: s
     figure.legend([handles[name] for name in ordered], labels, loc="outside right center")
 
 
-def _curve(axis: Any, group: Group, colours: _Colours, in_epochs: bool) -> Any:
+def _curve(axis: Any, group: Group, colours: Colours, in_epochs: bool) -> Any:
     curve = group.curve()
     x = [point.epoch if in_epochs else point.time_s for point in curve]
     style = colours.of(group)
@@ -198,7 +178,7 @@ def _cut_reference(axis: Any, groups: Sequence[Group], size: int) -> bool:
 
 
 def _staleness(figure: Any, groups: Sequence[Group], setting: str) -> None:
-    colours = _Colours(groups)
+    colours = Colours(groups)
     foretold = {id(real): simulated for real, simulated in twins(groups)}
     drawn_over = {id(simulated) for simulated in foretold.values()}
     groups = [group for group in groups if id(group) not in drawn_over]
@@ -271,11 +251,11 @@ def _percent_and_whole(axis: Any) -> None:
 def _throughput(figure: Any, groups: Sequence[Group], setting: str) -> None:
     from matplotlib.ticker import LogLocator
 
-    colours = _Colours(groups)
+    colours = Colours(groups)
     figure.set_size_inches(8, 4.5)
     axis = figure.subplots()
     sizes = sorted({group.num_workers for group in groups})
-    for name, members in _by_variant(groups).items():
+    for name, members in by_variant(groups).items():
         known = [(g, rate) for g in members if (rate := g.stat("samples_per_s")) is not None]
         if members[0].sequential and known:
             alone = known[0][1].mean
@@ -308,56 +288,6 @@ def _throughput(figure: Any, groups: Sequence[Group], setting: str) -> None:
     axis.set_ylabel("samples a second")
     _title(figure, f"Throughput: {setting}")
     figure.legend(loc="outside right center")
-
-
-class _Colours:
-    """A colour per algorithm, the same in all pictures; dashes for its further settings."""
-
-    def __init__(self, groups: Sequence[Group]) -> None:
-        present = dict.fromkeys(group.algorithm for group in groups if not group.sequential)
-        free = [number for number in range(len(_PALETTE)) if number not in _FIXED.values()]
-        others = [name for name in present if name not in _FIXED]
-        # With more algorithms than colours they come round again, with other markers.
-        self._numbers = _FIXED | {
-            name: free[place] if place < len(free) else len(_PALETTE) + place
-            for place, name in enumerate(others)
-        }
-        self._variants: dict[str, list[Any]] = {}
-        for group in groups:
-            variants = self._variants.setdefault(group.algorithm, [])
-            if self._variant(group) not in variants:
-                variants.append(self._variant(group))
-
-    def name(self, group: Group) -> str:
-        """What a legend says: the label without the number of workers."""
-        return ", ".join(
-            p for p in group.label.split(", ") if not p.endswith((" worker", " workers"))
-        )
-
-    def of(self, group: Group) -> dict[str, Any]:
-        """How a line is drawn: a simulated one as its real twin, but thin, dashed and hollow."""
-        variant = self._variants[group.algorithm].index(self._variant(group))
-        dashes = _DASHES[variant % len(_DASHES)]
-        if group.sequential:
-            return {"color": _REFERENCE, "linestyle": dashes}
-        number = self._numbers[group.algorithm]
-        colour = _PALETTE[number % len(_PALETTE)]
-        marker = _MARKERS[(number + variant) % len(_MARKERS)]
-        style: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": marker}
-        if group.simulated:
-            style |= {"linestyle": (0, (4, 2)), "linewidth": 1.3, "markerfacecolor": "white"}
-        return style
-
-    def _variant(self, group: Group) -> Any:
-        return group.settings, "" if group.simulated else group.manner
-
-
-def _by_variant(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    colours = _Colours(groups)
-    found: dict[str, list[Group]] = {}
-    for group in groups:
-        found.setdefault(colours.name(group), []).append(group)
-    return found
 
 
 def _band_note(groups: Sequence[Group]) -> str:
