@@ -118,7 +118,7 @@ def replay(
         slot = server.slots[push.worker]
         if slot.status != "working":
             return Difference(number, f"worker {push.worker}", "working", slot.status)
-        task.flat.weights.copy_(slot.snapshot)
+        task.flat.read(slot.snapshot)
         found = task.gradient(task.load(push.ticket))
         delivered = Push(
             slot.version, found.ticket, found.samples, found.loss, found.norm, task.flat.grad
@@ -173,7 +173,7 @@ def replay_order(
         if slot.status != "working":
             passed += 1
             continue
-        task.flat.weights.copy_(slot.snapshot)
+        task.flat.read(slot.snapshot)
         found = task.gradient(task.load(queues[worker].popleft()))
         answer = server.push(
             worker,

@@ -34,7 +34,7 @@ class TrainingSite:
 
     Args:
         server: At the start of a run; on any device, the task's.
-        task: Its weights are overwritten for every gradient.
+        task: Reads its worker's snapshot for every gradient.
         told: Called with the record of every push.
         stop: Looked at after every push.
     """
@@ -65,7 +65,7 @@ class TrainingSite:
     def push(self, worker: int) -> Sequence[int]:
         server, task = self._server, self._task
         slot, flat = server.slots[worker], task.flat
-        flat.weights.copy_(slot.snapshot)
+        flat.read(slot.snapshot)
         found = task.gradient(task.load(self.queues[worker].popleft()))
         answer = server.push(
             worker,

@@ -224,7 +224,7 @@ class SynchronousSimulator:
         samples = sum(self._task.plan.size(ticket) for ticket in tickets.values())
         total, loss = self._sum.zero_(), 0.0
         for worker, ticket in tickets.items():
-            flat.weights.copy_(slot.snapshot)
+            flat.read(slot.snapshot)
             found = self._task.gradient(self._task.load(ticket))
             share = found.samples / samples
             total.add_(flat.grad, alpha=share)

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 ALIGN = 16
 """Elements (64 bytes) to which every tensor is aligned: a cache line, and AVX-512's width."""
 
+_WORTH_BINDING = 1 << 14
+"""Elements a tensor, on average, from which a view of it costs little beside its memory."""
+
 StatisticsPolicy = Literal["average", "latest"]
 """What the server does with BatchNorm's running statistics, which no rule ever compensates.
 
@@ -99,39 +102,80 @@ class FlatModel:
             for module in modules:
                 module.momentum = 1.0  # type: ignore[assignment]  # so "running" is this batch's
         with torch.no_grad():
-            self._bind()
+            self._params, self._grads = self._bind()
+        self._views: dict[int, list[Tensor]] = {}
 
     def _new(self, device: torch.device) -> Tensor:
         return torch.zeros(self.layout.size, dtype=torch.float32, device=device)
 
-    def _bind(self) -> None:
+    def _bind(self) -> tuple[list[nn.Parameter], list[Tensor]]:
         named = dict(self.model.named_parameters())
+        params, grads = [], []
         for field in self.layout.params:
             parameter = named[field.name]
             view = _view(self.weights, field)
             view.copy_(parameter)
             parameter.data = view
             parameter.grad = _view(self.grad, field)
+            params.append(parameter)
+            grads.append(parameter.grad)
         for (_, buffer), field in zip(
             list(_statistics(self.model)), self.layout.stats, strict=True
         ):
             view = _view(self.weights, field)
             view.copy_(buffer)
             _set_buffer(self.model, field.name, view)
+        return params, grads
 
     @property
     def params(self) -> Tensor:
         """The parameters' part of the weights, shape (num_params,)."""
         return self.weights[: self.layout.num_params]
 
-    def clear_grad(self) -> None:
-        """Zero the gradient before a backward pass, which adds to it."""
-        self.grad.zero_()
+    def read(self, vector: Tensor) -> None:
+        """Compute with the weights in ``vector`` from now on; they are never written.
+
+        Where that is cheaper than a copy, and always with the same results, the parameters become
+        views of ``vector`` until the next ``read``, and what ``weights`` holds does not matter.
+        So ``vector`` must not change between a forward pass and the end of its backward pass.
+        BatchNorm's statistics, which training writes, are copied in any case.
+
+        Args:
+            vector: ``[parameters | statistics]``, shape (layout.size,), on the model's device.
+                ``weights`` itself undoes what an earlier call did.
+        """
+        border, params = self.layout.num_params, self._params
+        if vector.device.type != "cpu" or border < _WORTH_BINDING * len(params):
+            self.weights.copy_(vector)
+            return
+        views = self._views.get(vector.data_ptr())
+        if views is None:
+            # The views keep the vector's memory alive, so its address stays its own.
+            views = [_view(vector, field) for field in self.layout.params]
+            self._views[vector.data_ptr()] = views
+        for parameter, view in zip(params, views, strict=True):
+            parameter.data = view
+        if self.layout.num_stats:
+            self.weights[border:].copy_(vector[border:])
+
+    def take_gradient(self, loss: Tensor) -> None:
+        """Put the gradient of ``loss`` with respect to the parameters into ``grad``.
+
+        Autograd writes it into fresh memory, from where it is copied. Adding it to zeros in the
+        vector, as ``backward`` does, would read and write the vector once more.
+        """
+        found = torch.autograd.grad(loss, self._params, allow_unused=True)
+        if all(value is not None for value in found):
+            torch._foreach_copy_(self._grads, found)
+            return
+        for view, value in zip(self._grads, found, strict=True):
+            view.zero_() if value is None else view.copy_(value)
 
     def note_statistics(self) -> None:
         """Put what this batch did to BatchNorm's statistics behind the gradient."""
-        start = self.layout.num_params
-        self.grad[start:].copy_(self.weights[start:])
+        if self.layout.num_stats:
+            start = self.layout.num_params
+            self.grad[start:].copy_(self.weights[start:])
 
 
 def _fields(tensors: list[tuple[str, Tensor]], offset: int) -> tuple[tuple[Field, ...], int]:

@@ -2,28 +2,28 @@
 
 A worker, the sequential driver and the simulator all ask the same two things of a task: the
 batch of a ticket (``load``, which may run ahead on another thread) and the gradient at the
-weights that the flat model holds now (``gradient``).
+weights that the flat model has read last, or holds (``gradient``).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mpi_dcasgd.learning.data import Dataset
+from mpi_dcasgd.learning.data import Dataset, augments
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.tickets import TicketPlan
 
 EVALUATION_BATCH = 512
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """One ticket's samples on the device: inputs (n, *shape) float32, targets (n,) int64."""
 
     ticket: int
@@ -31,8 +31,7 @@ class Batch:
     targets: Tensor
 
 
-@dataclass(frozen=True)
-class Gradient:
+class Gradient(NamedTuple):
     """What was found for a ticket; the vector itself is the flat model's ``grad``.
 
     Attributes:
@@ -68,11 +67,15 @@ class Task:
         self.dataset = dataset
         self.plan = plan
         self.device = flat.weights.device
+        self._grad = flat.grad[: flat.layout.num_params]
+        # To make a generator takes longer than to fetch a batch from memory.
+        self._augments = augments(dataset.train)
 
     def load(self, ticket: int) -> Batch:
         """The ticket's samples, augmented with the ticket's own randomness."""
         plan = self.plan
-        inputs, targets = self.dataset.train.batch(plan.indices(ticket), plan.generator(ticket))
+        rng = plan.generator(ticket) if self._augments else None
+        inputs, targets = self.dataset.train.batch(plan.indices(ticket), rng)
         return Batch(
             ticket,
             inputs.to(self.device, non_blocking=True),
@@ -86,12 +89,10 @@ class Task:
         _seed(self.plan.torch_seed(batch.ticket), self.device)
         if not flat.model.training:
             flat.model.train()
-        flat.clear_grad()
         loss = cross_entropy(flat.model(batch.inputs), batch.targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        flat.take_gradient(loss)
         flat.note_statistics()
-        params = flat.grad[: flat.layout.num_params]
-        return Gradient(batch.ticket, len(batch.targets), loss.item(), _norm(params))
+        return Gradient(batch.ticket, len(batch.targets), loss.item(), _norm(self._grad))
 
     def warm_up(self) -> None:
         """Compute a gradient and forget it: the first one in a process costs extra.

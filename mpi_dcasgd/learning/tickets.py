@@ -8,11 +8,15 @@ A *ticket* is a minibatch's place in the global order: ticket ``t`` is minibatch
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_dcasgd.learning.seeds import WORD, seeds
+
 _SHUFFLE, _AUGMENT, _DROPOUT = 0, 1, 2
+_Epoch = TypeVar("_Epoch")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class TicketPlan:
     epochs: int
     start: int = 0
     _shuffles: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
+    _seeds: dict[int, NDArray[np.uint64]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def tickets_per_epoch(self) -> int:
@@ -79,12 +84,17 @@ class TicketPlan:
 
     def generator(self, ticket: int) -> np.random.Generator:
         """The ticket's own source of randomness for augmentation."""
-        return np.random.default_rng(self._key(_AUGMENT, ticket))
+        epoch, start = self.place(ticket)
+        return np.random.default_rng([self.seed, _AUGMENT, epoch, start // self.batch_size])
 
     def torch_seed(self, ticket: int) -> int:
         """The seed for whatever the model draws during this ticket (dropout), in [0, 2**63)."""
-        words = np.random.SeedSequence(self._key(_DROPOUT, ticket)).generate_state(1, np.uint64)
-        return int(words[0]) >> 1
+        epoch, start = self.place(ticket)
+        found = self._seeds.get(epoch)
+        if found is None:
+            found = self._seeds_of(epoch)
+            _remember(self._seeds, epoch, found)
+        return int(found[start // self.batch_size]) >> 1
 
     def split(self, parts: int) -> TicketPlan:
         """The plan of tickets ``parts`` times smaller that covers all epochs in the same order.
@@ -103,17 +113,24 @@ class TicketPlan:
             return None
         return epoch * small.tickets_per_epoch + index
 
-    def _key(self, purpose: int, ticket: int) -> list[int]:
-        epoch, start = self.place(ticket)
-        return [self.seed, purpose, epoch, start // self.batch_size]
+    def _seeds_of(self, epoch: int) -> NDArray[np.uint64]:
+        key = (self.seed, _DROPOUT, epoch)
+        if self.seed < WORD:
+            return seeds(key, np.arange(self.tickets_per_epoch, dtype=np.uint32))
+        each = (np.random.SeedSequence([*key, n]) for n in range(self.tickets_per_epoch))
+        return np.array([one.generate_state(1, np.uint64)[0] for one in each])
 
     def _shuffle(self, epoch: int) -> NDArray[np.int64]:
         found = self._shuffles.get(epoch)
         if found is None:
             rng = np.random.default_rng([self.seed, _SHUFFLE, epoch])
             found = rng.permutation(self.num_samples)
-            # Tickets in flight span two epochs at most, and one more when some were handed back.
-            while len(self._shuffles) >= 3:
-                self._shuffles.pop(next(iter(self._shuffles)), None)
-            self._shuffles[epoch] = found
+            _remember(self._shuffles, epoch, found)
         return found
+
+
+def _remember(found: dict[int, _Epoch], epoch: int, value: _Epoch) -> None:
+    # Tickets in flight span two epochs at most, and one more when some were handed back.
+    while len(found) >= 3:
+        found.pop(next(iter(found)), None)
+    found[epoch] = value

@@ -77,12 +77,20 @@ class EagerPass:
     def __call__(
         self, params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor, *state: Tensor
     ) -> None:
+        if params.numel() <= self._block:
+            self._one(params, grad, snapshot, numbers, *state)
+            return
         vectors = [split(v, self._block) for v in (params, grad, snapshot, *state)]
         for new_params, grad_block, new_snapshot, *new_state in zip(*vectors, strict=True):
-            targets = (new_params, new_snapshot, *new_state)
-            results = self._step(new_params, grad_block, new_snapshot, numbers, *new_state)
-            for target, result in zip(targets, _unaliased(results, targets), strict=True):
-                target.copy_(result)
+            self._one(new_params, grad_block, new_snapshot, numbers, *new_state)
+
+    def _one(
+        self, params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor, *state: Tensor
+    ) -> None:
+        targets = (params, snapshot, *state)
+        results = self._step(params, grad, snapshot, numbers, *state)
+        for target, result in zip(targets, _unaliased(results, targets), strict=True):
+            target.copy_(result)
 
 
 def split(vector: Tensor, block: int) -> tuple[Tensor, ...]:

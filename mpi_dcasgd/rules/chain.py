@@ -62,6 +62,7 @@ class Chain:
         ]
         num_numbers = 1 + sum(scalars for scalars, _ in self._counts)
         self._numbers = torch.zeros(num_numbers, dtype=params.dtype, device=params.device)
+        self._written = self._numbers.numpy() if params.device.type == "cpu" else None
         fused = _fuse(self._step, params, num_numbers, len(self._vectors[0]), fuse, block)
         self.kernel = fused.kernel
         self.vectors_moved = fused.vectors_moved
@@ -103,8 +104,8 @@ class Chain:
         numbers = [rate]
         for _, part in self._parts:
             numbers += part.scalars(facts)
-        if self._numbers.device.type == "cpu":
-            self._numbers.numpy()[:] = numbers
+        if self._written is not None:
+            self._written[:] = numbers
         else:
             # Fresh memory each time: the copy may still be under way at the next push.
             fresh = torch.tensor(numbers, dtype=self._numbers.dtype)
@@ -117,10 +118,13 @@ class Chain:
         """New params, new snapshot, new state: the whole rule for one stretch of the vectors."""
         lanes = Lanes(grad, grad, params, snapshot)
         new_state: list[Tensor] = []
-        for part, scalars, old in self._shares(numbers, state):
-            lanes, new = part.update(lanes, old, scalars)
-            new_state += new
+        if self._parts:
+            for part, scalars, old in self._shares(numbers, state):
+                lanes, new = part.update(lanes, old, scalars)
+                new_state += new
         new_params = params - lanes.direction * numbers[0]
+        if not self._looks_ahead:
+            return new_params, new_params, *new_state
         return new_params, self._sent(new_params, numbers, tuple(new_state)), *new_state
 
     def _sent(self, params: Tensor, numbers: Tensor, state: tuple[Tensor, ...]) -> Tensor:

@@ -312,6 +312,8 @@ class ParameterServer:
         # cost the server a pass over memory. The few statistics are not part of the norm.
         if not math.isfinite(push.grad_norm):
             return False
+        if not self.layout.num_stats:
+            return True
         return bool(torch.isfinite(push.vector[self.layout.num_params :]).all())
 
     def _refuse(self, worker: int, push: Push) -> None:

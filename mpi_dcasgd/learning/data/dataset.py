@@ -22,7 +22,8 @@ class Split(Protocol):
 
         Args:
             indices: Sample numbers, shape (n,).
-            rng: Draws the augmentation; None for none. A split without augmentation ignores it.
+            rng: Draws the augmentation; None for none. A split without augmentation ignores it,
+                and may say so (see ``augments``).
 
         Returns:
             Inputs (n, *shape) float32 and targets (n,) int64 on the split's device.
@@ -31,6 +32,11 @@ class Split(Protocol):
             DataError: A sample cannot be read.
         """
         ...
+
+
+def augments(split: Split) -> bool:
+    """Whether batches depend on the generator: no if the split has a false ``augments``."""
+    return bool(getattr(split, "augments", True))
 
 
 @dataclass(frozen=True)

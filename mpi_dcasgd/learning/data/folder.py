@@ -118,7 +118,7 @@ class FolderSplit:
         self._size = settings.image_size
         self._paths = listing.paths
         self._targets = torch.from_numpy(listing.targets)
-        self._augment = augment
+        self.augments = augment
         self._executor = executor
         self._threads = settings.loaders
         self._device = device
@@ -136,7 +136,7 @@ class FolderSplit:
     def batch(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        augment = self._augment and rng is not None
+        augment = self.augments and rng is not None
         shape = (len(indices), self._size, self._size, 3)
         pinned = self._device.type == "cuda"
         pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)

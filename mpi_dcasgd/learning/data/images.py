@@ -90,6 +90,7 @@ class ImageSplit:
         self.targets = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.int64)).to(device)
         self._normalise = normalise
         self._jitter = jitter
+        self.augments = jitter is not None
 
     def __len__(self) -> int:
         return len(self.targets)

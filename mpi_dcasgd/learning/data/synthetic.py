@@ -63,6 +63,8 @@ class SyntheticSplit:
         seed: Of the labels and of the noise's places.
     """
 
+    augments = False
+
     def __init__(self, patterns: Tensor, noise: Tensor, num_samples: int, seed: list[int]) -> None:
         size = patterns[0].numel()
         rng = np.random.default_rng(seed)

@@ -98,6 +98,8 @@ class TimingSpeed:
 class _Noise:
     """Random samples: how long a step takes does not depend on what is learnt."""
 
+    augments = False
+
     def __init__(self, case: Case, device: torch.device) -> None:
         size = case.gradients * case.batch_size
         generator = torch.Generator().manual_seed(0)
