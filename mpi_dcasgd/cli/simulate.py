@@ -54,6 +54,11 @@ def _check(job: Job, simulation: Simulation) -> None:
         problems.append(f"workers: {job.algorithm} is one process; give workers=1, or asgd")
     if mode != "synchronous" and simulation.backup:
         problems.append("backup: only synchronous algorithms have backup workers")
+    if mode == "synchronous" and job.sync.accumulate > 1:
+        problems.append(
+            f"sync.accumulate: got {job.sync.accumulate}; a simulated worker gives one minibatch "
+            "to an update; leave it at 1"
+        )
     if problems:
         raise ConfigError("command line", problems)
 

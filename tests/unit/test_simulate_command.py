@@ -288,3 +288,18 @@ def test_this_machine_can_be_measured(
     assert 0 < settings["network"]["latency_s"] < 1
     assert 0 < settings["server"]["service_s"] < 1
     assert resolve_simulation([f"cluster={out}", "workers=2"]).workers == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["algorithm=sgd", "workers=4"], "workers: sgd is one process"),
+        (["algorithm=asgd", "backup=1"], "backup: only synchronous algorithms"),
+        (["algorithm=ssgd", "sync.accumulate=2"], "sync.accumulate: got 2"),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused(
+    job: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["simulate", str(job), *words]) == 2
+    assert said in capsys.readouterr().err
