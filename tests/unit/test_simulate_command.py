@@ -294,8 +294,8 @@ def test_this_machine_can_be_measured(
     ("words", "said"),
     [
         (["algorithm=sgd", "workers=4"], "workers: sgd is one process"),
-        (["algorithm=asgd", "backup=1"], "backup: only synchronous algorithms"),
-        (["algorithm=ssgd", "sync.accumulate=2"], "sync.accumulate: got 2"),
+        (["algorithm=asgd", "workers=3", "backup=1"], "backup: only synchronous algorithms"),
+        (["algorithm=ssgd", "workers=3", "sync.accumulate=2"], "sync.accumulate: got 2"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(
