@@ -35,7 +35,7 @@ def compare(args: argparse.Namespace) -> int:
     out = args.out or RUNS / study.name
     if args.report_only:
         return _report_only(study, out)
-    chosen = _choose(study, args.only)
+    chosen = choose(study, args.only)
     if args.part:
         chosen = _part(chosen, *args.part)
     if not chosen:
@@ -46,7 +46,7 @@ def compare(args: argparse.Namespace) -> int:
         print(_overview(study, out, runs, chosen))
         return 0
     for element in chosen:
-        _write_job(study, element, out)
+        write_job(study, element, out)
     print(f"{study.name}: {len(runs)} runs in {out}", flush=True)
     comparison = Comparison(
         out,
@@ -71,7 +71,12 @@ def compare(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _choose(study: Study, only: Sequence[str] | None) -> list[Element]:
+def choose(study: Study, only: Sequence[str] | None) -> list[Element]:
+    """The runs of a study that ``--only`` names, all if it is None.
+
+    Raises:
+        ConfigError: A name or a pattern fits none.
+    """
     if only is None:
         return list(study.elements)
     names = [element.name for element in study.elements]
@@ -127,7 +132,7 @@ def _job_file(element: Element, out: Path) -> Path:
     return out / "jobs" / f"{element.name}.yaml"
 
 
-def _write_job(study: Study, element: Element, out: Path) -> None:
+def write_job(study: Study, element: Element, out: Path) -> None:
     """Ranks read a copy, so that nobody can change the job between one run and the next."""
     file = _job_file(element, out)
     try:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import mpi_dcasgd
 from mpi_dcasgd.cli.parser_beside import COMMANDS_BESIDE
 from mpi_dcasgd.cli.parser_runs import COMMANDS_FOR_RUNS
+from mpi_dcasgd.cli.parser_slurm import COMMANDS_FOR_SLURM
 
 _EPILOG = """\
 examples:
   mpirun -n 5 python -m mpi_dcasgd train jobs/digits.yaml algorithm=dcasgd-a
   mpi-dcasgd run -n 5 jobs/digits.yaml algorithm=dcasgd-a
   mpi-dcasgd compare jobs/compare_digits.yaml
+  mpi-dcasgd submit jobs/compare_digits.yaml --partition gpu --gpus-per-node 4
 """
 
 
@@ -49,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"mpi-dcasgd {mpi_dcasgd.__version__}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, text, add in (*COMMANDS_FOR_RUNS, *COMMANDS_BESIDE):
+    for name, text, add in (*COMMANDS_FOR_RUNS, *COMMANDS_FOR_SLURM, *COMMANDS_BESIDE):
         description = f"{text[0].upper()}{text[1:]}."
         add(commands.add_parser(name, help=text, description=description, allow_abbrev=False))
     return parser

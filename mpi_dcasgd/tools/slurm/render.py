@@ -74,7 +74,7 @@ def render(kind: Kind, site: Site | None = None, work: Work | None = None) -> st
         # First of all: to load modules can take its time, and a signal would end the shell.
         "" if kind == "report" else text.HANDLING.replace("@lead@", str(site.signal_lead_s)),
         _environment(site, work),
-        text.STARTS[kind],
+        text.STARTS[kind].replace("@threads@", "" if work else text.THREADS.lstrip("\n")),
     ]
     if kind != "report":
         blocks += [_command(kind, work), text.WAITING, text.REQUEUE]
@@ -174,6 +174,8 @@ def _command(kind: Kind, work: Work | None) -> str:
         lists = "\n".join(f"    {shlex.quote(' '.join(names))}" for names in work.parts)
         return text.COMPARE_PARTS.replace("@parts@", lists)
     command = text.COMMANDS[kind]
+    if work:  # whose job is settled
+        command = command.replace(" algorithm=ssgd", "")
     if work and work.ranks is not None and kind in ("async", "sync"):
         command = command.replace("mpi-dcasgd run ", f"mpi-dcasgd run -n {work.ranks} ")
     return command

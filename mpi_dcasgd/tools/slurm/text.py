@@ -72,7 +72,7 @@ fi
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 """
 
-_THREADS = """
+THREADS = """
 # Cores that were asked for are used, unless the words say otherwise.
 if ((OMP_NUM_THREADS > 1)); then set -- "threads=$OMP_NUM_THREADS" "$@"; fi
 """
@@ -86,7 +86,7 @@ if ((${SLURM_RESTART_COUNT:-0} > 0)) &&
 fi
 """
 
-_ONE_RUN = _THREADS.strip("\n") + "\n" + _FINISHED.strip("\n")
+_ONE_RUN = "@threads@" + _FINISHED.strip("\n")
 
 STARTS = {
     "async": _ONE_RUN,
@@ -174,13 +174,13 @@ REQUEUE = """
 if [[ $status -ne 138 || $signal != USR1 ]]; then exit "$status"; fi
 restarts=${SLURM_RESTART_COUNT:-0}
 if ((restarts >= max_requeues)); then
-    echo "$SLURM_JOB_NAME: out of time, checkpointed, and started again $restarts times already" \\
-        "(MAX_REQUEUES=$max_requeues); give it more time, or set MAX_REQUEUES" >&2
+    echo "$SLURM_JOB_NAME: its time limit is near, and it has been started again $restarts" \\
+        "times already; give it more time, or more than MAX_REQUEUES=$max_requeues" >&2
     exit "$status"
 fi
 this_job=${SLURM_HET_JOB_ID:-$SLURM_JOB_ID}
 if [[ -n ${SLURM_ARRAY_JOB_ID:-} ]]; then this_job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
-echo "$SLURM_JOB_NAME: out of time, checkpointed; back into the queue" \\
+echo "$SLURM_JOB_NAME: its time limit is near; back into the queue" \\
     "(restart $((restarts + 1)) of $max_requeues at most)"
 if ! scontrol requeue "$this_job"; then
     echo "$SLURM_JOB_NAME: cannot be requeued here; submit it again with the same folder" >&2

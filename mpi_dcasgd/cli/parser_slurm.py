@@ -1,0 +1,109 @@
+"""The commands for clusters with SLURM."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mpi_dcasgd.cli.arguments import add_dry_run, add_overrides, count
+
+
+def _add_submit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="JOB|STUDY", help="job file, or study file")
+    add_overrides(parser)
+    parser.add_argument(
+        "-o",
+        "--out",
+        "--run-dir",
+        dest="run_dir",
+        type=Path,
+        metavar="DIR",
+        help="run folder (default: runs/<job>-<algorithm>-<time>), or folder of a study's runs "
+        "(default: runs/<study>); what is there goes on",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="of a study only these runs; * and ? stand for any letters",
+    )
+    _add_size(parser)
+    _add_site(parser)
+    add_dry_run(parser, "print the script; write and submit nothing")
+    parser.set_defaults(command="mpi_dcasgd.cli.submit:submit")
+
+
+def _add_size(parser: argparse.ArgumentParser) -> None:
+    size = parser.add_argument_group("size of the allocation (of each run of a study)")
+    numbers = (
+        ("nodes", "nodes (default: left to SLURM)"),
+        ("tasks-per-node", "ranks on each node, the server included"),
+        ("cpus-per-task", "cores of each rank, and its PyTorch threads (default: 1)"),
+        ("gpus-per-node", "GPUs of each node (default: none are asked for)"),
+    )
+    size.add_argument(
+        "-n",
+        "--ranks",
+        type=count,
+        metavar="N",
+        help="ranks in all (a study's default: those of its largest run)",
+    )
+    for name, text in numbers:
+        size.add_argument(f"--{name}", type=count, metavar="N", help=text)
+    size.add_argument("--time", metavar="T", help="time limit as sbatch has it (default: 01:00:00)")
+
+
+def _add_site(parser: argparse.ArgumentParser) -> None:
+    site = parser.add_argument_group("site")
+    for name in ("partition", "account", "qos"):
+        site.add_argument(f"--{name}", metavar="NAME", help=f"sbatch's --{name}")
+    site.add_argument(
+        "--sbatch",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="a further option of sbatch, in one word: --sbatch=--constraint=gpu; may be repeated",
+    )
+    site.add_argument(
+        "--site-env",
+        metavar="NAME|FILE",
+        help="what the script sources first: a name in slurm/env, or a file (default: generic)",
+    )
+    site.add_argument(
+        "--launcher",
+        choices=("auto", "mpirun", "srun"),
+        help="who starts the ranks (default: the site file says, or auto)",
+    )
+    site.add_argument(
+        "--array-limit", type=count, metavar="N", help="runs of a study at a time (default: all)"
+    )
+    site.add_argument(
+        "--signal-lead",
+        type=count,
+        metavar="SECONDS",
+        help="how long before its time limit a run saves itself and stops (default: 120)",
+    )
+    site.add_argument(
+        "--max-requeues",
+        type=count,
+        metavar="N",
+        help="how often a job may be started again (default: 10)",
+    )
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folders",
+        type=Path,
+        nargs="*",
+        metavar="FOLDER",
+        help="run folder, or the folder of a study's runs (default: all in runs/)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command="mpi_dcasgd.cli.status:status")
+
+
+COMMANDS_FOR_SLURM = (
+    ("submit", "submit a job or a study to SLURM", _add_submit),
+    ("status", "how far runs are: in folders, and in SLURM's queue", _add_status),
+)
