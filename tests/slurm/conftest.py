@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,16 @@ def pmix(local_slurm: LocalSlurm) -> None:
         if "pmix" in os.environ.get("MPI_DCASGD_REQUIRE", "").split(","):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Callable[[], bool], float], None]:
+    """``wait_for(condition, timeout)``: where neither SLURM nor the kernel has an event."""
+
+    def wait(condition: Callable[[], bool], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"not so after {timeout} s"
+            time.sleep(0.1)
+
+    return wait

@@ -1,0 +1,124 @@
+"""The scripts of slurm/ as they stand, submitted to a real SLURM."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from local_slurm import LocalSlurm
+
+from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.server.records import Action
+
+pytestmark = [pytest.mark.slurm, pytest.mark.mpi, pytest.mark.timeout(240)]
+
+REPOSITORY = Path(__file__).parents[2]
+TRAIN_SAMPLES = 1437  # of digits
+# A step of 50 ms, of which a rank sleeps nearly all: 90 steps an epoch, for three workers.
+SLOW = "inject.delays={name: constant, seconds: 0.05}"
+
+
+def submit(slurm: LocalSlurm, name: str, *words: str, **variables: str) -> int:
+    """Submit a script as a user does who stands in the repository."""
+    options = [word for word in words if word.startswith("-")]
+    job_words = [word for word in words if not word.startswith("-")]
+    # The environment of these tests, if it is another one than the script's own .venv.
+    path = f"{Path(sys.executable).parent}:{slurm.env['PATH']}"
+    output = slurm.run(
+        *("sbatch", "--parsable", f"--chdir={REPOSITORY}", f"--output={slurm.folder}/%j.out"),
+        *options,
+        f"slurm/{name}.sbatch",
+        *job_words,
+        env={"PATH": path, **variables},
+    )
+    return int(output.strip())
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return result
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines that name a run folder."""
+    lines = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        words = process.info["cmdline"] or []
+        if process.info["status"] != psutil.STATUS_ZOMBIE and str(folder) in words:
+            lines.append(" ".join(words))
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("script", "shape"),
+    [
+        ("async", ("--nodes=2", "--ntasks-per-node=2")),
+        ("async", ("--nodes=4", "--ntasks-per-node=1")),
+        pytest.param("sync", ("--nodes=2", "--ntasks-per-node=2"), marks=pytest.mark.horovod),
+        pytest.param("sync", ("--nodes=4", "--ntasks-per-node=1"), marks=pytest.mark.horovod),
+    ],
+)
+def test_a_job_trains_over_nodes(
+    slurm: LocalSlurm, tmp_path: Path, script: str, shape: tuple[str, ...]
+) -> None:
+    run = tmp_path / "run"
+    job = submit(slurm, script, *shape, "epochs=2", RUN_DIR=str(run))
+    slurm.wait(job, "COMPLETED", timeout=120)
+    found = summary(run)
+    assert found["status"] == "completed"
+    assert found["mode" if "mode" in found else "algorithm"]
+    assert found["world_size"] == 4
+    assert found["num_workers"] == (3 if script == "async" else 4)
+    assert found["samples"] == 2 * TRAIN_SAMPLES
+
+
+def test_nodes_that_are_drained_are_left_alone(slurm: LocalSlurm, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    slurm.drain("n1")
+    slurm.drain("n3")
+    job = submit(slurm, "async", "--nodes=2", "--ntasks-per-node=1", "epochs=1", RUN_DIR=str(run))
+    known = slurm.wait(job, "COMPLETED", timeout=120)
+    assert known["NodeList"] == "n[2,4]"
+    assert summary(run)["status"] == "completed"
+
+
+def test_a_cancelled_job_leaves_no_process_and_a_run_that_can_go_on(
+    slurm: LocalSlurm, tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
+    run = tmp_path / "run"
+    job = submit(slurm, "async", "--nodes=2", SLOW, "epochs=1000", RUN_DIR=str(run))
+    slurm.wait(job, "RUNNING")
+    wait_for(lambda: "epoch" in slurm.log(job), 60)
+    slurm.cancel(job)
+    slurm.wait(job, "CANCELLED", timeout=30)
+    wait_for(lambda: not processes_of(run), 15)
+    assert summary(run)["status"] == "interrupted"
+
+
+def test_a_job_that_is_out_of_time_twice_applies_each_sample_once(
+    slurm: LocalSlurm, tmp_path: Path
+) -> None:
+    run, epochs = tmp_path / "run", 30
+    # The shortest limit there is. SLURM looks every 30 s which jobs are to be warned.
+    job = submit(
+        slurm,
+        *("async", "--nodes=2", "--ntasks-per-node=2", "--time=1", "--signal=B:USR1@20"),
+        *(SLOW, f"epochs={epochs}"),
+        RUN_DIR=str(run),
+    )
+    slurm.wait_restarts(job, 2, timeout=120)
+    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    slurm.wait(job, "COMPLETED", timeout=120)
+    found = summary(run)
+    assert (found["status"], found["restarts"]) == ("completed", 2)
+    assert found["samples"] == epochs * TRAIN_SAMPLES
+    records = read_trace(run / "trace.bin", strict=True).records()
+    taken = Counter(r.ticket for r in records if r.action in (Action.APPLIED, Action.HELD))
+    assert set(taken.values()) == {1}
+    assert sorted(taken) == list(range(90 * epochs))
