@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mpi_dcasgd.cli.compare import choose, groups, planned, write_job
+from mpi_dcasgd.cli.freeze import freeze_study
 from mpi_dcasgd.cli.run import check_ranks
 from mpi_dcasgd.config.load import job_as_text, load_job, parse_overrides, read_mapping
 from mpi_dcasgd.config.schema import Job
@@ -82,6 +84,7 @@ def _submit_job(args: argparse.Namespace, job: Job) -> int:
         name=job.name,
         file=folder / FOLDER / "job.yaml",
         folder=folder,
+        logs=folder / FOLDER,
         search_path=_search_path(),
     )
     text = render("sync" if mode == "synchronous" else "async", site, work)
@@ -90,7 +93,12 @@ def _submit_job(args: argparse.Namespace, job: Job) -> int:
         return 0
     script = new_script(folder, text)
     write_atomic(work.file, job_as_text(job).encode())
-    job_id = sbatch(script)
+    try:
+        job_id = sbatch(script)
+    except LaunchError:
+        if args.run_dir is None:  # nobody will ever use it
+            shutil.rmtree(folder)
+        raise
     remember(folder, Submission(job_id, f"{FOLDER}/{script.name}"))
     _tell(f"job {job_id}", folder, f"{FOLDER}/{job.name}-{job_id}.out", [job_id])
     return 0
@@ -110,10 +118,13 @@ def _submit_study(args: argparse.Namespace, study: Study) -> int:
     site = _site(args, max(element.ranks for element in left))
     _check_size(left, site)
     names = [[element.name for element in group] for group in groups(left)]
+    if not args.dry_run:
+        find_sbatch()
     work = Work(
         name=study.name,
-        file=args.file.absolute(),
+        file=out / FOLDER / "study.yaml" if args.dry_run else freeze_study(study, out / FOLDER),
         folder=out,
+        logs=out / FOLDER,
         parts=dealt(names, _MOST_ELEMENTS),
         search_path=_search_path(),
     )
@@ -121,7 +132,6 @@ def _submit_study(args: argparse.Namespace, study: Study) -> int:
     if args.dry_run:
         print(text, end="")
         return 0
-    find_sbatch()
     for element in study.elements:
         write_job(study, element, out)
     array = sbatch(script := new_script(out, text))

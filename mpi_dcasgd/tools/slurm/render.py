@@ -41,6 +41,7 @@ class Work:
         name: Of the job, in the queue.
         file: The job file, or the study file.
         folder: The run folder, or the folder of the study's runs.
+        logs: An existing folder, for what the script prints.
         overrides: Words like ``lr=0.1`` for the job.
         ranks: Where fewer than the allocation's tasks.
         parts: Of a study: the runs of each element of the array.
@@ -50,6 +51,7 @@ class Work:
     name: str
     file: Path
     folder: Path
+    logs: Path
     overrides: tuple[str, ...] = ()
     ranks: int | None = None
     parts: tuple[tuple[str, ...], ...] = ()
@@ -89,7 +91,8 @@ def _options(kind: Kind, site: Site, work: Work | None) -> str:
     ) + list(site.extra)
     log = "%x-%A_%a.out" if kind == "compare" else "%x-%j.out"
     if work:
-        log = f"{_log_folder(work.folder)}/{log}"
+        # In SLURM's file names a per cent sign begins a pattern.
+        log = f"{str(work.logs).replace('%', '%%')}/{log}"
     own = [f"--job-name={work.name if work else kind}"]
     if kind == "compare":
         count = len(work.parts) if work else DEFAULT_PARTS
@@ -122,11 +125,6 @@ def _words(**options: object) -> list[str]:
 
 def _sbatch(words: Sequence[str]) -> str:
     return "\n".join(f"#SBATCH {word}" for word in words)
-
-
-def _log_folder(folder: Path) -> str:
-    # In SLURM's file names a per cent sign begins a pattern.
-    return str(folder).replace("%", "%%")
 
 
 def _settings(kind: Kind, site: Site, work: Work | None) -> str:
