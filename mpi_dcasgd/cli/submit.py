@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from mpi_dcasgd.tools.slurm.submit import (
     submissions,
 )
 
+_SITES = Path("slurm/env")
 _MOST_ELEMENTS = 1000  # SLURM's MaxArraySize is 1001 unless a site has changed it
 
 
@@ -162,7 +164,7 @@ def _site(args: argparse.Namespace, ranks: int | None) -> Site:
     options = {
         "cpus_per_task": args.cpus_per_task,
         "time": args.time,
-        "env": args.site_env,
+        "env": _site_file(args.site_env or os.environ.get("SITE")),
         "launcher": args.launcher,
         "signal_lead_s": args.signal_lead,
         "max_requeues": args.max_requeues,
@@ -179,6 +181,22 @@ def _site(args: argparse.Namespace, ranks: int | None) -> Site:
         extra=tuple(args.sbatch),
         **{name: value for name, value in options.items() if value is not None},
     )
+
+
+def _site_file(choice: str | None) -> str | None:
+    """The file that the script is to source, whatever folder it is then started in.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if choice is None:
+        return None
+    file = Path(choice) if "/" in choice else _SITES / f"{choice}.sh"
+    if not file.is_file():
+        names = sorted(each.stem for each in _SITES.glob("*.sh"))
+        known = f"a file, or of {_SITES}: {', '.join(names)}" if names else "a file"
+        raise ConfigError("command line", [f"--site-env {choice}: no {file}; allowed: {known}"])
+    return str(file.absolute())
 
 
 def _size(args: argparse.Namespace, ranks: int | None) -> _Size:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -124,7 +125,9 @@ def _words(**options: object) -> list[str]:
 
 
 def _sbatch(words: Sequence[str]) -> str:
-    return "\n".join(f"#SBATCH {word}" for word in words)
+    # In a script's lines sbatch splits words at blanks outside of double quotes.
+    quoted = (re.sub(r"^(--[\w-]+=)(.*\s.*)$", r'\1"\2"', word) for word in words)
+    return "\n".join(f"#SBATCH {word}" for word in quoted)
 
 
 def _settings(kind: Kind, site: Site, work: Work | None) -> str:
@@ -150,7 +153,7 @@ def _environment(site: Site, work: Work | None) -> str:
     parts = []
     if work and work.search_path:
         parts.append(f"PATH={_quote(work.search_path)}:$PATH")
-    named = site.env if "/" in site.env else f"slurm/env/{site.env}.sh"
+    named = _quote(Path(site.env)) if "/" in site.env else f"slurm/env/{site.env}.sh"
     if work:
         parts.append(f"site_file=${{MPI_DCASGD_ENV:-{named}}}")
         optional = site.env == "generic"
@@ -158,9 +161,9 @@ def _environment(site: Site, work: Work | None) -> str:
     else:
         parts.append("site_file=${MPI_DCASGD_ENV:-slurm/env/${SITE:-generic}.sh}")
         asked = '"${MPI_DCASGD_ENV:-}${SITE:-}"'
+    if site.launcher != "auto":  # before the site's own choice, which is a default
+        parts.append(f"export MPI_DCASGD_LAUNCHER={site.launcher}")
     parts.append(text.ENVIRONMENT.replace("@asked@", asked).strip("\n"))
-    if site.launcher != "auto":
-        parts.append(f"export MPI_DCASGD_LAUNCHER=${{MPI_DCASGD_LAUNCHER:-{site.launcher}}}")
     return "\n".join(parts)
 
 

@@ -12,6 +12,7 @@ Launcher = Literal["auto", "mpirun", "srun"]
 
 LEAD_S = 120
 MAX_REQUEUES = 10
+_EARLY_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +72,13 @@ class Site:
             found.append(
                 f"time: got {self.time!r}; allowed: as sbatch has it: minutes, HH:MM:SS, D-HH:MM:SS"
             )
-        elif seconds <= self.signal_lead_s:
+        elif seconds <= self.signal_lead_s + _EARLY_S:
             found.append(
-                f"time: got {self.time}, which is not longer than the {self.signal_lead_s} s that "
-                "a run is given to save itself (--signal-lead); ask for more time, or less lead"
+                f"time: got {self.time}; allowed: more than {self.signal_lead_s + _EARLY_S} s, for "
+                f"SLURM's signal comes up to {_EARLY_S} s before the {self.signal_lead_s} s that a "
+                "run is given to save itself (--signal-lead)"
             )
-        for name in ("partition", "account", "qos", "env"):
+        for name in ("partition", "account", "qos"):
             value = getattr(self, name)
             if value is not None and not re.fullmatch(r"[^\s'\"$`\\]+", value):
                 found.append(f"{name}: got {value!r}; allowed: one word without quotes")
