@@ -213,3 +213,57 @@ def test_a_report_without_matplotlib_still_has_its_table(
 def test_a_report_of_nothing_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["report", str(tmp_path / "no"), "-o", str(tmp_path / "report")]) == 2
     assert "RunFolderError: " in capsys.readouterr().err
+
+
+# Parts of a study, as the elements of a job array run them
+
+
+def test_parts_are_disjoint_and_complete(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def runs(*words: str) -> list[str]:
+        assert main(["compare", str(study), "--dry-run", *words]) == 0
+        return [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+
+    everything = runs()
+    assert sorted(runs("--part", "0/3") + runs("--part", "1/3") + runs("--part", "2/3")) == sorted(
+        everything
+    )
+    assert runs("--part", "0/1") == everything
+    assert main(["compare", str(study), "--part", "9/10"]) == 0
+    assert "no run is left for part 9 of 10" in capsys.readouterr().out
+
+
+def test_a_calibrated_run_is_in_the_part_of_its_source(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.write_text(
+        "job: toy.yaml\nalgorithms: [asgd, dcasgd-c]\nworkers: [2, 4]\ndrivers: [real, simulated]\n"
+    )
+    for part in range(4):
+        words = ["compare", str(study), "--dry-run", "--part", f"{part}/4"]
+        assert main(words) == 0
+        names = {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]}
+        for name in names:
+            if name.endswith("-simulated"):
+                workers = name.split("-w")[1][0]
+                assert f"asgd-w{workers}-s0" in names, names
+
+
+@pytest.mark.parametrize("part", ["3/3", "1", "-1/2", "a/b", "1/0"])
+def test_a_part_that_is_none_is_refused(
+    study: Path, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    assert main(["compare", str(study), f"--part={part}"]) == 2
+    assert "allowed: I/N with 0 <= I < N" in capsys.readouterr().err
+
+
+def test_a_part_writes_no_report_and_the_last_job_writes_it(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = study.parent / "out"
+    words = ["compare", str(study), "-o", str(out)]
+    assert main([*words, "--only", "sgd-s0", "--no-report"]) == 0
+    assert not (out / "report").exists()
+    capsys.readouterr()
+    assert main([*words, "--report-only"]) == 1
+    assert (out / "report" / "report.md").is_file()
+    assert "not finished: asgd-w2-s0, sgd-s1, asgd-w2-s1" in capsys.readouterr().err

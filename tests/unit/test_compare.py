@@ -303,3 +303,62 @@ def test_progress_says_how_far_a_run_has_come() -> None:
         {"event": "evaluation", "epoch": 2, "test_error": 0.1},
     ]
     assert progress(events) == "epoch 2.0  test error 10.00 %"
+
+
+# Side by side
+
+
+def test_elements_of_an_array_share_a_folder_but_not_a_run(tmp_path: Path) -> None:
+    inner = f"""
+import io, sys
+from pathlib import Path
+from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.tools.compare import Comparison
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_compare import planned
+out = Path({str(tmp_path)!r})
+for name, beside in (("b", True), ("a", True), ("b", False)):
+    try:
+        comparison = Comparison(out, io.StringIO(), beside_others=beside)
+        print(comparison.run([planned(out, name)])[0].status, flush=True)
+    except RunFolderError as error:
+        print("refused:", error, flush=True)
+"""
+    program = f"import subprocess\nsubprocess.run([sys.executable, '-c', {inner!r}], check=True)"
+    run = planned(tmp_path, "a", f"{TRAIN}\n{program}")
+    outcomes = Comparison(tmp_path, io.StringIO(), beside_others=True).run([run])
+    assert outcomes[0].status == "completed", outcomes[0].reason
+    lines = (run.folder / OUTPUT).read_text().splitlines()[-3:]
+    assert lines[0] == "completed"
+    assert lines[1] == (
+        f"refused: {tmp_path / 'a'}: another comparison is at work on this run; wait for it"
+    )
+    assert "another comparison is at work in this folder" in lines[2]
+
+
+# The batch system's signal, in a run that ends without having noticed it.
+UNNOTICED = f"""
+import os, signal
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+os.kill(os.getppid(), signal.SIGUSR1)
+{TRAIN}
+"""
+
+
+def test_a_signal_that_a_run_did_not_live_to_see_keeps_the_next_from_starting(
+    tmp_path: Path,
+) -> None:
+    comparison = Comparison(tmp_path, io.StringIO())
+    before = signal.getsignal(signal.SIGUSR1)
+    outcomes = comparison.run([planned(tmp_path, "a", UNNOTICED), planned(tmp_path, "b")])
+    assert [outcome.status for outcome in outcomes] == ["completed"]
+    assert comparison.stopped_by == signal.SIGUSR1
+    assert starts(tmp_path, "b") == 0
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_a_run_that_a_signal_stopped_tells_which(tmp_path: Path) -> None:
+    comparison = Comparison(tmp_path, io.StringIO())
+    outcomes = comparison.run([planned(tmp_path, "a", "import sys; sys.exit(138)")])
+    assert (outcomes[0].status, outcomes[0].signum) == ("interrupted", signal.SIGUSR1)
+    assert comparison.stopped_by == signal.SIGUSR1
