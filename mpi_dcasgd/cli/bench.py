@@ -12,22 +12,24 @@ _ROUNDS = 5
 
 
 def simulator(args: argparse.Namespace) -> int:
-    """The simulator against a plain training loop, and its timing-only mode."""
+    """The simulator against a plain training loop, many seeds at once, its timing-only mode."""
     from mpi_dcasgd.drivers.world import pick_device
-    from mpi_dcasgd.tools.bench.simulator import CASES, measure_overhead, measure_timing
+    from mpi_dcasgd.tools.bench.seeds import measure_seeds
+    from mpi_dcasgd.tools.bench.simulator import RUNS, measure_overhead, measure_timing
 
     torch.set_num_threads(1)
     device = pick_device("auto", 0)
     overheads = [
-        measure_overhead(case, algorithm, 8, _ROUNDS, device)
-        for case in CASES
-        for algorithm in ("asgd", "dcasgd-a")
+        measure_overhead(case, algorithm, fuse, 8, _ROUNDS, device)
+        for case, algorithm, fuse in RUNS
     ]
+    seeds = measure_seeds()
     timings = measure_timing()
     if args.json:
         found = {
             "device": str(device),
             "overhead": [asdict(o) for o in overheads],
+            "seeds": asdict(seeds),
             "timing_only": [asdict(t) for t in timings],
         }
         print(json.dumps(found, indent=2))
@@ -36,9 +38,16 @@ def simulator(args: argparse.Namespace) -> int:
     print("simulated workers, and the median of the rounds' ratios")
     for o in overheads:
         print(
-            f"  {o.case:<30} {o.algorithm:<9} {1e3 * o.plain_s:9.3f} ms "
+            f"  {o.case:<30} {o.algorithm:<9} {o.kernel:<9} {1e3 * o.plain_s:9.3f} ms "
             f"{1e3 * o.simulated_s:9.3f} ms  x{o.ratio:.3f}"
         )
+    print(
+        f"gradients of {seeds.seeds} seeds of the digits' MLP, batch {seeds.batch_size}, together"
+    )
+    print(
+        f"  one after the other {1e3 * seeds.apart_s:.3f} ms, vmap {1e3 * seeds.vmap_s:.3f} ms, "
+        f"batched matrices {1e3 * seeds.matrices_s:.3f} ms"
+    )
     print("timing only")
     for t in timings:
         print(f"  {t.case:<12} {t.workers} workers, {t.updates} updates: {t.wall_s:.1f} s")

@@ -17,7 +17,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mpi_dcasgd.errors import ConfigError, DataError, UserError
-from mpi_dcasgd.learning.data import Dataset, Split, check_data, describe, digits, load_dataset
+from mpi_dcasgd.learning.data import (
+    Dataset,
+    Split,
+    augments,
+    check_data,
+    describe,
+    digits,
+    load_dataset,
+)
 from mpi_dcasgd.learning.data.decode import centre_crop, random_crops
 from mpi_dcasgd.learning.data.images import Jitter
 from mpi_dcasgd.learning.settings import DataSettings
@@ -133,6 +141,7 @@ class TestDigits:
         assert not torch.equal(whole(plain.train)[0], whole(shifted.train, seed=1)[0])
         assert torch.equal(whole(shifted.test)[0], whole(shifted.test, seed=1)[0])
         assert torch.equal(whole(shifted.train, seed=1)[0], whole(shifted.train, seed=1)[0])
+        assert [augments(split) for split in (plain.train, shifted.train)] == [False, True]
 
 
 class TestSynthetic:

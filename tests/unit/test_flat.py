@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from toy import CPU, toy_model
 
-from mpi_dcasgd.learning.flat import ALIGN, FlatLayout, FlatModel
+from mpi_dcasgd.learning import flat as flat_module
+from mpi_dcasgd.learning.flat import ALIGN, FlatLayout, FlatModel, StatisticsPolicy
 
 
 def test_every_tensor_begins_on_a_64_byte_boundary() -> None:
@@ -74,3 +75,67 @@ def test_frozen_parameters_do_not_travel() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     model[0].requires_grad_(False)
     assert [field.name for field in FlatLayout.of(model).params] == ["1.weight", "1.bias"]
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_the_gradient_taken_is_that_of_autograd_bit_for_bit(batchnorm: bool) -> None:
+    reference = toy_model(batchnorm=batchnorm)
+    flat = FlatModel(toy_model(batchnorm=batchnorm), CPU)
+    flat.grad.fill_(7.0)
+    inputs = torch.randn(16, 5)
+    reference(inputs).square().sum().backward()
+    flat.take_gradient(flat.model(inputs).square().sum())
+    for field, theirs in zip(flat.layout.params, reference.parameters(), strict=True):
+        piece = flat.grad[field.offset : field.offset + field.size]
+        assert torch.equal(piece, theirs.grad.flatten())  # type: ignore[union-attr]
+
+
+def test_parameters_without_influence_have_no_gradient() -> None:
+    model = nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)])
+    flat = FlatModel(model, CPU)
+    flat.grad.fill_(7.0)
+    flat.take_gradient(model[0](torch.ones(1, 3)).sum())
+    first, unused = flat.layout.params[0], flat.layout.params[2]
+    assert flat.grad[first.offset : first.offset + first.size].tolist() == [1.0] * 6
+    assert not flat.grad[unused.offset : unused.offset + unused.size].any()
+
+
+@pytest.mark.parametrize("bound", [False, True])
+@pytest.mark.parametrize("policy", ["average", "latest"])
+def test_a_vector_is_read_and_never_written(
+    bound: bool, policy: StatisticsPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flat_module, "_WORTH_BINDING", 1 if bound else 1 << 40)
+    inputs = torch.randn(16, 5)
+
+    def step(flat: FlatModel) -> None:
+        flat.model.train()
+        flat.take_gradient(flat.model(inputs).square().sum())
+        flat.note_statistics()
+
+    others = [FlatModel(toy_model(batchnorm=True, seed=seed), CPU, policy) for seed in (1, 2)]
+    snapshots = [other.weights.clone() for other in others]
+    flat = FlatModel(toy_model(batchnorm=True), CPU, policy)
+    first = next(flat.model.parameters())
+    for turn in (0, 1, 0):
+        other, snapshot = others[turn], snapshots[turn]
+        other.weights.copy_(snapshot)
+        step(other)
+        flat.read(snapshot)
+        assert (first.data_ptr() == snapshot.data_ptr()) is bound
+        before = snapshot.clone()
+        step(flat)
+        assert torch.equal(flat.grad, other.grad)
+        assert torch.equal(snapshot, before)
+    flat.read(flat.weights)
+    assert first.data_ptr() == flat.weights.data_ptr()
+
+
+def test_what_is_written_into_a_vector_later_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat_module, "_WORTH_BINDING", 1)
+    flat = FlatModel(toy_model(), CPU)
+    snapshot = flat.weights.clone()
+    for value in (2.0, 3.0):
+        snapshot.fill_(value)
+        flat.read(snapshot)
+        assert all((p == value).all() for p in flat.model.parameters())

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpi_dcasgd.learning.seeds import seeds
 from mpi_dcasgd.learning.tickets import TicketPlan
 
 plans = st.builds(
@@ -106,3 +107,20 @@ def test_a_plan_goes_on_anywhere_with_tickets_of_another_size(
         found = [plan.part(ticket, rank, group) for rank in range(group)]
         mine = np.concatenate([small.indices(part) for part in found if part is not None])
         assert np.array_equal(plan.indices(ticket), mine)
+
+
+@given(st.tuples(*[st.integers(0, 2**32 - 1)] * 3), st.lists(st.integers(0, 2**32 - 1)))
+def test_many_seeds_are_those_of_numpys_sequences(
+    key: tuple[int, int, int], last: list[int]
+) -> None:
+    sequences = [np.random.SeedSequence([*key, number]) for number in last]
+    expected = [int(sequence.generate_state(1, np.uint64)[0]) for sequence in sequences]
+    assert seeds(key, np.array(last, dtype=np.uint32)).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**70])
+def test_a_tickets_seed_follows_from_job_epoch_and_place(seed: int) -> None:
+    plan = TicketPlan(num_samples=10, batch_size=4, seed=seed, epochs=5)
+    for ticket in (14, 0, 1, 13, 5, 0):  # more epochs than are remembered
+        sequence = np.random.SeedSequence([seed, 2, ticket // 3, ticket % 3])
+        assert plan.torch_seed(ticket) == int(sequence.generate_state(1, np.uint64)[0]) >> 1

@@ -33,6 +33,8 @@ from mpi_dcasgd.learning.settings import ModelSettings
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
+from mpi_dcasgd.rules.chain import Rule
+from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.server.server import ParameterServer
 
 LR = 0.01
@@ -41,26 +43,39 @@ TIMING_WORKERS, TIMING_UPDATES = 10_000, 1_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its input and a batch size."""
+    """A model, its input and a batch size, and how many gradients: of an epoch, and epochs."""
 
     name: str
     model: ModelSettings
     shape: tuple[int, ...]
     batch_size: int
     gradients: int
+    epochs: int
 
 
 CASES = (
-    Case("mlp 64-128-10, batch 32", ModelSettings(name="mlp"), (1, 8, 8), 32, 400),
+    Case("mlp 64-128-10, batch 32", ModelSettings(name="mlp"), (1, 8, 8), 32, 400, 3),
     Case(
         "mlp 784-512-512-10, batch 128",
         ModelSettings(name="mlp", hidden=(512, 512)),
         (1, 28, 28),
         128,
         100,
+        # So many that the pages of all snapshots, new at the start, weigh nothing.
+        4,
     ),
-    Case("resnet20, batch 128", ModelSettings(name="resnet20"), (3, 32, 32), 128, 3),
+    Case("resnet20, batch 128", ModelSettings(name="resnet20"), (3, 32, 32), 128, 3, 1),
 )
+
+_FUSES: tuple[tuple[Fuse, ...], ...] = (("auto", "compiled"), ("auto",), ("auto",))
+
+RUNS = tuple(
+    (case, algorithm, fuse)
+    for case, fuses in zip(CASES, _FUSES, strict=True)
+    for algorithm in ("asgd", "dcasgd-a")
+    for fuse in fuses
+)
+"""What is measured: a short vector's update is compiled only if the job says so."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,7 @@ class Overhead:
     Attributes:
         case: What was trained.
         algorithm: Whose rule the server ran.
+        kernel: How it ran, ``compiled`` or ``blocks``.
         workers: Simulated.
         plain_s: Seconds a gradient of the plain loop, median of the rounds; of CPU time where
             the CPU computes.
@@ -79,6 +95,7 @@ class Overhead:
 
     case: str
     algorithm: str
+    kernel: str
     workers: int
     plain_s: float
     simulated_s: float
@@ -117,12 +134,12 @@ class _Noise:
 
 
 def measure_overhead(
-    case: Case, algorithm: str, workers: int, rounds: int, device: torch.device
+    case: Case, algorithm: str, fuse: Fuse, workers: int, rounds: int, device: torch.device
 ) -> Overhead:
     """Run simulator and plain loop in turn, so many rounds after one to warm up."""
     split = _Noise(case, device)
     dataset = Dataset("noise", split, split, 10, case.shape, tuple(map(str, range(10))))
-    plan = TicketPlan(len(split), case.batch_size, seed=0, epochs=1)
+    plan = TicketPlan(len(split), case.batch_size, seed=0, epochs=case.epochs)
 
     def model() -> nn.Module:
         torch.manual_seed(0)
@@ -131,11 +148,13 @@ def measure_overhead(
     plain, simulated = [], []
     for _ in range(rounds + 1):
         plain.append(_plain_s(model().to(device), dataset, plan, device))
-        simulated.append(_simulated_s(model, dataset, plan, algorithm, workers, device))
+        made = _simulator(model, dataset, plan, resolve_rule(algorithm), fuse, workers, device)
+        simulated.append(_timed(made.run, device))
     pairs = list(zip(plain[1:], simulated[1:], strict=True))
     return Overhead(
         case=case.name,
         algorithm=algorithm,
+        kernel=made.server.chain.kernel,
         workers=workers,
         plain_s=statistics.median(p for p, _ in pairs) / plan.num_tickets,
         simulated_s=statistics.median(s for _, s in pairs) / plan.num_tickets,
@@ -177,24 +196,25 @@ def _plain_s(model: nn.Module, dataset: Dataset, plan: TicketPlan, device: torch
     return _timed(loop, device)
 
 
-def _simulated_s(
+def _simulator(
     model: Callable[[], nn.Module],
     dataset: Dataset,
     plan: TicketPlan,
-    algorithm: str,
+    rule: Rule,
+    fuse: Fuse,
     workers: int,
     device: torch.device,
-) -> float:
+) -> Simulator:
     initial = FlatModel(model(), device)
     server = ParameterServer(
         initial.weights,
         initial.layout,
-        resolve_rule(algorithm),
+        rule,
         plan,
         lambda samples: LR,
         workers,
         initial.stats_rate,
-        fuse="auto",  # as jobs have it
+        fuse=fuse,
     )
     task = Task(FlatModel(model(), device), dataset, plan)
     made = Simulator(server, task, Cluster(delays=Gamma()), seed=0)
@@ -202,7 +222,7 @@ def _simulated_s(
     # No evaluation: it would take as long in a plain loop.
     conductor = Conductor(server, NullObserver(), evaluator, 10**9, clock=lambda: made.time_s)
     made.told = conductor.after
-    return _timed(made.run, device)
+    return made
 
 
 def _timed(work: Callable[[], None], device: torch.device) -> float:
