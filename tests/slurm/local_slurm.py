@@ -172,6 +172,16 @@ class LocalSlurm:
                 raise SlurmError(f"waited for {wanted}\n{known}\n{self.describe(job)}")
             time.sleep(_LOOK_S)  # SLURM has no call that waits for a job's state
 
+    def elements(self, array: int) -> dict[int, str]:
+        """The state of each element of an array, by its index."""
+        lines = self.run("scontrol", "--oneliner", "show", "job", str(array)).splitlines()
+        found = [re.search(r"ArrayTaskId=(\d+) .*JobState=(\w+)", line) for line in lines]
+        return {int(match[1]): match[2] for match in found if match}
+
+    def jobs(self) -> list[int]:
+        """The numbers of all jobs that are not over."""
+        return sorted({int(n) for n in self.run("squeue", "--noheader", "--format=%A").split()})
+
     def wait_restarts(self, job: int, count: int, timeout: float) -> None:
         """Return as soon as a job has been requeued so often."""
         deadline = time.monotonic() + timeout

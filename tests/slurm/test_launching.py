@@ -69,19 +69,6 @@ def test_mpirun_spreads_the_ranks_and_both_ways_of_starting_train(
         assert [rank["role"] for rank in ranks] == ["server", *3 * ["worker"]]
 
 
-@pytest.mark.horovod
-def test_horovod_averages_over_two_nodes(slurm: LocalSlurm, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    job = slurm.submit(
-        script(f"{mpirun()} --bind-to none {TRAIN} algorithm=ssgd --run-dir {run}"), *TWO_BY_TWO
-    )
-    slurm.wait(job, "COMPLETED", timeout=120)
-    summary = read(run, "summary.json")
-    assert summary["status"] == "completed"
-    assert summary["world_size"] == summary["num_workers"] == 4
-    assert summary["updates"] == 2 * -(-1437 // (4 * summary["batch_size"]))
-
-
 def test_srun_with_the_wrong_protocol_is_refused_with_the_remedy(
     slurm: LocalSlurm, tmp_path: Path
 ) -> None:
