@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 
 from mpi_dcasgd.cli.dry_run import show_job
 from mpi_dcasgd.config.load import load_job
@@ -11,6 +12,7 @@ from mpi_dcasgd.config.memory import available_bytes, check_memory
 from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.tools import launch
 from mpi_dcasgd.tools.mpirun import MpirunCommand
@@ -36,7 +38,16 @@ def run_job(args: argparse.Namespace) -> int:
         return 0
     # Rank 0, which needs the most, is started where mpirun is, unless a host file says otherwise.
     check_memory(plan_job(job, ranks), available_bytes(), str(args.job))
-    return launch.run(_command(args, job, ranks))
+    status = launch.run(_command(args, job, ranks))
+    # Open MPI 5.0.11 ends with status 0 when it has lost a host, and at times after an abort.
+    if status == 0 and args.run_dir and not RunFolder(args.run_dir).is_finished():
+        print(
+            f"{args.run_dir} holds no finished run, although the launcher reports success: "
+            f"see above, and {args.run_dir}/logs",
+            file=sys.stderr,
+        )
+        return 1
+    return status
 
 
 def check_ranks(job: Job, ranks: int | None) -> int:

@@ -130,6 +130,7 @@ def test_a_host_that_is_cut_off_ends_the_job_with_its_name(
     processes.wait_for(process, lines=3, timeout=60)
     psutil.Process(process.pid).children()[0].send_signal(signal.SIGUSR1)
     finished = processes.finish(process)
+    assert finished.status == 1, finished
     assert "lost communication" in finished.stderr, finished
     assert "on node h3" in finished.stderr
     assert not (tmp_path / "run" / "summary.json").exists()

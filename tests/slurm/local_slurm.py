@@ -179,8 +179,8 @@ class LocalSlurm:
         return {int(match[1]): match[2] for match in found if match}
 
     def jobs(self) -> list[int]:
-        """The numbers of all jobs that are not over."""
-        return sorted({int(n) for n in self.run("squeue", "--noheader", "--format=%A").split()})
+        """The numbers of all jobs that are not over, of arrays the one number."""
+        return sorted({int(n) for n in self.run("squeue", "--noheader", "--format=%F").split()})
 
     def wait_restarts(self, job: int, count: int, timeout: float) -> None:
         """Return as soon as a job has been requeued so often."""

@@ -122,3 +122,23 @@ def test_a_job_that_is_out_of_time_twice_applies_each_sample_once(
     taken = Counter(r.ticket for r in records if r.action in (Action.APPLIED, Action.HELD))
     assert set(taken.values()) == {1}
     assert sorted(taken) == list(range(90 * epochs))
+
+
+@pytest.mark.horovod
+def test_an_array_compares_and_its_last_job_writes_the_report(
+    slurm: LocalSlurm, tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
+    study, out = tmp_path / "small.yaml", tmp_path / "out"
+    study.write_text(
+        f"job: {REPOSITORY}/jobs/digits.yaml\n"
+        "algorithms: [ssgd, dcasgd-c]\nworkers: [2]\nseeds: [0]\nset: {epochs: 2}\n"
+    )
+    variables = {"STUDY": str(study), "OUT": str(out)}
+    array = submit(slurm, "compare", "--array=0-1", "--ntasks=3", **variables)
+    wait_for(lambda: len(slurm.jobs()) == 2, 60)
+    report = max(slurm.jobs())
+    slurm.wait(report, "COMPLETED", timeout=120)
+    assert slurm.elements(array) == {0: "COMPLETED", 1: "COMPLETED"}
+    text = (out / "report" / "report.md").read_text()
+    assert "ssgd" in text
+    assert "dcasgd-c" in text
