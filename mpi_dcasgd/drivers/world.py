@@ -120,10 +120,15 @@ def host_ranks(comm: MPI.Comm) -> tuple[int, int]:
     from mpi4py import MPI
 
     shared = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    try:
-        return shared.Get_rank(), shared.Get_size()
-    finally:
-        shared.Free()
+    rank, size = shared.Get_rank(), shared.Get_size()
+    shared.Free()
+    found = comm.allgather((size, MPI.Get_processor_name()))
+    if any(size > 1 for size, _ in found):
+        return rank, size
+    # Started by srun (seen with SLURM 22.05's PMIx), Open MPI 5 may know of no rank beside it: all
+    # workers of a host would then take its first GPU.
+    same = [other for other, (_, name) in enumerate(found) if name == found[comm.Get_rank()][1]]
+    return same.index(comm.Get_rank()), len(same)
 
 
 def pick_device(choice: DeviceChoice, local_rank: int) -> torch.device:

@@ -87,10 +87,21 @@ def test_srun_with_the_wrong_protocol_is_refused_with_the_remedy(
 
 def test_srun_with_pmix_starts_one_world(slurm: LocalSlurm, pmix: None, tmp_path: Path) -> None:
     run = tmp_path / "run"
+    ranks = (
+        "from mpi4py import MPI; from mpi_dcasgd.drivers.world import host_ranks; "
+        "comm = MPI.COMM_WORLD; found = comm.gather(host_ranks(comm)); "
+        "comm.rank == 0 and print(found)"
+    )
     job = slurm.submit(
-        script(f"srun --mpi=pmix {TRAIN} algorithm=dcasgd-a --run-dir {run}"), *TWO_BY_TWO
+        script(
+            f"srun --mpi=pmix {sys.executable} -c '{ranks}'",
+            f"srun --mpi=pmix {TRAIN} algorithm=dcasgd-a --run-dir {run}",
+        ),
+        *TWO_BY_TWO,
     )
     slurm.wait(job, "COMPLETED", timeout=120)
+    # The two nodes are one machine, and one machine's GPUs would be dealt out to all four.
+    assert "[(0, 4), (1, 4), (2, 4), (3, 4)]" in slurm.log(job)
     summary = read(run, "summary.json")
     assert summary["status"] == "completed"
     assert summary["world_size"] == 4
