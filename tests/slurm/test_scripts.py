@@ -124,6 +124,22 @@ def test_a_job_that_is_out_of_time_twice_applies_each_sample_once(
     assert sorted(taken) == list(range(90 * epochs))
 
 
+def test_srun_passes_the_warning_on_and_requeues_have_a_bound(
+    slurm: LocalSlurm, pmix: None, tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
+    run = tmp_path / "run"
+    variables = {"RUN_DIR": str(run), "SITE": "srun-pmix", "MAX_REQUEUES": "0"}
+    job = submit(slurm, "async", "--nodes=2", SLOW, "epochs=1000", **variables)
+    slurm.wait(job, "RUNNING")
+    wait_for(lambda: "test error" in slurm.log(job), 60)
+    slurm.cancel(job, "--batch", "--signal=USR1")
+    known = slurm.wait(job, "FAILED", timeout=60)
+    assert known["ExitCode"] == "138:0"
+    assert "MAX_REQUEUES=0" in slurm.log(job)
+    assert summary(run)["status"] == "interrupted"
+    assert list((run / "checkpoints").iterdir())
+
+
 @pytest.mark.horovod
 def test_an_array_compares_and_its_last_job_writes_the_report(
     slurm: LocalSlurm, tmp_path: Path, wait_for: Callable[..., None]
