@@ -15,6 +15,7 @@ from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.tools import launch
+from mpi_dcasgd.tools.compare import interrupted_status
 from mpi_dcasgd.tools.mpirun import MpirunCommand
 from mpi_dcasgd.tools.srun import allocated_tasks
 
@@ -39,6 +40,8 @@ def run_job(args: argparse.Namespace) -> int:
     # Rank 0, which needs the most, is started where mpirun is, unless a host file says otherwise.
     check_memory(plan_job(job, ranks), available_bytes(), str(args.job))
     status = launch.run(_command(args, job, ranks))
+    if args.run_dir:
+        status = interrupted_status(status, args.run_dir)
     # Open MPI 5.0.11 ends with status 0 when it has lost a host, and at times after an abort.
     if status == 0 and args.run_dir and not RunFolder(args.run_dir).is_finished():
         print(

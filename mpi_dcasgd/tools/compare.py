@@ -257,6 +257,19 @@ def _has_checkpoint(folder: Path) -> bool:
     return any(RunFolder(folder).checkpoints.glob("*.pt"))
 
 
+def interrupted_status(status: int, folder: Path) -> int:
+    """The exit status of a world, or 128 + n if it is 0 though signal n stopped the run.
+
+    Open MPI's mpirun (5.0.11) ends with 0 when SLURM has ended its daemons, and the ranks with
+    them: so SLURM preempts.
+    """
+    summary = _summary(folder)
+    if status != 0 or summary.get("status") != "interrupted":
+        return status
+    words = str(summary.get("reason", "")).split()
+    return 128 + int(words[-1]) if words and words[-1].isdecimal() else 128 + signal.SIGTERM
+
+
 def _stored_job(folder: RunFolder) -> Mapping[str, Any]:
     try:
         stored = yaml.safe_load(folder.job_yaml.read_text(encoding="utf-8"))
@@ -274,6 +287,7 @@ def _outcome(run: PlannedRun, status: int) -> Outcome:
     folder = RunFolder(run.folder)
     if status == 0 and folder.is_finished():
         return Outcome(run, "completed", _summary(run.folder))
+    status = interrupted_status(status, run.folder)
     if status in _STOPPED:
         return Outcome(run, "interrupted", {}, signum=status - 128)
     log = run.folder / OUTPUT

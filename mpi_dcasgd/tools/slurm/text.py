@@ -100,17 +100,14 @@ exec mpi-dcasgd compare "$study" -o "$out" --report-only
 }
 
 HANDLING = """
-# @lead@ s before the time limit SLURM sends USR1 to this shell alone. It is passed on; the run
-# writes a checkpoint and ends with status 138, and this job goes back into the queue. On TERM
-# (preempted or cancelled) the run is told likewise, but requeueing is SLURM's then.
-pid="" signal="" signals=0
+# @lead@ s before the time limit SLURM sends USR1 to this shell alone. It is passed on, and so is
+# TERM (preempted, or cancelled); the run writes a checkpoint and ends with status 138.
+pid="" signals=0
 pass_on() {
-    signal=$1
     signals=$((signals + 1))
     if [[ -n $pid ]]; then kill -s USR1 "$pid" 2>/dev/null; fi
 }
-trap 'pass_on USR1' USR1
-trap 'pass_on TERM' TERM
+trap pass_on USR1 TERM
 """
 
 COMMANDS = {
@@ -160,7 +157,7 @@ mpi-dcasgd compare "$study" -o "$out" --no-report --only "${only[@]}" &
 
 WAITING = """
 pid=$!
-if [[ -n $signal ]]; then pass_on "$signal"; fi
+if ((signals > 0)); then pass_on; fi
 while true; do
     before=$signals
     wait "$pid"
@@ -171,16 +168,19 @@ done
 """
 
 REQUEUE = """
-if [[ $status -ne 138 || $signal != USR1 ]]; then exit "$status"; fi
+# Stopped by a signal (preempted: 143), and it can go on: back into the queue, unless SLURM has
+# another state for the job by now, as of one that was cancelled.
+if [[ $status -ne 138 && $status -ne 143 ]]; then exit "$status"; fi
+if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) != RUNNING ]]; then exit "$status"; fi
 restarts=${SLURM_RESTART_COUNT:-0}
 if ((restarts >= max_requeues)); then
-    echo "$SLURM_JOB_NAME: its time limit is near, and it has been started again $restarts" \\
+    echo "$SLURM_JOB_NAME: told to stop, and it has been started again $restarts" \\
         "times already; give it more time, or more than MAX_REQUEUES=$max_requeues" >&2
     exit "$status"
 fi
 this_job=${SLURM_HET_JOB_ID:-$SLURM_JOB_ID}
 if [[ -n ${SLURM_ARRAY_JOB_ID:-} ]]; then this_job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
-echo "$SLURM_JOB_NAME: its time limit is near; back into the queue" \\
+echo "$SLURM_JOB_NAME: told to stop; back into the queue" \\
     "(restart $((restarts + 1)) of $max_requeues at most)"
 if ! scontrol requeue "$this_job"; then
     echo "$SLURM_JOB_NAME: cannot be requeued here; submit it again with the same folder" >&2
