@@ -124,12 +124,23 @@ def test_a_job_that_is_out_of_time_twice_applies_each_sample_once(
     assert sorted(taken) == list(range(90 * epochs))
 
 
-def test_srun_passes_the_warning_on_and_requeues_have_a_bound(
-    slurm: LocalSlurm, pmix: None, tmp_path: Path, wait_for: Callable[..., None]
+@pytest.mark.parametrize(
+    ("script", "site"),
+    [("async", "srun-pmix"), pytest.param("sync", "generic", marks=pytest.mark.horovod)],
+)
+def test_ranks_are_warned_under_srun_and_in_horovod_and_requeues_have_a_bound(
+    slurm: LocalSlurm,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    wait_for: Callable[..., None],
+    script: str,
+    site: str,
 ) -> None:
+    if site == "srun-pmix":
+        request.getfixturevalue("pmix")
     run = tmp_path / "run"
-    variables = {"RUN_DIR": str(run), "SITE": "srun-pmix", "MAX_REQUEUES": "0"}
-    job = submit(slurm, "async", "--nodes=2", SLOW, "epochs=1000", **variables)
+    variables = {"RUN_DIR": str(run), "SITE": site, "MAX_REQUEUES": "0"}
+    job = submit(slurm, script, "--nodes=2", SLOW, "epochs=1000", **variables)
     slurm.wait(job, "RUNNING")
     wait_for(lambda: "test error" in slurm.log(job), 60)
     slurm.cancel(job, "--batch", "--signal=USR1")
@@ -140,21 +151,28 @@ def test_srun_passes_the_warning_on_and_requeues_have_a_bound(
     assert list((run / "checkpoints").iterdir())
 
 
-@pytest.mark.horovod
-def test_an_array_compares_and_its_last_job_writes_the_report(
+def test_an_array_comes_back_too_and_its_last_job_writes_the_report(
     slurm: LocalSlurm, tmp_path: Path, wait_for: Callable[..., None]
 ) -> None:
     study, out = tmp_path / "small.yaml", tmp_path / "out"
+    key, _, value = SLOW.partition("=")
     study.write_text(
         f"job: {REPOSITORY}/jobs/digits.yaml\n"
-        "algorithms: [ssgd, dcasgd-c]\nworkers: [2]\nseeds: [0]\nset: {epochs: 2}\n"
+        "algorithms: [asgd, dcasgd-c]\nworkers: [2]\nseeds: [0]\n"
+        f"set: {{epochs: 5, {key}: {value}}}\n"
     )
     variables = {"STUDY": str(study), "OUT": str(out)}
+    # The report's own log, which would go into the repository.
+    variables |= {"SBATCH_OUTPUT": f"{slurm.folder}/%j.out"}
     array = submit(slurm, "compare", "--array=0-1", "--ntasks=3", **variables)
-    wait_for(lambda: len(slurm.jobs()) == 2, 60)
+    log = out / "asgd-w2-s0" / "output.log"
+    wait_for(lambda: log.exists() and "test error" in log.read_text(), 60)
+    slurm.cancel(f"{array}_0", "--batch", "--signal=USR1")
+    wait_for(lambda: slurm.job(f"{array}_0")["Restarts"] == "1", 30)
     report = max(slurm.jobs())
     slurm.wait(report, "COMPLETED", timeout=120)
     assert slurm.elements(array) == {0: "COMPLETED", 1: "COMPLETED"}
+    assert summary(out / "asgd-w2-s0")["restarts"] == 1
     text = (out / "report" / "report.md").read_text()
-    assert "ssgd" in text
+    assert "asgd" in text
     assert "dcasgd-c" in text
