@@ -28,6 +28,7 @@ from types import TracebackType
 
 NODES = ("n1", "n2", "n3", "n4")
 CPUS = 2  # a node
+GPUS = 4  # likewise, in name only: they can be asked for, and nothing is there
 _START_S = 60.0
 _LOOK_S = 0.2
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE", "OUT_OF_MEMORY")
@@ -58,6 +59,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,sched_interval=2
+GresTypes=gpu
 MpiDefault=none
 ReturnToService=2
 KillWait={kill_wait_s}
@@ -233,7 +235,7 @@ class LocalSlurm:
         ports = _free_ports(1 + len(NODES))
         nodes = "\n".join(
             f"NodeName={node} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 "
-            f"Port={port} CPUs={CPUS} RealMemory=4000 State=UNKNOWN"
+            f"Port={port} CPUs={CPUS} RealMemory=4000 Gres=gpu:{GPUS} State=UNKNOWN"
             for node, port in zip(NODES, ports[1:], strict=True)
         )
         conf = folder / "slurm.conf"
@@ -247,6 +249,9 @@ class LocalSlurm:
                 nodes=nodes,
             )
         )
+        for number in range(GPUS):
+            (folder / f"gpu{number}").touch()
+        (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-{GPUS - 1}]\n")
         key = folder / "munge.key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(128))

@@ -24,8 +24,9 @@ TRAIN_SAMPLES = 1437  # of digits
 SLOW = "inject.delays={model: constant, mean_s: 0.05}"
 
 
-def submit(slurm: LocalSlurm, name: str, *words: str, **variables: str) -> int:
+def submit(slurm: LocalSlurm, script: str | Path, *words: str, **variables: str) -> int:
     """Submit a script as a user does who stands in the repository."""
+    file = f"slurm/{script}.sbatch" if isinstance(script, str) else str(script)
     options = [word for word in words if word.startswith("-")]
     job_words = [word for word in words if not word.startswith("-")]
     # The environment of these tests, if it is another one than the script's own .venv.
@@ -33,7 +34,7 @@ def submit(slurm: LocalSlurm, name: str, *words: str, **variables: str) -> int:
     output = slurm.run(
         *("sbatch", "--parsable", f"--chdir={REPOSITORY}", f"--output={slurm.folder}/%j.out"),
         *options,
-        f"slurm/{name}.sbatch",
+        file,
         *job_words,
         env={"PATH": path, **variables},
     )
@@ -176,3 +177,16 @@ def test_an_array_comes_back_too_and_its_last_job_writes_the_report(
     text = (out / "report" / "report.md").read_text()
     assert "asgd" in text
     assert "dcasgd-c" in text
+
+
+def test_a_heterogeneous_job_is_one_world(slurm: LocalSlurm, pmix: None, tmp_path: Path) -> None:
+    run, text = tmp_path / "run", (REPOSITORY / "slurm" / "hetjob.sbatch").read_text()
+    four = "#SBATCH --ntasks-per-node=4\n"
+    assert four in text
+    script = tmp_path / "hetjob.sbatch"
+    script.write_text(text.replace(four, four.replace("4", "2")))  # the nodes have two cores
+    job = submit(slurm, script, "epochs=2", RUN_DIR=str(run))
+    slurm.wait(job, "COMPLETED", timeout=120)
+    assert slurm.job(job)["NodeList"] != slurm.job(job + 1)["NodeList"]
+    found = summary(run)
+    assert (found["status"], found["world_size"], found["num_workers"]) == ("completed", 3, 2)

@@ -47,12 +47,13 @@ def test_a_job_is_submitted_and_its_end_is_shown(
     slurm: LocalSlurm, cli: Callable[..., Any], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    size = ("--nodes", "2", "--tasks-per-node", "2")
+    size = ("--nodes", "2", "--tasks-per-node", "2", "--gpus-per-node", "1")
     submitted = cli("submit", JOB, "epochs=2", "algorithm=ssgd", *size, "--run-dir", run)
     assert submitted.status == 0, submitted
     (job,) = numbers(submitted.stdout)
     known = slurm.wait(job, "COMPLETED", timeout=120)
     assert known["NumNodes"] == "2"
+    assert known["TresPerNode"] == "gres:gpu:1"
     assert str(run) in known["StdOut"]
     assert json.loads((run / "summary.json").read_text())["world_size"] == 4
     shown = cli("status", run)
