@@ -195,8 +195,8 @@ def _lacking(marker: str) -> str | None:
         return f"no SLURM on this machine ({', '.join(_SLURM)})"
     if marker in ("root", "slurm", "netns") and os.geteuid() != 0:
         return "needs root"
-    if marker == "netns" and not all(map(shutil.which, ("ip", "unshare"))):
-        return "no ip or no unshare command (iproute2, util-linux)"
+    if marker == "netns" and not all(map(shutil.which, ("ip", "unshare", "setpriv"))):
+        return "no ip, unshare or setpriv command (iproute2, util-linux)"
     if (
         marker == "netns"
         and subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True).returncode

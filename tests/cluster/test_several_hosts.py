@@ -29,7 +29,11 @@ HERE = Path(__file__).parent
 HOSTS = 3
 LATENCY_MS = 2
 JOB = ("jobs/digits.yaml", "epochs=2")
-NAMESPACES = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+# The hosts end with their first process, that with unshare, and that with the tests.
+NAMESPACES = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"),
+)
 NETWORK = ("--latency-ms", str(LATENCY_MS), "--mbit", "200", str(HOSTS))
 
 
