@@ -35,6 +35,8 @@ _STOPPED = {
     128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 }
 
+_LAST_WORDS_S = 5.0
+
 State = Literal["missing", "unfinished", "changed", "finished"]
 
 
@@ -263,8 +265,17 @@ def interrupted_status(status: int, folder: Path) -> int:
     Open MPI's mpirun (5.0.11) ends with 0 when SLURM has ended its daemons, and the ranks with
     them: so SLURM preempts.
     """
+    if status != 0:
+        return status
     summary = _summary(folder)
-    if status != 0 or summary.get("status") != "interrupted":
+    deadline = time.monotonic() + _LAST_WORDS_S
+    # mpirun does not wait for such ranks: they may be about to write it.
+    while not summary and RunFolder(folder).metrics_jsonl.exists():
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+        summary = _summary(folder)
+    if summary.get("status") != "interrupted":
         return status
     words = str(summary.get("reason", "")).split()
     return 128 + int(words[-1]) if words and words[-1].isdecimal() else 128 + signal.SIGTERM

@@ -15,7 +15,14 @@ import pytest
 import yaml
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.tools.compare import OUTPUT, Comparison, Outcome, PlannedRun, look_at
+from mpi_dcasgd.tools.compare import (
+    OUTPUT,
+    Comparison,
+    Outcome,
+    PlannedRun,
+    interrupted_status,
+    look_at,
+)
 from mpi_dcasgd.tools.last_words import last_words
 from mpi_dcasgd.tools.status_line import progress
 
@@ -362,3 +369,36 @@ def test_a_run_that_a_signal_stopped_tells_which(tmp_path: Path) -> None:
     outcomes = comparison.run([planned(tmp_path, "a", "import sys; sys.exit(138)")])
     assert (outcomes[0].status, outcomes[0].signum) == ("interrupted", signal.SIGUSR1)
     assert comparison.stopped_by == signal.SIGUSR1
+
+
+def test_a_success_that_was_none_is_the_signal_that_stopped_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    assert interrupted_status(0, folder) == 0
+    (folder / "summary.json").write_text(
+        json.dumps({"status": "interrupted", "reason": "stopped by signal 10"})
+    )
+    assert interrupted_status(0, folder) == 138
+    assert interrupted_status(1, folder) == 1
+    (folder / "summary.json").write_text(json.dumps({"status": "interrupted", "reason": ""}))
+    assert interrupted_status(0, folder) == 143
+    (folder / "summary.json").write_text(json.dumps({"status": "completed"}))
+    assert interrupted_status(0, folder) == 0
+
+
+def test_a_run_that_its_launcher_left_behind_is_given_time_for_its_summary(tmp_path: Path) -> None:
+    # As with ranks that mpirun does not wait for: the summary comes after the exit.
+    late = """
+import pathlib, subprocess, sys
+folder = sys.argv[1]
+pathlib.Path(folder, "job.yaml").write_text("name: toy")
+pathlib.Path(folder, "metrics.jsonl").touch()
+code = (
+    "import pathlib, sys, time; time.sleep(0.5); "
+    "pathlib.Path(sys.argv[1], 'summary.json').write_text("
+    "'{\\"status\\": \\"interrupted\\", \\"reason\\": \\"stopped by signal 15\\"}')"
+)
+subprocess.Popen([sys.executable, "-c", code, folder])
+"""
+    outcomes = Comparison(tmp_path, io.StringIO()).run([planned(tmp_path, "a", late)])
+    assert (outcomes[0].status, outcomes[0].signum) == ("interrupted", signal.SIGTERM)

@@ -157,6 +157,8 @@ mpi-dcasgd compare "$study" -o "$out" --no-report --only "${only[@]}" &
 
 WAITING = """
 pid=$!
+ends_at() { squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e; }
+end=$(ends_at)
 if ((signals > 0)); then pass_on; fi
 while true; do
     before=$signals
@@ -168,9 +170,11 @@ done
 """
 
 REQUEUE = """
-# Stopped by a signal (preempted: 143), and it can go on: back into the queue, unless SLURM has
-# another state for the job by now, as of one that was cancelled.
-if [[ $status -ne 138 && $status -ne 143 ]]; then exit "$status"; fi
+# Back into the queue with what was stopped by a signal (143: TERM), or failed when its end had been
+# moved up (preempted: mpirun's daemons are ended first). Not with a job that was cancelled.
+if [[ $status -ne 138 && $status -ne 143 ]]; then
+    if [[ $status -eq 0 || ! $(ends_at) < $end ]]; then exit "$status"; fi
+fi
 if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) != RUNNING ]]; then exit "$status"; fi
 restarts=${SLURM_RESTART_COUNT:-0}
 if ((restarts >= max_requeues)); then
