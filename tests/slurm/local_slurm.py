@@ -152,7 +152,7 @@ class LocalSlurm:
     def job(self, job: int | str) -> dict[str, str]:
         """What ``scontrol show job`` says of a job, or of an array's element (``5_2``)."""
         text = self.run("scontrol", "--oneliner", "show", "job", str(job)).splitlines()[0]
-        return dict(re.findall(r"(\S+?)=(.*?)(?=\s+\S+=|$)", text))
+        return dict(re.findall(r"(\S+?)=(.*?)\s*(?=\s\S+=|$)", text))
 
     def state(self, job: int | str) -> str:
         """Its state, ``RUNNING`` and the like."""

@@ -3,93 +3,96 @@
 from __future__ import annotations
 
 import json
-import re
+import os
+import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from local_slurm import LocalSlurm
 
-pytestmark = [pytest.mark.slurm, pytest.mark.mpi, pytest.mark.timeout(240)]
+from mpi_dcasgd.tools.slurm.submit import submissions
 
-JOB = Path(__file__).parents[2] / "jobs" / "digits.yaml"
+pytestmark = [pytest.mark.slurm, pytest.mark.mpi, pytest.mark.timeout(300)]
+
+REPOSITORY = Path(__file__).parents[2]
+STUDY = """\
+job: {job}
+algorithms: [asgd, dcasgd-c]
+workers: [1, 2]
+seeds: [0]
+set: {{epochs: 2, schedule.milestones: [1]}}
+"""
+
+
+def command(slurm: LocalSlurm, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mpi_dcasgd", *map(str, words)],
+        cwd=REPOSITORY,
+        env={name: value for name, value in slurm.env.items() if name != "SITE"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def status(slurm: LocalSlurm, folder: Path) -> dict[str, dict[str, Any]]:
+    done = command(slurm, "status", "--json", folder)
+    assert done.returncode == 0, done.stderr
+    return {run["name"]: run for runs in json.loads(done.stdout).values() for run in runs}
 
 
 @pytest.fixture
-def cli(slurm: LocalSlurm, processes: Any) -> Callable[..., Any]:
-    """``cli("submit", ...)``: the command's status and output."""
-
-    def run(*words: str | Path) -> Any:
-        return processes.run([sys.executable, "-m", "mpi_dcasgd", *words], env=slurm.env)
-
-    return run
+def study(tmp_path: Path) -> Path:
+    file = tmp_path / "grid.yaml"
+    job = os.path.relpath(REPOSITORY / "jobs" / "digits.yaml", tmp_path)
+    file.write_text(STUDY.format(job=job))
+    return file
 
 
-def numbers(text: str) -> list[int]:
-    """The jobs that ``submit`` names."""
-    return [int(number) for number in re.findall(r"job (\d+)", text)]
-
-
-def test_a_bad_job_is_refused_before_anything_is_submitted(
-    slurm: LocalSlurm, cli: Callable[..., Any], tmp_path: Path
+def test_a_study_ends_in_its_report_and_what_is_finished_is_not_run_again(
+    slurm: LocalSlurm, study: Path, tmp_path: Path
 ) -> None:
-    refused = cli("submit", JOB, "batch_size=many", "-n", "3", "--run-dir", tmp_path / "run")
-    assert refused.status == 2, refused
-    assert "batch_size" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert not (tmp_path / "run").exists()
-    assert slurm.jobs() == []
+    out = tmp_path / "out"
+    done = command(slurm, "submit", study, "-o", out, "--array-limit", "2")
+    assert done.returncode == 0, done.stderr
+    submission = submissions(out)[-1]
+    assert f"submitted job {submission.job_id} (4 runs in an array of 4" in done.stdout
+    assert {run["state"] for run in status(slurm, out).values()} <= {"pending", "running"}
+    again = command(slurm, "submit", study, "-o", out)
+    assert "in the queue already" in again.stderr
+    assert submission.report_id
+    slurm.wait(submission.report_id, "COMPLETED", timeout=200)
+    assert {run["state"] for run in status(slurm, out).values()} == {"done"}
+    text = (out / "report" / "report.md").read_text()
+    assert "asgd" in text
+    assert "dcasgd-c" in text
+    left = command(slurm, "submit", study, "-o", out)
+    assert "no run is left to submit" in left.stdout
+    assert len(list((out / "slurm").glob("submit-*.sbatch"))) == 1
 
 
-def test_a_job_is_submitted_and_its_end_is_shown(
-    slurm: LocalSlurm, cli: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_job_that_fails_tells_why(slurm: LocalSlurm, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    size = ("--nodes", "2", "--tasks-per-node", "2", "--gpus-per-node", "1")
-    submitted = cli("submit", JOB, "epochs=2", "algorithm=ssgd", *size, "--run-dir", run)
-    assert submitted.status == 0, submitted
-    (job,) = numbers(submitted.stdout)
-    known = slurm.wait(job, "COMPLETED", timeout=120)
-    assert known["NumNodes"] == "2"
-    assert known["TresPerNode"] == "gres:gpu:1"
-    assert str(run) in known["StdOut"]
-    assert json.loads((run / "summary.json").read_text())["world_size"] == 4
-    shown = cli("status", run)
-    assert shown.status == 0, shown
-    assert "done" in shown.stdout
+    job = REPOSITORY / "jobs" / "cifar10_resnet20.yaml"
+    words = ("submit", job, f"data.path={tmp_path}/nowhere", "-n", "2", "--run-dir", run)
+    done = command(slurm, *words)
+    assert done.returncode == 0, done.stderr
+    slurm.wait(submissions(run)[-1].job_id, "FAILED", timeout=100)
+    found = status(slurm, run)["run"]
+    assert found["state"] == "failed"
+    assert "DataError" in found["reason"]
+    assert "nowhere" in found["reason"]
 
 
-def test_a_study_ends_in_its_report_and_what_failed_is_resubmitted_alone(
-    slurm: LocalSlurm, cli: Callable[..., Any], tmp_path: Path
-) -> None:
-    study, out = tmp_path / "small.yaml", tmp_path / "out"
-    study.write_text(
-        f"job: {JOB}\nalgorithms: [ssgd, asgd]\nworkers: [2]\nseeds: [0]\nset: {{epochs: 2}}\n"
-    )
-    submitted = cli("submit", study, "--out", out)
-    assert submitted.status == 0, submitted
-    array, report = numbers(submitted.stdout)
-    slurm.wait(f"{array}_0", "RUNNING")
-    slurm.cancel(f"{array}_1")
-    slurm.wait(report, "FAILED", timeout=120)
-    assert "not finished: asgd-w2-s0" in slurm.log(report)
-    assert slurm.elements(array) == {0: "COMPLETED", 1: "CANCELLED"}
-    assert finished(out) == ["ssgd-w2-s0"]
-
-    submitted = cli("submit", study, "--out", out)
-    assert submitted.status == 0, submitted
-    assert "1 run" in submitted.stdout
-    array, report = numbers(submitted.stdout)
-    slurm.wait(report, "COMPLETED", timeout=120)
-    assert slurm.elements(array) == {0: "COMPLETED"}
-    assert finished(out) == ["asgd-w2-s0", "ssgd-w2-s0"]
-    assert "asgd" in (out / "report" / "report.md").read_text()
-    again = cli("submit", study, "--out", out)
-    assert "no run is left" in again.stdout, again
-    assert slurm.jobs() == []
-
-
-def finished(out: Path) -> list[str]:
-    return sorted(file.parent.name for file in out.glob("*/summary.json"))
+def test_a_mistake_is_told_and_nothing_is_submitted(slurm: LocalSlurm, tmp_path: Path) -> None:
+    job, run = REPOSITORY / "jobs" / "digits.yaml", tmp_path / "run"
+    bad = command(slurm, "submit", job, "lrr=1", "-n", "3", "--run-dir", run)
+    assert (bad.returncode, "did you mean lr?" in bad.stderr) == (2, True)
+    words = ("submit", job, "-n", "3", "--partition", "nope", "--run-dir", run)
+    refused = command(slurm, *words)
+    assert refused.returncode == 2
+    assert "Invalid partition name" in refused.stderr
+    assert slurm.run("squeue", "--noheader") == ""
+    assert submissions(run) == []
