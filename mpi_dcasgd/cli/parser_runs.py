@@ -108,7 +108,7 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS_FOR_RUNS = (
     ("train", "train as one rank of an MPI world, or alone", _add_train),
-    ("run", "start the world of a job with mpirun", _add_run),
+    ("run", "start the world of a job with mpirun or srun", _add_run),
     ("compare", "run a study: a grid of algorithms, workers and seeds", _add_compare),
     ("report", "compare runs that are there", _add_report),
     ("replay", "compute an asynchronous run again from its trace", _add_replay),
