@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,6 +21,7 @@ from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools import launch
 from mpi_dcasgd.tools.last_words import last_words
+from mpi_dcasgd.tools.locks import alone_in
 from mpi_dcasgd.tools.mpirun import MpirunCommand
 from mpi_dcasgd.tools.status_line import StatusLine
 
@@ -152,7 +152,7 @@ class Comparison:
         outcomes: list[Outcome] = []
         width = max((len(run.name) for run in runs), default=0)
         shared = [run.name for run in runs] if self._beside_others else None
-        with _alone_in(self.out, shared), self._heeding(signal.SIGUSR1):
+        with alone_in(self.out, shared), self._heeding(signal.SIGUSR1):
             for number, run in enumerate(runs, start=1):
                 if self.stopped_by:  # by a signal that the run before did not live to see
                     break
@@ -329,42 +329,3 @@ def _move_aside(folder: Path, where: Path) -> Path:
         number += 1
     folder.rename(target)
     return target
-
-
-@contextmanager
-def _alone_in(out: Path, names: Sequence[str] | None) -> Iterator[None]:
-    """Two comparisons at the same runs would take each other's for unfinished.
-
-    Args:
-        out: The folder.
-        names: The runs that are to be this comparison's alone; None for all.
-    """
-    with ExitStack() as held:
-        held.enter_context(_locked(out, ".lock", shared=names is not None))
-        for name in sorted(names or ()):
-            held.enter_context(_locked(out / ".locks", name, shared=False))
-        yield
-
-
-@contextmanager
-def _locked(folder: Path, name: str, *, shared: bool) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / name, "w")  # noqa: SIM115 # closed below
-    except OSError as error:
-        raise RunFolderError(f"{folder}: cannot be written: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if name == ".lock":
-                raise RunFolderError(
-                    f"{folder}: another comparison is at work in this folder; wait for it, or "
-                    "name another folder with -o"
-                ) from error
-            raise RunFolderError(
-                f"{folder.parent / name}: another comparison is at work on this run; wait for it"
-            ) from error
-        except OSError:
-            pass  # a file system without locks
-        yield
