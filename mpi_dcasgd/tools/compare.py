@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TextIO
 
 import yaml
 
-from mpi_dcasgd.errors import RunFolderError, UserError
+from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools import launch
