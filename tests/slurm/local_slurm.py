@@ -67,7 +67,10 @@ OverTimeLimit=0
 InactiveLimit=0
 MinJobAge=86400
 {nodes}
-PartitionName=main Nodes=n[1-4] Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=n[1-4] Default=YES MaxTime=INFINITE PriorityTier=2
+PartitionName=low Nodes=n[1-4] MaxTime=INFINITE PriorityTier=1 GraceTime={grace_s}
 """
 
 
@@ -82,12 +85,16 @@ class LocalSlurm:
         folder: Where all its files go. Its path must be short (a socket's name has 107 bytes).
         requeue_s: What a requeued job waits before it can start again.
         kill_wait_s: From SIGTERM to SIGKILL where a job is cancelled or out of time.
+        grace_s: Likewise where one of partition ``low`` gives way to one of ``main``.
     """
 
-    def __init__(self, folder: Path, *, requeue_s: int = 5, kill_wait_s: int = 5) -> None:
+    def __init__(
+        self, folder: Path, *, requeue_s: int = 5, kill_wait_s: int = 5, grace_s: int = 20
+    ) -> None:
         self.folder = folder
         self._requeue_s = requeue_s
         self._kill_wait_s = kill_wait_s
+        self._grace_s = grace_s
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     @property
@@ -216,7 +223,7 @@ class LocalSlurm:
         """Cancel all jobs, take all nodes back, and return when each is idle."""
         self.run("scancel", "--user=root")
         for node in NODES:
-            if "drain" in self.run("sinfo", "--noheader", f"--nodes={node}", "--format=%T"):
+            if "drain" in self._sinfo(f"--nodes={node}"):
                 self.resume(node)
         self._wait_for_nodes()
 
@@ -246,6 +253,7 @@ class LocalSlurm:
                 folder=folder,
                 requeue_s=self._requeue_s,
                 kill_wait_s=self._kill_wait_s,
+                grace_s=self._grace_s,
                 nodes=nodes,
             )
         )
@@ -272,6 +280,9 @@ class LocalSlurm:
                 start_new_session=True,
             )
 
+    def _sinfo(self, option: str) -> str:
+        return self.run("sinfo", "--noheader", "--partition=main", "--format=%T", option)
+
     def _wait_for_nodes(self) -> None:
         deadline = time.monotonic() + _START_S
         states: Sequence[str] = ()
@@ -281,7 +292,7 @@ class LocalSlurm:
                 raise SlurmError("\n".join([f"nodes are {states} after {_START_S} s", *texts]))
             time.sleep(_LOOK_S)
             with contextlib.suppress(SlurmError):  # slurmctld does not listen yet
-                states = self.run("sinfo", "--noheader", "--Node", "--format=%T").split()
+                states = self._sinfo("--Node").split()
 
 
 def _free_ports(count: int) -> list[int]:
