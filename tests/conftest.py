@@ -28,6 +28,7 @@ from mpi_dcasgd.tools.launch import plan
 from mpi_dcasgd.tools.mpirun import detect_flavour, find_mpirun
 
 _SLURM = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
+_NAMESPACES = ("unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "true")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -197,11 +198,8 @@ def _lacking(marker: str) -> str | None:
         return "needs root"
     if marker == "netns" and not all(map(shutil.which, ("ip", "unshare", "setpriv"))):
         return "no ip, unshare or setpriv command (iproute2, util-linux)"
-    if (
-        marker == "netns"
-        and subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True).returncode
-    ):
-        return "this user may not create network namespaces"
+    if marker == "netns" and subprocess.run(_NAMESPACES, capture_output=True).returncode:
+        return "namespaces of one's own are not allowed here"
     if marker == "netns" and not Path("/dev/net/tun").exists():
         return "no /dev/net/tun"
     return None
