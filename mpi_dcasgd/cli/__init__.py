@@ -38,7 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, _, function = args.command.partition(":")
     try:
         status: int = getattr(importlib.import_module(module), function)(args)
-        sys.stdout.flush()
     except DcasgdError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status
@@ -46,7 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `mpi-dcasgd ... | head` is no failure
-        # The interpreter flushes stdout once more when it ends, and would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        status = 0
+    _flush()
     return status
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:  # nobody reads it any more
+        # The interpreter flushes stdout once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

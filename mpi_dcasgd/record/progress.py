@@ -121,6 +121,9 @@ class NoProgress:
 class LineProgress:
     """A plain line per interval, for log files.
 
+    Where nobody reads them any more (mpirun was killed, and the ranks are about to save what they
+    have) they are left out: the run's log and metrics hold the same.
+
     Args:
         stream: Where to.
         every_s: Seconds between lines.
@@ -128,14 +131,19 @@ class LineProgress:
 
     def __init__(self, stream: TextIO, every_s: float) -> None:
         self.every_s = every_s
-        self._stream = stream
+        self._stream: TextIO | None = stream
 
     def show(self, status: Status) -> None:
         self.line(format_line(status))
 
     def line(self, text: str) -> None:
-        # Flushed, since batch systems and mpirun buffer what they forward.
-        print(text, file=self._stream, flush=True)
+        if self._stream is None:
+            return
+        try:
+            # Flushed, since batch systems and mpirun buffer what they forward.
+            print(text, file=self._stream, flush=True)
+        except OSError:
+            self._stream = None
 
     def close(self) -> None:
         pass

@@ -140,6 +140,19 @@ def test_lines_are_whole_lines() -> None:
     assert stream.getvalue() == format_line(STATUS) + "\ndone\n"
 
 
+def test_lines_that_nobody_can_read_are_left_out() -> None:
+    reader, writer = os.pipe()
+    with open(writer, "w") as stream:
+        progress = LineProgress(stream, 1.0)
+        progress.line("read")
+        assert os.read(reader, 100) == b"read\n"
+        os.close(reader)
+        progress.line("lost")
+        progress.show(STATUS)
+        # What could not be written would be tried once more when the stream is closed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)
+
+
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_a_bar_fits_its_terminal_and_drops_the_least_important(columns: int) -> None:
     stream = io.StringIO()
