@@ -145,7 +145,8 @@ def _submit_study(args: argparse.Namespace, study: Study) -> int:
     report = sbatch(new_script(out, text, "report"), after=array)
     remember(out, replace(submission, report_id=report))
     limit = f", {site.array_limit} at a time" if site.array_limit else ""
-    what = f"job {array} ({len(left)} runs in an array of {len(work.parts)}{limit}), and job "
+    runs = f"{len(left)} run{'s' * (len(left) != 1)}"
+    what = f"job {array} ({runs} in an array of {len(work.parts)}{limit}), and job "
     what += f"{report} for the report"
     _tell(what, out, f"{FOLDER}/{study.name}-{array}_*.out, */output.log", [array, report])
     return 0

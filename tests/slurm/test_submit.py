@@ -73,6 +73,48 @@ def test_a_study_ends_in_its_report_and_what_is_finished_is_not_run_again(
     assert len(list((out / "slurm").glob("submit-*.sbatch"))) == 1
 
 
+def test_a_cancelled_run_of_a_study_is_submitted_again_alone(
+    slurm: LocalSlurm, tmp_path: Path
+) -> None:
+    study, out = tmp_path / "small.yaml", tmp_path / "out"
+    job = REPOSITORY / "jobs" / "digits.yaml"
+    study.write_text(
+        f"job: {job}\nalgorithms: [ssgd, asgd]\nworkers: [2]\nseeds: [0]\nset: {{epochs: 2}}\n"
+    )
+    done = command(slurm, "submit", study, "-o", out)
+    assert done.returncode == 0, done.stderr
+    first = submissions(out)[-1]
+    assert first.report_id
+    slurm.wait(f"{first.job_id}_0", "RUNNING")
+    slurm.cancel(f"{first.job_id}_1")
+    slurm.wait(first.report_id, "FAILED", timeout=150)
+    assert "not finished: asgd-w2-s0" in slurm.log(first.report_id)
+    assert {name: run["state"] == "done" for name, run in status(slurm, out).items()} == {
+        "ssgd-w2-s0": True,
+        "asgd-w2-s0": False,
+    }
+    done = command(slurm, "submit", study, "-o", out)
+    assert "(1 run in an array of 1)" in done.stdout
+    second = submissions(out)[-1]
+    assert second.parts == (("asgd-w2-s0",),)
+    assert second.report_id
+    slurm.wait(second.report_id, "COMPLETED", timeout=150)
+    assert "ssgd" in (out / "report" / "report.md").read_text()
+
+
+def test_nodes_and_gpus_are_asked_for(slurm: LocalSlurm, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    job = REPOSITORY / "jobs" / "digits.yaml"
+    size = ("--nodes", "2", "--tasks-per-node", "2", "--gpus-per-node", "1")
+    words = ("submit", job, "epochs=2", "algorithm=ssgd", *size, "--run-dir", run)
+    done = command(slurm, *words)
+    assert done.returncode == 0, done.stderr
+    known = slurm.wait(submissions(run)[-1].job_id, "COMPLETED", timeout=120)
+    assert known["NumNodes"] == "2"
+    assert "gres:gpu:1" in known["TresPerNode"]
+    assert json.loads((run / "summary.json").read_text())["world_size"] == 4
+
+
 def test_a_job_that_fails_tells_why(slurm: LocalSlurm, tmp_path: Path) -> None:
     run = tmp_path / "run"
     job = REPOSITORY / "jobs" / "cifar10_resnet20.yaml"
