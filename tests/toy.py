@@ -15,7 +15,8 @@ from mpi_dcasgd.learning.flat import FlatModel, StatisticsPolicy
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
-from mpi_dcasgd.server.server import Answer, ParameterServer, Push
+from mpi_dcasgd.server.push import Answer, Push
+from mpi_dcasgd.server.server import ParameterServer
 
 CPU = torch.device("cpu")
 LR = 0.05

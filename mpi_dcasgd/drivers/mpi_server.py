@@ -21,7 +21,8 @@ from mpi_dcasgd.drivers.stopping import StopFlag
 from mpi_dcasgd.drivers.waiting import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.errors import DcasgdError, WorkersLostError
 from mpi_dcasgd.server.message import Message
-from mpi_dcasgd.server.server import ParameterServer, Push
+from mpi_dcasgd.server.push import Push
+from mpi_dcasgd.server.server import ParameterServer
 
 _DEATH = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
 """What ULFM reports where a peer is gone, directly or as one request's status among several."""

@@ -14,8 +14,9 @@ from typing import NamedTuple, Protocol
 
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.ledger import TicketLedger
+from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint
-from mpi_dcasgd.server.server import ParameterServer, Push
+from mpi_dcasgd.server.server import ParameterServer
 
 
 class RecordedPush(Protocol):

@@ -9,7 +9,8 @@ from mpi_dcasgd.drivers.pipeline import Pipeline
 from mpi_dcasgd.drivers.stopping import StopFlag
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import Kind
-from mpi_dcasgd.server.server import ParameterServer, Push
+from mpi_dcasgd.server.push import Push
+from mpi_dcasgd.server.server import ParameterServer
 
 
 class Spent:

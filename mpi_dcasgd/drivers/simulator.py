@@ -17,8 +17,9 @@ from mpi_dcasgd.drivers.simulator_engine import Engine
 from mpi_dcasgd.drivers.stopping import StopFlag
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import HEADER_BYTES
+from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
-from mpi_dcasgd.server.server import ParameterServer, Push
+from mpi_dcasgd.server.server import ParameterServer
 from mpi_dcasgd.server.state import load_server_state, server_state
 
 _HOST = "simulated"

@@ -21,8 +21,9 @@ from mpi_dcasgd.drivers.stopping import StopFlag
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import Kind
+from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
-from mpi_dcasgd.server.server import ParameterServer, Push
+from mpi_dcasgd.server.server import ParameterServer
 from mpi_dcasgd.server.state import (
     ledger_state,
     load_ledger,

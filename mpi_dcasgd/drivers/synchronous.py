@@ -24,7 +24,8 @@ from mpi_dcasgd.drivers.stopping import StopFlag
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.message import Kind
-from mpi_dcasgd.server.server import ParameterServer, Push
+from mpi_dcasgd.server.push import Push
+from mpi_dcasgd.server.server import ParameterServer
 
 
 def run_synchronous(

@@ -15,8 +15,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,77 +29,15 @@ from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.server.held import HeldGradients
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import MAX_GRANTS, Kind, Message
+from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.records import Action, UpdateRecord
+from mpi_dcasgd.server.slot import Slot, Tally
 
 MAX_ATTEMPTS = 3
 """Times that a ticket may give a gradient that is not finite before it is given up."""
 
 MAX_AHEAD = MAX_GRANTS - 1
 """Tickets beyond the current one that one reply has room for."""
-
-
-class Push(NamedTuple):
-    """One delivered gradient; ``vector`` is ``[gradient | statistics]``, shape (size,)."""
-
-    version: int
-    ticket: int
-    samples: int
-    loss: float
-    grad_norm: float
-    vector: Tensor
-
-    @classmethod
-    def of(cls, message: Message) -> Push:
-        if message.kind is not Kind.PUSH:
-            raise ProtocolError(f"expected a push, got {message.kind.name}")
-        return cls(
-            message.version,
-            message.ticket,
-            message.samples,
-            message.loss,
-            message.grad_norm,
-            message.vector,
-        )
-
-
-class Answer(NamedTuple):
-    """What a push led to: its record, and the workers whose replies can be sent now."""
-
-    record: UpdateRecord
-    ready: list[int]
-
-
-@dataclass
-class Slot:
-    """What the server keeps for one worker.
-
-    Attributes:
-        message: What it is sent; its vector is the worker's snapshot.
-        version: Of the weights that it was sent last.
-        status: ``parked`` workers wait for a reply until there is something for them to do.
-        clock: Gradients that it has delivered.
-    """
-
-    message: Message
-    version: int = -1
-    status: Literal["absent", "working", "parked", "stopped", "lost"] = "absent"
-    clock: int = 0
-
-    @property
-    def snapshot(self) -> Tensor:
-        """The weights that the worker was sent last, shape (size,)."""
-        return self.message.vector
-
-
-@dataclass
-class Tally:
-    """Counts over a run; staleness only of the gradients that were applied."""
-
-    applied: int = 0
-    dropped: int = 0
-    nonfinite: int = 0
-    given_up: int = 0
-    staleness: Counter[int] = field(default_factory=Counter)
 
 
 class ParameterServer:

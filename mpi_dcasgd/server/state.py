@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from mpi_dcasgd.errors import ProtocolError
-from mpi_dcasgd.server.held import HeldGradients
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import Kind
-from mpi_dcasgd.server.server import ParameterServer, Slot
+from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.slot import Slot
 
 LAYOUT = 1
 """Changes whenever a state of before could be misread."""
@@ -38,6 +38,7 @@ def lasting_state(server: ParameterServer) -> dict[str, Any]:
     All but what each worker was sent. Tickets that were out are still to be computed.
     """
     ledger = server.ledger
+    held = server._held.state_dict()
     out = sorted(ticket for tickets in ledger._held for ticket in tickets)
     return {
         "layout": LAYOUT,
@@ -56,7 +57,7 @@ def lasting_state(server: ParameterServer) -> dict[str, Any]:
             "returned": out + list(ledger._returned),
             "closed": ledger._closed,
         },
-        "held": _held_state(server._held),
+        "held": {**held, "sum": None if held["sum"] is None else _saved(held["sum"])},
         "tally": {**vars(server.tally), "staleness": dict(server.tally.staleness)},
         "attempts": dict(server._attempts),
         "nonfinite_in_a_row": server._nonfinite_in_a_row,
@@ -109,7 +110,7 @@ def _load_common(server: ParameterServer, state: Mapping[str, Any]) -> None:
     server.weights.copy_(state["weights"])
     server.version = state["version"]
     server.samples = state["samples"]
-    _load_held(server._held, state["held"])
+    server._held.load_state_dict(state["held"])
     for name, value in state["tally"].items():
         setattr(server.tally, name, Counter(value) if name == "staleness" else value)
     server._attempts = Counter(state["attempts"])
@@ -175,18 +176,3 @@ def load_ledger(ledger: TicketLedger, saved: Mapping[str, Any]) -> None:
     ledger._returned = deque(saved["returned"])
     ledger._held = [deque(tickets) for tickets in saved["held"]]
     ledger._closed = saved["closed"]
-
-
-def _held_state(held: HeldGradients) -> dict[str, Any]:
-    empty = held._sum is None or held.count == 0
-    return {
-        "sum": None if empty or held._sum is None else _saved(held._sum),
-        "samples": held._samples,
-        "count": held.count,
-    }
-
-
-def _load_held(held: HeldGradients, saved: Mapping[str, Any]) -> None:
-    held._sum = None if saved["sum"] is None else saved["sum"].to(held._device, copy=True)
-    held._samples = saved["samples"]
-    held.count = saved["count"]

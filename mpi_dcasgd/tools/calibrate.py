@@ -25,7 +25,8 @@ from mpi_dcasgd.errors import LaunchError, RunFolderError
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import read_trace
-from mpi_dcasgd.server.server import ParameterServer, Push
+from mpi_dcasgd.server.push import Push
+from mpi_dcasgd.server.server import ParameterServer
 from mpi_dcasgd.tools.launch import plan
 
 MAX_STEPS = 200

@@ -16,8 +16,8 @@ from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.admission import Admission, Verdict
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.rules.part import Facts
+from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import Action
-from mpi_dcasgd.server.server import Push
 from mpi_dcasgd.server.state import lasting_state, load_server_state, server_state, take_over
 
 

@@ -22,8 +22,9 @@ from torch import Tensor
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.rule import Rule
+from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
-from mpi_dcasgd.server.server import ParameterServer, Push
+from mpi_dcasgd.server.server import ParameterServer
 from mpi_dcasgd.server.state import load_server_state, server_state
 
 _ENDLESS = TicketPlan(num_samples=1 << 40, batch_size=1, seed=0, epochs=1)
