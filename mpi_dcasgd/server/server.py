@@ -219,13 +219,14 @@ class ParameterServer:
         return self._apply(worker, mean, facts._replace(grad_norm=float(norm)))
 
     def _apply(self, worker: int, vector: Tensor, facts: Facts) -> float:
-        border = self.layout.num_params
-        snapshot = self.slots[worker].snapshot
-        rate = self.chain.apply(self.weights[:border], vector[:border], snapshot[:border], facts)
+        weights, snapshot = self.weights, self.slots[worker].snapshot
         if self.layout.num_stats:
-            stats = self.weights[border:]
+            border = self.layout.num_params
+            stats = weights[border:]
             stats.lerp_(vector[border:], self._stats_rate)
             snapshot[border:].copy_(stats)
+            weights, vector, snapshot = weights[:border], vector[:border], snapshot[:border]
+        rate = self.chain.apply(weights, vector, snapshot, facts)
         self.version += 1
         self.tally.applied += 1
         return rate
