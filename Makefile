@@ -38,9 +38,13 @@ demo: $(stamp) ## compare the algorithms on the digits data set, on this machine
 # What must not be lacking here; a variable of the same name adds to it (slurm, netns, pmix, gpu).
 require = MPI_DCASGD_REQUIRE=$(1)$${MPI_DCASGD_REQUIRE:+,$$MPI_DCASGD_REQUIRE}
 
+# Files of tests that run beside each other: one often waits for a world to start, or for SLURM.
+TESTS_AT_A_TIME ?= 2
+at_a_time := -n $(TESTS_AT_A_TIME) --dist loadfile
+
 test: lint ## check style and types, and run all tests, those of MPI under MPICH, too
 	@echo "==> tests"
-	@$(call require,mpi$(comma)ulfm$(comma)horovod) $(bin)/python -m pytest
+	@$(call require,mpi$(comma)ulfm$(comma)horovod) $(bin)/python -m pytest $(at_a_time)
 	@$(MAKE) test-mpich
 
 # Launching, failing, every message, every kind of run, going on: the rest does not depend on MPI.
@@ -48,7 +52,7 @@ mpich_tests := $(patsubst %,tests/mpi/test_%.py,launching failures mpi_driver ma
 
 test-mpich: $(mpich_stamp) ## run the tests of MPI under MPICH
 	@echo "==> tests under MPICH"
-	@MPI_DCASGD_REQUIRE=mpi $(MPICH_VENV)/bin/python -m pytest $(mpich_tests)
+	@MPI_DCASGD_REQUIRE=mpi $(MPICH_VENV)/bin/python -m pytest $(at_a_time) $(mpich_tests)
 
 lint: $(stamp) ## check style and types only
 	@echo "==> style and types"
