@@ -47,8 +47,8 @@ test: lint ## check style and types, and run all tests, those of MPI under MPICH
 	@$(call require,mpi$(comma)ulfm$(comma)horovod) $(bin)/python -m pytest $(at_a_time)
 	@$(MAKE) test-mpich
 
-# Launching, failing, every message, every kind of run, going on: the rest does not depend on MPI.
-mpich_tests := $(patsubst %,tests/mpi/test_%.py,launching failures mpi_driver main_job resume)
+# Launching, failing, every message, every kind of run: what the rest adds does not depend on MPI.
+mpich_tests := $(patsubst %,tests/mpi/test_%.py,launching failures mpi_driver main_job)
 
 test-mpich: $(mpich_stamp) ## run the tests of MPI under MPICH
 	@echo "==> tests under MPICH"

@@ -191,14 +191,6 @@ class LocalSlurm:
         """The numbers of all jobs that are not over, of arrays the one number."""
         return sorted({int(n) for n in self.run("squeue", "--noheader", "--format=%F").split()})
 
-    def wait_restarts(self, job: int, count: int, timeout: float) -> None:
-        """Return as soon as a job has been requeued so often."""
-        deadline = time.monotonic() + timeout
-        while int((known := self.job(job))["Restarts"]) < count:
-            if known["JobState"] in ENDED or time.monotonic() > deadline:
-                raise SlurmError(f"waited for restart {count}\n{known}\n{self.describe(job)}")
-            time.sleep(_LOOK_S)
-
     def log(self, job: int | str) -> str:
         """What a job has written so far."""
         known = self.job(job)
