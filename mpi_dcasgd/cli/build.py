@@ -9,6 +9,7 @@ import torch
 from mpi_dcasgd.cli.resuming import Standing
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.evaluator import Evaluator
+from mpi_dcasgd.learning.captured import make_task
 from mpi_dcasgd.learning.data import Dataset, load_dataset
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.models import build_model
@@ -49,6 +50,10 @@ class Workshop:
             DataError: The data are missing or not what the job says.
         """
         torch.set_num_threads(job.threads)
+        if device.type == "cuda":
+            # Otherwise cuDNN may sum in another order each time, and no run could be replayed.
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.benchmark = False
         dataset = load_dataset(job.data, job.seed, device)
         return cls(job, dataset, device, group, standing or Standing())
 
@@ -113,7 +118,8 @@ class Workshop:
 
     def task(self, flat: FlatModel) -> Task:
         """What this rank computes: single tickets, or its parts of a group's tickets."""
-        return Task(flat, self.dataset, self.plan.split(self.group))
+        plan = self.plan.split(self.group)
+        return make_task(flat, self.dataset, plan, capture=self.job.capture == "auto")
 
     def evaluator(self) -> Evaluator:
         return Evaluator(self.flat_model(self.device), self.dataset)

@@ -110,6 +110,13 @@ class Job:
             "ordinary PyTorch in cache-sized blocks; auto compiles where that pays"
         ),
     ] = "auto"
+    capture: Annotated[
+        Literal["auto", "off"],
+        Field(
+            description="on a GPU, auto records a gradient's computation once and launches it as "
+            "one CUDA graph; off launches kernel by kernel"
+        ),
+    ] = "auto"
     sync: Annotated[SyncSettings, Field(description="synchronous runs only")] = field(
         default_factory=SyncSettings
     )

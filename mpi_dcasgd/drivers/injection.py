@@ -126,10 +126,14 @@ class SlowedTask(Task):
 
     def __init__(self, task: Task, injection: Injection) -> None:
         super().__init__(task.flat, task.dataset, task.plan)
+        self._task = task
         self._injection = injection
+
+    def load(self, ticket: int) -> Batch:
+        return self._task.load(ticket)
 
     def gradient(self, batch: Batch) -> Gradient:
         began_s = self._injection.now()
-        found = super().gradient(batch)
+        found = self._task.gradient(batch)
         self._injection.hold(began_s)
         return found

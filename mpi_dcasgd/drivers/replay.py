@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from mpi_dcasgd.drivers.turn import take_turn
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.ledger import TicketLedger
-from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -119,12 +119,8 @@ def replay(
         slot = server.slots[push.worker]
         if slot.status != "working":
             return Difference(number, f"worker {push.worker}", "working", slot.status)
-        task.flat.read(slot.snapshot)
-        found = task.gradient(task.load(push.ticket))
-        delivered = Push(
-            slot.version, found.ticket, found.samples, found.loss, found.norm, task.flat.grad
-        )
-        record = server.push(push.worker, delivered).record
+        found, answer = take_turn(server, task, push.worker, push.ticket)
+        record = answer.record
         told(record)
         for what in ("version", "staleness", "action"):
             before, now = getattr(push, what), getattr(record, what)
@@ -170,16 +166,10 @@ def replay_order(
     for worker in itertools.cycle(list(workers)):
         if server.finished:
             break
-        slot = server.slots[worker]
-        if slot.status != "working":
+        if server.slots[worker].status != "working":
             passed += 1
             continue
-        task.flat.read(slot.snapshot)
-        found = task.gradient(task.load(queues[worker].popleft()))
-        answer = server.push(
-            worker,
-            Push(slot.version, found.ticket, found.samples, found.loss, found.norm, task.flat.grad),
-        )
+        _, answer = take_turn(server, task, worker, queues[worker].popleft())
         receive(answer.ready)
         told(answer.record)
     return passed

@@ -50,10 +50,7 @@ def run_sequential(
             loaded = time.perf_counter()
             found = task.gradient(batch)
             computed = time.perf_counter()
-            push = Push(
-                slot.version, found.ticket, found.samples, found.loss, found.norm, task.flat.grad
-            )
-            record = server.push(0, push).record
+            record = server.push(0, Push.found(slot.version, found, task.flat.grad)).record
             spent.data_s += loaded - started
             spent.compute_s += computed - loaded
             spent.comm_s += time.perf_counter() - computed

@@ -15,9 +15,9 @@ from mpi_dcasgd.drivers.cluster import Cluster
 from mpi_dcasgd.drivers.observer import WorkerTotals
 from mpi_dcasgd.drivers.simulator_engine import Engine
 from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.drivers.turn import take_turn
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import HEADER_BYTES
-from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
 from mpi_dcasgd.server.state import load_server_state, server_state
@@ -64,14 +64,8 @@ class TrainingSite:
         return self._receive(self._server.pull(worker))
 
     def push(self, worker: int) -> Sequence[int]:
-        server, task = self._server, self._task
-        slot, flat = server.slots[worker], task.flat
-        flat.read(slot.snapshot)
-        found = task.gradient(task.load(self.queues[worker].popleft()))
-        answer = server.push(
-            worker,
-            Push(slot.version, found.ticket, found.samples, found.loss, found.norm, flat.grad),
-        )
+        server = self._server
+        found, answer = take_turn(server, self._task, worker, self.queues[worker].popleft())
         self.samples[worker] += found.samples
         ready = self._receive(answer.ready)
         self._told(answer.record)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -24,11 +25,16 @@ EVALUATION_BATCH = 512
 
 
 class Batch(NamedTuple):
-    """One ticket's samples on the device: inputs (n, *shape) float32, targets (n,) int64."""
+    """One ticket's samples, as the task that loaded them takes them.
+
+    Attributes:
+        tensors: On the device, inputs (n, *shape) float32 and targets (n,) int64; of a
+            ``CapturedTask`` also what it makes them of.
+    """
 
     ticket: int
-    inputs: Tensor
-    targets: Tensor
+    samples: int
+    tensors: tuple[Tensor, ...]
 
 
 class Gradient(NamedTuple):
@@ -37,12 +43,14 @@ class Gradient(NamedTuple):
     Attributes:
         loss: Mean over the samples.
         norm: Euclidean norm of the gradient; not finite if any element is not.
+        stats_finite: Whether the statistics behind the gradient are; None where nobody looked.
     """
 
     ticket: int
     samples: int
     loss: float
     norm: float
+    stats_finite: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -73,26 +81,34 @@ class Task:
 
     def load(self, ticket: int) -> Batch:
         """The ticket's samples, augmented with the ticket's own randomness."""
-        plan = self.plan
-        rng = plan.generator(ticket) if self._augments else None
-        inputs, targets = self.dataset.train.batch(plan.indices(ticket), rng)
-        return Batch(
-            ticket,
-            inputs.to(self.device, non_blocking=True),
-            targets.to(self.device, non_blocking=True),
-        )
+        indices, rng = self._drawn(ticket)
+        found = self.dataset.train.batch(indices, rng)
+        tensors = tuple(tensor.to(self.device, non_blocking=True) for tensor in found)
+        return Batch(ticket, len(indices), tensors)
 
     def gradient(self, batch: Batch) -> Gradient:
         """Mean gradient over the batch at the current weights, left in ``flat.grad``."""
-        flat = self.flat
+        self._prepare(batch.ticket)
+        loss = self._compute(*batch.tensors)
+        return Gradient(batch.ticket, batch.samples, loss.item(), norm_of(self._grad))
+
+    def _drawn(self, ticket: int) -> tuple[NDArray[np.int64], np.random.Generator | None]:
+        """Which samples a ticket has, and its own randomness if any is needed to load them."""
+        return self.plan.indices(ticket), self.plan.generator(ticket) if self._augments else None
+
+    def _prepare(self, ticket: int) -> None:
         # Dropout must not depend on who computes the ticket, so its seed is the ticket's.
-        _seed(self.plan.torch_seed(batch.ticket), self.device)
-        if not flat.model.training:
-            flat.model.train()
-        loss = cross_entropy(flat.model(batch.inputs), batch.targets)
+        _seed(self.plan.torch_seed(ticket), self.device)
+        if not self.flat.model.training:
+            self.flat.model.train()
+
+    def _compute(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss; its gradient and the batch statistics are left in ``flat.grad``."""
+        flat = self.flat
+        loss = cross_entropy(flat.model(inputs), targets)
         flat.take_gradient(loss)
         flat.note_statistics()
-        return Gradient(batch.ticket, len(batch.targets), loss.item(), _norm(self._grad))
+        return loss.detach()
 
     def warm_up(self) -> None:
         """Compute a gradient and forget it: the first one in a process costs extra.
@@ -107,7 +123,7 @@ class Task:
         return evaluate(self.flat.model, self.dataset, self.device)
 
 
-def _norm(vector: Tensor) -> float:
+def norm_of(vector: Tensor) -> float:
     """Euclidean norm; not finite only if the vector is not."""
     norm = float(torch.linalg.vector_norm(vector))
     if math.isfinite(norm):

@@ -7,12 +7,17 @@ from typing import NamedTuple
 from torch import Tensor
 
 from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.learning.task import Gradient
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.records import UpdateRecord
 
 
 class Push(NamedTuple):
-    """One delivered gradient; ``vector`` is ``[gradient | statistics]``, shape (size,)."""
+    """One delivered gradient; ``vector`` is ``[gradient | statistics]``, shape (size,).
+
+    Attributes:
+        stats_finite: Whether the statistics are finite; None where the server has to look.
+    """
 
     version: int
     ticket: int
@@ -20,6 +25,13 @@ class Push(NamedTuple):
     loss: float
     grad_norm: float
     vector: Tensor
+    stats_finite: bool | None = None
+
+    @classmethod
+    def found(cls, version: int, gradient: Gradient, vector: Tensor) -> Push:
+        """What was found for a ticket at the weights of ``version``."""
+        ticket, samples, loss, norm, stats_finite = gradient
+        return cls(version, ticket, samples, loss, norm, vector, stats_finite)
 
     @classmethod
     def of(cls, message: Message) -> Push:

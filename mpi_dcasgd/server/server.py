@@ -249,9 +249,10 @@ class ParameterServer:
         # cost the server a pass over memory. The few statistics are not part of the norm.
         if not math.isfinite(push.grad_norm):
             return False
-        if not self.layout.num_stats:
-            return True
-        return bool(torch.isfinite(push.vector[self.layout.num_params :]).all())
+        if push.stats_finite is not None:
+            return push.stats_finite
+        border = self.layout.num_params
+        return not self.layout.num_stats or bool(torch.isfinite(push.vector[border:]).all())
 
     def _refuse(self, worker: int, push: Push) -> None:
         self.tally.nonfinite += 1

@@ -125,13 +125,14 @@ def measure_service_s(server: ParameterServer, task: Task, pushes: int) -> float
     slot, flat = server.slots[0], task.flat
     flat.weights.copy_(slot.snapshot)
     found = task.gradient(task.load(0))
-    flat.grad.zero_()  # so that the weights stay where they are
+    # Zero, so that the weights stay where they are.
+    vector = flat.grad.zero_().to(server.weights.device)
     tickets = list(slot.message.tickets)
     times = []
     for _ in range(pushes):
         if server.slots[0].status != "working":
             break
-        push = Push(slot.version, tickets.pop(0), found.samples, found.loss, 0.0, flat.grad)
+        push = Push(slot.version, tickets.pop(0), found.samples, found.loss, 0.0, vector)
         started = time.perf_counter()
         server.push(0, push)
         times.append(time.perf_counter() - started)

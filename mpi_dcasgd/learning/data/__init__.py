@@ -1,6 +1,15 @@
 """Data sets: a training and a test split that serve batches by sample number."""
 
-from mpi_dcasgd.learning.data.dataset import Dataset, Facts, Split, augments
+from mpi_dcasgd.learning.data.dataset import Dataset, Facts, ResidentSplit, Split, augments
 from mpi_dcasgd.learning.data.load import check_data, describe, load_dataset
 
-__all__ = ["Dataset", "Facts", "Split", "augments", "check_data", "describe", "load_dataset"]
+__all__ = [
+    "Dataset",
+    "Facts",
+    "ResidentSplit",
+    "Split",
+    "augments",
+    "check_data",
+    "describe",
+    "load_dataset",
+]

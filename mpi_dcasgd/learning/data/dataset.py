@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,29 @@ class Split(Protocol):
 
         Raises:
             DataError: A sample cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class ResidentSplit(Split, Protocol):
+    """A split whose samples lie on the device, where a few numbers make a batch of them.
+
+    ``batch(indices, rng)`` is ``make(recipe(indices, rng))``. All that is drawn or looked up is in
+    the recipe, so that ``make`` can be recorded once as a graph of device operations.
+    """
+
+    def recipe(
+        self, indices: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> NDArray[np.int64]:
+        """What the batch is made of: shape (rows, n), as many rows for every batch."""
+        ...
+
+    def make(self, recipe: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets as of ``batch``, by device operations that depend on no value.
+
+        Args:
+            recipe: (rows, n) int64 on the split's device.
         """
         ...
 

@@ -22,26 +22,28 @@ class Jitter:
     padding: int
     flip: bool
 
+    def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """What happens to each of ``n`` images: rows top, left and flipped, shape (3, n)."""
+        # Drawn in this order for the whole batch, and always all of it.
+        corner = rng.integers(0, 2 * self.padding + 1, (2, n))
+        return np.vstack([corner, rng.random(n) < 0.5])
+
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """Crop and flip each of ``images`` (n, C, H, W), any dtype, for itself."""
+        drawn = torch.from_numpy(self.draw(len(images), rng))
+        return self.apply(images, drawn.to(images.device))
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Crop and flip ``images`` as was drawn for them, shape (3, n), on their device."""
         n, _, height, width = images.shape
-        # Drawn in this order for the whole batch, and always all of it.
-        top, left = rng.integers(0, 2 * self.padding + 1, (2, n))
-        flipped = rng.random(n) < 0.5
-        device = images.device
+        top, left, flipped = drawn
         padded = pad(images, (self.padding,) * 4)
         # A view of all (2 * padding + 1) ** 2 crops of each image; one of each is copied.
         crops = padded.unfold(2, height, 1).unfold(3, width, 1)
-        chosen = crops[
-            torch.arange(n, device=device),
-            :,
-            torch.from_numpy(top).to(device),
-            torch.from_numpy(left).to(device),
-        ]
+        chosen = crops[torch.arange(n, device=images.device), :, top, left]
         if not self.flip:
             return chosen
-        mask = torch.from_numpy(flipped).to(device).view(n, 1, 1, 1)
-        return torch.where(mask, chosen.flip(3), chosen)
+        return torch.where(flipped.view(n, 1, 1, 1) != 0, chosen.flip(3), chosen)
 
 
 class Normalise:
@@ -98,8 +100,18 @@ class ImageSplit:
     def batch(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        chosen = torch.from_numpy(indices).to(self.targets.device)
-        images = self.images[chosen]
-        if self._jitter and rng is not None:
-            images = self._jitter(images, rng)
-        return self._normalise(images), self.targets[chosen]
+        recipe = torch.from_numpy(self.recipe(indices, rng))
+        return self.make(recipe.to(self.targets.device))
+
+    def recipe(
+        self, indices: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> NDArray[np.int64]:
+        if self._jitter is None or rng is None:
+            return indices[None]
+        return np.vstack([indices, self._jitter.draw(len(indices), rng)])
+
+    def make(self, recipe: Tensor) -> tuple[Tensor, Tensor]:
+        images, targets = self.images[recipe[0]], self.targets[recipe[0]]
+        if self._jitter is not None and len(recipe) > 1:
+            images = self._jitter.apply(images, recipe[1:])
+        return self._normalise(images), targets

@@ -83,7 +83,16 @@ class SyntheticSplit:
     def batch(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        chosen = torch.from_numpy(indices).to(self._targets.device)
+        recipe = torch.from_numpy(self.recipe(indices, rng))
+        return self.make(recipe.to(self._targets.device))
+
+    def recipe(
+        self, indices: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> NDArray[np.int64]:
+        return indices[None]
+
+    def make(self, recipe: Tensor) -> tuple[Tensor, Tensor]:
+        (chosen,) = recipe
         targets = self._targets[chosen]
         inputs = self._patterns[targets]
         inputs += self._noise[self._places[chosen]].view_as(inputs)

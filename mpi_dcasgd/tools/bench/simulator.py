@@ -26,11 +26,11 @@ from mpi_dcasgd.drivers.evaluator import Evaluator
 from mpi_dcasgd.drivers.observer import NullObserver
 from mpi_dcasgd.drivers.simulator import Simulator
 from mpi_dcasgd.drivers.simulator_timing import simulate_timing
+from mpi_dcasgd.learning.captured import make_task
 from mpi_dcasgd.learning.data import Dataset
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.learning.settings import ModelSettings
-from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.rules.chain import Rule
@@ -129,8 +129,16 @@ class _Noise:
     def batch(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        chosen = torch.from_numpy(indices).to(self.inputs.device)
-        return self.inputs[chosen], self.targets[chosen]
+        recipe = torch.from_numpy(self.recipe(indices, rng))
+        return self.make(recipe.to(self.inputs.device))
+
+    def recipe(
+        self, indices: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> NDArray[np.int64]:
+        return indices[None]
+
+    def make(self, recipe: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inputs[recipe[0]], self.targets[recipe[0]]
 
 
 def measure_overhead(
@@ -216,7 +224,7 @@ def _simulator(
         initial.stats_rate,
         fuse=fuse,
     )
-    task = Task(FlatModel(model(), device), dataset, plan)
+    task = make_task(FlatModel(model(), device), dataset, plan)
     made = Simulator(server, task, Cluster(delays=Gamma()), seed=0)
     evaluator = Evaluator(FlatModel(model(), device), dataset, background=False)
     # No evaluation: it would take as long in a plain loop.

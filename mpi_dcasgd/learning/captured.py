@@ -1,0 +1,162 @@
+"""A gradient's computation recorded once, and launched from then on as a whole.
+
+On a GPU a small network's step is hundreds of kernels of a few microseconds each, and launching
+them one by one takes longer than they do. A CUDA graph launches all of them at once: making the
+batch of samples that lie on the device, augmentation, forward and backward pass, the copy into the
+flat vector and its norm. What changes from ticket to ticket goes into memory that stays where it
+is: the recipe of the batch, the weights, the seed. What comes out is one small vector, read once.
+
+The graph does the same operations in the same order, so it finds the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mpi_dcasgd.learning.data import Dataset, ResidentSplit
+from mpi_dcasgd.learning.flat import FlatModel
+from mpi_dcasgd.learning.task import Batch, Gradient, Task, norm_of
+from mpi_dcasgd.learning.tickets import TicketPlan
+
+_WARM_UPS = 3  # what cuDNN, cuBLAS and autograd set up at their first calls cannot be recorded
+
+_log = logging.getLogger(__name__)
+
+
+class Graphs(Protocol):
+    """Records device work so that all of it can be launched at once."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Do ``work`` some times, then record it; the result repeats it on the same memory.
+
+        Raises:
+            RuntimeError: It cannot be recorded: it waits for the device, say.
+        """
+        ...
+
+
+class CudaGraphs:
+    """CUDA graphs of one device that share their memory: only one of them runs at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Any = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        with torch.cuda.device(self._device):
+            beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                for _ in range(_WARM_UPS):
+                    work()
+            torch.cuda.current_stream().wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            # Horovod's and NCCL's own threads may ask the device something meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                work()
+        return graph.replay
+
+
+class _Step(NamedTuple):
+    """The gradient of batches of one size: ``repeat`` reads them from ``inputs``."""
+
+    inputs: tuple[Tensor, ...]
+    repeat: Callable[[], None]
+
+
+class CapturedTask(Task):
+    """A task whose gradient is recorded once for each size of batch.
+
+    A model that cannot be recorded is computed as ``Task`` does, after a warning.
+
+    Args:
+        flat: The model bound to its vectors, which stay where they are.
+        dataset: Where batches come from; a ``ResidentSplit`` makes them within the graph.
+        plan: Which samples belong to which ticket.
+        graphs: Records.
+    """
+
+    def __init__(self, flat: FlatModel, dataset: Dataset, plan: TicketPlan, graphs: Graphs) -> None:
+        super().__init__(flat, dataset, plan)
+        self._graphs: Graphs | None = graphs
+        self._steps: dict[int, _Step] = {}
+        # Loss, norm of the gradient, whether the statistics are finite: one wait for all three.
+        self._told = torch.zeros(3, device=self.device)
+
+    @property
+    def captured(self) -> bool:
+        """Whether gradients are recorded: yes until one could not be."""
+        return self._graphs is not None
+
+    def load(self, ticket: int) -> Batch:
+        """The recipe of the ticket's batch where the samples are on the device, else the batch."""
+        train = self.dataset.train
+        if not isinstance(train, ResidentSplit):
+            return super().load(ticket)
+        indices, rng = self._drawn(ticket)
+        recipe = torch.from_numpy(train.recipe(indices, rng))
+        return Batch(ticket, len(indices), (recipe,))
+
+    def gradient(self, batch: Batch) -> Gradient:
+        self._prepare(batch.ticket)
+        step = self._steps.get(batch.samples)
+        if step is None:
+            step = self._steps[batch.samples] = self._record(batch)
+        for mine, given in zip(step.inputs, batch.tensors, strict=True):
+            mine.copy_(given, non_blocking=True)
+        step.repeat()
+        loss, norm, stats_finite = self._told.tolist()
+        if not math.isfinite(norm):
+            norm = norm_of(self._grad)
+        return Gradient(batch.ticket, batch.samples, loss, norm, bool(stats_finite))
+
+    def warm_up(self) -> None:
+        """As a ``Task`` does, for both sizes of batch: an epoch's last may be smaller."""
+        for ticket in {0, self.plan.tickets_per_epoch - 1}:
+            self.gradient(self.load(ticket))
+
+    def _record(self, batch: Batch) -> _Step:
+        inputs = tuple(tensor.to(self.device, copy=True) for tensor in batch.tensors)
+
+        def work() -> None:
+            self._work(inputs)
+
+        if self._graphs is None:
+            return _Step(inputs, work)
+        # Recording computes, and with `batchnorm: latest` that moves the statistics.
+        before = self.flat.weights.clone()
+        try:
+            return _Step(inputs, self._graphs.record(work))
+        except RuntimeError as error:
+            self._graphs = None
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            _log.warning(
+                "gradients are computed kernel by kernel, which is slower for a small model: the "
+                "computation cannot be recorded as a graph (%s); `capture: off` does not try",
+                reason,
+            )
+            return _Step(inputs, work)
+        finally:
+            self.flat.weights.copy_(before)
+            self._prepare(batch.ticket)
+
+    def _work(self, inputs: tuple[Tensor, ...]) -> None:
+        train, told = self.dataset.train, self._told
+        made = train.make(*inputs) if isinstance(train, ResidentSplit) else inputs
+        told[0].copy_(self._compute(*made))
+        told[1].copy_(torch.linalg.vector_norm(self._grad))
+        told[2].copy_(torch.isfinite(self.flat.grad[self.flat.layout.num_params :]).all())
+
+
+def make_task(flat: FlatModel, dataset: Dataset, plan: TicketPlan, *, capture: bool = True) -> Task:
+    """The task for the device that the model is on: recorded on a GPU, if that is wanted."""
+    device = flat.weights.device
+    if capture and device.type == "cuda":
+        return CapturedTask(flat, dataset, plan, CudaGraphs(device))
+    return Task(flat, dataset, plan)
