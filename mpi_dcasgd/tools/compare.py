@@ -260,17 +260,17 @@ def _has_checkpoint(folder: Path) -> bool:
 
 
 def interrupted_status(status: int, folder: Path) -> int:
-    """The exit status of a world, or 128 + n if it is 0 though signal n stopped the run.
+    """The exit status of a world, or 128 + n if it tells of no signal though n stopped the run.
 
-    Open MPI's mpirun (5.0.11) ends with 0 when SLURM has ended its daemons, and the ranks with
-    them: so SLURM preempts.
+    When SLURM has ended Open MPI's daemons, and the ranks with them, mpirun (5.0.11) ends with 0
+    or with a status of its own: so SLURM preempts.
     """
-    if status != 0:
+    if status > 128:
         return status
     summary = _summary(folder)
     deadline = time.monotonic() + _LAST_WORDS_S
     # mpirun does not wait for such ranks: they may be about to write it.
-    while not summary and RunFolder(folder).metrics_jsonl.exists():
+    while status == 0 and not summary and RunFolder(folder).metrics_jsonl.exists():
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)

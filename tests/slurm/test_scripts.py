@@ -139,10 +139,6 @@ def test_a_job_that_is_out_of_time_twice_applies_each_sample_once(
     check_whole(run, epochs, restarts)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="once in a while on a busy machine a preempted run saves itself, but is not requeued",
-)
 def test_a_job_that_gives_way_comes_back_and_applies_each_sample_once(
     slurm: LocalSlurm, tmp_path: Path, wait_for: Callable[..., None]
 ) -> None:

@@ -263,15 +263,19 @@ sys.exit(run(MpirunCommand(tuple(sys.argv[1:]))))
 """
 
 # Stands for mpirun: says what it is sent, and ends with status 5 after as many signals as told.
+# A signal's byte stays in the pipe until it is read, however early the signal comes.
 LISTENER = """
-import signal, sys
+import os, signal, sys
 def heard(signum, frame):
     print(signal.Signals(signum).name, flush=True)
+reading, writing = os.pipe()
+os.set_blocking(writing, False)
+signal.set_wakeup_fd(writing)
 for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
     signal.signal(getattr(signal, name), heard)
 print("ready", flush=True)
 for _ in range(int(sys.argv[1])):
-    signal.pause()
+    os.read(reading, 1)
 sys.exit(5)
 """
 

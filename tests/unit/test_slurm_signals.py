@@ -17,11 +17,17 @@ case $RUN in
     *) exit "$RUN" ;;
 esac
 """
-# The end of the job is asked for before the state.
-SQUEUE = """
-if [[ $* == *%T* ]]; then echo "$STATE"; exit; fi
-echo asked >> "$FAKE/ends"
-if (($(wc -l < "$FAKE/ends") == 1)); then echo 2026-01-02T00:00:00; else echo "$END"; fi
+# Answers from the $FAILURES-th time on.
+SCONTROL = """
+if [[ $1 == requeue ]]; then echo "$@" >> "$FAKE/requeued"; exit "$REFUSED"; fi
+echo "$@" >> "$FAKE/asked"
+if (($(wc -l < "$FAKE/asked") <= FAILURES)); then echo "Socket timed out" >&2; exit 1; fi
+echo "JobId=12 JobName=toy JobState=$STATE PreemptEligibleTime=2026-01-01 PreemptTime=$PREEMPTED"
+if [[ -n $SECOND ]]; then echo "JobId=13 JobName=toy JobState=$SECOND PreemptTime=None"; fi
+"""
+# Whole seconds are the script's own.
+SLEEP = """
+if [[ $1 =~ ^[0-9]+$ ]]; then echo "$1" >> "$FAKE/slept"; else /bin/sleep "$1"; fi
 """
 
 
@@ -33,8 +39,8 @@ class Script:
         self._processes = processes
         programs = {
             "mpi-dcasgd": RUN,
-            "squeue": SQUEUE,
-            "scontrol": 'echo "$@" >> "$FAKE/requeued"',
+            "scontrol": SCONTROL,
+            "sleep": SLEEP,
         }
         for name, text in programs.items():
             file = folder / name
@@ -47,7 +53,10 @@ class Script:
             "FAKE": str(self.folder),
             "RUN": run,
             "STATE": "RUNNING",
-            "END": "2026-01-02T00:00:00",
+            "PREEMPTED": "None",
+            "SECOND": "",
+            "FAILURES": "0",
+            "REFUSED": "0",
             "SLURM_JOB_ID": "12",
             "SLURM_JOB_NAME": "toy",
             "RUN_DIR": str(self.folder / "run"),
@@ -117,7 +126,35 @@ def test_what_slurm_has_ended_is_not_requeued(script: Script, state: str) -> Non
 
 
 def test_a_failure_in_the_grace_time_of_a_preemption_is_requeued(script: Script) -> None:
-    assert script.status("1", END="2026-01-01T00:00:20") == 0
+    assert script.status("1", PREEMPTED="2026-01-01T00:00:20") == 0
+    assert script.requeued == ["requeue 12"]
+
+
+def test_a_run_that_is_done_before_its_preemption_is_not_requeued(script: Script) -> None:
+    assert script.status("0", PREEMPTED="2026-01-01T00:00:20") == 0
+    assert script.requeued == []
+
+
+def test_a_controller_that_does_not_answer_is_asked_again(script: Script) -> None:
+    assert script.status("1", PREEMPTED="2026-01-01T00:00:20", FAILURES="3") == 0
+    assert script.requeued == ["requeue 12"]
+    assert (script.folder / "slept").read_text().split() == ["1", "3", "9"]
+
+
+def test_a_controller_that_never_answers_has_the_script_end_with_the_runs_status(
+    script: Script, processes
+) -> None:
+    finished = processes.finish(script.start("138", FAILURES="9"))
+    assert finished.status == 138
+    assert "SLURM does not say why; submit it again" in finished.stderr
+    assert len((script.folder / "asked").read_text().splitlines()) == 5
+    assert script.requeued == []
+
+
+def test_a_heterogeneous_jobs_first_component_counts(script: Script) -> None:
+    assert script.status("138", STATE="CANCELLED", SECOND="RUNNING") == 138
+    assert script.requeued == []
+    assert script.status("138", STATE="RUNNING", SECOND="CANCELLED") == 0
     assert script.requeued == ["requeue 12"]
 
 
@@ -139,8 +176,7 @@ def test_an_arrays_element_and_a_heterogeneous_job_are_requeued_by_their_names(
 
 
 def test_what_cannot_be_requeued_says_so(script: Script, processes) -> None:
-    (script.folder / "scontrol").write_text("#!/bin/bash\nexit 1\n")
-    finished = processes.finish(script.start("138"))
+    finished = processes.finish(script.start("138", REFUSED="1"))
     assert finished.status == 138
     assert "submit it again with the same folder" in finished.stderr
 

@@ -157,8 +157,6 @@ mpi-dcasgd compare "$study" -o "$out" --no-report --only "${only[@]}" &
 
 WAITING = """
 pid=$!
-ends_at() { squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e; }
-end=$(ends_at)
 if ((signals > 0)); then pass_on; fi
 while true; do
     before=$signals
@@ -170,12 +168,22 @@ done
 """
 
 REQUEUE = """
-# Back into the queue with what was stopped by a signal (143: TERM), or failed when its end had been
-# moved up (preempted: mpirun's daemons are ended first). Not with a job that was cancelled.
-if [[ $status -ne 138 && $status -ne 143 ]]; then
-    if [[ $status -eq 0 || ! $(ends_at) < $end ]]; then exit "$status"; fi
+# Back into the queue with what was stopped by a signal (143: TERM), and with what failed while
+# SLURM was preempting the job: it ends mpirun's daemons first. Not with a job that was cancelled.
+if ((status == 0)); then exit 0; fi
+for wait_s in 1 3 9 27 0; do # a busy controller may not answer at once
+    if known=$(scontrol --oneliner show job "$SLURM_JOB_ID"); then break; fi
+    sleep "$wait_s"
+done
+if [[ -z $known ]]; then
+    echo "$SLURM_JOB_NAME: SLURM does not say why; submit it again with the same folder" >&2
+    exit "$status"
 fi
-if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) != RUNNING ]]; then exit "$status"; fi
+known=${known%%$'\\n'*} # a heterogeneous job's first component
+if [[ $status -ne 138 && $status -ne 143 && ! $known =~ PreemptTime=[0-9] ]]; then
+    exit "$status"
+fi
+if [[ ! $known =~ JobState=RUNNING ]]; then exit "$status"; fi
 restarts=${SLURM_RESTART_COUNT:-0}
 if ((restarts >= max_requeues)); then
     echo "$SLURM_JOB_NAME: told to stop, and it has been started again $restarts" \\
