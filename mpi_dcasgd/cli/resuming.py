@@ -16,7 +16,7 @@ from mpi_dcasgd.record.run_folder import RunFolder
 
 AUTO, NEVER = "auto", "never"
 
-_ELSEWHERE = ("device", "threads", "fuse", "inject", "evaluate_every", "name")
+_ELSEWHERE = ("device", "threads", "fuse", "capture", "inject", "evaluate_every", "name")
 """Keys that may differ: where and how fast a run takes place, and what it is called."""
 
 

@@ -18,7 +18,7 @@ CALIBRATED = "calibrated"
 """In place of a cluster: as the study's own real runs measured it."""
 
 _CLUSTER_KEYS = tuple(field.name for field in fields(Cluster))
-_SAME_STEP = ("model", "data", "batch_size", "device", "threads", "inject")
+_SAME_STEP = ("model", "data", "batch_size", "device", "threads", "capture", "inject")
 _INJECTED = ("delays", "slow", "pauses")
 
 

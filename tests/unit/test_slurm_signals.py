@@ -141,6 +141,13 @@ def test_a_controller_that_does_not_answer_is_asked_again(script: Script) -> Non
     assert (script.folder / "slept").read_text().split() == ["1", "3", "9"]
 
 
+def test_a_job_that_is_being_signalled_is_asked_for_again(script: Script) -> None:
+    # What SLURM says of a running job while its signals are under way.
+    assert script.status("143", STATE="SIGNALING") == 0
+    assert script.requeued == ["requeue 12"]
+    assert (script.folder / "slept").read_text().split() == ["1", "3", "9", "27", "0"]
+
+
 def test_a_controller_that_never_answers_has_the_script_end_with_the_runs_status(
     script: Script, processes
 ) -> None:

@@ -171,8 +171,9 @@ REQUEUE = """
 # Back into the queue with what was stopped by a signal (143: TERM), and with what failed while
 # SLURM was preempting the job: it ends mpirun's daemons first. Not with a job that was cancelled.
 if ((status == 0)); then exit 0; fi
-for wait_s in 1 3 9 27 0; do # a busy controller may not answer at once
-    if known=$(scontrol --oneliner show job "$SLURM_JOB_ID"); then break; fi
+for wait_s in 1 3 9 27 0; do # a busy controller may not answer at once, or be about to send signals
+    known=$(scontrol --oneliner show job "$SLURM_JOB_ID")
+    if [[ -n $known && ! $known =~ JobState=SIGNALING ]]; then break; fi
     sleep "$wait_s"
 done
 if [[ -z $known ]]; then
@@ -183,7 +184,7 @@ known=${known%%$'\\n'*} # a heterogeneous job's first component
 if [[ $status -ne 138 && $status -ne 143 && ! $known =~ PreemptTime=[0-9] ]]; then
     exit "$status"
 fi
-if [[ ! $known =~ JobState=RUNNING ]]; then exit "$status"; fi
+if [[ ! $known =~ JobState=(RUNNING|SIGNALING) ]]; then exit "$status"; fi
 restarts=${SLURM_RESTART_COUNT:-0}
 if ((restarts >= max_requeues)); then
     echo "$SLURM_JOB_NAME: told to stop, and it has been started again $restarts" \\
