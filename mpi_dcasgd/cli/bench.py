@@ -15,7 +15,12 @@ def simulator(args: argparse.Namespace) -> int:
     """The simulator against a plain training loop, many seeds at once, its timing-only mode."""
     from mpi_dcasgd.drivers.world import pick_device
     from mpi_dcasgd.tools.bench.seeds import measure_seeds
-    from mpi_dcasgd.tools.bench.simulator import RUNS, measure_overhead, measure_timing
+    from mpi_dcasgd.tools.bench.simulator import (
+        CIFAR_GRADIENTS,
+        RUNS,
+        measure_overhead,
+        measure_timing,
+    )
 
     torch.set_num_threads(1)
     device = pick_device("auto", 0)
@@ -41,6 +46,10 @@ def simulator(args: argparse.Namespace) -> int:
             f"  {o.case:<30} {o.algorithm:<9} {o.kernel:<9} {1e3 * o.plain_s:9.3f} ms "
             f"{1e3 * o.simulated_s:9.3f} ms  x{o.ratio:.3f}"
         )
+    slowest = max(o.simulated_s for o in overheads if o.case.startswith("resnet20"))
+    print(
+        f"  160 epochs of CIFAR-10 with ResNet-20 at this speed: {_span(slowest * CIFAR_GRADIENTS)}"
+    )
     print(
         f"gradients of {seeds.seeds} seeds of the digits' MLP, batch {seeds.batch_size}, together"
     )
@@ -52,3 +61,7 @@ def simulator(args: argparse.Namespace) -> int:
     for t in timings:
         print(f"  {t.case:<12} {t.workers} workers, {t.updates} updates: {t.wall_s:.1f} s")
     return 0
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -288,8 +288,8 @@ def _simulated(
 
 _NO_SOURCE = (
     "{} has no asynchronous run beside it to be calibrated from, with as large steps (model, data, "
-    "batch_size, device, threads, capture, inject); add asgd to algorithms, or give a mapping or the "
-    "file of a cluster"
+    "batch_size, device, threads, capture, inject); add asgd to algorithms, or give a mapping or "
+    "the file of a cluster"
 )
 
 
