@@ -9,7 +9,7 @@ import sys
 from mpi_dcasgd.cli.dry_run import show_job
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.memory import available_bytes, check_memory
-from mpi_dcasgd.config.plan import plan_job
+from mpi_dcasgd.config.plan import check_real, plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.run_folder import RunFolder
@@ -58,7 +58,9 @@ def check_ranks(job: Job, ranks: int | None) -> int:
 
     Raises:
         LaunchError: The algorithm cannot be run by so many.
+        ConfigError: The job can only be simulated.
     """
+    check_real(job)
     mode = ALGORITHMS[job.algorithm].mode
     if mode == "sequential":
         if ranks not in (None, 1):

@@ -36,7 +36,7 @@ def simulate(args: argparse.Namespace) -> int:
     mine, theirs = split_overrides(args.overrides)
     simulation = resolve_simulation(mine)
     job = load_job(args.job, theirs)
-    _check(job, simulation)
+    _check(job, simulation, theirs)
     if args.timing_only:
         timing = simulate_job_timing(job, simulation, args.updates)
         print(_as_json(timing) if args.json else _as_text(job, timing))
@@ -47,18 +47,13 @@ def simulate(args: argparse.Namespace) -> int:
     return run.go(args.run_dir, args.argv, STARTED, overwrite=args.overwrite, resume=args.resume)
 
 
-def _check(job: Job, simulation: Simulation) -> None:
+def _check(job: Job, simulation: Simulation, words: Sequence[str]) -> None:
     mode = ALGORITHMS[job.algorithm].mode
     problems = []
     if mode == "sequential" and simulation.workers != 1:
         problems.append(f"workers: {job.algorithm} is one process; give workers=1, or asgd")
-    if mode != "synchronous" and simulation.backup:
+    if mode != "synchronous" and any(word.startswith("sync.backup=") for word in words):
         problems.append("backup: only synchronous algorithms have backup workers")
-    if mode == "synchronous" and job.sync.accumulate > 1:
-        problems.append(
-            f"sync.accumulate: got {job.sync.accumulate}; a simulated worker gives one minibatch "
-            "to an update; leave it at 1"
-        )
     if problems:
         raise ConfigError("command line", problems)
 
@@ -78,7 +73,8 @@ def simulate_job_timing(job: Job, simulation: Simulation, updates: int | None = 
     synchronous = ALGORITHMS[job.algorithm].mode == "synchronous"
     admission = resolve_rule(job.algorithm, job.rule).admission
     if updates is None:
-        minibatch = job.batch_size * (simulation.workers if synchronous else 1)
+        group = simulation.workers * job.sync.accumulate if synchronous else 1
+        minibatch = job.batch_size * group
         tickets = job.epochs * -(-facts.num_train // minibatch)
         updates = -(-tickets // admission.collect(simulation.workers))
     seed = job.seed if simulation.delay_seed is None else simulation.delay_seed
@@ -87,7 +83,8 @@ def simulate_job_timing(job: Job, simulation: Simulation, updates: int | None = 
             simulation.cluster,
             simulation.workers,
             updates,
-            backup=simulation.backup,
+            backup=job.sync.backup,
+            accumulate=job.sync.accumulate,
             message_bytes=vector_bytes,
             seed=seed,
         )

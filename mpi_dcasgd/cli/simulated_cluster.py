@@ -16,7 +16,7 @@ from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.record.run_folder import RunFolder
 
 _CLUSTER_KEYS = tuple(field.name for field in fields(Cluster))
-_OWN_KEYS = ("cluster", "workers", "backup", "delay_seed")
+_OWN_KEYS = ("cluster", "workers", "delay_seed")
 KEYS = (*_OWN_KEYS, *_CLUSTER_KEYS)
 """First words of the keys that say what is simulated; all others are the job's."""
 
@@ -26,24 +26,23 @@ class Simulation:
     """What is simulated, beside the job.
 
     Attributes:
-        workers: Without the server.
-        backup: ssgd: workers beyond those that make a step.
+        workers: Without the server; for ssgd, those whose gradients make a step.
         delay_seed: Of the delays, or None for the job's seed.
         cluster: Decides how long everything takes.
         settings: The cluster as plain values, to be written down.
     """
 
     workers: int
-    backup: int
     delay_seed: int | None
     cluster: Cluster
     settings: dict[str, Any]
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Words about the simulation, and words about the job."""
+    """Words about the simulation, and words about the job (``backup=1`` is ``sync.backup=1``)."""
     mine = [word for word in words if word.partition("=")[0].partition(".")[0] in KEYS]
-    return mine, [word for word in words if word not in mine]
+    theirs = [word for word in words if word not in mine]
+    return mine, [f"sync.{word}" if word.startswith("backup=") else word for word in theirs]
 
 
 def resolve_simulation(words: Sequence[str]) -> Simulation:
@@ -61,18 +60,16 @@ def resolve_simulation(words: Sequence[str]) -> Simulation:
     settings: dict[str, Any] = {}
     if "cluster" in given:
         settings = read_mapping(Path(str(given["cluster"])), "cluster")
-    for key in ("workers", "backup"):
-        if key in settings:
-            given.setdefault(key, settings.pop(key))
+    if "workers" in settings:
+        given.setdefault("workers", settings.pop("workers"))
     for key, value in pairs:
         if key not in _OWN_KEYS:
             problems += _place(settings, key.split("."), value)
     if isinstance(settings.get("delays"), str):
         settings["delays"] = _named_delays(settings["delays"])
     counts = {
-        "workers": _whole(given, "workers", 1, None, problems),
-        "backup": _whole(given, "backup", 0, 0, problems),
-        "delay_seed": _whole(given, "delay_seed", 0, None, problems),
+        "workers": _whole(given, "workers", 1, problems),
+        "delay_seed": _whole(given, "delay_seed", 0, problems),
     }
     if "workers" not in given:
         problems.append("workers: missing; say how many are simulated, e.g. workers=8")
@@ -85,7 +82,6 @@ def resolve_simulation(words: Sequence[str]) -> Simulation:
         raise ConfigError(where, problems)
     return Simulation(
         workers=counts["workers"] or 1,
-        backup=counts["backup"] or 0,
         delay_seed=counts["delay_seed"],
         cluster=cluster,
         settings=settings,
@@ -120,10 +116,8 @@ def _named_delays(name: str) -> Any:
     return name  # whatever it is, parse_cluster has the words for it
 
 
-def _whole(
-    given: Mapping[str, Any], key: str, least: int, default: int | None, problems: list[str]
-) -> int | None:
-    value = given.get(key, default)
+def _whole(given: Mapping[str, Any], key: str, least: int, problems: list[str]) -> int | None:
+    value = given.get(key)
     if value is None or (type(value) is int and value >= least):
         return value
     problems.append(f"{key}: got {seen(value)}; allowed: a whole number >= {least}")

@@ -55,7 +55,8 @@ class SimulatedRun:
         self._stop = StopFlag()
         self._history = _History()
         device = pick_device(job.device, 0)
-        self._workshop = Workshop.open(job, device, simulation.workers if self._synchronous else 1)
+        group = simulation.workers * job.sync.accumulate if self._synchronous else 1
+        self._workshop = Workshop.open(job, device, group)
         slots = 1 if self._synchronous else simulation.workers
         self._server = self._workshop.server(slots, device)
         self._made = self._make_simulator(device)
@@ -154,8 +155,9 @@ class SimulatedRun:
             task,
             simulation.cluster,
             simulation.workers,
-            simulation.backup,
+            self._job.sync.backup,
             seed,
+            accumulate=self._job.sync.accumulate,
         )
 
     def _observer(self, recording: Recording, logger: Any) -> Observer:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mpi_dcasgd.config.fit import without_memory
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.config.simulated import backup_workers
+from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data import describe
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
@@ -71,8 +73,9 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
 
     Raises:
         DataError: The data are needed to know their shape, and are not there.
-        ConfigError: The model does not take the data.
+        ConfigError: The model does not take the data, or the job can only be simulated.
     """
+    check_real(job)
     mode = ALGORITHMS[job.algorithm].mode
     num_workers = world_size - 1 if mode == "asynchronous" else world_size
     data = describe(job.data)
@@ -99,6 +102,22 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             gpu=gpu,
         ),
     )
+
+
+def check_real(job: Job) -> None:
+    """Refuse a job that no real run can do.
+
+    Raises:
+        ConfigError: It has backup workers.
+    """
+    if backup_workers(job):
+        raise ConfigError(
+            job.name,
+            [
+                f"sync.backup: got {job.sync.backup}; an allreduce waits for every rank, so only "
+                "simulated runs have backup workers: mpi-dcasgd simulate, or 0"
+            ],
+        )
 
 
 def _needs(

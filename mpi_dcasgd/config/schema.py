@@ -39,6 +39,14 @@ class SyncSettings:
     accumulate: Annotated[
         Count, Field(description="ssgd: minibatches of each worker that make one update")
     ] = 1
+    backup: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="ssgd, simulated runs only: workers beyond those that make an update; "
+            "whose gradients come too late are dropped (Chen et al. 2016)",
+        ),
+    ] = 0
     lr_scaling: Annotated[
         Literal["none", "linear"],
         Field(

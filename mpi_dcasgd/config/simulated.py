@@ -11,6 +11,7 @@ from mpi_dcasgd.config.load import job_as_yaml, read_mapping
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.cluster import Cluster, WorkerClock, parse_cluster
 from mpi_dcasgd.errors import ConfigError, did_you_mean
+from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
 Driver = Literal["real", "simulated"]
 
@@ -97,17 +98,16 @@ def check_injected(job: Job, num_workers: int) -> list[str]:
 
 def check_simulated(settings: Mapping[str, Any], job: Job, num_workers: int) -> list[str]:
     """What keeps a run from being simulated on a cluster, a line each."""
-    problems = []
-    if job.sync.accumulate > 1:
-        problems.append(
-            f"sync.accumulate: got {job.sync.accumulate}; a simulated worker gives one minibatch "
-            "to a step, so say drivers: [real]"
-        )
     try:
-        WorkerClock(parse_cluster("cluster", settings), num_workers, 0)
+        WorkerClock(parse_cluster("cluster", settings), num_workers + backup_workers(job), 0)
     except ConfigError as error:
-        problems += [f"cluster.{line}" for line in error.problems]
-    return problems
+        return [f"cluster.{line}" for line in error.problems]
+    return []
+
+
+def backup_workers(job: Job) -> int:
+    """Workers beyond those whose gradients make an update."""
+    return job.sync.backup if ALGORITHMS[job.algorithm].mode == "synchronous" else 0
 
 
 def same_steps(one: Job, other: Job) -> bool:

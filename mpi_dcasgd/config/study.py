@@ -18,6 +18,7 @@ from mpi_dcasgd.config.load import Override, read_mapping, with_overrides
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import (
     Driver,
+    backup_workers,
     check_injected,
     check_simulated,
     cluster_settings,
@@ -62,7 +63,7 @@ class StudySettings:
             strict=False,
             min_length=1,
             description="real runs, their simulated twins, or both; sgd, which has no delays to "
-            "simulate, is run as it is",
+            "simulate, is run as it is, and ssgd with sync.backup is only simulated",
         ),
     ] = ("real",)
     cluster: Annotated[
@@ -154,7 +155,13 @@ def load_study(path: Path | str) -> Study:
         twins, found = _simulated(elements, cluster)
         problems += found
         real = [e for e in elements if "real" in settings.drivers or e.sequential]
+        real = [e for e in real if not backup_workers(e.job)]
         elements = sorted([*real, *twins], key=lambda e: settings.seeds.index(e.job.seed))
+    elif any(backup_workers(element.job) for element in elements):
+        problems.append(
+            "sync.backup: an allreduce waits for every rank, so only simulated runs have backup "
+            "workers; say drivers: [real, simulated]"
+        )
     if problems:
         raise ConfigError(str(path), problems)
     return Study(settings.name, path, job_file, tuple(elements), settings.target_error)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mpi_dcasgd.drivers.cluster import Cluster
 from mpi_dcasgd.drivers.simulator_engine import Engine
-from mpi_dcasgd.drivers.simulator_sync import StepClock
+from mpi_dcasgd.drivers.step_clock import StepClock
 from mpi_dcasgd.rules.admission import AcceptAll, Admission
 from mpi_dcasgd.rules.part import Facts
 
@@ -226,6 +226,7 @@ def simulate_synchronous_timing(
     steps: int,
     *,
     backup: int = 0,
+    accumulate: int = 1,
     message_bytes: int = 0,
     seed: int = 0,
 ) -> Timing:
@@ -233,14 +234,16 @@ def simulate_synchronous_timing(
 
     Args:
         cluster: How long everything takes.
-        num_workers: Gradients that make a step.
+        num_workers: Those whose gradients make a step.
         steps: How many to make.
         backup: Workers beyond those.
+        accumulate: Minibatches of each worker that make one step.
         message_bytes: Of the vector that is reduced.
         seed: Of the delays.
     """
     everyone = num_workers + backup
     clock = StepClock(cluster, everyone, num_workers, message_bytes, seed)
+    clock.grant = lambda worker: accumulate
     for _ in range(steps):
         clock.step()
     time_s, spent = clock.now, clock.spent

@@ -100,10 +100,8 @@ class _Group:
 
     def parts_of(self, ticket: int) -> list[int]:
         """The small tickets that this rank computes of a large one; may be none at all."""
-        size = self._reducer.size
-        ranks = range(self._reducer.rank, size * self._accumulate, size)
-        parts = (self._plan.part(ticket, rank, size * self._accumulate) for rank in ranks)
-        return [part for part in parts if part is not None]
+        reducer = self._reducer
+        return self._plan.parts(ticket, reducer.rank, reducer.size, self._accumulate)
 
     def compute(self, pipeline: Pipeline, ticket: int, count: int) -> float:
         """This rank's share of the mean gradient, left in the sum; returns its share of the loss.

@@ -104,14 +104,16 @@ class TicketPlan:
         """
         return TicketPlan(self.num_samples, self.batch_size // parts, self.seed, self.epochs)
 
-    def part(self, ticket: int, rank: int, parts: int) -> int | None:
-        """The small ticket (of ``split(parts)``) that ``rank`` takes of ``ticket``, if any."""
-        small = self.split(parts)
+    def parts(self, ticket: int, rank: int, ranks: int, accumulate: int = 1) -> list[int]:
+        """The small tickets (of ``split(ranks * accumulate)``) that ``rank`` takes of ``ticket``.
+
+        Every ``ranks``-th from the ``rank``-th on; at the end of an epoch there may be fewer.
+        """
+        small = self.split(ranks * accumulate)
         epoch, start = self.place(ticket)
-        index = start // small.batch_size + rank
-        if index >= small.tickets_per_epoch:
-            return None
-        return epoch * small.tickets_per_epoch + index
+        first = start // small.batch_size
+        end = min(first + ranks * accumulate, small.tickets_per_epoch)
+        return [epoch * small.tickets_per_epoch + n for n in range(first + rank, end, ranks)]
 
     def _seeds_of(self, epoch: int) -> NDArray[np.uint64]:
         key = (self.seed, _DROPOUT, epoch)

@@ -85,9 +85,9 @@ def test_words_go_before_the_cluster_file(tmp_path: Path) -> None:
 
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve_simulation(["backup=-1", "delays=gama", "delay_seed=x"])
+        resolve_simulation(["delays=gama", "delay_seed=x"])
     text = str(caught.value)
-    for part in ("workers: missing", "backup: got -1", "did you mean gamma", "delay_seed: got 'x'"):
+    for part in ("workers: missing", "did you mean gamma", "delay_seed: got 'x'"):
         assert part in text
 
 
@@ -134,6 +134,20 @@ def test_ssgd_is_simulated_with_backup_workers(job: Path, tmp_path: Path) -> Non
     assert backed["updates"] == 9
     assert plain["wall_s"] == pytest.approx(50.0, abs=5)
     assert backed["wall_s"] < 20.0
+    stored = yaml.safe_load((tmp_path / "backed" / "job.yaml").read_text())
+    assert stored["sync"]["backup"] == 1, "what reports tell such runs from others by"
+
+
+def test_ssgd_is_simulated_with_several_minibatches_to_an_update(job: Path, tmp_path: Path) -> None:
+    words = ["algorithm=ssgd", "workers=3", "delays=constant"]
+    summary = simulate(job, tmp_path / "run", *words, "sync.accumulate=2")
+    assert summary["updates"] == 6, "13 minibatches an epoch, six a step"
+    assert summary["wall_s"] == pytest.approx(2 * (2 + 2 + 1))
+
+
+def test_a_real_run_has_no_backup_workers(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "-n", "3", str(job), "algorithm=ssgd", "sync.backup=1"]) == 2
+    assert "sync.backup: got 1; an allreduce waits for every rank" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["algorithm=asgd"], ["algorithm=ssgd", "backup=1"]])
@@ -295,7 +309,7 @@ def test_this_machine_can_be_measured(
     [
         (["algorithm=sgd", "workers=4"], "workers: sgd is one process"),
         (["algorithm=asgd", "workers=3", "backup=1"], "backup: only synchronous algorithms"),
-        (["algorithm=ssgd", "workers=3", "sync.accumulate=2"], "sync.accumulate: got 2"),
+        (["algorithm=ssgd", "workers=3", "backup=-1"], "sync.backup: got -1"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(

@@ -11,20 +11,34 @@ from toy import World
 
 from mpi_dcasgd.drivers.cluster import Cluster, Crashes, Network, WorkerClock
 from mpi_dcasgd.drivers.delays import Exponential, Gamma
-from mpi_dcasgd.drivers.simulator_sync import StepClock, SynchronousSimulator
+from mpi_dcasgd.drivers.simulator_sync import SynchronousSimulator
 from mpi_dcasgd.drivers.simulator_timing import simulate_synchronous_timing
+from mpi_dcasgd.drivers.step_clock import StepClock
 from mpi_dcasgd.drivers.stopping import StopFlag
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.records import UpdateRecord
 
 
 def group(
-    workers: int, backup: int = 0, cluster: Cluster | None = None, stop: Any = None, **model: Any
+    workers: int,
+    backup: int = 0,
+    cluster: Cluster | None = None,
+    stop: Any = None,
+    accumulate: int = 1,
+    **model: Any,
 ) -> tuple[World, SynchronousSimulator, list[UpdateRecord]]:
-    plan = TicketPlan(num_samples=50, batch_size=4 * workers, seed=3, epochs=2)
-    world = World(1, plan=plan, task_plan=plan.split(workers), **model)
+    parts = workers * accumulate
+    plan = TicketPlan(num_samples=50, batch_size=4 * parts, seed=3, epochs=2)
+    world = World(1, plan=plan, task_plan=plan.split(parts), **model)
     made = SynchronousSimulator(
-        world.server, world.task_of_its_own, cluster or Cluster(), workers, backup, 1, stop
+        world.server,
+        world.task_of_its_own,
+        cluster or Cluster(),
+        workers,
+        backup,
+        1,
+        stop,
+        accumulate,
     )
     records: list[UpdateRecord] = []
     made.told = records.append
@@ -74,13 +88,28 @@ def test_a_crash_holds_the_group_up_for_the_repair() -> None:
     assert 1000 + 10 * timing.crashes < timing.time_s < 1000 + 11 * timing.crashes
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_synchronous_workers_equal_one_with_a_batch_so_many_times_as_large(workers: int) -> None:
-    world, made, records = group(workers, cluster=Cluster(delays=Gamma()))
+def test_a_step_of_several_minibatches_takes_their_time_one_after_the_other() -> None:
+    cluster = Cluster(delays=Exponential())
+    timing = simulate_synchronous_timing(cluster, 1, 2000, accumulate=3)
+    assert timing.time_s / 2000 == pytest.approx(3.0, rel=0.03)
+    assert timing.workers_busy == [pytest.approx(1.0)]
+    crashes = Crashes(every_s=50.0, repair_s=10.0)
+    crashing = simulate_synchronous_timing(Cluster(crashes=crashes), 1, 1000, accumulate=3)
+    assert crashing.crashes > 10
+    # Each costs the repair and what of the step's three minibatches was computed.
+    lost_s = crashing.time_s - 3000 - 10 * crashing.crashes
+    assert 0.5 * crashing.crashes < lost_s < 3 * crashing.crashes
+
+
+@pytest.mark.parametrize(("workers", "accumulate"), [(1, 1), (2, 1), (4, 1), (2, 2), (3, 3)])
+def test_synchronous_workers_equal_one_with_a_batch_so_many_times_as_large(
+    workers: int, accumulate: int
+) -> None:
+    world, made, records = group(workers, cluster=Cluster(delays=Gamma()), accumulate=accumulate)
     made.run()
     large = World(1, plan=world.plan).run()
     torch.testing.assert_close(world.server.weights, large, rtol=1e-5, atol=1e-6)
-    if workers == 1:
+    if workers == accumulate == 1:
         assert torch.equal(world.server.weights, large)
     assert world.server.complete
     assert [record.staleness for record in records] == [0] * world.plan.num_tickets
@@ -96,8 +125,12 @@ def test_delays_change_the_time_of_synchronous_runs_and_nothing_else() -> None:
     assert torch.equal(*weights)
 
 
-def test_with_backup_workers_every_sample_is_still_used_once_an_epoch() -> None:
-    world, made, records = group(3, backup=2, cluster=Cluster(delays=Exponential()))
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 9), (2, 5)])
+def test_with_backup_workers_every_sample_is_still_used_once_an_epoch(
+    accumulate: int, steps: int
+) -> None:
+    cluster = Cluster(delays=Exponential())
+    world, made, records = group(3, backup=2, cluster=cluster, accumulate=accumulate)
     used: list[int] = []
     load = made._task.load
     made._task.load = lambda ticket: used.append(ticket) or load(ticket)  # type: ignore
@@ -105,7 +138,7 @@ def test_with_backup_workers_every_sample_is_still_used_once_an_epoch() -> None:
     assert world.server.complete
     assert world.server.samples == 100
     assert sorted(used) == list(range(26)), "13 small tickets an epoch"
-    assert len(records) == 9, "three a step, and the rest"
+    assert len(records) == steps, "three workers' a step, and the rest"
     assert world.server.tally.dropped > 0
 
 

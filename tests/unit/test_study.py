@@ -183,7 +183,6 @@ def test_a_study_that_is_only_simulated_runs_the_sequential_baseline_as_it_is(
         (BOTH + "cluster: {slow: {4: 2}}\n", "cluster.slow: there is no worker 4; they are 0 to 1"),
         (BOTH + "cluster: calibrate\n", "did you mean calibrated?"),
         (BOTH + "cluster: 5\n", "cluster: got 5 (a whole number)"),
-        (BOTH + "set: {sync.accumulate: 2}\n", "sync.accumulate: got 2; a simulated worker gives"),
     ],
 )
 def test_what_is_wrong_with_the_simulated_side_is_told(
@@ -198,6 +197,29 @@ def test_a_study_does_not_slow_workers_that_there_are_not(tmp_path: Path) -> Non
     assert len(study(tmp_path, f"{text}workers: [3]\n").elements) == 2
     [found] = problems(tmp_path, f"{text}workers: [2, 3]\n")
     assert found == "asgd: inject.slow: there is no worker 2; they are 0 to 1"
+
+
+def test_backup_workers_are_simulated_only(tmp_path: Path) -> None:
+    text = "algorithms: [asgd, ssgd, {algorithm: ssgd, sync.backup: 1}]\nworkers: [2]\n"
+    found = study(tmp_path, text + BOTH)
+    assert [e.name for e in found.elements] == [
+        "asgd-w2-s0",
+        "ssgd-w2-s0",
+        "asgd-w2-s0-simulated",
+        "ssgd-w2-s0-simulated",
+        "ssgd-backup1-w2-s0-simulated",
+    ]
+    assert found.elements[-1].job.sync.backup == 1
+    [told] = problems(tmp_path, text)
+    assert told.startswith("sync.backup: an allreduce waits for every rank")
+    # With its backup worker there is a worker 2, to be slowed.
+    slow = text + BOTH + "cluster: {slow: {2: 4}}\n"
+    assert problems(tmp_path, slow) == ["cluster.slow: there is no worker 2; they are 0 to 1"]
+    alone = "algorithms: [{algorithm: ssgd, sync.backup: 1}]\nworkers: [2]\ndrivers: [simulated]\n"
+    assert len(study(tmp_path, alone + "cluster: {slow: {2: 4}}\n").elements) == 1
+    # Asynchronous runs have no use for it, and are not kept from being real.
+    everywhere = "algorithms: [asgd]\nworkers: [2]\nset: {sync.backup: 1}\n"
+    assert len(study(tmp_path, everywhere).elements) == 1
 
 
 def test_a_run_without_an_asynchronous_one_beside_it_cannot_be_calibrated(tmp_path: Path) -> None:

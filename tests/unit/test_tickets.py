@@ -38,13 +38,26 @@ def test_parts_of_a_large_ticket_are_the_small_tickets_in_order(
     assert large.split(parts) == small
     taken = []
     for ticket in range(large.num_tickets):
-        pieces = [large.part(ticket, rank, parts) for rank in range(parts)]
-        present = [p for p in pieces if p is not None]
-        assert pieces == present + [None] * (parts - len(present)), "the last ranks go without"
+        pieces = [large.parts(ticket, rank, parts) for rank in range(parts)]
+        present = [p for piece in pieces for p in piece]
+        lengths = [len(piece) for piece in pieces]
+        assert lengths == sorted(lengths, reverse=True), "the last ranks go without"
         joined = np.concatenate([small.indices(p) for p in present])
         assert np.array_equal(joined, large.indices(ticket))
         taken += present
     assert taken == list(range(small.num_tickets))
+
+
+@pytest.mark.parametrize(
+    ("ticket", "expected"), [(0, ([0, 2], [1, 3])), (1, ([4, 6], [5])), (3, ([11, 13], [12]))]
+)
+def test_ranks_that_accumulate_take_their_parts_in_turns(
+    ticket: int, expected: tuple[list[int], list[int]]
+) -> None:
+    small = TicketPlan(num_samples=20, batch_size=3, seed=0, epochs=2)  # 7 tickets an epoch
+    large = TicketPlan(num_samples=20, batch_size=12, seed=0, epochs=2)
+    assert large.split(4) == small
+    assert tuple(large.parts(ticket, rank, 2, accumulate=2) for rank in range(2)) == expected
 
 
 def test_epochs_and_seeds_have_shuffles_of_their_own() -> None:
@@ -97,15 +110,16 @@ def test_a_plan_goes_on_anywhere_with_tickets_of_another_size(
     start = sum(small.size(ticket) for ticket in range(done))
     plan = TicketPlan(samples, batch * group, 5, epochs, start)
     parts = [
-        plan.part(ticket, rank, group)
+        part
         for ticket in range(plan.num_tickets)
         for rank in range(group)
+        for part in plan.parts(ticket, rank, group)
     ]
-    assert [part for part in parts if part is not None] == list(range(done, small.num_tickets))
+    assert parts == list(range(done, small.num_tickets))
     assert sum(plan.size(ticket) for ticket in range(plan.num_tickets)) + start == epochs * samples
     for ticket in range(plan.num_tickets):
-        found = [plan.part(ticket, rank, group) for rank in range(group)]
-        mine = np.concatenate([small.indices(part) for part in found if part is not None])
+        found = [part for rank in range(group) for part in plan.parts(ticket, rank, group)]
+        mine = np.concatenate([small.indices(part) for part in found])
         assert np.array_equal(plan.indices(ticket), mine)
 
 
