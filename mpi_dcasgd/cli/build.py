@@ -116,10 +116,16 @@ class Workshop:
             standing.server = None  # it is as large as the server, and has been used
         return server
 
-    def task(self, flat: FlatModel) -> Task:
-        """What this rank computes: single tickets, or its parts of a group's tickets."""
+    def task(self, flat: FlatModel, *, capture: bool = True) -> Task:
+        """What this rank computes: single tickets, or its parts of a group's tickets.
+
+        Args:
+            flat: The model.
+            capture: Whether gradients may be recorded, if the job lets them.
+        """
         plan = self.plan.split(self.group)
-        return make_task(flat, self.dataset, plan, capture=self.job.capture == "auto")
+        capture = capture and self.job.capture == "auto"
+        return make_task(flat, self.dataset, plan, capture=capture)
 
     def evaluator(self) -> Evaluator:
         return Evaluator(self.flat_model(self.device), self.dataset)

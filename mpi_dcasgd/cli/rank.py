@@ -17,6 +17,7 @@ from mpi_dcasgd.config.memory import available_bytes, check_memory
 from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.agreeing import together
+from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
 from mpi_dcasgd.drivers.injection import Injection, SlowedTask
 from mpi_dcasgd.drivers.observer import WorkerTotals
@@ -111,7 +112,12 @@ class Rank:
         """One rank of the group whose gradients are averaged."""
         comm, workshop = self.comm, self.workshop
         server = workshop.server(1, self.device)
-        task = workshop.task(workshop.flat_model(self.device, server.slots[0].snapshot))
+        # What is slowed on purpose sends nothing before its time.
+        overlap = self.job.sync.overlap == "auto" and not self.job.inject.active
+        bucket_bytes = BUCKET_BYTES if overlap and self.reducer.in_background else None
+        streams = bucket_bytes and len(split_in_buckets(server.layout, bucket_bytes)) > 1
+        flat = workshop.flat_model(self.device, server.slots[0].snapshot)
+        task = workshop.task(flat, capture=not streams)
         task.warm_up()
         conductor = None
         if self.recording:
@@ -128,6 +134,7 @@ class Rank:
             self.stop,
             accumulate=self.job.sync.accumulate,
             compression=self.job.sync.compression,
+            bucket_bytes=bucket_bytes,
         )
         self._check_replicas(server.weights)
         totals = comm.gather(totals_of(comm.rank, self.places[comm.rank], spent))

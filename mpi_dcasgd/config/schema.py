@@ -36,6 +36,13 @@ class SyncSettings:
             "backend ddp"
         ),
     ] = "none"
+    overlap: Annotated[
+        Literal["auto", "off"],
+        Field(
+            description="ssgd: auto sends gradients of more than 4 MiB in parts while the backward "
+            "pass goes on, off all at its end"
+        ),
+    ] = "auto"
     accumulate: Annotated[
         Count, Field(description="ssgd: minibatches of each worker that make one update")
     ] = 1

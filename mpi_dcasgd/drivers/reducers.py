@@ -27,11 +27,13 @@ class Reducer(Protocol):
     Attributes:
         name: Of the backend.
         rank, size: This process among them.
+        in_background: Whether ``start`` returns while the sum is still being made.
     """
 
     name: str
     rank: int
     size: int
+    in_background: bool
 
     def start(self, tensor: Tensor, name: str) -> Callable[[], None]:
         """Begin to replace ``tensor`` by its sum over all ranks; the result waits for the end."""
@@ -43,13 +45,17 @@ class Reducer(Protocol):
 class HorovodReducer:
     """``horovod.torch`` on an MPI communicator.
 
+    Args:
+        comm: The ranks.
+        device: Where this rank's gradients are.
+
     Raises:
         LaunchError: It cannot be imported, has no MPI, or MPI has no threads.
     """
 
     name = "horovod"
 
-    def __init__(self, comm: MPI.Comm) -> None:
+    def __init__(self, comm: MPI.Comm, device: torch.device) -> None:
         self._hvd = _import_horovod()
         self._hvd.init(comm=comm)
         if not self._hvd.mpi_threads_supported():
@@ -59,10 +65,11 @@ class HorovodReducer:
             )
         self.rank: int = self._hvd.rank()
         self.size: int = self._hvd.size()
+        # Built without GPU operations, Horovod refuses a tensor that is on a GPU.
+        self.in_background = device.type == "cpu" or bool(self._hvd.cuda_built())
 
     def start(self, tensor: Tensor, name: str) -> Callable[[], None]:
-        # Built without GPU operations, Horovod refuses a tensor that is on a GPU.
-        staged = tensor.cpu() if tensor.is_cuda and not self._hvd.cuda_built() else tensor
+        staged = tensor if self.in_background else tensor.cpu()
         handle = self._hvd.allreduce_async_(staged, op=self._hvd.Sum, name=name)
 
         def wait() -> None:
@@ -88,6 +95,7 @@ class DistributedReducer:
     """
 
     name = "ddp"
+    in_background = True
 
     def __init__(self, comm: MPI.Comm, device: torch.device) -> None:
         import torch.distributed as dist
@@ -137,7 +145,7 @@ def make_reducer(
         raise LaunchError(
             "sync.compression bf16: Horovod sums no bfloat16 tensors; set fp16, or sync.backend=ddp"
         )
-    return HorovodReducer(comm)
+    return HorovodReducer(comm, device)
 
 
 def _import_horovod() -> ModuleType:

@@ -16,6 +16,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
+from mpi_dcasgd.drivers.buckets import Buckets
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.pipeline import Pipeline
 from mpi_dcasgd.drivers.reducers import DTYPES, Compression, Reducer
@@ -37,6 +38,7 @@ def run_synchronous(
     *,
     accumulate: int = 1,
     compression: Compression = "none",
+    bucket_bytes: int | None = None,
 ) -> Spent:
     """Train one rank of the group until the tickets are used up or any rank is asked to stop.
 
@@ -49,9 +51,12 @@ def run_synchronous(
         stop: Set on any rank, it stops all of them after the same update.
         accumulate: Minibatches of each rank that make one update.
         compression: What gradients are rounded to while they travel.
+        bucket_bytes: From how many on a part of the gradient is sent while the backward pass goes
+            on; None sends all of it at the end. The task must not be recorded as a graph if the
+            gradient is larger.
     """
     slot = server.slots[0]
-    group = _Group(reducer, server, task, accumulate, compression)
+    group = _Group(reducer, server, task, accumulate, compression, bucket_bytes)
     server.pull(0)
     with Pipeline(task, background=server.ahead > 0) as pipeline:
         todo: deque[tuple[int, list[int]]] = deque()
@@ -82,20 +87,31 @@ class _Group:
         task: Task,
         accumulate: int,
         compression: Compression,
+        bucket_bytes: int | None,
     ) -> None:
         self._reducer = reducer
         self._plan: TicketPlan = server.plan
         self._task = task
         self._accumulate = accumulate
-        self._border = server.layout.num_params
-        self._dtype = DTYPES.get(compression)
+        self._border = border = server.layout.num_params
         grad = task.flat.grad
         # One minibatch's gradient is scaled where it is; several need a place to be summed in.
         self._sum = grad if accumulate == 1 else torch.zeros_like(grad)
-        # The mean loss, and whether anyone wants to stop, travel beside the gradient; with
-        # compression BatchNorm's statistics too, whose variances half precision would spoil.
-        extra = server.layout.num_stats if self._dtype else 0
-        self._side = torch.zeros(2 + extra, device=grad.device)
+        self._fields = [
+            self._sum[field.offset : field.offset + field.size].view(field.shape)
+            for field in server.layout.params
+        ]
+        whole = 4 * border if bucket_bytes is None else bucket_bytes
+        dtype = DTYPES.get(compression)
+        self._buckets = Buckets(server.layout, self._sum, reducer, dtype, whole)
+        self._streams = len(self._buckets) > 1
+        if self._streams:
+            task.flat.stream_gradient(self._take)
+        self._taken: set[int] = set()
+        self._share, self._first, self._last = 0.0, True, True
+        # Beside the gradient travel the mean loss, whether anyone wants to stop, and BatchNorm's
+        # statistics, whose variances half precision would spoil.
+        self._side = torch.zeros(2 + server.layout.num_stats, device=grad.device)
         self.spent = Spent()
 
     def parts_of(self, ticket: int) -> list[int]:
@@ -106,50 +122,68 @@ class _Group:
     def compute(self, pipeline: Pipeline, ticket: int, count: int) -> float:
         """This rank's share of the mean gradient, left in the sum; returns its share of the loss.
 
-        The shares of all ranks add up to the mean over all samples of the ticket.
+        The shares of all ranks add up to the mean over all samples of the ticket. Where the
+        gradient streams, its sum over the ranks begins within the last minibatch's backward pass.
         """
         samples = self._plan.size(ticket)
-        loss, grad = 0.0, self._task.flat.grad
-        if count == 0 or self._sum is not grad:
+        loss = 0.0
+        if count == 0:
             self._sum.zero_()
-        for _ in range(count):
+        for number in range(count):
             started = time.perf_counter()
             batch = pipeline.next()
             loaded = time.perf_counter()
-            found = self._task.gradient(batch)
-            share = found.samples / samples
-            if self._sum is grad:
-                grad.mul_(share)
-            else:
-                self._sum.add_(grad, alpha=share)
-            loss += found.loss * share
+            self._share = batch.samples / samples
+            self._first, self._last = number == 0, number == count - 1
+            loss += self._task.compute(batch) * self._share
+            self._collect()
             self.spent.data_s += loaded - started
             self.spent.compute_s += time.perf_counter() - loaded
             self.spent.updates += 1
-            self.spent.samples += found.samples
+            self.spent.samples += batch.samples
         return loss
 
     def exchange(self, ticket: int, loss: float, stop: bool, version: int) -> tuple[Push, bool]:
         """Sum over all ranks: the push of the whole group, and whether any rank wants to stop."""
         started = time.perf_counter()
-        self._side[0] = loss
-        self._side[1] = float(stop)
-        params = self._sum[: self._border]
-        if self._dtype is None:
-            self._reduce(self._sum)
-        else:
-            small = params.to(self._dtype)
-            self._side[2:] = self._sum[self._border :]
-            self._reduce(small)
-            params.copy_(small)
-            self._sum[self._border :] = self._side[2:]
+        params, stats, side = self._sum[: self._border], self._sum[self._border :], self._side
+        side[0] = loss
+        side[1] = float(stop)
+        side[2:] = stats
+        self._buckets.filled_all()
+        wait_for_side = self._reducer.start(side, "side")
+        self._buckets.wait()
+        wait_for_side()
+        stats.copy_(side[2:])
         norm = torch.linalg.vector_norm(params, dtype=torch.float64).item()
-        mean_loss, stopping = self._side[:2].tolist()
+        mean_loss, stopping = side[:2].tolist()
         self.spent.comm_s += time.perf_counter() - started
         samples = self._plan.size(ticket)
         return Push(version, ticket, samples, mean_loss, norm, self._sum), stopping > 0
 
-    def _reduce(self, gradient: Tensor) -> None:
-        waits = [self._reducer.start(gradient, "gradient"), self._reducer.start(self._side, "side")]
-        for wait in waits:
-            wait()
+    def _take(self, number: int, gradient: Tensor) -> None:
+        """Add a parameter's gradient to the sum, within the backward pass."""
+        field = self._fields[number]
+        if self._first:
+            torch.mul(gradient, self._share, out=field)
+        else:
+            field.add_(gradient, alpha=self._share)
+        self._taken.add(number)
+        if self._last:
+            self._buckets.filled(number)
+
+    def _collect(self) -> None:
+        """Add what the task left in its flat gradient to the sum: all, or the statistics."""
+        grad, mine, share = self._task.flat.grad, self._sum, self._share
+        if self._streams:
+            # What the loss did not depend on has no gradient.
+            for number in set(range(len(self._fields))) - self._taken if self._first else ():
+                self._fields[number].zero_()
+            self._taken.clear()
+            grad, mine = grad[self._border :], mine[self._border :]
+        if self._sum is self._task.flat.grad:
+            mine.mul_(share)
+        elif self._first:
+            torch.mul(grad, share, out=mine)
+        else:
+            mine.add_(grad, alpha=share)

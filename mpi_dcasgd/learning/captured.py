@@ -116,6 +116,9 @@ class CapturedTask(Task):
             norm = norm_of(self._grad)
         return Gradient(batch.ticket, batch.samples, loss, norm, bool(stats_finite))
 
+    def compute(self, batch: Batch) -> float:
+        return self.gradient(batch).loss
+
     def warm_up(self) -> None:
         """As a ``Task`` does, for both sizes of batch: an epoch's last may be smaller."""
         for ticket in {0, self.plan.tickets_per_epoch - 1}:

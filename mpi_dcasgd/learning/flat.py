@@ -12,7 +12,9 @@ the worker has to say about them (see ``StatisticsPolicy``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -104,6 +106,7 @@ class FlatModel:
         with torch.no_grad():
             self._params, self._grads = self._bind()
         self._views: dict[int, list[Tensor]] = {}
+        self._streaming = False
 
     def _new(self, device: torch.device) -> Tensor:
         return torch.zeros(self.layout.size, dtype=torch.float32, device=device)
@@ -165,11 +168,26 @@ class FlatModel:
         vector, as ``backward`` does, would read and write the vector once more.
         """
         found = torch.autograd.grad(loss, self._params, allow_unused=True)
+        if self._streaming:
+            return
         if all(value is not None for value in found):
             torch._foreach_copy_(self._grads, found)
             return
         for view, value in zip(self._grads, found, strict=True):
             view.zero_() if value is None else view.copy_(value)
+
+    def stream_gradient(self, take: Callable[[int, Tensor], None]) -> None:
+        """From now on hand over each parameter's gradient as soon as the backward pass has it.
+
+        Nothing is put into ``grad`` any more, which is the receiver's business.
+
+        Args:
+            take: Called within the backward pass with the number of a field of ``layout.params``
+                and its gradient; not for parameters that the loss does not depend on.
+        """
+        self._streaming = True
+        for number, parameter in enumerate(self._params):
+            parameter.register_hook(partial(take, number))  # type: ignore[no-untyped-call]
 
     def note_statistics(self) -> None:
         """Put what this batch did to BatchNorm's statistics behind the gradient."""

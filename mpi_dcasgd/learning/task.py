@@ -88,9 +88,13 @@ class Task:
 
     def gradient(self, batch: Batch) -> Gradient:
         """Mean gradient over the batch at the current weights, left in ``flat.grad``."""
+        loss = self.compute(batch)
+        return Gradient(batch.ticket, batch.samples, loss, norm_of(self._grad))
+
+    def compute(self, batch: Batch) -> float:
+        """As ``gradient``, without looking at what was found: only the mean loss."""
         self._prepare(batch.ticket)
-        loss = self._compute(*batch.tensors)
-        return Gradient(batch.ticket, batch.samples, loss.item(), norm_of(self._grad))
+        return self._compute(*batch.tensors).item()
 
     def _drawn(self, ticket: int) -> tuple[NDArray[np.int64], np.random.Generator | None]:
         """Which samples a ticket has, and its own randomness if any is needed to load them."""

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.job_changes import flatten
 from mpi_dcasgd.record.metrics import read_metrics
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.server.records import Action
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class RunResult:
         environment: environment.json, or empty.
         points: Its evaluations, by epoch.
         workers: The totals of its workers, as in metrics.jsonl.
+        staleness: By worker, how many of its gradients entered and the sum of their staleness;
+            empty without a trace, and in synchronous runs.
     """
 
     path: Path
@@ -45,6 +51,7 @@ class RunResult:
     environment: Mapping[str, Any]
     points: tuple[Point, ...]
     workers: tuple[Mapping[str, Any], ...]
+    staleness: Mapping[int, tuple[int, int]]
 
     @property
     def algorithm(self) -> str:
@@ -111,17 +118,6 @@ def collect(paths: Sequence[Path]) -> Collection:
     return Collection(tuple(runs), tuple(unfinished))
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"rule": {"momentum": {"name": "none"}}}`` as ``{"rule.momentum.name": "none"}``."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _folders(paths: Iterable[Path]) -> list[Path]:
     found: dict[Path, Path] = {}  # by what it resolves to: a run named twice counts once
     for path in paths:
@@ -167,6 +163,7 @@ def _load(folder: RunFolder) -> RunResult | UnfinishedRun:
             environment=_environment(folder),
             points=_points(folder),
             workers=tuple(e for e in read_metrics(folder.metrics_jsonl) if e["event"] == "worker"),
+            staleness=_staleness(folder),
         )
         # What the grouping relies on has to be there before it is relied on.
         _ = (run.algorithm, run.driver, run.num_workers, run.seed, run.histogram)
@@ -188,6 +185,19 @@ def _environment(folder: RunFolder) -> dict[str, Any]:
         return _mapping(folder.environment_json, json.loads)
     except (OSError, ValueError):
         return {}
+
+
+def _staleness(folder: RunFolder) -> dict[int, tuple[int, int]]:
+    if not folder.trace_bin.is_file():
+        return {}
+    trace = read_trace(folder.trace_bin)
+    entered = (trace.action == Action.APPLIED) | (trace.action == Action.HELD)
+    workers, staleness = trace.worker[entered], trace.staleness[entered]
+    counts = np.bincount(workers)
+    if len(counts) < 2:
+        return {}  # one push a step is the whole group's
+    sums = np.bincount(workers, weights=staleness)
+    return {n: (int(counts[n]), int(sums[n])) for n in range(len(counts)) if counts[n]}
 
 
 def _points(folder: RunFolder) -> tuple[Point, ...]:

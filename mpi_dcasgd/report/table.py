@@ -146,7 +146,11 @@ def staleness_of(group: Group) -> str:
 
 def digits(groups: Sequence[Group], key: str) -> int:
     """As many that the smallest mean of a column keeps three digits, and never more than 2."""
-    smallest = min((s.mean for g in groups if (s := g.stat(key)) is not None), default=0.0)
+    return digits_of(min((s.mean for g in groups if (s := g.stat(key)) is not None), default=0.0))
+
+
+def digits_of(smallest: float) -> int:
+    """As many that the number keeps three digits, and never more than 2."""
     return 2 if smallest < 10 else 1 if smallest < 100 else 0
 
 

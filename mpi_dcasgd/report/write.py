@@ -31,6 +31,8 @@ from mpi_dcasgd.report.prediction import NOTE as PREDICTION_NOTE
 from mpi_dcasgd.report.prediction import prediction_table
 from mpi_dcasgd.report.remarks import remarks
 from mpi_dcasgd.report.table import Matching, result_table, seconds, target_table, time_table
+from mpi_dcasgd.report.workers import NOTE as UNEQUAL_NOTE
+from mpi_dcasgd.report.workers import worker_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,9 @@ def _document(
         times = time_table(groups)
         if times is not None:
             blocks += [Heading(2, "Where the workers' time went"), times]
+        unequal = worker_table(groups)
+        if unequal is not None:
+            blocks += [Heading(2, "How unequal the workers were"), unequal, Paragraph(UNEQUAL_NOTE)]
         blocks += _settings(groups, found.runs)
         blocks += _environment(found.runs)
     if found.unfinished:

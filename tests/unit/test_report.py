@@ -63,6 +63,7 @@ def test_a_report_has_tables_pictures_settings_and_what_failed(grid: Path, tmp_p
         "## Until 10 % test error",
         "## Plots",
         "## Where the workers' time went",
+        "## How unequal the workers were",
         "## Settings of all runs",
         "## Hardware and software",
         "## Runs that are not in the comparison",

@@ -132,6 +132,7 @@ class ThreadedAllreduce:
     """Stands in for an allreduce with threads as ranks: only the arithmetic of a sum."""
 
     name = "threads"
+    in_background = True
 
     def __init__(self, rank: int, meeting: ThreadMeeting) -> None:
         self.rank = rank
@@ -139,8 +140,10 @@ class ThreadedAllreduce:
         self._meeting = meeting
 
     def start(self, tensor: torch.Tensor, name: str) -> Callable[[], None]:
+        share = tensor.clone()  # what is done to it from here on would be lost
+
         def wait() -> None:
-            tensor.copy_(self._meeting.sum(self.rank, tensor, name))
+            tensor.copy_(self._meeting.sum(self.rank, share, name))
 
         return wait
 
@@ -196,12 +199,41 @@ def synchronous(
     return worlds, World(1, plan=plan, **model).run()
 
 
+@pytest.mark.parametrize("bucket_bytes", [None, 1, 200])
 @pytest.mark.parametrize(("workers", "accumulate"), [(2, 1), (3, 1), (4, 1), (1, 3), (2, 2)])
 def test_synchronous_workers_equal_one_worker_with_a_batch_so_many_times_as_large(
-    workers: int, accumulate: int
+    workers: int, accumulate: int, bucket_bytes: int | None
 ) -> None:
-    worlds, large = synchronous(workers, 4, accumulate)
+    worlds, large = synchronous(workers, 4, accumulate, bucket_bytes=bucket_bytes)
     torch.testing.assert_close(worlds[0].server.weights, large, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"batchnorm": True}, {"compression": "bf16"}])
+def test_a_gradient_that_is_sent_in_parts_is_the_one_that_is_sent_whole(
+    options: dict[str, Any],
+) -> None:
+    whole, _ = synchronous(3, 4, 2, **options)
+    parts, _ = synchronous(3, 4, 2, bucket_bytes=1, **options)
+    assert torch.equal(parts[0].server.weights, whole[0].server.weights)
+
+
+def test_the_last_layers_gradient_is_sent_before_the_first_layers_is_known() -> None:
+    world = World(1, plan=TicketPlan(num_samples=8, batch_size=8, seed=3, epochs=1))
+    told: list[str] = []
+
+    class Listening(ThreadedAllreduce):
+        def start(self, tensor: torch.Tensor, name: str) -> Callable[[], None]:
+            told.append(name)
+            return super().start(tensor, name)
+
+    # The first layer's weights are the last whose gradient the backward pass comes to.
+    first = next(world.tasks[0].flat.model.parameters())
+    first.register_hook(lambda gradient: told.append("first layer"))
+    reducer = Listening(0, ThreadMeeting(1))
+    run_synchronous(reducer, world.server, world.tasks[0], None, StopFlag(), bucket_bytes=1)
+    names = [f"gradient.{n}" for n in range(4)]
+    assert [name for name in told if name != "first layer"] == [*names, "side"]
+    assert told.index("gradient.1") < told.index("first layer")
 
 
 @pytest.mark.parametrize(("compression", "rounding"), [("fp16", 2e-3), ("bf16", 2e-2)])
