@@ -89,7 +89,7 @@ class Processes:
         process.number = self._count  # type: ignore[attr-defined]
         return process
 
-    def finish(self, process: subprocess.Popen[bytes], timeout: float = 60) -> Finished:
+    def finish(self, process: subprocess.Popen[bytes], timeout: float = 100) -> Finished:
         """Wait; what hangs is killed, and the test fails with its output."""
         out, err = self._files(process.number)  # type: ignore[attr-defined]
         try:
@@ -100,7 +100,7 @@ class Processes:
             pytest.fail(f"still running after {timeout} s: {process.args}\n{output}")
         return Finished(status, out.read_text(), err.read_text())
 
-    def run(self, argv: Sequence[str], *, timeout: float = 60, **options: object) -> Finished:
+    def run(self, argv: Sequence[str], *, timeout: float = 100, **options: object) -> Finished:
         """`start`, then `finish`."""
         return self.finish(self.start(argv, **options), timeout)  # type: ignore[arg-type]
 
@@ -162,7 +162,7 @@ def mpirun(processes: Processes) -> Callable[..., Finished]:
     def run(
         n: int,
         *arguments: str,
-        timeout: float = 60,
+        timeout: float = 100,
         env: Mapping[str, str] | None = None,
         cwd: Path = REPOSITORY,
         fault_tolerant: bool = False,
