@@ -108,7 +108,7 @@ class Processes:
         """What a process that may still be running has written to stdout."""
         return self._files(process.number)[0].read_text()  # type: ignore[attr-defined]
 
-    def wait_for(self, process: subprocess.Popen[bytes], lines: int, timeout: float = 30) -> None:
+    def wait_for(self, process: subprocess.Popen[bytes], lines: int, timeout: float = 100) -> None:
         """Return once the process has written so many lines to stdout."""
         deadline = time.monotonic() + timeout
         while self.output(process).count("\n") < lines:
@@ -203,6 +203,23 @@ def _lacking(marker: str) -> str | None:
     if marker == "netns" and not Path("/dev/net/tun").exists():
         return "no /dev/net/tun"
     return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes longest comes first, and stays together where several run at a time.
+
+    All tests of SLURM are one group: they share one SLURM, and mostly wait for it, while the
+    others have the processors.
+    """
+    folders = [item.path.parent.name for item in items]
+    order = {name: number for number, name in enumerate(("slurm", "mpi", "cluster"))}
+    ranked = zip(items, folders, strict=True)
+    items[:] = [item for item, _ in sorted(ranked, key=lambda pair: order.get(pair[1], len(order)))]
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            slurm = item.path.parent.name == "slurm"
+            item.add_marker(pytest.mark.xdist_group("slurm" if slurm else str(item.path)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -16,7 +16,7 @@ from mpi_dcasgd.cli.resuming import Standing
 from mpi_dcasgd.config.memory import available_bytes, check_memory
 from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.drivers.agreeing import together
+from mpi_dcasgd.drivers.agreeing import share_files, together
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
 from mpi_dcasgd.drivers.injection import Injection, SlowedTask
@@ -76,6 +76,7 @@ class Rank:
             self.reducer = together(
                 comm, lambda: make_reducer(sync.backend, sync.compression, comm, self.device)
             )
+        share_files(comm, job.data)
         together(comm, self._check_memory)
         self.recording = together(comm, lambda: begin_recording() if comm.rank == 0 else None)
         group = comm.size * job.sync.accumulate if self.synchronous else 1

@@ -56,7 +56,7 @@ def try_job(mapping: Mapping[str, Any], *, name: str) -> tuple[Job | None, list[
         elif key in mapping:
             values[key] = mapping[key]
     if not {"model", "data"} & set(failed):
-        problems += check_fit(values["model"], values["data"])
+        problems += check_fit(values["model"], values["data"], values.get("batch_size"))
     values["rule"] = _rule(values.get("algorithm", "asgd"), mapping.get("rule"), problems)
     given = {key: value for key, value in values.items() if key not in failed}
     job = build(Job, given, "", problems, reported=failed)

@@ -13,7 +13,7 @@ from mpi_dcasgd.learning.settings import DataSettings, ModelSettings
 _checked: dict[str, list[str]] = {}  # a study asks about the same model many times
 
 
-def check_fit(model: ModelSettings, data: DataSettings) -> list[str]:
+def check_fit(model: ModelSettings, data: DataSettings, batch_size: object) -> list[str]:
     """What keeps the model from taking the data, a line each beginning with the dotted key.
 
     Data that are not here, or would have to be searched for their classes, fit for now: a job may
@@ -21,16 +21,47 @@ def check_fit(model: ModelSettings, data: DataSettings) -> list[str]:
     """
     if data.name == "imagefolder":
         return []
-    key = f"{model} {data}"
+    key = f"{model} {data} {batch_size}"
     if key not in _checked:
         try:
-            without_memory(model, describe(data))
-            _checked[key] = []
+            facts = describe(data)
+            module = without_memory(model, facts)
+            size = batch_size if type(batch_size) is int and batch_size > 0 else facts.num_train
+            _checked[key] = check_last_batch(module, facts, size)
         except ConfigError as error:
             _checked[key] = [f"{error.where}.{line}" for line in error.problems]
         except UserError:
             return []
     return _checked[key]
+
+
+def check_last_batch(module: nn.Module, data: Facts, batch_size: int) -> list[str]:
+    """Whether the model trains on an epoch's last minibatch if that is a single sample.
+
+    BatchNorm takes no statistics of one number a channel, which is what one sample leaves it where
+    images have shrunk to a pixel, or never had any.
+
+    Args:
+        module: From ``without_memory``.
+        data: What it is trained on.
+        batch_size: Of one worker.
+    """
+    if data.num_train % batch_size != 1 and batch_size != 1:
+        return []
+    device = next((parameter.device for parameter in module.parameters()), None)
+    try:
+        with torch.no_grad():
+            module.train()(torch.zeros((1, *data.input_shape), device=device))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            return []
+        return [
+            f"batch_size: {data.num_train} samples in minibatches of {batch_size} leave one for "
+            "the last, and of a single sample BatchNorm takes no statistics; choose another size"
+        ]
+    except (NotImplementedError, RuntimeError):
+        pass  # not to be found out on shapes alone
+    return []
 
 
 def without_memory(model: ModelSettings, data: Facts) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpi_dcasgd.config.fit import without_memory
+from mpi_dcasgd.config.fit import check_last_batch, without_memory
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.errors import ConfigError
@@ -79,7 +79,11 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
     mode = ALGORITHMS[job.algorithm].mode
     num_workers = world_size - 1 if mode == "asynchronous" else world_size
     data = describe(job.data)
-    layout = FlatLayout.of(without_memory(job.model, data))
+    module = without_memory(job.model, data)
+    problems = check_last_batch(module, data, job.batch_size)
+    if problems:
+        raise ConfigError(job.name, problems)
+    layout = FlatLayout.of(module)
     group = num_workers * job.sync.accumulate if mode == "synchronous" else 1
     plan = TicketPlan(data.num_train, job.batch_size * group, job.seed, job.epochs)
     rule = resolve_rule(job.algorithm, job.rule)

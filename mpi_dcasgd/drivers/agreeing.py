@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from mpi_dcasgd.errors import LaunchError, UserError
+from mpi_dcasgd.learning.data import find_files, list_files, tell_files
+from mpi_dcasgd.learning.settings import DataSettings
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -38,6 +40,20 @@ def together(comm: MPI.Comm, step: Callable[[], T]) -> T:
     if error is not None and len(texts) == 1 and None not in said:
         raise error
     raise LaunchError("start-up failed" + "".join(_grouped(said)))
+
+
+def share_files(comm: MPI.Comm, settings: DataSettings) -> None:
+    """Let rank 0 look for the data's files, and all other ranks take its word for it.
+
+    A million images on a parallel file system take minutes to list, and all the longer the more
+    ranks do it at once.
+
+    Raises:
+        UserError: On every rank alike, if the data are missing on any.
+    """
+    together(comm, lambda: find_files(settings))
+    found = together(comm, lambda: list_files(settings) if comm.rank == 0 else None)
+    tell_files(settings, comm.bcast(found))
 
 
 def _grouped(said: list[tuple[str, str] | None]) -> list[str]:

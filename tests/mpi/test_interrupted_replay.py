@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpi_dcasgd.cli.replay import replay_exactly
+from mpi_dcasgd.tools import launch
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
@@ -21,8 +21,9 @@ def test_a_stopped_run_is_replayed_identically(
 ) -> None:
     """One holds gradients that made no step yet, the other has workers that wait."""
     run = tmp_path / "run"
-    words = ["run", "-n", "5", "jobs/digits.yaml", f"algorithm={algorithm}", "epochs=400"]
-    process = processes.start([sys.executable, "-m", "mpi_dcasgd", *words, "--run-dir", str(run)])
+    words = [f"algorithm={algorithm}", "epochs=400", "--run-dir", str(run)]
+    command = launch.plan(5, launch.rank_program("jobs/digits.yaml", words))
+    process = processes.start(command.argv, env=dict(command.env))
     processes.wait_for(process, lines=3)
     process.send_signal(signal.SIGUSR1)
     finished = processes.finish(process)

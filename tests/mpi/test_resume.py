@@ -15,21 +15,24 @@ from mpi_dcasgd.cli.replay import replay_exactly
 from mpi_dcasgd.record.checkpoints import checkpoints_in
 from mpi_dcasgd.record.trace import read_trace
 from mpi_dcasgd.server.records import Action
+from mpi_dcasgd.tools import launch
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(180)]
 
 JOB = "jobs/digits.yaml"
-EPOCHS = 60
+EPOCHS = 30
 TICKETS = EPOCHS * 90
 STOPPED = 128 + signal.SIGUSR1
 
 
-def words(ranks: int, folder: Path, *overrides: str) -> list[str]:
-    run = [sys.executable, "-m", "mpi_dcasgd", "run", "-n", str(ranks), JOB]
-    return [*run, f"epochs={EPOCHS}", *overrides, "--run-dir", str(folder)]
+def words(ranks: int, folder: Path, *overrides: str) -> tuple[str, ...]:
+    """What `mpi-dcasgd run` would start, without that process above it."""
+    job = [f"epochs={EPOCHS}", *overrides, "--run-dir", str(folder)]
+    command = launch.plan(ranks, launch.rank_program(JOB, job))
+    return "env", *(f"{name}={value}" for name, value in command.env.items()), *command.argv
 
 
-def stop(processes: Any, argv: list[str]) -> None:
+def stop(processes: Any, argv: tuple[str, ...]) -> None:
     """Start a world and stop it once it has been evaluated for the first time."""
     process = processes.start(argv)
     processes.wait_for(process, lines=3)

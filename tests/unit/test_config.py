@@ -210,6 +210,22 @@ def test_a_model_that_does_not_take_the_data_is_found_before_anything_starts(fil
     ]
 
 
+def test_a_last_minibatch_that_batchnorm_cannot_take_is_found_before_anything_starts(
+    file: Path,
+) -> None:
+    # 17 images in minibatches of 16; the network leaves one pixel of each channel.
+    words = ("model={name: resnet18}", "data={name: synthetic, num_train: 17, shape: [3, 32, 32]}")
+    [line] = problems(file, *words)
+    assert line == (
+        "batch_size: 17 samples in minibatches of 16 leave one for the last, and of a single "
+        "sample BatchNorm takes no statistics; choose another size"
+    )
+    assert load_job(file, (*words, "batch_size=5")).batch_size == 5
+    # Where maps are larger, and without BatchNorm, one sample is enough.
+    assert load_job(file, ("model={name: cnn, batchnorm: true}", words[1]))
+    assert load_job(file, ("batch_size=4",)).batch_size == 4, "1437 digits leave one as well"
+
+
 def test_a_value_that_repeats_itself_endlessly_is_cut_short(file: Path) -> None:
     (line,) = problems(file, f"lr={'x' * 5000}")
     assert len(line) < 200

@@ -47,15 +47,22 @@ class Listing:
     classes: tuple[str, ...]
 
 
-def list_folders(settings: DataSettings, path: Path) -> tuple[Listing, Listing]:
+Listings = tuple[Listing, Listing]
+"""Of the training and of the test images."""
+
+_told: dict[tuple[Path, Path], Listings] = {}
+
+
+def list_folders(settings: DataSettings, path: Path) -> Listings:
     """The training and the test images, in an order that is the same on every machine.
 
     Raises:
         DataError: A folder is missing, empty, or the two do not have the same classes.
     """
-    train_folder = path / settings.train_split
-    _need(train_folder, "training images", "data.train_split")
-    test_folder = _test_folder(settings, path)
+    train_folder, test_folder = find_folders(settings, path)
+    told = _told.get((train_folder, test_folder))
+    if told is not None:
+        return told
     train, test = _list(train_folder), _list(test_folder)
     if train.classes != test.classes:
         apart = sorted(set(train.classes) ^ set(test.classes))
@@ -65,6 +72,26 @@ def list_folders(settings: DataSettings, path: Path) -> tuple[Listing, Listing]:
             + (f" and {len(apart) - 5} more" if len(apart) > 5 else "")
         )
     return train, test
+
+
+def find_folders(settings: DataSettings, path: Path) -> tuple[Path, Path]:
+    """Where the training and the test images are, without a look inside.
+
+    Raises:
+        DataError: One of them is missing.
+    """
+    train_folder = path / settings.train_split
+    _need(train_folder, "training images", "data.train_split")
+    return train_folder, _test_folder(settings, path)
+
+
+def tell_folders(settings: DataSettings, path: Path, listings: Listings) -> None:
+    """What ``list_folders`` is to say in this process from now on, without walking the folders.
+
+    Raises:
+        DataError: One of them is missing here.
+    """
+    _told[find_folders(settings, path)] = listings
 
 
 def folder_facts(settings: DataSettings, path: Path) -> Facts:

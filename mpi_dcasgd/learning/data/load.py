@@ -93,6 +93,42 @@ def describe(settings: DataSettings) -> Facts:
     return folder.folder_facts(settings, data_path(settings))
 
 
+def list_files(settings: DataSettings) -> folder.Listings | None:
+    """What it takes many requests to a file system to find out: once is enough for all ranks.
+
+    Returns:
+        The files of an ``imagefolder``; None for data of few files.
+
+    Raises:
+        DataError: As ``load_dataset``.
+    """
+    if settings.name != "imagefolder":
+        return None
+    _refuse(settings)
+    return folder.list_folders(settings, data_path(settings))
+
+
+def tell_files(settings: DataSettings, found: folder.Listings | None) -> None:
+    """Take ``list_files``'s word for it in this process, and look only whether the data are here.
+
+    Raises:
+        DataError: They are not.
+    """
+    if found is not None:
+        folder.tell_folders(settings, data_path(settings), found)
+
+
+def find_files(settings: DataSettings) -> None:
+    """See whether the folders that ``list_files`` would walk are here.
+
+    Raises:
+        DataError: One of them is not.
+    """
+    if settings.name == "imagefolder":
+        _refuse(settings)
+        folder.find_folders(settings, data_path(settings))
+
+
 def data_path(settings: DataSettings) -> Path:
     """The folder that the job names, with ``~`` and variables expanded."""
     return Path(os.path.expandvars(settings.path or "")).expanduser()
