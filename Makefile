@@ -40,7 +40,7 @@ require = MPI_DCASGD_REQUIRE=$(1)$${MPI_DCASGD_REQUIRE:+,$$MPI_DCASGD_REQUIRE}
 
 # Files of tests that run beside each other: one often waits for a world to start, or for SLURM.
 TESTS_AT_A_TIME ?= 2
-at_a_time := -n $(TESTS_AT_A_TIME) --dist loadgroup --no-loadscope-reorder
+at_a_time := -n $(TESTS_AT_A_TIME) --dist loadfile --no-loadscope-reorder
 
 test: lint ## check style and types, and run all tests, those of MPI under MPICH, too
 	@echo "==> tests"

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -205,21 +206,23 @@ def _lacking(marker: str) -> str | None:
     return None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes longest comes first, and stays together where several run at a time.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where several processes run tests: a file to one, and all that waits for SLURM to one."""
+    from xdist.scheduler import LoadFileScheduling
 
-    All tests of SLURM are one group: they share one SLURM, and mostly wait for it, while the
-    others have the processors.
-    """
-    folders = [item.path.parent.name for item in items]
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "slurm" if file.startswith("tests/slurm/") else file
+
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first: SLURM, mostly waited for, then what starts worlds."""
     order = {name: number for number, name in enumerate(("slurm", "mpi", "cluster"))}
-    ranked = zip(items, folders, strict=True)
-    items[:] = [item for item, _ in sorted(ranked, key=lambda pair: order.get(pair[1], len(order)))]
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            slurm = item.path.parent.name == "slurm"
-            item.add_marker(pytest.mark.xdist_group("slurm" if slurm else str(item.path)))
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

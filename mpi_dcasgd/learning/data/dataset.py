@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,27 +36,40 @@ class Split(Protocol):
         ...
 
 
-@runtime_checkable
-class ResidentSplit(Split, Protocol):
+class ResidentSplit(ABC):
     """A split whose samples lie on the device, where a few numbers make a batch of them.
 
-    ``batch(indices, rng)`` is ``make(recipe(indices, rng))``. All that is drawn or looked up is in
-    the recipe, so that ``make`` can be recorded once as a graph of device operations.
+    All that is drawn or looked up is in the recipe, so that ``make`` can be recorded once as a
+    graph of device operations.
+
+    Attributes:
+        device: Where the samples are.
     """
 
+    device: torch.device
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
     def recipe(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
     ) -> NDArray[np.int64]:
         """What the batch is made of: shape (rows, n), as many rows for every batch."""
-        ...
 
+    @abstractmethod
     def make(self, recipe: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets as of ``batch``, by device operations that depend on no value.
 
         Args:
             recipe: (rows, n) int64 on the split's device.
         """
-        ...
+
+    def batch(
+        self, indices: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """As of any ``Split``."""
+        return self.make(torch.from_numpy(self.recipe(indices, rng)).to(self.device))
 
 
 def augments(split: Split) -> bool:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mpi_dcasgd.learning.data.dataset import ResidentSplit
+
 
 @dataclass(frozen=True)
 class Jitter:
@@ -69,7 +71,7 @@ class Normalise:
         return floats.mul_(self._factor).add_(self._offset)
 
 
-class ImageSplit:
+class ImageSplit(ResidentSplit):
     """Images held as bytes on the device, where they are augmented and normalised too.
 
     Args:
@@ -93,15 +95,10 @@ class ImageSplit:
         self._normalise = normalise
         self._jitter = jitter
         self.augments = jitter is not None
+        self.device = device
 
     def __len__(self) -> int:
         return len(self.targets)
-
-    def batch(
-        self, indices: NDArray[np.int64], rng: np.random.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        recipe = torch.from_numpy(self.recipe(indices, rng))
-        return self.make(recipe.to(self.targets.device))
 
     def recipe(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None

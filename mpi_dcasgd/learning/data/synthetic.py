@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mpi_dcasgd.learning.data.dataset import Dataset, Facts
+from mpi_dcasgd.learning.data.dataset import Dataset, Facts, ResidentSplit
 from mpi_dcasgd.learning.settings import DataSettings
 
 _PATCHES = 8
@@ -53,7 +53,7 @@ def load_synthetic(settings: DataSettings, seed: int, device: torch.device) -> D
     )
 
 
-class SyntheticSplit:
+class SyntheticSplit(ResidentSplit):
     """Samples that are made when asked for.
 
     Args:
@@ -69,6 +69,7 @@ class SyntheticSplit:
         size = patterns[0].numel()
         rng = np.random.default_rng(seed)
         places = len(noise) - size
+        self.device = patterns.device
         self._patterns = patterns
         # Row p of this view is the noise from place p on.
         self._noise = noise.as_strided((places, size), (1, 1))
@@ -79,12 +80,6 @@ class SyntheticSplit:
 
     def __len__(self) -> int:
         return len(self._targets)
-
-    def batch(
-        self, indices: NDArray[np.int64], rng: np.random.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        recipe = torch.from_numpy(self.recipe(indices, rng))
-        return self.make(recipe.to(self._targets.device))
 
     def recipe(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None

@@ -27,7 +27,7 @@ from mpi_dcasgd.drivers.observer import NullObserver
 from mpi_dcasgd.drivers.simulator import Simulator
 from mpi_dcasgd.drivers.simulator_timing import simulate_timing
 from mpi_dcasgd.learning.captured import make_task
-from mpi_dcasgd.learning.data import Dataset
+from mpi_dcasgd.learning.data import Dataset, ResidentSplit
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.learning.settings import ModelSettings
@@ -116,12 +116,13 @@ class TimingSpeed:
     wall_s: float
 
 
-class _Noise:
+class _Noise(ResidentSplit):
     """Random samples: how long a step takes does not depend on what is learnt."""
 
     augments = False
 
     def __init__(self, case: Case, device: torch.device) -> None:
+        self.device = device
         size = case.gradients * case.batch_size
         generator = torch.Generator().manual_seed(0)
         self.inputs = torch.randn((size, *case.shape), generator=generator).to(device)
@@ -129,12 +130,6 @@ class _Noise:
 
     def __len__(self) -> int:
         return len(self.targets)
-
-    def batch(
-        self, indices: NDArray[np.int64], rng: np.random.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        recipe = torch.from_numpy(self.recipe(indices, rng))
-        return self.make(recipe.to(self.inputs.device))
 
     def recipe(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
