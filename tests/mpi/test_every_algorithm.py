@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from one_world import train_in_one_world
 
 from mpi_dcasgd.cli.replay import replay_exactly
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
@@ -35,17 +36,6 @@ OTHERS = sorted(
 )
 
 
-# One world trains them all, one after the other: starting five ranks takes longer than training.
-PROGRAM = """
-import sys
-from mpi_dcasgd.cli import main
-for words in sys.argv[1:]:
-    status = main(["train", "jobs/digits.yaml", *words.split(",")])
-    if status:
-        sys.exit(status)
-"""
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
@@ -59,13 +49,14 @@ def trained(
     if not (runs / algorithm).exists():
         mine = [item for item in request.session.items if item.fspath == request.node.fspath]
         names = [item.callspec.params["algorithm"] for item in mine]  # type: ignore[attr-defined]
-        jobs = [
-            f"algorithm={name},lr={LR.get(name, 0.1)},epochs=12,schedule.milestones=[8],"
-            f"--run-dir,{runs / name}"
+        jobs = {
+            runs / name: [
+                *(f"algorithm={name}", f"lr={LR.get(name, 0.1)}"),
+                *("epochs=12", "schedule.milestones=[8]"),
+            ]
             for name in names
-        ]
-        finished = mpirun(5, "-c", PROGRAM, *jobs, timeout=280)
-        assert finished.status == 0, finished
+        }
+        train_in_one_world(mpirun, 5, "jobs/digits.yaml", jobs)
     return runs / algorithm
 
 

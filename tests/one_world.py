@@ -1,0 +1,26 @@
+"""Several jobs in one MPI world: starting its ranks takes longer than training a small job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PROGRAM = """
+import json, sys
+from mpi_dcasgd.cli import main
+for words in json.loads(sys.argv[1]):
+    status = main(["train", *words])
+    if status:
+        sys.exit(status)
+"""
+
+
+def train_in_one_world(
+    mpirun: Callable[..., Any], ranks: int, job: str, runs: Mapping[Path, Sequence[str]]
+) -> None:
+    """Train a job once for each run folder, with the overrides that belong to it."""
+    words = [[job, *overrides, "--run-dir", str(path)] for path, overrides in runs.items()]
+    finished = mpirun(ranks, "-c", PROGRAM, json.dumps(words), timeout=280)
+    assert finished.status == 0, finished
