@@ -47,7 +47,7 @@ def trained(
 ) -> Path:
     """The run folder of an algorithm; who asks first trains all that were selected."""
     if not (runs / algorithm).exists():
-        mine = [item for item in request.session.items if item.fspath == request.node.fspath]
+        mine = [item for item in request.session.items if item.path == request.node.path]
         names = [item.callspec.params["algorithm"] for item in mine]  # type: ignore[attr-defined]
         jobs = {
             runs / name: [
