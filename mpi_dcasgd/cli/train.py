@@ -74,7 +74,7 @@ def train(
     # Only the main thread calls MPI in an asynchronous run; Horovod has a thread of its own.
     mpi4py.rc.thread_level = "multiple" if mode == "synchronous" else "funneled"
     # That thread waits within Open MPI, which polls: on a processor that others want, too, a group
-    # is twice as fast if it lets them. Where nobody does, it costs nothing that can be measured.
+    # is several times as fast if it lets them. Where nobody does, it costs nothing measurable.
     os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     from mpi4py import MPI
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpi_dcasgd.report.document import Table
@@ -57,33 +58,28 @@ def worker_table(groups: Sequence[Group]) -> Table | None:
 
 def _workers(group: Group) -> list[_Worker]:
     """Those that computed anything, over all runs of the group together."""
-
-    def total(worker: int, of: Callable[[dict[str, float]], float]) -> float:
-        return sum(of(dict(w)) for run in group.runs for w in run.workers if w["worker"] == worker)
-
-    numbers = sorted({int(worker["worker"]) for run in group.runs for worker in run.workers})
-    updates = {number: total(number, lambda w: float(w["updates"])) for number in numbers}
-    everything = sum(updates.values())
-    found = []
-    for number in numbers:
-        if not updates[number]:
-            continue
-        spent_s = total(number, lambda w: float(w.get("compute_s", 0)) + float(w.get("data_s", 0)))
-        found.append(
-            _Worker(
-                step_ms=1e3 * spent_s / updates[number],
-                share=updates[number] / everything,
-                staleness=_staleness(group, number),
-            )
+    updates: Counter[int] = Counter()
+    spent_s: dict[int, float] = defaultdict(float)
+    entered: Counter[int] = Counter()
+    staleness: Counter[int] = Counter()
+    for run in group.runs:
+        for totals in run.workers:
+            number = int(totals["worker"])
+            updates[number] += int(totals["updates"])
+            spent_s[number] += float(totals.get("compute_s", 0)) + float(totals.get("data_s", 0))
+        for number, (gradients, total) in run.staleness.items():
+            entered[number] += gradients
+            staleness[number] += total
+    everything = updates.total()
+    return [
+        _Worker(
+            step_ms=1e3 * spent_s[number] / count,
+            share=count / everything,
+            staleness=staleness[number] / entered[number] if entered[number] else None,
         )
-    return found
-
-
-def _staleness(group: Group, worker: int) -> float | None:
-    """Mean over the worker's gradients that entered; None where no trace tells."""
-    sums = [run.staleness[worker] for run in group.runs if worker in run.staleness]
-    count = sum(gradients for gradients, _ in sums)
-    return sum(staleness for _, staleness in sums) / count if count else None
+        for number, count in sorted(updates.items())
+        if count
+    ]
 
 
 def _shown(staleness: float | None) -> str:
