@@ -84,14 +84,13 @@ class Evaluator:
             Exception: Whatever evaluation raised.
         """
         found: list[Scored] = []
-        while True:
-            try:
-                result = self._done.get_nowait()
-            except queue.Empty:
-                return found
+        # Nobody else takes anything out, so what is there stays there.
+        while not self._done.empty():
+            result = self._done.get_nowait()
             if isinstance(result, BaseException):
                 raise result
             found.append(result)
+        return found
 
     def finish(self) -> list[Scored]:
         """Wait for all that was submitted and end the thread."""

@@ -82,9 +82,11 @@ class Task:
     def load(self, ticket: int) -> Batch:
         """The ticket's samples, augmented with the ticket's own randomness."""
         indices, rng = self._drawn(ticket)
-        found = self.dataset.train.batch(indices, rng)
-        tensors = tuple(tensor.to(self.device, non_blocking=True) for tensor in found)
-        return Batch(ticket, len(indices), tensors)
+        inputs, targets = self.dataset.train.batch(indices, rng)
+        if inputs.device != self.device:
+            inputs = inputs.to(self.device, non_blocking=True)
+            targets = targets.to(self.device, non_blocking=True)
+        return Batch(ticket, len(indices), (inputs, targets))
 
     def gradient(self, batch: Batch) -> Gradient:
         """Mean gradient over the batch at the current weights, left in ``flat.grad``."""

@@ -1,4 +1,4 @@
-"""A pass in blocks that fit into a core's cache, in ordinary torch calls.
+"""A pass in blocks that fit into a core's cache, in ordinary calls of torch or NumPy.
 
 Each operation of the step runs over one block before the next block is touched, so memory is
 read and written once and what lies between comes from the cache. Intermediate values go into a
@@ -9,7 +9,6 @@ pages back in between.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,15 +18,12 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from mpi_dcasgd.rules.trace import Step, Traced
+from mpi_dcasgd.rules.writing import Writing, split
 
 BLOCK = 1 << 17
 """Elements in a block: half a MiB a lane in float32 (measured, docs/performance.md)."""
 
 Program = Callable[..., Any]
-
-_aten = torch.ops.aten
-_FRESH = (_aten.clone.default, _aten.zeros_like.default, _aten.ones_like.default)
-"""Not marked as elementwise by torch, yet safe: what they return shares memory with nothing."""
 
 
 class BlockPass:
@@ -35,32 +31,38 @@ class BlockPass:
 
     Args:
         traced: The step.
+        writing: Whose functions the program calls.
         block: Elements in a block.
 
     Raises:
-        NotImplementedError: Something in the step is not known to be elementwise.
+        NotImplementedError: Something in the step is not known to be elementwise, or these
+            functions do not have it.
     """
 
-    def __init__(self, traced: Traced, block: int = BLOCK) -> None:
-        params = traced.inputs[0]
-        self._block = min(block, params.numel())
-        self._prologue, self._body, num_scratch = _programs(traced)
-        self._scratch = [
-            torch.empty(self._block, dtype=params.dtype, device=params.device)
-            for _ in range(num_scratch)
-        ]
-        tail = params.numel() % self._block or self._block
-        self._tail = [scratch[:tail] for scratch in self._scratch]
+    def __init__(self, traced: Traced, writing: Writing, block: int = BLOCK) -> None:
+        self._writing = writing
+        self._block = min(block, traced.length)
+        self._prologue, self._body, num_scratch = _programs(traced, writing)
+        scratch = [torch.empty(self._block, dtype=traced.dtype) for _ in range(num_scratch)]
+        self._scratch = [writing.block(one) for one in scratch]
+        tail = traced.length % self._block or self._block
+        self._tail = [one[:tail] for one in self._scratch]
 
     def __call__(
         self, params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor, *state: Tensor
     ) -> None:
-        values = self._prologue(numbers)
-        vectors = [split(v, self._block) for v in (params, grad, snapshot, *state)]
-        last = len(vectors[0]) - 1
-        for index, lanes in enumerate(zip(*vectors, strict=True)):
-            scratch = self._tail if index == last else self._scratch
-            self._body(*lanes, *values, *scratch)
+        block, lanes_of = self._block, self._writing.block
+        vectors = (params, grad, snapshot, *state)
+        with np.errstate(all="ignore"):
+            values = self._prologue(lanes_of(numbers))
+            if len(params) == block:
+                self._body(*map(lanes_of, vectors), *values, *self._scratch)
+                return
+            blocks = [self._writing.split(vector, block) for vector in vectors]
+            last = len(blocks[0]) - 1
+            for index, lanes in enumerate(zip(*blocks, strict=True)):
+                scratch = self._tail if index == last else self._scratch
+                self._body(*lanes, *values, *scratch)
 
 
 class EagerPass:
@@ -93,12 +95,6 @@ class EagerPass:
             target.copy_(result)
 
 
-def split(vector: Tensor, block: int) -> tuple[Tensor, ...]:
-    """The vector's blocks, views of it; the last may be shorter."""
-    blocks: tuple[Tensor, ...] = vector.split(block)  # type: ignore[no-untyped-call]
-    return blocks
-
-
 def _unaliased(results: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
     """Results that can be copied one after the other: none of them is another one's target."""
     return [
@@ -107,14 +103,14 @@ def _unaliased(results: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Ten
     ]
 
 
-def _programs(traced: Traced) -> tuple[Program, Program, int]:
+def _programs(traced: Traced, writing: Writing) -> tuple[Program, Program, int]:
     """The part of the step that reads numbers only, the part that runs on blocks, its scratch."""
     _, _, _, numbers, *_ = traced.placeholders
     scalar: set[Node] = {numbers}
     block: list[Node] = []
     for node in traced.module.graph.nodes:
         if node.op == "call_function":
-            (scalar.add if _is_scalar(node, scalar) else block.append)(node)
+            (scalar.add if scalar.issuperset(node.all_input_nodes) else block.append)(node)
         elif node.op not in ("placeholder", "output"):
             raise NotImplementedError(f"{node.op} {node.target} in an update")
     needed = [
@@ -122,23 +118,17 @@ def _programs(traced: Traced) -> tuple[Program, Program, int]:
         for node in traced.module.graph.nodes
         if node in scalar and any(user not in scalar for user in node.users)
     ]
-    body, num_scratch = _Body(traced, block, needed).build()
-    return _prologue(numbers, scalar, needed), body, num_scratch
+    body, num_scratch = _Body(traced, writing, block, needed).build()
+    return _prologue(numbers, writing, scalar, needed), body, num_scratch
 
 
-def _is_scalar(node: Node, scalar: set[Node]) -> bool:
-    if node.all_input_nodes:
-        return scalar.issuperset(node.all_input_nodes)
-    value = node.meta["val"]
-    return isinstance(value, Tensor) and value.ndim == 0
-
-
-def _prologue(numbers: Node, scalar: set[Node], needed: list[Node]) -> Program:
+def _prologue(numbers: Node, writing: Writing, scalar: set[Node], needed: list[Node]) -> Program:
     graph = Graph()
-    copies: dict[Node, Node] = {}
+    copies = {numbers: graph.placeholder("numbers")}
     for node in numbers.graph.nodes:
-        if node in scalar:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
+        if node in scalar and node is not numbers:
+            arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), copies.__getitem__)
+            copies[node] = graph.call_function(writing.number(node), arguments, keywords)
     graph.output(tuple(copies[node] for node in needed))
     return _function(graph)
 
@@ -151,8 +141,11 @@ class _Body:
     operation may write over what it reads.
     """
 
-    def __init__(self, traced: Traced, block: list[Node], needed: list[Node]) -> None:
+    def __init__(
+        self, traced: Traced, writing: Writing, block: list[Node], needed: list[Node]
+    ) -> None:
         self._traced = traced
+        self._writing = writing
         self._nodes = block
         self._graph = Graph()
         params, grad, snapshot, _, *state = traced.placeholders
@@ -175,7 +168,7 @@ class _Body:
         for result, target in zip(self._traced.results, self._traced.targets, strict=True):
             if self._place[result] is not self._place[target]:
                 arguments = (self._place[target], self._place[result])
-                self._graph.call_method("copy_", arguments)
+                self._graph.call_function(self._writing.copy, arguments)
         self._graph.output(None)
         return _function(self._graph), len(self._scratch)
 
@@ -197,7 +190,7 @@ class _Body:
 
     def _write(self, node: Node, end_of_inputs: Node) -> Node:
         arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), self._place.__getitem__)
-        function = _writer(node)
+        function = self._writing.into(node)
         if function is None:
             return self._graph.create_node("call_function", node.target, arguments, keywords)
         place = self._targets.get(node) or self._take_scratch(end_of_inputs)
@@ -212,40 +205,6 @@ class _Body:
             fresh = self._graph.placeholder(f"scratch{len(self._scratch)}")
         self._scratch.append(fresh)
         return fresh
-
-
-def _writer(node: Node) -> Callable[..., object] | None:
-    """The torch function that does what the node does into an ``out``, if there is one.
-
-    The public functions take a third of the time of the same call through ``torch.ops``.
-
-    Raises:
-        NotImplementedError: The node is not elementwise, or its result lives in an argument.
-    """
-    target = node.target
-    if target is operator.getitem or not isinstance(target, torch._ops.OpOverload):
-        raise NotImplementedError(f"{target} in an update")
-    if target in _FRESH:
-        return None
-    if torch.Tag.pointwise not in target.tags or target._schema.is_mutable:
-        raise NotImplementedError(f"{target} is not elementwise")
-    if any(result.alias_info is not None for result in target._schema.returns):
-        raise NotImplementedError(f"{target} gives a view")
-    value = node.meta["val"]
-    reference = next(n for n in node.graph.nodes).meta["val"]
-    name = target.overloadpacket.__name__
-    if value.dtype != reference.dtype or value.shape != reference.shape:
-        return None
-    if target is torch.ops.aten.sqrt.default and value.device.type == "cpu":
-        return _square_root
-    takes_out = any("out" in overload for overload in target.overloadpacket.overloads())
-    return getattr(torch, name, None) if takes_out else None
-
-
-def _square_root(values: Tensor, *, out: Tensor) -> None:
-    # torch's own, from MKL, is one unit in the last place off for every seventh value, and the
-    # compiled pass is not. NumPy's is what IEEE 754 asks for and takes no longer.
-    np.sqrt(values.numpy(), out=out.numpy())
 
 
 def _function(graph: Graph) -> Program:

@@ -6,16 +6,17 @@ and nothing that could compile again later, whatever the numbers, the workers or
 become. Inductor keeps its results on disk (``TORCHINDUCTOR_CACHE_DIR``), so that a second run
 of the same rule on vectors of the same length starts faster.
 
-``blocks``: the same operations as torch calls over blocks that stay in cache (blocks.py).
+``blocks``: the same operations as calls of torch or NumPy over blocks that stay in cache
+(blocks.py).
 ``plain`` calls the parts over whole vectors, for comparison.
 
 The first two do the same float operations in the same order, and the compiler may neither
 contract nor reorder them. On the CPU they agree bit for bit in everything that IEEE 754 rounds
 correctly: + - * / sqrt, comparisons, absolute values. Functions that it does not (exp, log, pow,
 tanh) may differ by a few units in the last place, and so may everything on a GPU, where
-multiplications and additions are contracted. Where parts are called as they are (``plain``, short
-vectors, steps that cannot be written down) torch's own square root may be one unit off. A run and
-its replay therefore use the same way.
+multiplications and additions are contracted. Where parts are called as they are (``plain``, and
+steps that cannot be written down) torch's own square root may be one unit off. A run and its
+replay therefore use the same way.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import shlex
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -37,6 +38,7 @@ from torch import Tensor
 
 from mpi_dcasgd.rules.blocks import BLOCK, BlockPass, EagerPass
 from mpi_dcasgd.rules.trace import Step, Traced, trace
+from mpi_dcasgd.rules.writing import ONE_THREAD, NumpyWriting, TorchWriting, Writing
 
 Kernel = Literal["compiled", "blocks", "plain"]
 Fuse = Literal["auto", "compiled", "blocks", "plain"]
@@ -45,9 +47,6 @@ Pass = Callable[..., Any]
 
 WORTH_COMPILING = 1 << 18
 """Elements from which ``auto`` compiles: about ten thousand updates then pay for the start."""
-
-WORTH_TRACING = 1 << 16
-"""Elements up to which temporaries cost so little that a second to prepare is not worth it."""
 
 _log = logging.getLogger(__name__)
 
@@ -81,13 +80,14 @@ def fuse(
     if way == "plain":
         return Fused(EagerPass(step, params.numel()), "plain", None)
     compiled = way == "compiled" or (way == "auto" and params.numel() >= WORTH_COMPILING)
-    if not compiled and params.numel() <= WORTH_TRACING:
-        return Fused(_eager_pass(step, params, block), "blocks", None)
     try:
         traced = trace(step, params, num_numbers, num_state)
     except Exception as error:  # anything at all may come out of a user's part
-        _warn("cannot be written down as elementwise operations, see docs/own-rule.md", error)
-        return Fused(_eager_pass(step, params, block), "blocks", None)
+        if compiled:
+            _warn("cannot be written down as elementwise operations, see docs/own-rule.md", error)
+        return Fused(
+            EagerPass(step, _eager_block(len(params), params.device, block)), "blocks", None
+        )
     if compiled and _has_compiler(params.device):
         started = time.perf_counter()
         try:
@@ -119,9 +119,12 @@ def compile_pass(traced: Traced) -> Pass:
     with torch.no_grad(), warnings.catch_warnings(), config.patch(_options(config)):
         warnings.simplefilter("ignore")  # of torch's modules about one another
         from torch import _inductor
+        from torch._subclasses.fake_tensor import FakeTensorMode
 
-        run: Pass = _inductor.compile(module, list(traced.inputs))
-        if traced.inputs[0].device.type == "cuda":
+        with FakeTensorMode():
+            inputs: list[Any] = [*copied.inputs()]
+        run: Pass = _inductor.compile(module, inputs)
+        if traced.device.type == "cuda":
             _warm(run, traced)
     # Loading what GCC linked with -ffast-math, as torch up to 2.6 does, lets this thread round
     # denormal numbers to zero from then on.
@@ -173,7 +176,7 @@ def _knows(config: object, key: str) -> bool:
 
 def _warm(run: Pass, traced: Traced) -> None:
     """Let Triton load, and choose its launch parameters, on vectors that nobody needs."""
-    run(*(torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in traced.inputs))
+    run(*traced.inputs())
     torch.cuda.synchronize()
 
 
@@ -201,16 +204,23 @@ def _warn(what: str, error: Exception) -> None:
     )
 
 
-def _eager_pass(step: Step, params: Tensor, block: int) -> Pass:
+def _eager_block(length: int, device: torch.device, block: int) -> int:
     # A GPU has no cache to block for, and every further launch would cost more than it saves.
-    return EagerPass(step, block if params.device.type == "cpu" else params.numel())
+    return block if device.type == "cpu" else length
 
 
 def _block_pass(step: Step, traced: Traced, block: int) -> Pass:
-    params = traced.inputs[0]
-    if params.device.type == "cpu":
-        try:
-            return BlockPass(traced, block)
-        except NotImplementedError as error:
-            _log.debug("the update rule runs without scratch blocks: %s", error)
-    return _eager_pass(step, params, block)
+    if traced.device.type == "cpu":
+        for writing in _writings(traced, block):
+            try:
+                return BlockPass(traced, writing, block)
+            except NotImplementedError as error:
+                _log.debug("the update rule is not written by %s: %s", type(writing), error)
+    return EagerPass(step, _eager_block(traced.length, traced.device, block))
+
+
+def _writings(traced: Traced, block: int) -> Iterator[Writing]:
+    """Those that may do, the fastest first."""
+    if torch.get_num_threads() == 1 or min(block, traced.length) <= ONE_THREAD:
+        yield NumpyWriting(traced.dtype)
+    yield TorchWriting()

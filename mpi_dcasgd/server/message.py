@@ -101,15 +101,12 @@ class Message:
         """Fill the header of a reply; the vector is the caller's business."""
         if len(tickets) > MAX_GRANTS:
             raise ProtocolError(f"{len(tickets)} tickets granted at once; {MAX_GRANTS} fit")
-        self._words[0] = kind
-        self._words[1] = version
-        self._words[2] = len(tickets)
-        self._words[3 : 3 + len(tickets)] = tickets
+        self._words[: 3 + len(tickets)] = (kind, version, len(tickets), *tickets)
 
     @property
     def tickets(self) -> tuple[int, ...]:
         """Tickets granted by a reply."""
-        return tuple(int(t) for t in self._words[3 : 3 + int(self._words[2])])
+        return tuple(self._words[3 : 3 + int(self._words[2])].tolist())
 
     def write_push(
         self,

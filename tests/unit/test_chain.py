@@ -8,7 +8,9 @@ import random
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from math import inf, nan
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,31 +22,20 @@ from torch import Tensor
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules import fuse as fuse_module
 from mpi_dcasgd.rules.blocks import BlockPass, EagerPass
-from mpi_dcasgd.rules.chain import Chain, Rule, acting_parts
-from mpi_dcasgd.rules.fuse import WORTH_TRACING, Fuse
+from mpi_dcasgd.rules.chain import Chain, Rule
+from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.memory import LANE_BYTES, PAGE_BYTES, zeros_beside
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
 from mpi_dcasgd.rules.trace import trace
-from mpi_dcasgd.tools.bench.update import built_in_rules
+from mpi_dcasgd.rules.writing import ONE_THREAD, NumpyWriting, TorchWriting, Writing
+from tests.chains import CHAINS
 
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler"
 )
 
-SIZE = WORTH_TRACING + 4_483  # long enough for scratch blocks, and no multiple of anything
+SIZE = (1 << 16) + 4_483  # no multiple of anything
 WORKERS = 3
-
-
-def distinct_chains() -> dict[str, Rule]:
-    """The built-in rules without those that come to the same arithmetic."""
-    found: dict[Any, str] = {}
-    rules = built_in_rules()
-    for name, rule in rules.items():
-        found.setdefault(acting_parts(rule), name)
-    return {name: rules[name] for name in found.values()}
-
-
-CHAINS = distinct_chains()
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +84,12 @@ def run(
     return chain, [params, *snapshots, *state]
 
 
+def writing_of(chain: Chain) -> Writing:
+    """Whose functions a chain in blocks calls."""
+    assert isinstance(chain._run, BlockPass)
+    return chain._run._writing
+
+
 def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
     assert len(found) == len(expected)
     for mine, theirs in zip(found, expected, strict=True):
@@ -107,7 +104,7 @@ def test_compiled_equals_blocks_bit_for_bit(name: str) -> None:
     compiled, found = run(CHAINS[name], "compiled")
     blocks, expected = run(CHAINS[name], "blocks")
     assert (compiled.kernel, blocks.kernel) == ("compiled", "blocks")
-    assert isinstance(blocks._run, BlockPass)
+    assert isinstance(writing_of(blocks), NumpyWriting)
     assert_same(found, expected)
 
 
@@ -246,7 +243,9 @@ def test_a_part_of_ones_own_is_fused_as_well() -> None:
     rule = Rule(momentum=Soft())
     compiled, found = run(rule, "compiled")
     blocks, expected = run(rule, "blocks")
-    assert (compiled.kernel, type(blocks._run)) == ("compiled", BlockPass)
+    assert compiled.kernel == "compiled"
+    # A choice between values is not among the operations that NumPy does here.
+    assert isinstance(writing_of(blocks), TorchWriting)
     assert_same(found, expected)
     assert_same(found, run(rule, "plain")[1])
 
@@ -334,20 +333,32 @@ def test_a_compilation_that_fails_leaves_blocks_and_a_warning(
 
 # Scratch blocks.
 
-OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+Operation = Callable[[Tensor, Tensor], Tensor]
+
+EXACT: tuple[Operation, ...] = (
     lambda x, y: x + y,
     lambda x, y: x - y,
     lambda x, y: x * y,
-    lambda x, y: torch.maximum(x, y),
-    lambda x, y: torch.where(x > y, x, y * 0.5),
+    lambda x, y: x / (y * y + 1.0),
+    lambda x, y: torch.maximum(x, -y),
+    lambda x, y: torch.minimum(x, y),
     lambda x, y: x.abs() + 1.0,
     lambda x, y: x.clone(),
+)
+OPERATIONS: tuple[Operation, ...] = (
+    *EXACT,
+    lambda x, y: torch.where(x > y, x, y * 0.5),
     lambda x, y: y.sign(),
 )
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_random_steps_in_scratch_blocks(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("writing", "operations"), [(TorchWriting(), OPERATIONS), (NumpyWriting(torch.float32), EXACT)]
+)
+def test_random_steps_in_scratch_blocks(
+    writing: Writing, operations: tuple[Operation, ...], seed: int
+) -> None:
     """Whatever depends on whatever: no value is overwritten before its last reader."""
 
     def step(
@@ -359,7 +370,8 @@ def test_random_steps_in_scratch_blocks(seed: int) -> None:
         for _ in range(choose.randrange(1, 15)):
             # Written so that the first operand is a vector: numbers alone make no vector.
             vectors = [value for value in values if value.ndim]
-            results.append(choose.choice(OPERATIONS)(choose.choice(vectors), choose.choice(values)))
+            operation = choose.choice(operations)
+            results.append(operation(choose.choice(vectors), choose.choice(values)))
             values.append(results[-1])
         return tuple(choose.choice([*results, params, grad, *state]) for _ in range(4))
 
@@ -368,12 +380,67 @@ def test_random_steps_in_scratch_blocks(seed: int) -> None:
     numbers = torch.randn(3)
     found, expected = ([v.clone() for v in vectors] for _ in range(2))
     for into, run_pass in (
-        (found, BlockPass(trace(step, vectors[0], 3, 2), block=100)),
+        (found, BlockPass(trace(step, vectors[0], 3, 2), writing, block=100)),
         (expected, EagerPass(step, size)),
     ):
         params, grad, snapshot, *state = into
         run_pass(params, grad, snapshot, numbers, *state)
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_torch_and_numpy_give_the_same_bits(name: str) -> None:
+    with_numpy, expected = run(CHAINS[name], "blocks")
+    torch.set_num_threads(2)
+    with_torch, found = run(CHAINS[name], "blocks", block=SIZE)
+    writings = (type(writing_of(with_numpy)), type(writing_of(with_torch)))
+    assert writings == (NumpyWriting, TorchWriting)
+    assert_same(found, expected)
+    assert isinstance(writing_of(run(CHAINS[name], "blocks", size=ONE_THREAD)[0]), NumpyWriting)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_at_the_edges_are_the_same_with_numpy_and_say_nothing(dtype: torch.dtype) -> None:
+    def step(params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:
+        third, _ = numbers.unbind()
+        return (params / grad + third * 3, torch.sqrt(snapshot) * (numbers[1] / third * 0.1))
+
+    tiny, big = torch.finfo(dtype).smallest_normal, torch.finfo(dtype).max
+    edges = torch.tensor([0.0, -0.0, 1.0, -1.0, tiny / 8, tiny, big, -big, inf, -inf, nan])
+    edges = edges.to(dtype)
+    vectors = torch.cartesian_prod(edges, edges).T.contiguous()
+    numbers = torch.tensor([1 / 3, 7.0], dtype=dtype)
+    results = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for writing in (TorchWriting(), NumpyWriting(dtype)):
+            params, grad, snapshot = vectors[0].clone(), vectors[1].clone(), vectors[0].clone()
+            traced = trace(step, params, 2, 0)
+            BlockPass(traced, writing, block=50)(params, grad, snapshot, numbers)
+            results.append((params, snapshot))
+    for mine, theirs in zip(*results, strict=True):
+        assert mine.isnan().any()
+        assert mine.isinf().any()
+        # Bit by bit, except that one NaN is as good as another.
+        integer = torch.int32 if dtype == torch.float32 else torch.int64
+        both = ~mine.isnan()
+        assert torch.equal(mine.isnan(), theirs.isnan())
+        assert torch.equal(mine[both].view(integer), theirs[both].view(integer))
+
+
+def test_vectors_may_come_and_go() -> None:
+    """The arrays of vectors are kept: never another vector's, and not without limit."""
+    chain = Chain(CHAINS["dcasgd-c"], torch.zeros(64), 1)
+    writing = writing_of(chain)
+    assert isinstance(writing, NumpyWriting)
+    most = 0
+    for step in range(600):
+        params, grad, snapshot = torch.full((3, 64), float(step)).unbind()
+        chain.apply(params, grad, snapshot, facts(step)._replace(lr=0.5, worker=0))
+        assert torch.equal(params, torch.full((64,), step / 2))
+        assert torch.equal(snapshot, params)
+        most = max(most, len(writing._arrays))
+    assert 16 < most <= 256
 
 
 # With another compiler, or none.

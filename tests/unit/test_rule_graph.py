@@ -1,0 +1,99 @@
+"""A rule written down as a graph: the operations that the step does, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx import Graph, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from mpi_dcasgd.rules.chain import Chain
+from mpi_dcasgd.rules.trace import Step, trace
+from tests.chains import CHAINS
+
+WORKERS = 3
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_graph_is_the_one_that_torch_would_write(name: str) -> None:
+    chain = Chain(CHAINS[name], torch.zeros(64), WORKERS)
+    state = len(chain._vectors[0])
+    numbers = chain._numbers
+    mine = trace(chain._step, torch.zeros(64), len(numbers), state).module.graph
+    vectors = [torch.zeros(64) for _ in range(3 + state)]
+    theirs = make_fx(chain._step)(*vectors[:3], numbers, *vectors[3:]).graph
+    theirs.eliminate_dead_code()
+    assert operations(mine) == operations(theirs)
+
+
+def operations(graph: Graph) -> list[tuple[Any, ...]]:
+    """What is done to the results of which operations before."""
+    numbers: dict[Node, int] = {}
+    found = []
+    for node in graph.nodes:
+        arguments = torch.fx.map_arg((node.args, node.kwargs), numbers.__getitem__)
+        numbers[node] = len(numbers)
+        target = None if node.op == "placeholder" else node.target
+        found.append((node.op, target, repr(arguments)))
+    return found
+
+
+def step_of(change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Step:
+    """A step that changes the weights: ``change(params, grad, rate)``."""
+
+    def step(params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:
+        return (change(params, grad, numbers[0]), snapshot)
+
+    return step
+
+
+def scaled_in_place(params: Tensor, grad: Tensor, rate: Tensor) -> Tensor:
+    scaled = grad * rate
+    scaled.mul_(2.0).add_(1.0)
+    return params - scaled
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        scaled_in_place,
+        lambda params, grad, rate: params - grad * torch.tensor(0.5) * rate,
+        lambda params, grad, rate: params - grad.detach() * rate,
+        lambda params, grad, rate: params - torch.where(grad > 0, grad, 0.1 * grad) * rate,
+        lambda params, grad, rate: params - grad * (rate / len(params)),
+    ],
+)
+def test_what_is_written_down_does_what_the_step_does(
+    change: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> None:
+    step = step_of(change)
+    params, grad, snapshot = torch.randn(3, 40).unbind()
+    before = params.clone(), grad.clone()
+    traced = trace(step, params, 1, 0)
+    numbers = torch.tensor([0.25])
+    found = traced.module(params, grad, snapshot, numbers)
+    assert torch.equal(found[0], change(*before, numbers[0]))
+    assert torch.equal(params, before[0])
+    assert torch.equal(grad, before[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda p, g, r: p - g * r if r > 0 else p, "decides by a value"),
+        (lambda p, g, r: p - g * float(r), "decides by a value"),
+        (lambda p, g, r: p - g * r.tolist(), "a value that it has read"),
+        (lambda p, g, r: p - g.mul_(r), "writes into what it reads"),
+        (lambda p, g, r: p - g * torch.linspace(0, 1, len(g)), "none of its inputs"),
+        (lambda p, g, r: p - torch.from_numpy(g.numpy()) * r, "none of its inputs"),
+    ],
+)
+def test_what_cannot_be_written_down_is_refused(
+    change: Callable[[Tensor, Tensor, Tensor], Tensor], why: str
+) -> None:
+    with pytest.raises(NotImplementedError, match=why):
+        trace(step_of(change), torch.zeros(40), 1, 0)
