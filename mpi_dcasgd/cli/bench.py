@@ -8,8 +8,6 @@ from dataclasses import asdict
 
 import torch
 
-_ROUNDS = 5
-
 
 def simulator(args: argparse.Namespace) -> int:
     """The simulator against a plain training loop, many seeds at once, its timing-only mode."""
@@ -25,26 +23,26 @@ def simulator(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     device = pick_device("auto", 0)
     overheads = [
-        measure_overhead(case, algorithm, fuse, 8, _ROUNDS, device)
-        for case, algorithm, fuse in RUNS
+        measure_overhead(case, algorithm, fuse, 8, device) for case, algorithm, fuse in RUNS
     ]
     seeds = measure_seeds()
     timings = measure_timing()
     if args.json:
         found = {
             "device": str(device),
-            "overhead": [asdict(o) for o in overheads],
+            "overhead": [{**asdict(o), "ratio": o.ratio._asdict()} for o in overheads],
             "seeds": asdict(seeds),
             "timing_only": [asdict(t) for t in timings],
         }
         print(json.dumps(found, indent=2))
         return 0
-    print(f"{_ROUNDS} rounds on {device}, one thread; a gradient of the plain loop and of 8")
-    print("simulated workers, and the median of the rounds' ratios")
+    print(f"On {device}, one thread: a gradient of the plain loop and of 8 simulated workers, and")
+    print("their ratio, median (least to most) of so many rounds")
     for o in overheads:
         print(
             f"  {o.case:<30} {o.algorithm:<9} {o.kernel:<9} {1e3 * o.plain_s:9.3f} ms "
-            f"{1e3 * o.simulated_s:9.3f} ms  x{o.ratio:.3f}"
+            f"{1e3 * o.simulated_s:9.3f} ms  x{o.ratio.median:.2f} "
+            f"({o.ratio.least:.2f} to {o.ratio.most:.2f}) of {o.rounds}"
         )
     slowest = max(o.simulated_s for o in overheads if o.case.startswith("resnet20"))
     print(

@@ -1,4 +1,4 @@
-"""``mpi-dcasgd bench update``: what is measured, and how it is told."""
+"""``mpi-dcasgd bench``: what is measured, and how it is told."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from mpi_dcasgd.cli import main
+from mpi_dcasgd.learning.settings import ModelSettings
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
 from mpi_dcasgd.tools.bench import update
 from mpi_dcasgd.tools.bench.show import as_table
-from mpi_dcasgd.tools.bench.update import Measured, Spread, built_in_rules, measure
+from mpi_dcasgd.tools.bench.simulator import Case, measure_overhead
+from mpi_dcasgd.tools.bench.spread import Spread
+from mpi_dcasgd.tools.bench.update import Measured, built_in_rules, measure
 
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler"
@@ -104,3 +107,21 @@ def test_table() -> None:
 def test_an_unknown_rule(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "update", "--rules", "dcasgda"]) == 2
     assert "--rules dcasgda: unknown; did you mean dcasgd-a?" in capsys.readouterr().err
+
+
+def test_the_simulator_is_measured_beside_a_plain_loop() -> None:
+    case = Case(
+        "small",
+        ModelSettings(name="mlp", hidden=(4,)),
+        (1, 2, 2),
+        8,
+        gradients=6,
+        epochs=2,
+        rounds=3,
+    )
+    found = measure_overhead(case, "dcasgd-a", "auto", 3, torch.device("cpu"))
+    assert (found.case, found.algorithm, found.kernel) == ("small", "dcasgd-a", "blocks")
+    assert (found.workers, found.rounds) == (3, 3)
+    assert 0 < found.ratio.least <= found.ratio.median <= found.ratio.most
+    least, most = (ratio * found.plain_s for ratio in (found.ratio.least, found.ratio.most))
+    assert 0.1 * least < found.simulated_s < 10 * most

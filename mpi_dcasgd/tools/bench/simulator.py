@@ -36,6 +36,7 @@ from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.rules.chain import Rule
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.tools.bench.spread import Spread
 
 LR = 0.01
 CIFAR_GRADIENTS = 160 * -(-50_000 // 128)
@@ -47,7 +48,10 @@ TIMING_WORKERS, TIMING_UPDATES = 10_000, 1_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its input and a batch size, and how many gradients: of an epoch, and epochs."""
+    """A model, its input, a batch size, gradients of an epoch, epochs of a round, and rounds.
+
+    The shorter a round, the more of them: what else the machine does then weighs less.
+    """
 
     name: str
     model: ModelSettings
@@ -55,10 +59,11 @@ class Case:
     batch_size: int
     gradients: int
     epochs: int
+    rounds: int
 
 
 CASES = (
-    Case("mlp 64-128-10, batch 32", ModelSettings(name="mlp"), (1, 8, 8), 32, 400, 3),
+    Case("mlp 64-128-10, batch 32", ModelSettings(name="mlp"), (1, 8, 8), 32, 400, 3, 15),
     Case(
         "mlp 784-512-512-10, batch 128",
         ModelSettings(name="mlp", hidden=(512, 512)),
@@ -67,8 +72,9 @@ CASES = (
         100,
         # So many that the pages of all snapshots, new at the start, weigh nothing.
         4,
+        9,
     ),
-    Case("resnet20, batch 128", ModelSettings(name="resnet20"), (3, 32, 32), 128, 3, 1),
+    Case("resnet20, batch 128", ModelSettings(name="resnet20"), (3, 32, 32), 128, 3, 1, 5),
 )
 
 _FUSES: tuple[tuple[Fuse, ...], ...] = (("auto", "compiled"), ("auto",), ("auto",))
@@ -94,7 +100,8 @@ class Overhead:
         plain_s: Seconds a gradient of the plain loop, median of the rounds; of CPU time where
             the CPU computes.
         simulated_s: The same of the simulator.
-        ratio: Median over the rounds of simulated over plain.
+        rounds: In which both took turns.
+        ratio: Simulated over plain within a round.
     """
 
     case: str
@@ -103,7 +110,8 @@ class Overhead:
     workers: int
     plain_s: float
     simulated_s: float
-    ratio: float
+    rounds: int
+    ratio: Spread
 
 
 @dataclass(frozen=True)
@@ -141,9 +149,9 @@ class _Noise(ResidentSplit):
 
 
 def measure_overhead(
-    case: Case, algorithm: str, fuse: Fuse, workers: int, rounds: int, device: torch.device
+    case: Case, algorithm: str, fuse: Fuse, workers: int, device: torch.device
 ) -> Overhead:
-    """Run simulator and plain loop in turn, so many rounds after one to warm up."""
+    """Run simulator and plain loop in turn, a round more than the case asks for, to warm up."""
     if device.type == "cuda":
         case = replace(case, epochs=_GPU_EPOCHS * case.epochs)
     split = _Noise(case, device)
@@ -155,7 +163,7 @@ def measure_overhead(
         return build_model(case.model, case.shape, 10)
 
     plain, simulated = [], []
-    for _ in range(rounds + 1):
+    for _ in range(case.rounds + 1):
         plain.append(_plain_s(model().to(device), dataset, plan, device))
         made = _simulator(model, dataset, plan, resolve_rule(algorithm), fuse, workers, device)
         simulated.append(_timed(made.run, device))
@@ -167,7 +175,8 @@ def measure_overhead(
         workers=workers,
         plain_s=statistics.median(p for p, _ in pairs) / plan.num_tickets,
         simulated_s=statistics.median(s for _, s in pairs) / plan.num_tickets,
-        ratio=statistics.median(s / p for p, s in pairs),
+        rounds=case.rounds,
+        ratio=Spread.of([s / p for p, s in pairs]),
     )
 
 
