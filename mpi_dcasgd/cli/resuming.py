@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mpi_dcasgd.config.load import job_as_yaml
+from mpi_dcasgd.config.load import job_as_yaml, with_defaults
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.checkpoints import checkpoints_in, read_checkpoint
@@ -121,7 +121,8 @@ class Standing:
 
 
 def _of_this_job(checkpoint: Checkpoint, job: Job) -> Checkpoint:
-    changes = changed_keys(checkpoint.content["job"], job_as_yaml(job), _ELSEWHERE)
+    stored = with_defaults(checkpoint.content["job"])
+    changes = changed_keys(stored, job_as_yaml(job), _ELSEWHERE)
     if changes:
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise RunFolderError(

@@ -14,7 +14,7 @@ import torch
 from mpi_dcasgd.cli.build import Workshop
 from mpi_dcasgd.cli.recording import Recording
 from mpi_dcasgd.cli.simulated_cluster import Simulation
-from mpi_dcasgd.config.load import job_as_yaml
+from mpi_dcasgd.config.load import job_as_yaml, with_defaults
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.drivers.conductor import Conductor
@@ -26,6 +26,7 @@ from mpi_dcasgd.drivers.stopping import StopFlag
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.environment import RankPlace, git_state
+from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
@@ -179,7 +180,13 @@ class SimulatedRun:
         """What must be equal for a checkpoint to be this simulation's."""
         simulation = asdict(self._simulation)
         del simulation["cluster"]
-        return {"job": str(job_as_yaml(self._job)), "simulation": str(simulation)}
+        return {"job": job_as_yaml(self._job), "simulation": str(simulation)}
+
+    def _differs(self, identity: dict[str, Any]) -> str:
+        mine = self._identity()
+        keys = changed_keys(with_defaults(identity["job"]), mine["job"])
+        others = ("workers or cluster",) if identity["simulation"] != mine["simulation"] else ()
+        return ", ".join(keys + others)
 
     def _write(self, folder: RunFolder, conductor: Conductor) -> None:
         folder.checkpoints.mkdir(exist_ok=True)
@@ -202,10 +209,10 @@ class SimulatedRun:
             raise RunFolderError(
                 f"{path}: cannot be read ({error}); remove it to begin anew"
             ) from error
-        if saved["identity"] != self._identity():
+        if differs := self._differs(saved["identity"]):
             raise RunFolderError(
-                f"{path}: is of another job or another cluster than these; give the words that "
-                "the simulation was started with, or name another folder"
+                f"{path}: is of another simulation than this ({differs} differ); give the words "
+                "that it was started with, or name another folder"
             )
         return saved
 

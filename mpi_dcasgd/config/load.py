@@ -124,6 +124,15 @@ def job_as_yaml(job: Job) -> dict[str, Any]:
     return plain
 
 
+def with_defaults(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A plain job that an earlier version wrote, with the keys that have come since then.
+
+    Their defaults are what that version did. A job that cannot be read any more stays as it is.
+    """
+    job, problems = try_job(stored, name=str(stored.get("name", "")))
+    return stored if job is None or problems else job_as_yaml(job)
+
+
 def job_as_text(job: Job) -> str:
     """The job as a YAML file."""
     return dump_yaml(job_as_yaml(job))

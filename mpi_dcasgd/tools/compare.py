@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TextIO
 
 import yaml
 
+from mpi_dcasgd.config.load import with_defaults
 from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
@@ -243,7 +244,7 @@ def look_at(run: PlannedRun) -> Found:
     if not folder.job_yaml.is_file() and not folder.summary_json.is_file():
         return Found("missing" if not run.folder.exists() else "unfinished")
     finished = folder.is_finished()
-    changes = changed_keys(_stored_job(folder), run.job)
+    changes = changed_keys(with_defaults(_stored_job(folder)), with_defaults(run.job))
     if finished and _summary(run.folder).get("num_workers") != run.num_workers:
         changes += ("number of workers",)
     # Where a run keeps its cluster; no real run has such a file.

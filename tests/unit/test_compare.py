@@ -29,6 +29,10 @@ from mpi_dcasgd.tools.status_line import progress
 JOB: dict[str, Any] = {
     "name": "toy",
     "seed": 0,
+    "epochs": 1,
+    "batch_size": 8,
+    "lr": 1,
+    "data": {"name": "digits"},
     "model": {"name": "mlp"},
     "record": {"trace": True},
 }
@@ -115,6 +119,13 @@ def test_a_changed_job_is_run_again_and_the_run_before_is_kept_aside(tmp_path: P
     assert look_at(planned(tmp_path, "a", model={"name": "cnn"}, lr=3)).state == "finished"
     _, lines = compare(tmp_path, planned(tmp_path, "a"))
     assert (tmp_path / "replaced" / "a-2").is_dir()
+
+
+def test_a_job_of_an_earlier_version_lacks_keys_and_is_the_same(tmp_path: Path) -> None:
+    compare(tmp_path, planned(tmp_path, "a"))
+    assert look_at(planned(tmp_path, "a", capture="auto", sync={"backup": 0})).state == "finished"
+    changed = look_at(planned(tmp_path, "a", capture="off", sync={"backup": 1}))
+    assert changed.changes == ("capture", "sync.backup")
 
 
 def test_another_number_of_workers_is_another_run(tmp_path: Path) -> None:

@@ -133,6 +133,16 @@ def test_a_killed_run_loses_only_what_came_after_its_checkpoint(go: Go, tmp_path
     assert pushes(cut) == pushes(whole)
 
 
+def test_a_job_of_an_earlier_version_lacks_keys_and_is_the_same(go: Go, tmp_path: Path) -> None:
+    go(tmp_path / "run", stop_after=50)
+    (path,) = checkpoints_in(tmp_path / "run" / "checkpoints")
+    content = torch.load(path, weights_only=True)
+    del content["job"]["capture"], content["job"]["sync"]["backup"]
+    torch.save(content, path)
+    assert go(tmp_path / "run") == 0
+    assert summary(tmp_path / "run")["restarts"] == 1
+
+
 def test_another_job_does_not_go_on_with_it(go: Go, tmp_path: Path) -> None:
     go(tmp_path / "run", stop_after=50)
     with pytest.raises(RunFolderError, match=r"is of another job \(lr differ\).*--resume never"):

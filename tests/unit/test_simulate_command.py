@@ -190,7 +190,23 @@ def test_another_simulations_checkpoint_is_refused(
     simulate(job, tmp_path / "run", "workers=2", "--checkpoint-every", "1")
     words = ["--run-dir", str(tmp_path / "run"), "--resume", "--overwrite"]
     assert main(["simulate", str(job), "workers=2", "lr=0.2", *words]) == 2
-    assert "is of another job or another cluster" in capsys.readouterr().err
+    assert "is of another simulation than this (lr differ)" in capsys.readouterr().err
+    assert main(["simulate", str(job), "workers=3", *words]) == 2
+    assert "is of another simulation than this (workers or cluster differ)" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_checkpoint_of_an_earlier_version_lacks_keys_and_is_gone_on_with(
+    job: Path, tmp_path: Path
+) -> None:
+    simulate(job, tmp_path / "run", "workers=2", "--checkpoint-every", "1")
+    path = tmp_path / "run" / "checkpoints" / "simulator.pt"
+    saved = torch.load(path, weights_only=True)
+    del saved["identity"]["job"]["capture"], saved["identity"]["job"]["sync"]["backup"]
+    torch.save(saved, path)
+    words = ["--run-dir", str(tmp_path / "run"), "--resume", "--overwrite"]
+    assert main(["simulate", str(job), "workers=2", *words]) == 0
 
 
 def test_timing_only_prints_json(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
