@@ -39,6 +39,8 @@ from mpi_dcasgd.server.server import ParameterServer
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mpi_dcasgd.drivers.mpi_server import WorkerTimes
+
 _CPU = torch.device("cpu")
 
 
@@ -152,6 +154,7 @@ class Rank:
         observer = self._recorder("mpi", comm.size - 1, server)
         conductor = self.recording.conductor(workshop, server, observer)
         loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s)
+        conductor.accounts = lambda: self._accounts(loop.times)
         comm.Barrier()
         self.recording.begin(conductor, time.monotonic() - self.started)
         try:
@@ -160,20 +163,22 @@ class Rank:
             observer.ended("failed", conductor.time_s, reason=f"{type(error).__name__}: {error}")
             raise
         loop.close()
-        totals = [
+        self._finish(conductor, server, conductor.accounts())
+
+    def _accounts(self, times: Sequence[WorkerTimes]) -> list[WorkerTotals]:
+        return [
             WorkerTotals(
                 worker=worker,
                 host=self.places[worker + 1].host,
                 device=self.places[worker + 1].device,
-                updates=times.updates,
-                samples=times.samples,
-                compute_s=times.compute_ns / 1e9,
-                data_s=times.data_ns / 1e9,
-                wait_s=times.wait_ns / 1e9,
+                updates=spent.updates,
+                samples=spent.samples,
+                compute_s=spent.compute_ns / 1e9,
+                data_s=spent.data_ns / 1e9,
+                wait_s=spent.wait_ns / 1e9,
             )
-            for worker, times in enumerate(loop.times)
+            for worker, spent in enumerate(times)
         ]
-        self._finish(conductor, server, totals)
 
     def _work(self) -> None:
         from mpi_dcasgd.drivers.mpi_worker import Link, run_worker

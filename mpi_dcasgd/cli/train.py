@@ -20,7 +20,7 @@ from mpi_dcasgd.cli.started import STARTED
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.injection import Injection, SlowedTask
 from mpi_dcasgd.drivers.leaving import leave, outlives_deaths
-from mpi_dcasgd.drivers.sequential import run_sequential
+from mpi_dcasgd.drivers.sequential import Spent, run_sequential
 from mpi_dcasgd.drivers.stopping import StopFlag
 from mpi_dcasgd.drivers.world import Launch, pick_device
 from mpi_dcasgd.errors import LaunchError, UserError, WorkersLostError
@@ -116,15 +116,16 @@ def _train_sequentially(recording: Recording, stop: StopFlag, logger: Logger) ->
     place = RankPlace(rank=0, role="trainer", host=socket.gethostname(), device=str(device))
     observer = recording.recorder("sequential", 1, [place], server, logger)
     conductor = recording.conductor(workshop, server, observer)
+    spent = Spent()
+    conductor.accounts = lambda: [totals_of(0, place, spent)]
     recording.begin(conductor, time.monotonic() - STARTED)
     try:
-        spent = run_sequential(server, _slowed(task, job), conductor, stop)
+        run_sequential(server, _slowed(task, job), conductor, stop, spent)
     except BaseException as error:
         logger.error("training failed", exc_info=True)
         observer.ended("failed", conductor.time_s, reason=f"{type(error).__name__}: {error}")
         raise
-    totals = [totals_of(0, place, spent)]
-    recording.finish(conductor, workshop, server, totals, reason_of(stop))
+    recording.finish(conductor, workshop, server, conductor.accounts(), reason_of(stop))
     return _status(stop)
 
 

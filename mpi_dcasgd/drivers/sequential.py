@@ -26,7 +26,11 @@ class Spent:
 
 
 def run_sequential(
-    server: ParameterServer, task: Task, conductor: Conductor, stop: StopFlag
+    server: ParameterServer,
+    task: Task,
+    conductor: Conductor,
+    stop: StopFlag,
+    spent: Spent | None = None,
 ) -> Spent:
     """Train until the tickets are used up or a stop is asked for.
 
@@ -36,11 +40,15 @@ def run_sequential(
         task: Computes the gradients.
         conductor: Has begun; is told of every update.
         stop: Looked at after every update.
+        spent: Where the time that goes by is added; a new account if None.
+
+    Returns:
+        The account.
     """
+    spent = Spent() if spent is None else spent
     slot = server.slots[0]
     if slot.snapshot.data_ptr() != task.flat.weights.data_ptr():
         raise ValueError("the task's weights must be the snapshot of the server's only slot")
-    spent = Spent()
     server.pull(0)
     with Pipeline(task, background=server.ahead > 0) as pipeline:
         while slot.message.kind is Kind.WORK:

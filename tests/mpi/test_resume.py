@@ -13,6 +13,7 @@ import pytest
 
 from mpi_dcasgd.cli.replay import replay_exactly
 from mpi_dcasgd.record.checkpoints import checkpoints_in
+from mpi_dcasgd.record.metrics import read_metrics
 from mpi_dcasgd.record.trace import read_trace
 from mpi_dcasgd.server.records import Action
 from mpi_dcasgd.tools import launch
@@ -108,6 +109,9 @@ def test_a_world_that_was_killed_goes_on_from_its_last_checkpoint(
     assert finished.status == 0, finished
     check_whole(run, restarts=1)
     assert taken(run) == Counter(range(TICKETS))
+    workers = [e for e in read_metrics(run / "metrics.jsonl") if e["event"] == "worker"]
+    assert len(workers) == 3
+    assert sum(worker["updates"] for worker in workers) == TICKETS, "those of the killed start, too"
 
 
 @pytest.mark.horovod

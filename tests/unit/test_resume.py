@@ -131,6 +131,13 @@ def test_a_killed_run_loses_only_what_came_after_its_checkpoint(go: Go, tmp_path
     assert summary(cut)["weights_sha256"] == summary(whole)["weights_sha256"]
     assert untimed(cut) == untimed(whole)
     assert pushes(cut) == pushes(whole)
+    # What the killed start did until then has its seconds, too.
+    content = torch.load(checkpoints_in(cut / "checkpoints")[-1], weights_only=True)
+    [before] = content["conductor"]["spent"]
+    [worker] = [e for e in read_metrics(cut / "metrics.jsonl") if e["event"] == "worker"]
+    assert (worker["updates"], worker["samples"]) == (270, 3 * 1437)
+    assert before["updates"] == 180
+    assert 0 < before["compute_s"] < worker["compute_s"]
 
 
 def test_a_job_of_an_earlier_version_lacks_keys_and_is_the_same(go: Go, tmp_path: Path) -> None:
