@@ -136,7 +136,23 @@ def _add_conformance(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command="mpi_dcasgd.tools.conformance:command")
 
 
+def _add_stability(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", type=Path, metavar="JOB", help="job file")
+    add_overrides(parser)
+    parser.add_argument(
+        "--workers",
+        type=count,
+        nargs="+",
+        default=[1, 2, 4, 8, 16, 32],
+        metavar="N",
+        help="a line each (default: 1 2 4 8 16 32)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command="mpi_dcasgd.cli.stability:stability")
+
+
 COMMANDS_BESIDE = (
+    ("stability", "how the learning rate must change with the number of workers", _add_stability),
     ("conformance", "hold an update rule against the laws of all rules", _add_conformance),
     ("simulate", "run a job on a cluster that is only described", _add_simulate),
     ("calibrate", "describe a cluster from runs or from this machine", _add_calibrate),

@@ -1,7 +1,4 @@
-"""Stability with constant delay: the largest rate, found by bisection, against closed forms.
-
-The largest stable learning rate times the curvature of a quadratic, through the real chain.
-"""
+"""Stability with constant delay: the largest rate, found by bisection, against closed forms."""
 
 from __future__ import annotations
 
@@ -11,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
+from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.rules.algorithms import resolve_rule
-from mpi_dcasgd.rules.chain import Chain
-from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
+from mpi_dcasgd.tools import stability
 from mpi_dcasgd.tools.conformance.servers import RuleServer
 
 DELAYS = [0, 1, 2, 4, 8, 16, 32]
@@ -52,44 +48,8 @@ def rule_of(algorithm: str = "asgd", **changes: Any) -> Rule:
     return resolve_rule(algorithm, changes)
 
 
-def round_robin_map(rule: Rule, delay: int, curvature: float) -> NDArray[np.float64]:
-    """The linear map that one round of delay + 1 workers makes of snapshots and state.
-
-    Gradients are ``curvature * weights`` and the rate is 1. Element j of every vector is a world
-    of its own that begins with the j-th unit vector of the state, so that one round through the
-    real chain gives all columns.
-    """
-    workers = delay + 1
-    copies = rule.state_vectors(workers)
-    size = workers + copies
-    units = list(torch.eye(size, dtype=torch.float64))
-    snapshots = units[:workers]
-    # Worker 0 is the next to push; the last worker was the last to push and holds the weights.
-    params = snapshots[-1].clone()
-    chain = Chain(rule, params, workers)
-    vectors = [v for vs in chain.state_dict().values() for v in vs]
-    for vector, unit in zip(vectors, units[workers:], strict=True):
-        vector.copy_(unit)
-    for worker in range(workers):
-        facts = Facts(1.0, 1.0, delay, 10**6 + worker, worker, workers, 1.0)
-        chain.apply(params, curvature * snapshots[worker], snapshots[worker], facts)
-    return torch.stack([*snapshots, *vectors]).numpy()
-
-
-def growth(rule: Rule, delay: int, curvature: float) -> float:
-    """By how much a round multiplies the largest mode; above 1 is unstable."""
-    return float(np.abs(np.linalg.eigvals(round_robin_map(rule, delay, curvature))).max())
-
-
 def largest_stable(rule: Rule, delay: int) -> float:
-    """Bisection on lr * curvature."""
-    stable, unstable = 0.0, 64.0
-    while unstable - stable > 1e-5 * unstable:
-        middle = (stable + unstable) / 2
-        stable, unstable = (
-            (middle, unstable) if growth(rule, delay, middle) < 1 else (stable, middle)
-        )
-    return stable
+    return stability.largest_stable(rule, delay + 1)
 
 
 @pytest.mark.parametrize("delay", DELAYS)
@@ -207,3 +167,62 @@ def test_compensation_does_not_change_the_linear_threshold(compensation: str) ->
     assert ends[0][0] < 1e-12
     assert 0.005 < ends[0][1] < 1.0
     assert ends[1][1] > 10.0
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5, 9])
+def test_dana_keeps_sums_that_never_come_apart_and_is_as_stable_as_its_slim_form(
+    workers: int,
+) -> None:
+    rates = [stability.largest_stable(rule_of(name), workers) for name in ("dana", "dana-slim")]
+    assert rates[0] == pytest.approx(rates[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("asgd", {}),
+        ("dcasgd-a", {}),
+        ("asgd", {"momentum": {"name": "nesterov", "momentum": 0.7}}),
+        ("asgd", {"momentum": {"name": "per-worker", "momentum": 0.7}}),
+        ("dana", {}),
+        ("sa-asgd", {}),
+    ],
+)
+def test_training_shrinks_below_the_rate_and_grows_above_it(
+    name: str, changes: dict[str, Any]
+) -> None:
+    """The servers themselves, on two quadratics, from a start that is not a mode of anything."""
+    workers = 4
+    rule = rule_of(name, **changes)
+    rate = stability.largest_stable(rule, workers)
+    curvature = rate * torch.tensor([0.97, 1.03], dtype=torch.float64)
+    start = torch.full((2,), 1e-12, dtype=torch.float64)
+    server = RuleServer(rule, start.clone(), workers, 1.0)
+    for step in range(3000):
+        worker = step % workers
+        server.push(worker, curvature * server.pull(worker))
+    below, above = server.weights.abs().tolist()
+    assert below < 1e-14
+    assert above > 1e-11
+
+
+def test_rates_are_told_beside_that_of_one_worker_and_without_weight_decay() -> None:
+    rule = rule_of(weight_decay={"name": "l2", "rate": 0.1})
+    found = stability.stable_rates(rule, [2, 4])
+    assert [one.workers for one in found] == [2, 4]
+    assert [one.rate for one in found] == pytest.approx([1.0, 0.4450419], rel=1e-4)
+    assert [one.factor for one in found] == pytest.approx([0.5, 0.2225209], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "why"),
+    [
+        ("gap-aware", {}, "not in proportion"),
+        ("asgd", {"momentum": "adam"}, "not in proportion"),
+        ("rennala", {}, "applies the mean of many"),
+        ("ringmaster", {"admission": {"name": "threshold", "threshold": 2}}, "with 4 workers"),
+    ],
+)
+def test_what_has_no_stable_rate_says_why(name: str, changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}: .*\n.*{why}.*mpi-dcasgd simulate"):
+        stability.stable_rates(rule_of(name, **changes), [1, 4], name)
