@@ -12,7 +12,7 @@ from pathlib import Path
 from mpi_dcasgd.cli import INTERRUPTED
 from mpi_dcasgd.cli.compare_simulated import ClusterFile
 from mpi_dcasgd.cli.report import show_report
-from mpi_dcasgd.config.load import job_as_text, job_as_yaml
+from mpi_dcasgd.config.load import job_as_text, job_as_yaml, with_defaults
 from mpi_dcasgd.config.study import Element, Study, load_study
 from mpi_dcasgd.errors import ConfigError, RunFolderError, did_you_mean
 from mpi_dcasgd.record.run_folder import RUNS, RunFolder, write_atomic
@@ -125,6 +125,7 @@ def planned(element: Element, out: Path) -> PlannedRun:
         program=cluster.program(job_file, folder) if cluster else tuple(program),
         ranks=None if element.sequential or cluster else element.ranks,
         cluster=cluster,
+        read_stored=with_defaults,
     )
 
 

@@ -7,7 +7,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any, Literal, Protocol, TextIO
 
 import yaml
 
-from mpi_dcasgd.config.load import with_defaults
 from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
@@ -63,6 +62,7 @@ class PlannedRun:
         program: What each rank executes.
         ranks: Processes; None starts ``program`` without an mpirun.
         cluster: Of a simulated run.
+        read_stored: What a stored job means now; an earlier version's may lack keys.
     """
 
     name: str
@@ -72,6 +72,7 @@ class PlannedRun:
     program: tuple[str, ...]
     ranks: int | None
     cluster: PlannedCluster | None = None
+    read_stored: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ def look_at(run: PlannedRun) -> Found:
     if not folder.job_yaml.is_file() and not folder.summary_json.is_file():
         return Found("missing" if not run.folder.exists() else "unfinished")
     finished = folder.is_finished()
-    changes = changed_keys(with_defaults(_stored_job(folder)), with_defaults(run.job))
+    changes = changed_keys(run.read_stored(_stored_job(folder)), run.job)
     if finished and _summary(run.folder).get("num_workers") != run.num_workers:
         changes += ("number of workers",)
     # Where a run keeps its cluster; no real run has such a file.

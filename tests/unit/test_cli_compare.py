@@ -51,6 +51,13 @@ def test_a_study_is_run_and_reported_and_its_runs_are_kept(
     assert "[1/1] sgd-s0   finished before" in capsys.readouterr().out
     assert main([*words, "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[-1] == "finished"
+    # An earlier version did not know all keys, and did what their defaults are now.
+    stored = yaml.safe_load((out / "sgd-s0" / "job.yaml").read_text())
+    for lr, state in ((stored["lr"], "finished"), (2.5, "changed")):
+        old = {key: value for key, value in stored.items() if key != "capture"} | {"lr": lr}
+        (out / "sgd-s0" / "job.yaml").write_text(yaml.safe_dump(old))
+        assert main([*words, "--dry-run"]) == 0
+        assert capsys.readouterr().out.splitlines()[1].split()[-1] == state
 
 
 def test_a_dry_run_shows_the_runs_and_starts_none(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mpi_dcasgd.config.load import job_as_text, job_as_yaml, load_job
+from mpi_dcasgd.config.load import job_as_text, job_as_yaml, load_job, with_defaults
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.schedules import ScheduleSettings
@@ -358,3 +358,12 @@ def test_a_resolved_job_says_everything(file: Path) -> None:
     assert list(written) == list(Job.__dataclass_fields__)
     assert written["model"]["hidden"] == [32]
     assert set(written["rule"]) == set(load_job(file).rule)
+
+
+def test_a_stored_job_gets_the_keys_that_have_come_since(file: Path) -> None:
+    whole = job_as_yaml(load_job(file))
+    old = {key: value for key, value in whole.items() if key not in ("capture", "inject")}
+    old["sync"] = {key: value for key, value in whole["sync"].items() if key != "backup"}
+    assert with_defaults(old) == whole
+    unreadable = {**old, "once_there_was_a_key": 1}
+    assert with_defaults(unreadable) is unreadable
