@@ -158,10 +158,10 @@ class _Sheet(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise NotImplementedError(f"{func} in an update, which decides by a value")
         if func in _SAME:
             return self._show(self._nodes[id(known[0])])
+        arguments = tree_map(self._argument, args), tree_map(self._argument, kwargs)
         mutable = func._schema.is_mutable
         if mutable and self._nodes[id(args[0])].op == "placeholder":
             raise NotImplementedError(f"{func} in an update, which writes into what it reads")
-        arguments = tree_map(self._argument, args), tree_map(self._argument, kwargs)
         samples = tree_map(_sample, arguments[0]), tree_map(_sample, arguments[1])
         found = func(*samples[0], **samples[1])
         node = self._graph.call_function(func, *arguments)

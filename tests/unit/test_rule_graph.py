@@ -89,6 +89,7 @@ def test_what_is_written_down_does_what_the_step_does(
         (lambda p, g, r: p - g * r.tolist(), "a value that it has read"),
         (lambda p, g, r: p - g.mul_(r), "writes into what it reads"),
         (lambda p, g, r: p - g * torch.linspace(0, 1, len(g)), "none of its inputs"),
+        (lambda p, g, r: p - torch.zeros(len(g)).add_(g) * r, "none of its inputs"),
         (lambda p, g, r: p - torch.from_numpy(g.numpy()) * r, "none of its inputs"),
     ],
 )
