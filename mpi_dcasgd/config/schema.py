@@ -122,7 +122,7 @@ class Job:
         Literal["auto", "compiled", "blocks"],
         Field(
             description="how the server computes an update: one compiled pass over memory, or "
-            "ordinary PyTorch in cache-sized blocks; auto compiles where that pays"
+            "ordinary calls in cache-sized blocks; auto compiles where that pays"
         ),
     ] = "auto"
     capture: Annotated[
