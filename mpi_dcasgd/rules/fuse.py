@@ -85,9 +85,9 @@ def fuse(
     except Exception as error:  # anything at all may come out of a user's part
         if compiled:
             _warn("cannot be written down as elementwise operations, see docs/own-rule.md", error)
-        return Fused(
-            EagerPass(step, _eager_block(len(params), params.device, block)), "blocks", None
-        )
+        else:
+            _log.debug("the update rule cannot be written down: %s", error)
+        return Fused(_eager_pass(step, len(params), params.device, block), "blocks", None)
     if compiled and _has_compiler(params.device):
         started = time.perf_counter()
         try:
@@ -204,9 +204,9 @@ def _warn(what: str, error: Exception) -> None:
     )
 
 
-def _eager_block(length: int, device: torch.device, block: int) -> int:
+def _eager_pass(step: Step, length: int, device: torch.device, block: int) -> Pass:
     # A GPU has no cache to block for, and every further launch would cost more than it saves.
-    return block if device.type == "cpu" else length
+    return EagerPass(step, block if device.type == "cpu" else length)
 
 
 def _block_pass(step: Step, traced: Traced, block: int) -> Pass:
@@ -215,8 +215,8 @@ def _block_pass(step: Step, traced: Traced, block: int) -> Pass:
             try:
                 return BlockPass(traced, writing, block)
             except NotImplementedError as error:
-                _log.debug("the update rule is not written by %s: %s", type(writing), error)
-    return EagerPass(step, _eager_block(traced.length, traced.device, block))
+                _log.debug("%s does not write the update rule: %s", type(writing).__name__, error)
+    return _eager_pass(step, traced.length, traced.device, block)
 
 
 def _writings(traced: Traced, block: int) -> Iterator[Writing]:

@@ -81,7 +81,7 @@ class TorchWriting:
         target = _elementwise(node)
         if target is None or not _gives_a_vector(node):
             return None
-        if target is _aten.sqrt.default and node.meta["val"].dtype.is_floating_point:
+        if target is _aten.sqrt.default:
             return _square_root
         takes_out = any("out" in overload for overload in target.overloadpacket.overloads())
         return getattr(torch, target.overloadpacket.__name__, None) if takes_out else None

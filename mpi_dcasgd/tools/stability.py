@@ -9,6 +9,7 @@ steps are linear is taken through its own arithmetic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,7 +28,7 @@ _SMALL = 1e-12
 """Distance from the minimum: so small that terms of second order, as of compensation, vanish."""
 
 _UPDATES = 10**6  # made before: whatever a rule does only at the start is over
-_HIGHEST = 64.0  # beyond every stable rate times curvature of a rule that does anything at all
+_HIGHEST = 1e9  # where the search ends
 
 Matrix = NDArray[np.float64]
 
@@ -58,15 +59,22 @@ def stable_rates(rule: Rule, workers: Sequence[int], name: str = "the rule") -> 
             near a minimum.
     """
     rule = replace(rule, weight_decay=WeightDecay())
-    _check(rule, workers, name)
+    _check(rule, (1, *workers), name)
     alone = largest_stable(rule, 1)
     found = ((count, largest_stable(rule, count)) for count in workers)
     return [Stable(count, rate, rate / alone) for count, rate in found]
 
 
 def largest_stable(rule: Rule, workers: int) -> float:
-    """The largest stable learning rate times curvature, by bisection, to five digits."""
-    stable, unstable = 0.0, _HIGHEST
+    """The largest stable learning rate times curvature, by bisection, to five digits.
+
+    Infinite for a rule that no rate up to 10^9 makes grow.
+    """
+    stable, unstable = 0.0, 4.0
+    while growth(rule, workers, unstable) < 1.0:
+        stable, unstable = unstable, 2 * unstable
+        if unstable > _HIGHEST:
+            return math.inf
     while unstable - stable > 1e-6 * unstable:
         middle = (stable + unstable) / 2
         if growth(rule, workers, middle) < 1.0:
@@ -97,6 +105,8 @@ def _check(rule: Rule, workers: Sequence[int], name: str) -> None:
             why = f"with {count} workers it drops all gradients, {count - 1} updates stale"
         elif verdict == "hold":
             why = "it holds gradients and applies the mean of many"
+        elif not _round(rule, count, 0.01)[1].any():
+            why = f"with {count} workers gradients, {count - 1} updates stale, change nothing"
         elif not _off(rule, count, 0.01) < 1e-3:
             why = "its steps are not in proportion to how far the weights are from the minimum"
         else:

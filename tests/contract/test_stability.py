@@ -169,6 +169,14 @@ def test_compensation_does_not_change_the_linear_threshold(compensation: str) ->
     assert ends[1][1] > 10.0
 
 
+@pytest.mark.parametrize("momentum", [0.9, 0.99, 0.999])
+def test_no_rate_is_too_high_to_be_found(momentum: float) -> None:
+    # Heavy-ball's closed form without delay.
+    settings = {"name": "heavy-ball", "momentum": momentum, "dampening": momentum}
+    expected = 2 * (1 + momentum) / (1 - momentum)
+    assert largest_stable(rule_of(momentum=settings), 0) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5, 9])
 def test_dana_keeps_sums_that_never_come_apart_and_is_as_stable_as_its_slim_form(
     workers: int,
@@ -221,6 +229,11 @@ def test_rates_are_told_beside_that_of_one_worker_and_without_weight_decay() -> 
         ("asgd", {"momentum": "adam"}, "not in proportion"),
         ("rennala", {}, "applies the mean of many"),
         ("ringmaster", {"admission": {"name": "threshold", "threshold": 2}}, "with 4 workers"),
+        (
+            "concurrency-asgd",
+            {"step_size": {"concurrency": 2, "beyond": "drop"}},
+            "3 updates stale, change nothing",
+        ),
     ],
 )
 def test_what_has_no_stable_rate_says_why(name: str, changes: dict[str, Any], why: str) -> None:
