@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
 
 from mpi_dcasgd.cli.dry_run import show_job
 from mpi_dcasgd.config.load import load_job
@@ -15,7 +18,7 @@ from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.tools import launch
-from mpi_dcasgd.tools.compare import interrupted_status
+from mpi_dcasgd.tools.ending import interrupted_status
 from mpi_dcasgd.tools.mpirun import MpirunCommand
 from mpi_dcasgd.tools.srun import allocated_tasks
 
@@ -35,18 +38,26 @@ def run_job(args: argparse.Namespace) -> int:
     ranks = check_ranks(job, args.ranks or (None if sequential else allocated_tasks()))
     if args.dry_run:
         show_job(job, ranks)
-        print(f"\ncommand: {_command(args, job, ranks)}")
+        print(f"\ncommand: {_command(args, job, ranks, args.run_dir)}")
         return 0
     # Rank 0, which needs the most, is started where mpirun is, unless a host file says otherwise.
     check_memory(plan_job(job, ranks), available_bytes(), str(args.job))
-    status = launch.run(_command(args, job, ranks))
-    if args.run_dir:
-        status = interrupted_status(status, args.run_dir)
+    if sequential:
+        return launch.run(_command(args, job, ranks, args.run_dir))
+    # The ranks' end is told in there, whatever their launcher makes of it.
+    run_dir = args.run_dir or _new_folder(job)
+    try:
+        status = launch.run(_command(args, job, ranks, run_dir), run_dir=run_dir)
+    finally:
+        if not args.run_dir:
+            with suppress(OSError):  # it holds a run
+                run_dir.rmdir()
+    status = interrupted_status(status, run_dir)
     # Open MPI 5.0.11 ends with status 0 when it has lost a host, and at times after an abort.
-    if status == 0 and args.run_dir and not RunFolder(args.run_dir).is_finished():
+    if status == 0 and not RunFolder(run_dir).is_finished():
         print(
-            f"{args.run_dir} holds no finished run, although the launcher reports success: "
-            f"see above, and {args.run_dir}/logs",
+            f"{run_dir} holds no finished run, although the launcher reports success: "
+            f"see above, and {run_dir}/logs",
             file=sys.stderr,
         )
         return 1
@@ -80,8 +91,13 @@ def check_ranks(job: Job, ranks: int | None) -> int:
     return ranks
 
 
-def _command(args: argparse.Namespace, job: Job, ranks: int) -> MpirunCommand:
-    options = ["--run-dir", str(args.run_dir)] if args.run_dir else []
+def _new_folder(job: Job) -> Path:
+    now = datetime.now().astimezone()
+    return RunFolder.create(None, name=job.name, algorithm=job.algorithm, now=now).path
+
+
+def _command(args: argparse.Namespace, job: Job, ranks: int, run_dir: Path | None) -> MpirunCommand:
+    options = ["--run-dir", str(run_dir)] if run_dir else []
     options += ["--overwrite"] if args.overwrite else []
     options += ["--resume", args.resume] if args.resume != "auto" else []
     program = launch.rank_program(str(args.job), [*args.overrides, *options])

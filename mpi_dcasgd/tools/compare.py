@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools import launch
+from mpi_dcasgd.tools.ending import interrupted_status, read_summary
 from mpi_dcasgd.tools.last_words import last_words
 from mpi_dcasgd.tools.locks import alone_in
 from mpi_dcasgd.tools.mpirun import MpirunCommand
@@ -34,8 +34,6 @@ REPLACED = "replaced"
 _STOPPED = {
     128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 }
-
-_LAST_WORDS_S = 5.0
 
 State = Literal["missing", "unfinished", "changed", "finished"]
 
@@ -185,7 +183,7 @@ class Comparison:
         line = StatusLine(self._stream, place, RunFolder(run.folder))
         found = look_at(run)
         if found.state == "finished" and not rerun:
-            outcome = Outcome(run, "kept", _summary(run.folder))
+            outcome = Outcome(run, "kept", read_summary(run.folder))
             line.finish(f"finished before   {_figures(outcome.summary)}")
             return outcome
         try:
@@ -219,7 +217,8 @@ class Comparison:
         with open(run.folder / OUTPUT, "ab" if goes_on else "wb", buffering=0) as log:
             # The command, which is shown on stderr, belongs to the log, too.
             with redirect_stderr(io.TextIOWrapper(log, write_through=True)) as text:
-                status = launch.run(self._command(run), stdout=log, stderr=log)
+                world = run.folder if run.ranks is not None else None
+                status = launch.run(self._command(run), run_dir=world, stdout=log, stderr=log)
             text.detach()
         return status
 
@@ -246,7 +245,7 @@ def look_at(run: PlannedRun) -> Found:
         return Found("missing" if not run.folder.exists() else "unfinished")
     finished = folder.is_finished()
     changes = changed_keys(run.read_stored(_stored_job(folder)), run.job)
-    if finished and _summary(run.folder).get("num_workers") != run.num_workers:
+    if finished and read_summary(run.folder).get("num_workers") != run.num_workers:
         changes += ("number of workers",)
     # Where a run keeps its cluster; no real run has such a file.
     cluster_yaml = run.folder / "cluster.yaml"
@@ -259,28 +258,6 @@ def look_at(run: PlannedRun) -> Found:
 
 def _has_checkpoint(folder: Path) -> bool:
     return any(RunFolder(folder).checkpoints.glob("*.pt"))
-
-
-def interrupted_status(status: int, folder: Path) -> int:
-    """The exit status of a world, or 128 + n if it tells of no signal though n stopped the run.
-
-    When SLURM has ended Open MPI's daemons, and the ranks with them, mpirun (5.0.11) ends with 0
-    or with a status of its own: so SLURM preempts.
-    """
-    if status > 128:
-        return status
-    summary = _summary(folder)
-    deadline = time.monotonic() + _LAST_WORDS_S
-    # mpirun does not wait for such ranks: they may be about to write it.
-    while status == 0 and not summary and RunFolder(folder).metrics_jsonl.exists():
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
-        summary = _summary(folder)
-    if summary.get("status") != "interrupted":
-        return status
-    words = str(summary.get("reason", "")).split()
-    return 128 + int(words[-1]) if words and words[-1].isdecimal() else 128 + signal.SIGTERM
 
 
 def _stored_job(folder: RunFolder) -> Mapping[str, Any]:
@@ -299,7 +276,7 @@ def _changed(changes: Sequence[str]) -> str:
 def _outcome(run: PlannedRun, status: int) -> Outcome:
     folder = RunFolder(run.folder)
     if status == 0 and folder.is_finished():
-        return Outcome(run, "completed", _summary(run.folder))
+        return Outcome(run, "completed", read_summary(run.folder))
     status = interrupted_status(status, run.folder)
     if status in _STOPPED:
         return Outcome(run, "interrupted", {}, signum=status - 128)
@@ -307,14 +284,6 @@ def _outcome(run: PlannedRun, status: int) -> Outcome:
     # Its first line is the command, which is no reason.
     text = log.read_text(encoding="utf-8", errors="replace").partition("\n")[2]
     return Outcome(run, "failed", {}, f"{last_words(text)}\n(all of it: {log})")
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        summary = json.loads(RunFolder(folder).summary_json.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return summary if isinstance(summary, dict) else {}
 
 
 def _figures(summary: Mapping[str, Any]) -> str:

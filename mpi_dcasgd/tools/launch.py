@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -24,6 +25,7 @@ from typing import IO
 
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.progress import TTY_VARIABLE
+from mpi_dcasgd.tools.ending import RunEnd
 from mpi_dcasgd.tools.mpirun import (
     MpiFlavour,
     MpirunCommand,
@@ -36,6 +38,8 @@ from mpi_dcasgd.tools.srun import MPIRUN_VARIABLE, pick_launcher, srun_command
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 _LOOK_EVERY_S = 5.0
+_LINGER_S = 60.0  # ranks that have written their run's end need seconds at most to leave MPI
+_KILL_AFTER_S = 10.0
 
 
 def rank_program(job: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -95,6 +99,7 @@ def _flavour(mpirun: str) -> MpiFlavour:
 def run(
     command: MpirunCommand,
     *,
+    run_dir: Path | None = None,
     stdout: IO[bytes] | None = None,
     stderr: IO[bytes] | None = None,
 ) -> int:
@@ -107,6 +112,8 @@ def run(
 
     Args:
         command: From `plan`.
+        run_dir: The run's folder. A launcher that stays behind after the end that it tells of is
+            ended, and the status is then the run's.
         stdout: Where the ranks' output goes, if not where this process's does.
         stderr: Likewise.
 
@@ -117,6 +124,7 @@ def run(
     # A launcher above this one may have had a terminal that these ranks have not.
     inherited = {name: value for name, value in os.environ.items() if name != TTY_VARIABLE}
     steering = _Steering()
+    end = RunEnd(run_dir) if run_dir else None
     with _handling(steering.on_signal):
         world = subprocess.Popen(
             command.argv,
@@ -128,7 +136,7 @@ def run(
             preexec_fn=_die_with_parent(),
         )
         steering.begin(world)
-        return steering.exit_status(_wait(world, command))
+        return steering.exit_status(_wait(world, command, end))
 
 
 class _Steering:
@@ -168,24 +176,47 @@ class _Steering:
         return status
 
 
-def _wait(world: subprocess.Popen[bytes], command: MpirunCommand) -> int:
-    """Wait for mpirun; one that stays behind when its ranks have aborted is ended with status 1.
+def _wait(world: subprocess.Popen[bytes], command: MpirunCommand, end: RunEnd | None) -> int:
+    """Wait for mpirun; one that stays behind when its ranks have gone is ended.
 
-    Open MPI 5.0.11 did so in one of ten fault-tolerant worlds in which a rank had died and two
-    others then aborted. An mpirun at work has children: ranks, or what reaches other hosts.
+    Open MPI 5.0.11 stayed behind in one of ten fault-tolerant worlds in which a rank had died and
+    two others then aborted: status 1. An mpirun at work has children: ranks, or what reaches
+    other hosts. With ranks on several hosts it may not notice that all have ended well, though
+    their run's summary is written; then the status is what that tells.
     """
-    if not command.fault_tolerant:
-        return world.wait()
     childless = 0
+    ended_at: float | None = None
     while True:
         try:
             return world.wait(timeout=_LOOK_EVERY_S)
         except subprocess.TimeoutExpired:
+            pass
+        if command.fault_tolerant:
             childless = 0 if _has_children(world.pid) else childless + 1
-        if childless == 2:
-            world.kill()
-            world.wait()
-            return 1
+            if childless == 2:
+                _end(world)
+                return 1
+        status = end.status() if end else None
+        if status is None:
+            continue
+        ended_at = time.monotonic() if ended_at is None else ended_at
+        if time.monotonic() - ended_at >= _LINGER_S:
+            print(
+                f"{command.argv[0]} is still there {_LINGER_S:g} s after the run's end, and is "
+                "ended now; what the run has written is complete",
+                file=sys.stderr,
+            )
+            _end(world)
+            return status
+
+
+def _end(world: subprocess.Popen[bytes]) -> None:
+    world.terminate()  # with which mpirun ends what it has started on other hosts, too
+    try:
+        world.wait(timeout=_KILL_AFTER_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(world.pid, signal.SIGKILL)
+        world.wait()
 
 
 def _has_children(pid: int) -> bool:

@@ -26,6 +26,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 NODES = ("n1", "n2", "n3", "n4")
 CPUS = 2  # a node
 GPUS = 4  # likewise, in name only: they can be asked for, and nothing is there
@@ -220,12 +222,23 @@ class LocalSlurm:
         self._wait_for_nodes()
 
     def describe(self, job: int | str) -> str:
-        """A job's log and the ends of the daemons' logs, for a failed test's message."""
-        texts = [f"--- log of job {job}\n{self.log(job)}"]
+        """A job's log, all processes and the ends of the daemons' logs, for a failed test."""
+        texts = [f"--- log of job {job}\n{self.log(job)}", f"--- processes\n{self._processes()}"]
         for file in sorted(self.folder.glob("*.log")):
             lines = file.read_text(errors="replace").splitlines()[-15:]
             texts.append("\n".join([f"--- {file.name}", *lines]))
         return "\n".join(texts)
+
+    def _processes(self) -> str:
+        """Those of this SLURM and of its jobs: each one's parent, age and words."""
+        lines = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):  # it has ended in the meantime
+                if process.environ().get("SLURM_CONF") == self.env["SLURM_CONF"]:
+                    age_s = time.time() - process.create_time()
+                    words = " ".join(process.cmdline())[:200]
+                    lines.append(f"{process.pid:>8} {process.ppid():>8} {age_s:6.0f} s  {words}")
+        return "\n".join(lines)
 
     def _start(self) -> None:
         folder = self.folder

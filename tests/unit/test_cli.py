@@ -200,6 +200,25 @@ def test_run_gives_every_rank_the_words_of_the_job(job: str, started: list[Mpiru
     assert (args.run_dir, args.overwrite) == (Path("x y"), True)
 
 
+def test_run_names_the_folder_itself_and_leaves_none_that_nothing_was_written_into(
+    tmp_path: Path, job: str, started: list[MpirunCommand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[list[Path]] = []
+    execute = launch.run
+
+    def run(command: MpirunCommand, **places: Any) -> int:
+        seen.append(sorted(tmp_path.glob("runs/*")))
+        return execute(command, **places)
+
+    monkeypatch.setattr(launch, "run", run)
+    assert main(["run", "-n", "3", job, "--mpirun", _some_program()]) == 7
+    (command,), ((folder,),) = started, seen
+    args = parse(list(command.argv[command.argv.index(sys.executable, 1) + 3 :]))
+    assert args.run_dir == folder.relative_to(tmp_path)
+    assert not folder.exists()
+
+
 def test_run_starts_a_sequential_job_without_mpirun(job: str, started: list[MpirunCommand]) -> None:
     for words in ([], ["-n", "1"]):
         assert main(["run", job, "algorithm=sgd", *words]) == 7

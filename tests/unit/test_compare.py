@@ -21,7 +21,6 @@ from mpi_dcasgd.tools.compare import (
     Comparison,
     Outcome,
     PlannedRun,
-    interrupted_status,
     look_at,
 )
 from mpi_dcasgd.tools.last_words import last_words
@@ -381,26 +380,6 @@ def test_a_run_that_a_signal_stopped_tells_which(tmp_path: Path) -> None:
     outcomes = comparison.run([planned(tmp_path, "a", "import sys; sys.exit(138)")])
     assert (outcomes[0].status, outcomes[0].signum) == ("interrupted", signal.SIGUSR1)
     assert comparison.stopped_by == signal.SIGUSR1
-
-
-def test_a_status_that_tells_of_no_signal_is_that_of_the_one_that_stopped_the_run(
-    tmp_path: Path,
-) -> None:
-    folder = tmp_path / "a"
-    folder.mkdir()
-    assert interrupted_status(0, folder) == 0
-    (folder / "summary.json").write_text(
-        json.dumps({"status": "interrupted", "reason": "stopped by signal 10"})
-    )
-    assert interrupted_status(0, folder) == 138
-    assert interrupted_status(213, folder) == 213
-    assert interrupted_status(1, folder) == 138
-    (folder / "summary.json").write_text(json.dumps({"status": "interrupted", "reason": ""}))
-    assert interrupted_status(0, folder) == 143
-    (folder / "summary.json").write_text(json.dumps({"status": "completed"}))
-    assert interrupted_status(0, folder) == 0
-    (folder / "summary.json").write_text(json.dumps({"status": "failed"}))
-    assert interrupted_status(1, folder) == 1
 
 
 def test_a_run_that_its_launcher_left_behind_is_given_time_for_its_summary(tmp_path: Path) -> None:

@@ -255,6 +255,35 @@ def test_a_fault_tolerant_mpirun_that_stays_behind_is_ended(
     assert launch.run(MpirunCommand((at_work,), fault_tolerant=True)) == 3
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("deaf", [False, True])
+def test_an_mpirun_that_stays_behind_after_the_runs_end_is_ended(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    deaf: bool,
+) -> None:
+    monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(launch, "_LINGER_S", 0.2)
+    monkeypatch.setattr(launch, "_KILL_AFTER_S", 0.2)
+    ignore = "trap '' TERM" if deaf else ""
+    tell = f"""echo '{{"status": "completed"}}' > {tmp_path}/summary.json"""
+    stuck = str(executable(tmp_path / "mpirun", f"{ignore}\n{tell}\nwhile :; do sleep 60; done"))
+    assert launch.run(MpirunCommand((stuck,)), run_dir=tmp_path) == 0
+    assert f"{stuck} is still there 0.2 s after the run's end" in capfd.readouterr().err
+
+
+def test_an_mpirun_that_ends_with_its_run_has_the_last_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.05)
+    tell = f"""echo '{{"status": "completed"}}' > {tmp_path}/summary.json; sleep 0.3; exit 3"""
+    assert (
+        launch.run(MpirunCommand((str(executable(tmp_path / "mpirun", tell)),)), run_dir=tmp_path)
+        == 3
+    )
+
+
 LAUNCHER = """
 import sys
 from mpi_dcasgd.tools.launch import run
