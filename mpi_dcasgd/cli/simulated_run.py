@@ -25,6 +25,7 @@ from mpi_dcasgd.drivers.simulator_sync import SynchronousSimulator
 from mpi_dcasgd.drivers.stopping import StopFlag
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.checkpoints import LAYOUT, read_checkpoint
 from mpi_dcasgd.record.environment import RankPlace, git_state
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.logs import close_logger, rank_logger
@@ -191,6 +192,7 @@ class SimulatedRun:
     def _write(self, folder: RunFolder, conductor: Conductor) -> None:
         folder.checkpoints.mkdir(exist_ok=True)
         content = {
+            "layout": LAYOUT,
             "identity": self._identity(),
             "run": self._made.state_dict(),
             "conductor": conductor.state_dict(),
@@ -204,11 +206,9 @@ class SimulatedRun:
         if not path.is_file():
             return None
         try:
-            saved = torch.load(path, weights_only=True)
-        except Exception as error:  # whatever a torn file makes PyTorch raise
-            raise RunFolderError(
-                f"{path}: cannot be read ({error}); remove it to begin anew"
-            ) from error
+            saved = read_checkpoint(path)
+        except RunFolderError as error:
+            raise RunFolderError(f"{error}; or remove it to begin anew") from error
         if differs := self._differs(saved["identity"]):
             raise RunFolderError(
                 f"{path}: is of another simulation than this ({differs} differ); give the words "

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,37 @@ def _interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Conductor, "after", told)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda saved: saved.pop("layout"), "is not a checkpoint of a run"),
+        (lambda saved: saved.update(layout=0), "a checkpoint of layout 0, but this version"),
+        (None, "cannot be read as a checkpoint"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_understood_is_refused(
+    job: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Any]], Any] | None,
+    told: str,
+) -> None:
+    simulate(job, tmp_path / "run", "workers=2", "--checkpoint-every", "1")
+    path = tmp_path / "run" / "checkpoints" / "simulator.pt"
+    if change:
+        saved = torch.load(path, weights_only=True)
+        change(saved)
+        torch.save(saved, path)
+    else:
+        path.write_bytes(path.read_bytes()[:1000])
+    words = ["--run-dir", str(tmp_path / "run"), "--resume", "--overwrite"]
+    assert main(["simulate", str(job), "workers=2", *words]) == 2
+    message = capsys.readouterr().err
+    assert f"{path}: {told}" in message
+    assert "remove it to begin anew" in message
+    assert "Traceback" not in message
 
 
 def test_another_simulations_checkpoint_is_refused(
