@@ -30,6 +30,8 @@ from mpi_dcasgd.report.plots import PlotsUnavailableError, draw_all
 from mpi_dcasgd.report.prediction import NOTE as PREDICTION_NOTE
 from mpi_dcasgd.report.prediction import prediction_table
 from mpi_dcasgd.report.remarks import remarks
+from mpi_dcasgd.report.sooner import NOTE as SOONER_NOTE
+from mpi_dcasgd.report.sooner import sooner_table
 from mpi_dcasgd.report.table import Matching, result_table, seconds, target_table, time_table
 from mpi_dcasgd.report.workers import NOTE as UNEQUAL_NOTE
 from mpi_dcasgd.report.workers import worker_table
@@ -133,6 +135,9 @@ def _document(
             blocks.append(Heading(2, f"Until {100 * target_error:g} % test error"))
             blocks.append(target_table(groups, target_error))
             blocks.append(Paragraph(_TARGET_NOTE))
+        sooner = sooner_table(groups)
+        if sooner is not None:
+            blocks += [Heading(2, "Why sooner or later"), sooner, Paragraph(SOONER_NOTE)]
         if missing is not None:
             blocks += [Heading(2, "Plots"), Paragraph(f"{missing}.")]
         elif pictures:

@@ -61,6 +61,7 @@ def test_a_report_has_tables_pictures_settings_and_what_failed(grid: Path, tmp_p
         "# Comparison: digits",
         "## Result",
         "## Until 10 % test error",
+        "## Why sooner or later",
         "## Plots",
         "## Where the workers' time went",
         "## How unequal the workers were",
