@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,7 @@ class World:
         workers: How many.
         algorithm, rule: As in a job file.
         plan: The tickets; by default 50 samples in batches of 8 over 3 epochs.
+        schedule: Learning rate by samples.
         model: Arguments of ``toy_model``.
     """
 
@@ -83,6 +84,7 @@ class World:
         ahead: int = 0,
         policy: StatisticsPolicy = "average",
         task_plan: TicketPlan | None = None,
+        schedule: Callable[[int], float] = lambda samples: LR,
         **model: Any,
     ) -> None:
         self.plan = plan or TicketPlan(num_samples=50, batch_size=8, seed=3, epochs=3)
@@ -94,7 +96,7 @@ class World:
             initial.layout,
             resolve_rule(algorithm, rule),
             self.plan,
-            lambda samples: LR,
+            schedule,
             workers,
             initial.stats_rate,
             ahead,

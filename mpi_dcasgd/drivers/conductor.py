@@ -51,6 +51,7 @@ class Conductor:
         self._clock = clock
         self._origin = clock()
         self._evaluated_at = -1
+        self._looked_at = server.samples
         self._loss_sum = 0.0
         self._loss_samples = 0
         self._unscored: deque[Snapshot] = deque()
@@ -82,6 +83,13 @@ class Conductor:
     def after(self, record: UpdateRecord) -> None:
         """A push has been dealt with."""
         self._observer.update(record, self.time_s)
+        before, self._looked_at = self._looked_at, self._server.samples
+        if record.action in (Action.APPLIED, Action.HELD):
+            self._loss_sum += record.loss * record.samples
+            self._loss_samples += record.samples
+        stride = self._every * self._server.plan.num_samples
+        if self._looked_at // stride > before // stride:
+            self._submit()
         if record.action is Action.NONFINITE:
             self._observer.message(
                 f"refused a gradient that is not finite: worker {record.worker}, "
@@ -90,11 +98,6 @@ class Conductor:
             return
         if record.action is Action.DROPPED:
             return
-        self._loss_sum += record.loss * record.samples
-        self._loss_samples += record.samples
-        stride = self._every * self._server.plan.num_samples
-        if self._server.samples // stride > (self._server.samples - record.samples) // stride:
-            self._submit(record.lr)
         self.poll()
         if self.checkpointer:
             self.checkpointer.look(self.time_s)
@@ -132,7 +135,7 @@ class Conductor:
             complaint = self._complain(self.checkpointer)
             reason = "; ".join(filter(None, (reason, complaint))) if reason else ""
         if self._evaluated_at != server.version:
-            self._submit(server.schedule(server.samples))
+            self._submit()
         for scored in self._evaluator.finish():
             self._tell(scored)
         for worker in self._spent:
@@ -162,6 +165,7 @@ class Conductor:
         self._loss_sum = saved["loss_sum"]
         self._loss_samples = saved["loss_samples"]
         self._evaluated_at = saved["evaluated_at"]
+        self._looked_at = self._server.samples
         self._origin = self._clock() - saved["time_s"]
         self._spent = [WorkerTotals(**worker) for worker in saved["spent"]]
         for snapshot in saved["unscored"]:
@@ -173,7 +177,7 @@ class Conductor:
             self._observer.message(complaint)
         return complaint
 
-    def _submit(self, lr: float) -> None:
+    def _submit(self) -> None:
         server = self._server
         self._evaluated_at = server.version
         mean_loss = self._loss_sum / self._loss_samples if self._loss_samples else float("nan")
@@ -186,7 +190,7 @@ class Conductor:
                 epoch=server.samples // server.plan.num_samples,
                 time_s=self.time_s,
                 train_loss=mean_loss,
-                lr=lr,
+                lr=server.schedule(max(0, server.samples - 1)),
             )
         )
 

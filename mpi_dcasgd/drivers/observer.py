@@ -29,7 +29,7 @@ class Evaluation:
         test_error: Wrong answers over all answers, in [0, 1].
         test_loss: Mean loss over the test set.
         train_loss: Mean loss of the pushed minibatches since the evaluation before this one.
-        lr: Learning rate of the schedule when the snapshot was taken.
+        lr: Learning rate of the schedule at the last sample before the snapshot.
     """
 
     time_s: float

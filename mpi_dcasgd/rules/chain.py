@@ -83,25 +83,30 @@ class Chain:
         self._run(params, grad, snapshot, self._numbers, *self._vectors[facts.worker])
         return rate
 
-    def send(self, params: Tensor, snapshot: Tensor, facts: Facts) -> None:
+    def send(
+        self, params: Tensor, snapshot: Tensor, facts: Facts, rate: float | None = None
+    ) -> None:
         """Renew a worker's snapshot without a step: for a first pull, or after a wait.
 
         Args:
             params: w_t, shape (P,).
             snapshot: Becomes what the worker is sent, shape (P,).
             facts: Of the worker, with the present learning rate.
+            rate: Of the last update, which others were sent their weights with; None if there
+                has been none.
         """
         if not self._looks_ahead:
             snapshot.copy_(params)
             return
-        self._take_down(facts)
+        self._take_down(facts, rate)
         vectors = (snapshot, params, *self._vectors[facts.worker])
         for target, block, *state in zip(*(split(v, self._block) for v in vectors), strict=True):
             target.copy_(self._sent(block, self._numbers, tuple(state)))
 
-    def _take_down(self, facts: Facts) -> float:
+    def _take_down(self, facts: Facts, rate: float | None = None) -> float:
         """Put the numbers of a push where the pass reads them; returns the rate."""
-        rate = facts.lr * self.rule.step_size.factor(facts)
+        if rate is None:
+            rate = facts.lr * self.rule.step_size.factor(facts)
         numbers = [rate]
         for _, part in self._parts:
             numbers += part.scalars(facts)

@@ -60,7 +60,7 @@ class ConstantCompensation(Part):
     ) -> tuple[Lanes, tuple[Tensor, ...]]:
         (dc_lambda,) = scalars
         drift = lanes.params - lanes.snapshot
-        correction = lanes.grad * (lanes.grad * drift) * dc_lambda
+        correction = (lanes.grad * dc_lambda) * (lanes.grad * drift)
         return lanes._replace(direction=lanes.direction + correction), state
 
 

@@ -37,6 +37,10 @@ class DanaZero(Part):
     delay compensation is refused beside this part: ``dana-slim`` is the same method with weights
     that are sent as they are.
 
+    The velocity of a worker that died stays in the sum, and the points sent stay ahead by it, until
+    the run goes on from a checkpoint with those that are left: where workers may die, use
+    ``dana-slim``.
+
     Memory: num_workers + 1 vectors.
 
     Args:

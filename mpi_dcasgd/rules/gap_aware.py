@@ -36,6 +36,9 @@ class GapAware(Part):
     the velocity, which is why this is a momentum part and not a step size: with ``momentum: 0`` it
     is the gap-aware rule for plain ASGD.
 
+    ``lr_max`` is of the schedule, so a step size for staleness, whose steps are shorter, is refused
+    beside this part.
+
     One velocity and one A at the server. Before the first update A is 0 and nothing has moved:
     the gap is 1. The same holds as long as every rate so far was 0.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from mpi_dcasgd.rules.admission import Admission
+from mpi_dcasgd.rules.gap_aware import GapAware
 from mpi_dcasgd.rules.part import Part
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.rules.step_size import StepSize
@@ -26,7 +27,7 @@ def nonsense(rule: Rule, names: Mapping[str, str], algorithm: str, mode: Mode) -
     Returns:
         One problem a line, each beginning with the key below ``rule``.
     """
-    problems = _look_ahead(rule, names)
+    problems = _look_ahead(rule, names) + _gaps(rule, names)
     if mode == "asynchronous":
         problems += _collecting(rule, names)
     else:
@@ -48,6 +49,16 @@ def _look_ahead(rule: Rule, names: Mapping[str, str]) -> list[str]:
         for role, part in rule.parts()
         for other in ahead
         if part.reads_snapshot and role != other
+    ]
+
+
+def _gaps(rule: Rule, names: Mapping[str, str]) -> list[str]:
+    if not isinstance(rule.momentum, GapAware) or not _has_a_step_size(rule):
+        return []
+    return [
+        f"momentum: {names['momentum']} measures gaps in steps of the whole learning rate, but "
+        f"step_size {names['step_size']} makes steps of a part of it, and both answer to stale "
+        "gradients; use step_size constant, or another momentum"
     ]
 
 

@@ -12,6 +12,9 @@ from torch import Tensor
 class HeldGradients:
     """A running sum of pushed vectors, each weighted by its samples.
 
+    Samples count in units of the first vector's: minibatches of one size are added as they are,
+    and a sum of few finite gradients stays finite, too.
+
     Args:
         size: Elements of a pushed vector.
         device: Where it lives. Nothing is allocated before the first vector is added.
@@ -27,11 +30,14 @@ class HeldGradients:
         self._dtype = dtype
         self._sum: Tensor | None = None
         self._samples = 0
+        self._unit = 1
         self.count = 0
 
     def add(self, vector: Tensor, samples: int) -> None:
         """Take in one more, shape (size,), the mean over ``samples``."""
-        self._allocated().add_(vector, alpha=samples)
+        if self.count == 0:
+            self._unit = samples
+        self._allocated().add_(vector, alpha=samples / self._unit)
         self._samples += samples
         self.count += 1
 
@@ -40,7 +46,7 @@ class HeldGradients:
         if self.count == 0:
             raise ValueError("no gradient is held")
         held = self._allocated()
-        mean = held / self._samples
+        mean = held / (self._samples / self._unit)
         held.zero_()
         self._samples = self.count = 0
         return mean
@@ -48,7 +54,12 @@ class HeldGradients:
     def state_dict(self) -> dict[str, Any]:
         """What is held; the sum is None where nothing is, and no copy."""
         held = self._sum if self.count else None
-        return {"sum": held, "samples": self._samples, "count": self.count}
+        return {
+            "sum": held,
+            "samples": self._samples,
+            "unit": self._unit,
+            "count": self.count,
+        }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Take over the values that ``state_dict`` gave."""
@@ -57,6 +68,7 @@ class HeldGradients:
         elif self._sum is not None:
             self._sum.zero_()
         self._samples = saved["samples"]
+        self._unit = saved.get("unit", 1)  # an earlier version's
         self.count = saved["count"]
 
     def _allocated(self) -> Tensor:

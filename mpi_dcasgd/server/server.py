@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mpi_dcasgd.errors import NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.learning.task import norm_of
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.admission import Admission
 from mpi_dcasgd.rules.chain import Chain, Rule
@@ -90,6 +91,7 @@ class ParameterServer:
         self._attempts: Counter[int] = Counter()
         self._nonfinite_in_a_row = 0
         self._lr_max = 0.0
+        self._rate: float | None = None  # of the last update
         self._held = HeldGradients(layout.size, weights.device, weights.dtype)
         self._halted = False
 
@@ -215,8 +217,8 @@ class ParameterServer:
 
     def _apply_held(self, worker: int, facts: Facts) -> float:
         mean = self._held.take()
-        norm = torch.linalg.vector_norm(mean[: self.layout.num_params])
-        return self._apply(worker, mean, facts._replace(grad_norm=float(norm)))
+        norm = norm_of(mean[: self.layout.num_params])
+        return self._apply(worker, mean, facts._replace(grad_norm=norm))
 
     def _apply(self, worker: int, vector: Tensor, facts: Facts) -> float:
         weights, snapshot = self.weights, self.slots[worker].snapshot
@@ -226,7 +228,7 @@ class ParameterServer:
             stats.lerp_(vector[border:], self._stats_rate)
             snapshot[border:].copy_(stats)
             weights, vector, snapshot = weights[:border], vector[:border], snapshot[:border]
-        rate = self.chain.apply(weights, vector, snapshot, facts)
+        rate = self._rate = self.chain.apply(weights, vector, snapshot, facts)
         self.version += 1
         self.tally.applied += 1
         return rate
@@ -313,7 +315,7 @@ class ParameterServer:
         border = self.layout.num_params
         snapshot = self.slots[worker].snapshot
         facts = self._facts(worker, 0, 0.0)
-        self.chain.send(self.weights[:border], snapshot[:border], facts)
+        self.chain.send(self.weights[:border], snapshot[:border], facts, self._rate)
         snapshot[border:].copy_(self.weights[border:])
 
     def _grant(self, worker: int) -> list[int]:

@@ -39,7 +39,9 @@ def lasting_state(server: ParameterServer) -> dict[str, Any]:
     """
     ledger = server.ledger
     held = server._held.state_dict()
-    out = sorted(ticket for tickets in ledger._held for ticket in tickets)
+    out = [ticket for tickets in ledger._held for ticket in tickets]
+    if server.num_workers > 1:  # one worker goes on in the order in which it holds them
+        out.sort()
     return {
         "layout": LAYOUT,
         "size": server.layout.size,
@@ -62,6 +64,7 @@ def lasting_state(server: ParameterServer) -> dict[str, Any]:
         "attempts": dict(server._attempts),
         "nonfinite_in_a_row": server._nonfinite_in_a_row,
         "lr_max": server._lr_max,
+        "rate": server._rate,
     }
 
 
@@ -116,6 +119,7 @@ def _load_common(server: ParameterServer, state: Mapping[str, Any]) -> None:
     server._attempts = Counter(state["attempts"])
     server._nonfinite_in_a_row = state["nonfinite_in_a_row"]
     server._lr_max = state["lr_max"]
+    server._rate = state.get("rate")  # an earlier version did not keep it
 
 
 def _check(server: ParameterServer, state: Mapping[str, Any], *also: str) -> None:

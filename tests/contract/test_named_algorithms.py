@@ -190,6 +190,11 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         ],
     ),
     ("sgd", {"compensation": "dc-adaptive"}, ["would never act, since sgd has no staleness"]),
+    (
+        "gap-aware",
+        {"step_size": "stability-preserving"},
+        ["momentum: gap-aware measures gaps in steps of the whole learning rate"],
+    ),
 ]
 
 

@@ -87,6 +87,13 @@ def test_a_square_that_overflows_does_not_turn_zero_drift_into_nan() -> None:
     assert torch.isfinite(params).all()
 
 
+def test_without_strength_there_is_no_correction_however_large_the_gradient() -> None:
+    params, gradient = torch.tensor([1.0]), torch.tensor([3e20])
+    chain = Chain(resolve_rule("dcasgd-c", {"compensation": {"dc_lambda": 0.0}}), params, 1)
+    chain.apply(params, gradient, torch.tensor([1.1]), Facts(0.1, 0.1, 1, 1, 0, 1, 3e20))
+    assert params.item() == pytest.approx(-3e19, rel=1e-6)
+
+
 def test_weight_decay_acts_outside_the_square_with_the_weights_of_now() -> None:
     changes = {"compensation": {"dc_lambda": 0.5}, "weight_decay": {"rate": 0.01}}
     params = torch.tensor([2.0], dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,9 @@ from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.task import evaluate
 from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
+from mpi_dcasgd.server.server import MAX_ATTEMPTS
 
 
 class Notebook(NullObserver):
@@ -262,3 +265,44 @@ def test_compression_leaves_the_first_statistics_exactly_as_they_are() -> None:
         )
         results.append(world.server.weights[world.server.layout.num_params :])
     assert torch.equal(*results)
+
+
+IN_FIVES = TicketPlan(num_samples=50, batch_size=10, seed=3, epochs=3)
+
+
+def take(world: World, worker: int, *, finite: bool = True) -> Push:
+    """A push of zeros, or of what is not finite, for the worker's oldest ticket."""
+    ticket, version = world.queues[worker].pop(0), world.server.slots[worker].version
+    loss = 1.0 if finite else math.nan
+    return Push(version, ticket, 10, loss, loss, torch.zeros_like(world.initial))
+
+
+def test_an_epoch_that_ends_with_a_ticket_given_up_is_evaluated_all_the_same() -> None:
+    world, notebook = World(1, plan=IN_FIVES), Notebook()
+    conductor = conduct(world, notebook)
+    world.join()
+    for finite in (*4 * [True], *MAX_ATTEMPTS * [False], *5 * [True]):
+        answer = world.server.push(0, take(world, 0, finite=finite))
+        world.receive(answer.ready)
+        conductor.after(answer.record)
+    conductor.finish([])
+    found = notebook.of(Evaluation)
+    assert [(e.epoch, e.samples, e.train_loss) for e in found] == [(1, 50, 1.0), (2, 100, 1.0)]
+    assert world.server.tally.given_up == 1
+
+
+@pytest.mark.parametrize("algorithm", ["asgd", "stable-asgd", "rennala"])
+def test_the_rate_that_is_told_is_the_schedules(algorithm: str) -> None:
+    world = World(
+        4, algorithm, plan=IN_FIVES, schedule=lambda samples: 0.1 if samples < 50 else 0.01
+    )
+    notebook = Notebook()
+    conductor = conduct(world, notebook)
+    world.join()
+    while not world.server.finished:
+        for worker in world.working():
+            answer = world.server.push(worker, take(world, worker))
+            world.receive(answer.ready)
+            conductor.after(answer.record)
+    conductor.finish([])
+    assert [e.lr for e in notebook.of(Evaluation)] == [0.1, 0.01, 0.01]

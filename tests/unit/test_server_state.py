@@ -121,11 +121,14 @@ def go_on(world: World, resumed: World) -> World:
 @pytest.mark.parametrize("algorithm", ASYNCHRONOUS)
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_one_worker_goes_on_bit_for_bit(algorithm: str, ahead: int) -> None:
-    world = World(1, algorithm, ahead=ahead, batchnorm=True)
+    def falling(samples: int) -> float:
+        return 0.1 / (1 + samples / 20)
+
+    world = World(1, algorithm, ahead=ahead, batchnorm=True, schedule=falling)
     world.join()
     for _ in range(9):
         world.step(0)
-    resumed = go_on(world, World(1, algorithm, ahead=ahead, batchnorm=True))
+    resumed = go_on(world, World(1, algorithm, ahead=ahead, batchnorm=True, schedule=falling))
     for each in (world, resumed):
         while not each.server.finished:
             each.step(0)
@@ -164,6 +167,19 @@ def test_the_sum_of_velocities_is_that_of_the_workers_that_are_left(workers: int
     for mine, theirs in zip(velocities[:kept], before["momentum.velocity"], strict=False):
         assert torch.equal(mine, theirs)
     assert all(not velocity.any() for velocity in velocities[kept:])
+
+
+def test_one_worker_goes_on_with_its_tickets_in_the_order_in_which_it_held_them() -> None:
+    world = World(1, ahead=2)
+    world.join()
+    world.step(0)
+    bad = torch.zeros_like(world.initial)
+    slot = world.server.slots[0]
+    push = Push(slot.version, world.queues[0].pop(0), 8, float("nan"), float("nan"), bad)
+    world.receive(world.server.push(0, push).ready)
+    assert world.queues[0] == [2, 3, 1]
+    resumed = go_on(world, World(1, ahead=2))
+    assert resumed.queues == world.queues
 
 
 def test_refused_tickets_and_held_gradients_survive() -> None:
