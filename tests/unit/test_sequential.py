@@ -293,10 +293,10 @@ def test_an_epoch_that_ends_with_a_ticket_given_up_is_evaluated_all_the_same() -
 
 @pytest.mark.parametrize("algorithm", ["asgd", "stable-asgd", "rennala"])
 def test_the_rate_that_is_told_is_the_schedules(algorithm: str) -> None:
-    world = World(
-        4, algorithm, plan=IN_FIVES, schedule=lambda samples: 0.1 if samples < 50 else 0.01
-    )
-    notebook = Notebook()
+    def falling(samples: int) -> float:
+        return 0.1 if samples < 50 else 0.01
+
+    world, notebook = World(4, algorithm, plan=IN_FIVES, schedule=falling), Notebook()
     conductor = conduct(world, notebook)
     world.join()
     while not world.server.finished:
