@@ -55,6 +55,7 @@ class Rank:
 
     Attributes:
         logger: Writes this rank's own log, once there is a run folder.
+        recording: On rank 0, likewise.
     """
 
     def __init__(self, comm: MPI.Comm, job: Job, stop: StopFlag, started: float) -> None:
@@ -63,6 +64,7 @@ class Rank:
         self.job = job
         self.stop = stop
         self.logger: Logger | None = None
+        self.recording: Recording | None = None
         self.synchronous = ALGORITHMS[job.algorithm].mode == "synchronous"
         self.local_rank, ranks_on_host = host_ranks(comm)
         self.spin_s = spin_s(ranks_on_host)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from logging import Logger
 from pathlib import Path
@@ -54,6 +56,8 @@ class Recording:
         self.started = datetime.now(timezone.utc)
         self.checkpoint = None if overwrite else find_checkpoint(job, run_dir, resume)
         self.job = with_kernel(job, self.checkpoint)
+        # As the user has it: a study must know its runs again, however often they were resumed.
+        self._asked = job_as_yaml(job)
         self.argv = argv
         self.git = git
         origin = self.checkpoint.folder if self.checkpoint else None
@@ -68,7 +72,16 @@ class Recording:
         )
         if origin is not None and not same:
             self.folder.copy_records(origin)
-        write_atomic(self.folder.job_yaml, job_as_text(self.job).encode())
+        write_atomic(self.folder.job_yaml, job_as_text(job).encode())
+
+    def take_back(self) -> None:
+        """Remove the folder of a run that could not begin: it would look like a killed one's."""
+        if self.checkpoint or self.folder.metrics_jsonl.exists():
+            return
+        self.folder.job_yaml.unlink(missing_ok=True)
+        shutil.rmtree(self.folder.logs, ignore_errors=True)
+        with suppress(OSError):  # there is something else in it
+            self.folder.path.rmdir()
 
     def recorder(
         self,
@@ -140,7 +153,7 @@ class Recording:
             settings.every and settings.every * server.plan.num_samples,
             settings.every_s,
             {
-                "job": job_as_yaml(job),
+                "job": self._asked,
                 "kernel": server.chain.kernel,
                 "group": workshop.group,
                 "start": server.plan.start,

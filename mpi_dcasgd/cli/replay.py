@@ -70,9 +70,7 @@ class _Recorded:
                 f"{path}: a {trace.meta.get('driver')} run; only asynchronous runs over MPI have "
                 "an order of pushes to replay (the others repeat themselves when run again)"
             )
-        sha = ""
-        if folder.summary_json.is_file():
-            sha = json.loads(folder.summary_json.read_text()).get("weights_sha256") or ""
+        sha = str(_summary(folder).get("weights_sha256") or "")
         return cls(folder, job, trace, int(trace.meta["num_workers"]), sha)
 
 
@@ -100,6 +98,13 @@ def replay_exactly(path: Path) -> int:
         )
         return 1
     sha = weights_sha256(server.weights, server.layout)
+    if run.trace.truncated and run.folder.is_finished():
+        print(
+            f"CUT: every gradient is the same as far as the trace goes, {len(pushes)} pushes, but "
+            f"the run came to its end and its trace does not: {run.folder.trace_bin} is not whole; "
+            "copy it again"
+        )
+        return 1
     if run.trace.truncated:
         print(
             f"identical as far as the trace goes: {len(pushes)} pushes, {server.version} updates "
@@ -115,6 +120,19 @@ def replay_exactly(path: Path) -> int:
         f"weights {sha[:16]} ..."
     )
     return 0
+
+
+def _summary(folder: RunFolder) -> dict[str, Any]:
+    """What a run's summary says; nothing of one that was killed."""
+    if not folder.summary_json.is_file():
+        return {}
+    try:
+        summary = json.loads(folder.summary_json.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{folder.summary_json}: cannot be read: {error}") from error
+    if not isinstance(summary, dict):
+        raise RunFolderError(f"{folder.summary_json}: is not a run's summary")
+    return summary
 
 
 def _replay(

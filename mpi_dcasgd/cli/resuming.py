@@ -55,6 +55,8 @@ def find_checkpoint(job: Job, run_dir: Path | None, resume: str) -> Checkpoint |
         return None
     where = run_dir if resume == AUTO else Path(resume)
     assert where is not None
+    if resume == AUTO and where.is_file():
+        raise RunFolderError(f"--run-dir {where}: is a file; name a folder for the run")
     if where.is_file():
         return _of_this_job(Checkpoint(where, read_checkpoint(where)), job)
     found = checkpoints_in(RunFolder(where).checkpoints)

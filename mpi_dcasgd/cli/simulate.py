@@ -30,6 +30,9 @@ from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
 from mpi_dcasgd.server.message import HEADER_BYTES
 
+_SETTLED = 10
+"""Updates a worker before throughput and staleness are near what they come to."""
+
 
 def simulate(args: argparse.Namespace) -> int:
     """The command: with gradients, into a run folder, or only the timing, onto the terminal."""
@@ -41,6 +44,10 @@ def simulate(args: argparse.Namespace) -> int:
         timing = simulate_job_timing(job, simulation, args.updates)
         print(_as_json(timing) if args.json else _as_text(job, timing))
         return 0
+    if args.updates is not None:
+        raise ConfigError(
+            "command line", ["--updates: only with --timing-only; epochs=N is for the job"]
+        )
     if args.resume and args.run_dir is None:
         raise ConfigError("command line", ["--resume: say with --run-dir which run goes on"])
     run = SimulatedRun(job, simulation, args.checkpoint_every)
@@ -126,4 +133,13 @@ def _as_text(job: Job, timing: Timing) -> str:
         ("crashes", str(timing.crashes)),
     )
     head = f"{job.name}: {job.algorithm}, {timing.num_workers} simulated workers, timing only"
-    return "\n".join([head, *(f"  {name:<13} {value}" for name, value in rows)])
+    lines = [head, *(f"  {name:<13} {value}" for name, value in rows)]
+    if ALGORITHMS[job.algorithm].mode == "synchronous":
+        return "\n".join(lines)
+    if timing.updates < _SETTLED * timing.num_workers:
+        enough = 10 * _SETTLED * timing.num_workers
+        lines.append(
+            f"  Figures of a start, {timing.updates} updates of {timing.num_workers} workers;"
+            f" for those of a cluster at work: --updates {enough}"
+        )
+    return "\n".join(lines)

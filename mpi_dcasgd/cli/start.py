@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.errors import ConfigError, UserError
 
 
 def start(args: argparse.Namespace) -> int:
@@ -34,6 +34,11 @@ def replay(args: argparse.Namespace) -> int:
 
     if args.overrides:
         return replay_under(args.run, args.overrides, args.run_dir, args.argv)
+    if args.run_dir is not None:
+        raise ConfigError(
+            "command line",
+            ["--run-dir: only with key=value words; computing a run again writes nothing"],
+        )
     return replay_exactly(args.run)
 
 

@@ -83,6 +83,8 @@ def train(
     try:
         rank.set_up(record)
     except UserError:
+        if rank.recording:
+            rank.recording.take_back()
         # All ranks have the same error; one of them is enough to say it.
         if comm.rank == 0:
             raise
@@ -102,6 +104,9 @@ def _train_alone(recording: Recording, stop: StopFlag) -> int:
     logger = rank_logger(recording.folder, 0)
     try:
         return _train_sequentially(recording, stop, logger)
+    except UserError:
+        recording.take_back()
+        raise
     finally:
         close_logger(logger)
 

@@ -26,6 +26,7 @@ T = TypeVar("T")
 _OTHER_WORDS = {
     "learning_rate": "lr",
     "dataset": "data.name",
+    "root": "data.path",
     "arch": "model.name",
     "architecture": "model.name",
     "optimizer": "algorithm",
@@ -100,6 +101,23 @@ def known(
     """The entries that are fields of a settings dataclass; the others are noted as unknown."""
     settings = settings_of(kind)
     problems += _unknown_keys(mapping, prefix, settings)
+    return {key: value for key, value in mapping.items() if key in settings}
+
+
+def known_beside_jobs(
+    mapping: Mapping[str, Any], kind: type, problems: list[str]
+) -> dict[str, Any]:
+    """As ``known``, in a file that is not a job but has one, so that a job's keys have a place."""
+    settings = settings_of(kind)
+    for key in mapping:
+        if key in settings:
+            continue
+        if near := did_you_mean(str(key), settings):
+            problems.append(f"{key}: unknown{near}")
+        elif key in settings_of(Job):
+            problems.append(f"{key}: unknown; it belongs in the job file, or under set:")
+        else:
+            problems.append(f"{key}: unknown (allowed: {', '.join(settings)})")
     return {key: value for key, value in mapping.items() if key in settings}
 
 

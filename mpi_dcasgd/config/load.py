@@ -34,6 +34,8 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     """
     path = Path(path)
     mapping = read_mapping(path)
+    if "job" in mapping and "algorithms" in mapping:
+        raise ConfigError(str(path), ["this is a study, not a job; compare runs it"])
     pairs, problems = parse_overrides(overrides)
     merged, more = with_overrides(mapping, pairs)
     problems += more

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic import dataclasses as pydantic
 
-from mpi_dcasgd.config.check import build, known, try_job, unknown_algorithm
+from mpi_dcasgd.config.check import build, known_beside_jobs, try_job, unknown_algorithm
 from mpi_dcasgd.config.load import Override, read_mapping, with_overrides
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import (
@@ -136,8 +136,16 @@ def load_study(path: Path | str) -> Study:
     """
     path = Path(path)
     mapping = read_mapping(path, "study")
+    if "model" in mapping or "data" in mapping:
+        raise ConfigError(
+            str(path),
+            [
+                "this is a job, not a study; train or run starts it, and a study names it (job:) "
+                "and what to compare (algorithms:)"
+            ],
+        )
     problems: list[str] = []
-    values = known(mapping, "", StudySettings, problems)
+    values = known_beside_jobs(mapping, StudySettings, problems)
     settings = build(StudySettings, {"name": path.stem, **values}, "", problems)
     if settings is None:
         raise ConfigError(str(path), problems)

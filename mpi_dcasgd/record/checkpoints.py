@@ -97,9 +97,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunFolderError(f"{path}: no such checkpoint") from error
-    except Exception as error:  # whatever a torn file makes PyTorch raise
-        first = str(error).partition("\n")[0]
-        raise RunFolderError(f"{path}: cannot be read as a checkpoint: {first}") from error
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # whatever a torn file makes PyTorch raise, with advice to trust it
+        raise RunFolderError(
+            f"{path}: cannot be read as a checkpoint: it is torn, or something else"
+        ) from error
     if not isinstance(content, dict) or "layout" not in content:
         raise RunFolderError(f"{path}: is not a checkpoint of a run")
     if content["layout"] != LAYOUT:

@@ -96,6 +96,7 @@ class Recorder:
         self._shown = (0.0, 0)
         self._evaluations: list[Evaluation] = []
         self._restarts = 0
+        self._virtual = run.driver == "simulator"
         if saved is not None:
             self._load(saved)
 
@@ -254,7 +255,8 @@ class Recorder:
                 staleness_max=max(self._histogram, default=0),
                 dropped=self._refused[Action.DROPPED],
                 nonfinite=self._refused[Action.NONFINITE],
-                eta_s=left / self._rate if self._rate > 0 else None,
+                # Virtual seconds are nobody's waiting time.
+                eta_s=left / self._rate if self._rate > 0 and not self._virtual else None,
             )
         )
 

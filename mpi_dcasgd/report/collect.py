@@ -15,7 +15,7 @@ from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.job_changes import flatten
 from mpi_dcasgd.record.metrics import read_metrics
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.record.trace import Trace, read_trace
 from mpi_dcasgd.server.records import Action
 
 
@@ -43,6 +43,7 @@ class RunResult:
         workers: The totals of its workers, as in metrics.jsonl.
         staleness: By worker, how many of its gradients entered and the sum of their staleness;
             empty without a trace, and in synchronous runs.
+        sizes: Numbers of workers, one for each start of the run, as far as its trace tells.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class RunResult:
     points: tuple[Point, ...]
     workers: tuple[Mapping[str, Any], ...]
     staleness: Mapping[int, tuple[int, int]]
+    sizes: tuple[int, ...] = ()
 
     @property
     def algorithm(self) -> str:
@@ -156,6 +158,7 @@ def _load(folder: RunFolder) -> RunResult | UnfinishedRun:
         if status != "completed":
             reason = str(summary.get("reason") or "no reason given")
             return UnfinishedRun(folder.path, label, status, f"{reason}; {_last_seen(folder)}")
+        trace = read_trace(folder.trace_bin) if folder.trace_bin.is_file() else None
         run = RunResult(
             path=folder.path,
             job=job,
@@ -163,7 +166,8 @@ def _load(folder: RunFolder) -> RunResult | UnfinishedRun:
             environment=_environment(folder),
             points=_points(folder),
             workers=tuple(e for e in read_metrics(folder.metrics_jsonl) if e["event"] == "worker"),
-            staleness=_staleness(folder),
+            staleness=_staleness(trace) if trace else {},
+            sizes=_sizes(trace) if trace else (),
         )
         # What the grouping relies on has to be there before it is relied on.
         _ = (run.algorithm, run.driver, run.num_workers, run.seed, run.histogram)
@@ -187,10 +191,11 @@ def _environment(folder: RunFolder) -> dict[str, Any]:
         return {}
 
 
-def _staleness(folder: RunFolder) -> dict[int, tuple[int, int]]:
-    if not folder.trace_bin.is_file():
-        return {}
-    trace = read_trace(folder.trace_bin)
+def _sizes(trace: Trace) -> tuple[int, ...]:
+    return (int(trace.meta["num_workers"]), *(again.num_workers for again in trace.restarts))
+
+
+def _staleness(trace: Trace) -> dict[int, tuple[int, int]]:
     entered = (trace.action == Action.APPLIED) | (trace.action == Action.HELD)
     workers, staleness = trace.worker[entered], trace.staleness[entered]
     counts = np.bincount(workers)

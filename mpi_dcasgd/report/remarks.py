@@ -20,6 +20,7 @@ def remarks(groups: Sequence[Group], runs: Sequence[RunResult]) -> list[str]:
         _server_slot(groups),
         _crowded(runs),
         _epochs(runs),
+        _resized(runs),
         _refused(groups),
         _code(runs),
         _hardware(runs),
@@ -108,6 +109,17 @@ def _epochs(runs: Sequence[RunResult]) -> str:
     if len(trained) < 2:
         return ""
     return "The runs were not trained for equally many epochs and samples; mind the matched column."
+
+
+def _resized(runs: Sequence[RunResult]) -> str:
+    resized = [run for run in runs if len(set(run.sizes)) > 1]
+    if not resized:
+        return ""
+    told = "; ".join(f"{run.path.name}: {', then '.join(map(str, run.sizes))}" for run in resized)
+    return (
+        f"Runs that went on with another number of workers ({told}) stand in the row of the last:"
+        " seconds, speed and staleness there are a mixture."
+    )
 
 
 def _refused(groups: Sequence[Group]) -> str:

@@ -24,7 +24,8 @@ from mpi_dcasgd.drivers.simulator_timing import simulate_timing_in_full
 from mpi_dcasgd.errors import LaunchError, RunFolderError
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.record.trace import Trace, read_trace
+from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
 from mpi_dcasgd.tools.launch import plan
@@ -46,10 +47,11 @@ def delays_of_run(folder: RunFolder) -> dict[str, Any]:
     worker itself measured.
 
     Raises:
-        RunFolderError: The run has no trace, or did not come to its end.
+        RunFolderError: The run has no trace, did not come to its end, or is no asynchronous one.
     """
     totals = _worker_totals(folder)
     trace = read_trace(folder.trace_bin)
+    _check_asynchronous(folder, trace)
     lists = []
     for worker in sorted(totals):
         ends_s = trace.time_us[trace.worker == worker] / 1e6
@@ -160,6 +162,16 @@ def measure_message_s(size: int, mpirun: str | None = None) -> float:
     if done.returncode:
         raise LaunchError(f"measuring messages failed: {command}\n{done.stderr.strip()}")
     return float(json.loads(done.stdout.strip().splitlines()[-1])["message_s"])
+
+
+def _check_asynchronous(folder: RunFolder, trace: Trace) -> None:
+    driver, algorithm = str(trace.meta.get("driver")), str(trace.meta.get("algorithm"))
+    known = ALGORITHMS.get(algorithm)
+    if driver not in ("mpi", "simulator") or known is None or known.mode != "asynchronous":
+        raise RunFolderError(
+            f"{folder.path}: {algorithm}, a {driver} run; only the records of asynchronous runs "
+            "tell how long each worker's steps and its messages took: take one of those"
+        )
 
 
 def _worker_totals(folder: RunFolder) -> dict[int, dict[str, float]]:

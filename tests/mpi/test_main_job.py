@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from one_world import train_in_one_world
 
 from mpi_dcasgd.cli.replay import replay_exactly
+from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.trace import read_trace
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]
@@ -175,6 +177,19 @@ def test_a_real_run_is_replayed_identically(
     told = capsys.readouterr().out
     assert status == 0, told
     assert "identical: " in told
+
+
+def test_a_record_that_is_not_whole_is_not_called_identical(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(runs("asgd"), tmp_path / "copy")
+    whole = (copy / "trace.bin").read_bytes()
+    (copy / "trace.bin").write_bytes(whole[: len(whole) // 2])
+    assert replay_exactly(copy) == 1
+    assert "CUT: every gradient is the same as far as the trace goes" in capsys.readouterr().out
+    (copy / "summary.json").write_text('{"status": "compl')
+    with pytest.raises(RunFolderError, match=r"summary\.json: cannot be read"):
+        replay_exactly(copy)
 
 
 def test_a_run_with_batchnorm_and_augmentation_is_replayed_identically(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ def column(table: Table, name: str) -> list[str]:
 def change_summary(run: Path, **values: Any) -> None:
     path = run / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_run_of_several_sizes_is_told(tmp_path: Path) -> None:
+    path = synthetic_run(tmp_path, "asgd", workers=2)
+    [run] = collect([path]).runs
+    assert run.sizes == (2,)
+    again = replace(run, sizes=(4, 2))
+    [told] = [line for line in remarks(group_runs([again]), [again]) if "another number" in line]
+    assert f"({path.name}: 4, then 2)" in told
+    assert not any("another number" in line for line in remarks(group_runs([run]), [run]))
 
 
 # --- collecting -----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from mpi_dcasgd.cli import train as train_module
 from mpi_dcasgd.cli.train import train
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.drivers.stopping import StopFlag
-from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.errors import DataError, RunFolderError
 from mpi_dcasgd.record.checkpoints import CheckpointFiles, checkpoints_in, read_checkpoint
 from mpi_dcasgd.record.metrics import read_metrics
 from mpi_dcasgd.record.trace import read_trace
@@ -97,6 +97,21 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     [worker] = [e for e in read_metrics(cut / "metrics.jsonl") if e["event"] == "worker"]
     assert worker["updates"] == summary(whole)["updates"]
     assert len(list(cut.glob("environment*.json"))) == 1 + len(cuts)
+
+
+def test_a_run_that_was_resumed_is_still_of_the_job_that_was_asked_for(
+    go: Go, tmp_path: Path
+) -> None:
+    # A study would move it aside as another job's, and a report would give it a row of its own.
+    go(tmp_path / "whole")
+    for updates in (20, 40):
+        go(tmp_path / "cut", stop_after=updates)
+        assert checkpoints_in(tmp_path / "cut" / "checkpoints")
+    go(tmp_path / "cut")
+    jobs = [(tmp_path / name / "job.yaml").read_text() for name in ("whole", "cut")]
+    assert jobs[0] == jobs[1]
+    content = read_checkpoint(checkpoints_in(tmp_path / "cut" / "checkpoints")[0])
+    assert content["job"]["fuse"] == "auto"
 
 
 def test_time_goes_on_too(go: Go, tmp_path: Path) -> None:
@@ -195,6 +210,22 @@ def test_a_run_goes_on_in_another_folder(go: Go, tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_not_there_is_an_error(go: Go, tmp_path: Path, what: str) -> None:
     with pytest.raises(RunFolderError, match=r"no checkpoint there; allowed: auto, never"):
         go(tmp_path / "run", resume=str(tmp_path / what))
+
+
+def test_a_file_is_no_folder_to_train_into(go: Go, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"--run-dir .*notes\.txt: is a file; name a folder"):
+        go(tmp_path / "notes.txt")
+    with pytest.raises(RunFolderError, match=r"notes\.txt: cannot be read as a checkpoint") as told:
+        go(tmp_path / "run", resume=str(tmp_path / "notes.txt"))
+    assert "weights_only" not in str(told.value), "no advice to trust it"
+
+
+def test_what_cannot_start_leaves_no_folder(go: Go, tmp_path: Path) -> None:
+    data = f"data={{name: cifar10, path: {tmp_path / 'nowhere'}}}"
+    with pytest.raises(DataError, match="nowhere"):
+        go(tmp_path / "run", data, "model={name: resnet20}")
+    assert not (tmp_path / "run").exists()
 
 
 def test_something_else_is_not_taken_for_a_checkpoint(go: Go, tmp_path: Path) -> None:

@@ -240,6 +240,32 @@ def test_a_checkpoint_of_an_earlier_version_lacks_keys_and_is_gone_on_with(
     assert main(["simulate", str(job), "workers=2", *words]) == 0
 
 
+def test_what_would_be_ignored_is_refused(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["simulate", str(job), "workers=2", "--updates", "100"]) == 2
+    assert "--updates: only with --timing-only" in capsys.readouterr().err
+    assert main(["replay", str(tmp_path), "--run-dir", str(tmp_path / "out")]) == 2
+    assert "--run-dir: only with key=value words" in capsys.readouterr().err
+
+
+def test_nobody_is_told_to_wait_for_virtual_seconds(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate(job, tmp_path / "run", "workers=2")
+    told = capsys.readouterr()
+    assert "epoch 2.0/2" in told.out + told.err
+    assert "eta" not in told.out + told.err
+
+
+def test_figures_of_a_start_are_called_so(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["simulate", str(job), "workers=1000", "--timing-only"]
+    assert main(words) == 0
+    assert "Figures of a start, 26 updates of 1000 workers" in capsys.readouterr().out
+    assert main([*words, "--updates", "100000"]) == 0
+    assert "Figures of a start" not in capsys.readouterr().out
+
+
 def test_timing_only_prints_json(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["workers=50", "delays=gamma", "server.service_s=0.1", "--timing-only", "--json"]
     assert main(["simulate", str(job), *words, "--updates", "3000"]) == 0
@@ -329,6 +355,14 @@ def test_delays_can_be_drawn_from_a_run(known: RunFolder) -> None:
     simulation = resolve_simulation(["workers=4", f"delays={known.path}"])
     assert simulation.settings["delays"] == delays_of_run(known)
     assert simulation.cluster.delays.mean_s == pytest.approx(0.15, rel=0.02)
+
+
+def test_a_run_without_asynchronous_workers_cannot_be_calibrated_from(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate(job, tmp_path / "sync", "workers=2", "algorithm=ssgd")
+    assert main(["calibrate", str(tmp_path / "sync")]) == 2
+    assert "ssgd, a simulator run; only the records of asynchronous" in capsys.readouterr().err
 
 
 def test_a_run_that_did_not_end_cannot_be_calibrated_from(known: RunFolder) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.study import Study, load_study
 from mpi_dcasgd.drivers.cluster import parse_cluster
 from mpi_dcasgd.drivers.delays import Exponential, Gamma
@@ -252,6 +253,23 @@ target: 0.1
     assert len(found) == len(starts)
     for line, start in zip(found, starts, strict=True):
         assert line.startswith(start)
+
+
+def test_keys_of_jobs_are_told_where_they_belong(tmp_path: Path) -> None:
+    text = "algorithms: [sgd]\nseed: [1]\nepochs: 3\nbogus: 1\n"
+    found = problems(tmp_path, text)
+    assert found[0] == "seed: unknown; did you mean seeds?"
+    assert found[1] == "epochs: unknown; it belongs in the job file, or under set:"
+    assert found[2].startswith("bogus: unknown (allowed: name, job, algorithms,")
+
+
+def test_a_job_is_told_from_a_study(tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(JOB)
+    with pytest.raises(ConfigError, match="this is a job, not a study; train or run starts it"):
+        load_study(tmp_path / "toy.yaml")
+    (tmp_path / "grid.yaml").write_text("job: toy.yaml\nalgorithms: [sgd]\n")
+    with pytest.raises(ConfigError, match="this is a study, not a job; compare runs it"):
+        load_job(tmp_path / "grid.yaml")
 
 
 def test_the_same_as_an_earlier_entry_names_that_entry(tmp_path: Path) -> None:
