@@ -7,12 +7,14 @@ A test that needs what this machine lacks is skipped with the reason. Where it m
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,6 +55,12 @@ def _heed_signals() -> None:
 
 _heed_signals()
 
+# Open MPI 5's mpirun names a folder in here after its own number, and cannot start where one of
+# the same number that was killed has left its own: numbers come again within hours of tests.
+SESSIONS_VARIABLE = "PRTE_MCA_prte_tmpdir_base"
+os.environ[SESSIONS_VARIABLE] = tempfile.mkdtemp(prefix="mpi-")  # sockets need a short path
+atexit.register(shutil.rmtree, os.environ[SESSIONS_VARIABLE], ignore_errors=True)
+
 
 class Processes:
     """Starts processes, and finds them again with all that they have started.
@@ -65,6 +73,7 @@ class Processes:
         self._folder = folder
         self._mark = f"MPI_DCASGD_TEST={uuid.uuid4().hex}"
         self._count = 0
+        self._sessions = tempfile.mkdtemp(dir=os.environ[SESSIONS_VARIABLE])
 
     def start(
         self,
@@ -80,7 +89,12 @@ class Processes:
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
                 list(map(str, argv)),
-                env={**os.environ, **(env or {}), name: value},
+                env={
+                    **os.environ,
+                    SESSIONS_VARIABLE: self._sessions,
+                    **(env or {}),
+                    name: value,
+                },
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
@@ -130,6 +144,11 @@ class Processes:
                 continue
         return found
 
+    def close(self) -> None:
+        """Kill all of them, and remove what an mpirun that was killed has left."""
+        self.kill()
+        shutil.rmtree(self._sessions, ignore_errors=True)
+
     def kill(self) -> None:
         """Kill all of them."""
         while found := self.alive():
@@ -149,7 +168,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     found = started.alive()
     _, left = psutil.wait_procs(found, timeout=5)
     lines = [" ".join(process.cmdline()) for process in left if process.is_running()]
-    started.kill()
+    started.close()
     assert not lines, f"left running: {lines}"
 
 

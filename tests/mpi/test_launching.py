@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from mpi_dcasgd.tools import launch
+from mpi_dcasgd.tools.mpirun import detect_flavour, find_mpirun
 
 pytestmark = pytest.mark.mpi
+
+SESSIONS = "PRTE_MCA_prte_tmpdir_base"  # conftest.py says what for
 
 LAUNCHER = """
 import sys
@@ -30,6 +35,15 @@ def test_every_rank_starts_and_the_status_is_passed_on(mpirun: Callable[..., obj
     finished = mpirun(3, "-c", code)
     assert finished.stdout == "[(0, 3), (1, 3), (2, 3)]\n", str(finished)
     assert finished.status == 2
+
+
+def test_no_mpirun_meets_what_a_killed_one_has_left(mpirun: Callable[..., object]) -> None:
+    if detect_flavour(find_mpirun()).name != "Open MPI":
+        pytest.skip("Open MPI's mpirun alone keeps a folder by its process number")
+    code = "import os; print(os.environ['PMIX_SERVER_TMPDIR'])"
+    folder = Path(mpirun(1, "-c", code).stdout.strip())
+    # base / of this test / of this mpirun
+    assert folder.parent.parent == Path(os.environ[SESSIONS])
 
 
 def test_an_abort_ends_every_rank_with_its_status(mpirun: Callable[..., object]) -> None:

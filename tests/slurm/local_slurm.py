@@ -108,7 +108,11 @@ class LocalSlurm:
             for name, value in os.environ.items()
             if not name.startswith(("SLURM_", "SBATCH_", "SALLOC_", "SRUN_"))
         }
-        return {**clean, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        return {
+            **clean,
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "PRTE_MCA_prte_tmpdir_base": str(self.folder / "tmp"),  # conftest.py says why
+        }
 
     def __enter__(self) -> LocalSlurm:
         try:
