@@ -136,7 +136,7 @@ def load_study(path: Path | str) -> Study:
     """
     path = Path(path)
     mapping = read_mapping(path, "study")
-    if "model" in mapping or "data" in mapping:
+    if "algorithms" not in mapping and ("model" in mapping or "data" in mapping):
         raise ConfigError(
             str(path),
             [

@@ -96,7 +96,6 @@ class Recorder:
         self._shown = (0.0, 0)
         self._evaluations: list[Evaluation] = []
         self._restarts = 0
-        self._virtual = run.driver == "simulator"
         if saved is not None:
             self._load(saved)
 
@@ -241,6 +240,7 @@ class Recorder:
             self._rate = (
                 rate if math.isnan(self._rate) else self._rate + weight * (rate - self._rate)
             )
+        virtual = self._run.driver == "simulator"  # seconds that nobody waits for
         left = self._run.total_samples - self._samples
         self._progress.show(
             ProgressStatus(
@@ -255,8 +255,7 @@ class Recorder:
                 staleness_max=max(self._histogram, default=0),
                 dropped=self._refused[Action.DROPPED],
                 nonfinite=self._refused[Action.NONFINITE],
-                # Virtual seconds are nobody's waiting time.
-                eta_s=left / self._rate if self._rate > 0 and not self._virtual else None,
+                eta_s=left / self._rate if self._rate > 0 and not virtual else None,
             )
         )
 

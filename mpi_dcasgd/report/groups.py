@@ -167,6 +167,12 @@ def group_runs(runs: Sequence[RunResult]) -> list[Group]:
     return sorted(groups, key=_order)
 
 
+def most_alike(group: Group, others: Sequence[Group]) -> Group | None:
+    """The one of ``others`` with the group's settings, or the only one; None if that is unclear."""
+    alike = [other for other in others if dict(other.settings) == dict(group.settings)] or others
+    return alike[0] if len(alike) == 1 else None
+
+
 def twins(groups: Sequence[Group]) -> list[tuple[Group, Group]]:
     """Groups of real runs, each with that of the same runs simulated."""
     found = []

@@ -12,7 +12,7 @@ from statistics import geometric_mean
 
 from mpi_dcasgd.report.collect import Point
 from mpi_dcasgd.report.document import Table
-from mpi_dcasgd.report.groups import Group, first_at_most
+from mpi_dcasgd.report.groups import Group, first_at_most, most_alike
 from mpi_dcasgd.report.table import name_of
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
@@ -80,8 +80,7 @@ def _counterpart(group: Group, groups: Sequence[Group]) -> Group | None:
     if group in rivals or not rivals:
         # Virtual seconds over real ones would be no ratio.
         rivals = [] if group.simulated else [other for other in groups if other.sequential]
-    alike = [other for other in rivals if dict(other.settings) == dict(group.settings)] or rivals
-    return alike[0] if len(alike) == 1 else None
+    return most_alike(group, rivals)
 
 
 def _synchronous(group: Group) -> bool:

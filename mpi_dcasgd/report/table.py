@@ -13,6 +13,7 @@ from mpi_dcasgd.report.groups import (
     at_epoch,
     first_at_most,
     last_before,
+    most_alike,
 )
 
 NONE = "-"
@@ -163,10 +164,9 @@ def _error(points: Sequence[Point], group: Group | None = None) -> str:
 def _speed_up(group: Group, groups: Sequence[Group]) -> str:
     if group.simulated:
         return NONE  # virtual seconds over real ones would be no ratio
-    baseline = [g for g in groups if g.sequential]
-    alike = [g for g in baseline if dict(g.settings) == dict(group.settings)] or baseline
+    baseline = most_alike(group, [g for g in groups if g.sequential])
     ours = group.stat("samples_per_s")
-    theirs = alike[0].stat("samples_per_s") if len(alike) == 1 else None
+    theirs = baseline.stat("samples_per_s") if baseline else None
     if ours is None or theirs is None or theirs.mean <= 0:
         return NONE
     return f"{ours.mean / theirs.mean:.2f}"

@@ -267,6 +267,8 @@ def test_a_job_is_told_from_a_study(tmp_path: Path) -> None:
     (tmp_path / "toy.yaml").write_text(JOB)
     with pytest.raises(ConfigError, match="this is a job, not a study; train or run starts it"):
         load_study(tmp_path / "toy.yaml")
+    [found] = problems(tmp_path, "algorithms: [sgd]\nmodel: {name: mlp}\n")
+    assert found == "model: unknown; it belongs in the job file, or under set:"
     (tmp_path / "grid.yaml").write_text("job: toy.yaml\nalgorithms: [sgd]\n")
     with pytest.raises(ConfigError, match="this is a study, not a job; compare runs it"):
         load_job(tmp_path / "grid.yaml")
