@@ -26,6 +26,10 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 """Settings are never coerced and never carry unknown keys: a typo must not train a model."""
 
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+
 class DcasgdError(Exception):
     """Base of all errors that the package raises on purpose."""
 

@@ -27,8 +27,8 @@ import psutil
 import pytest
 
 from mpi_dcasgd.errors import LaunchError
-from mpi_dcasgd.tools.launch import plan
-from mpi_dcasgd.tools.mpirun import detect_flavour, find_mpirun
+from mpi_dcasgd.tools.launch.mpirun import detect_flavour, find_mpirun
+from mpi_dcasgd.tools.launch.world import plan
 
 _SLURM = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 _NAMESPACES = ("unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "true")

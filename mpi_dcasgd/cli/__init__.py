@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 
+from mpi_dcasgd import STARTED
+from mpi_dcasgd.cli.commands import load_command
 from mpi_dcasgd.cli.parser import parse
-from mpi_dcasgd.cli.started import STARTED
-from mpi_dcasgd.errors import DcasgdError
+from mpi_dcasgd.errors import INTERRUPTED, DcasgdError
 
 __all__ = ["INTERRUPTED", "STARTED", "main"]
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,9 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         # As `python -m` has it: a rule's part of one's own is found whichever way we were started.
         sys.path.insert(0, os.getcwd())
-    module, _, function = args.command.partition(":")
     try:
-        status: int = getattr(importlib.import_module(module), function)(args)
+        status: int = load_command(args.command).run(args)
     except DcasgdError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status

@@ -6,9 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import mpi_dcasgd
-from mpi_dcasgd.cli.parser_beside import COMMANDS_BESIDE
-from mpi_dcasgd.cli.parser_runs import COMMANDS_FOR_RUNS
-from mpi_dcasgd.cli.parser_slurm import COMMANDS_FOR_SLURM
+from mpi_dcasgd.cli.commands import COMMANDS, load_command
 
 _EPILOG = """\
 examples:
@@ -20,7 +18,7 @@ examples:
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line; ``command`` of the result is ``module:function`` to call with it.
+    """Parse a command line; ``command`` of the result is the name of a command.
 
     Raises:
         SystemExit: It is wrong (status 2), or asked for help or the version (0).
@@ -51,7 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"mpi-dcasgd {mpi_dcasgd.__version__}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, text, add in (*COMMANDS_FOR_RUNS, *COMMANDS_FOR_SLURM, *COMMANDS_BESIDE):
+    for name in COMMANDS:
+        command = load_command(name)
+        text = command.HELP
         description = f"{text[0].upper()}{text[1:]}."
-        add(commands.add_parser(name, help=text, description=description, allow_abbrev=False))
+        inner = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
+        command.add_arguments(inner)
+        inner.set_defaults(command=name)
     return parser

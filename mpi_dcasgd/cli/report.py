@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from mpi_dcasgd.report.write import ReportWithoutPlotsError, write_report
+from mpi_dcasgd.cli.arguments import (
+    fraction,
+)
+
+HELP = "compare runs that are there"
 
 
-def report(args: argparse.Namespace) -> int:
-    """Write a report and print its table."""
-    return show_report(args.runs, args.out, args.target_error)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="run folder, or a folder of run folders"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write into"
+    )
+    parser.add_argument(
+        "--target-error",
+        type=fraction,
+        metavar="X",
+        help="also report how soon this test error was reached, as a fraction of 1",
+    )
 
 
-def show_report(
-    runs: Sequence[Path], out: Path, target_error: float | None, title: str = ""
-) -> int:
-    """Write a report, print its table and say where it is.
+def run(args: argparse.Namespace) -> int:
+    """Execute the command."""
+    from mpi_dcasgd.runs.report import report
 
-    Returns:
-        0.
-
-    Raises:
-        ReportWithoutPlotsError: There is no matplotlib; the table was printed all the same.
-    """
-    try:
-        written = write_report(runs, out, target_error, title=title)
-    except ReportWithoutPlotsError as error:
-        print(error.report.table)
-        raise
-    print(written.table)
-    print(f"report: {written.markdown}")
-    print(f"        {written.html}")
-    for plot in written.plots:
-        print(f"        {plot}")
-    return 0
+    return report(args)

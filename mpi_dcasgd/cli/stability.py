@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
+from pathlib import Path
 
-from mpi_dcasgd.config.load import load_job
-from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
-from mpi_dcasgd.tools.stability import Stable, stable_rates
+from mpi_dcasgd.cli.arguments import (
+    add_overrides,
+    count,
+)
 
-_HEAD = """\
-  workers  staleness   largest stable    lr with the margin
-                       lr x curvature    of one worker"""
-_FOOT = """\
-For equal workers that push in turn, near a minimum, without weight decay. The margin is how
-far lr is from where training grows without bound. What unequal workers come to, and what is
-learnt until then, tells `mpi-dcasgd simulate`."""
+HELP = "how the learning rate must change with the number of workers"
 
 
-def stability(args: argparse.Namespace) -> int:
-    """The command: print a line for each number of workers."""
-    job = load_job(args.job, args.overrides)
-    if ALGORITHMS[job.algorithm].mode != "asynchronous":
-        raise ConfigError(
-            f"{args.job}",
-            [f"algorithm: no gradient of {job.algorithm} is stale; say, for one, algorithm=asgd"],
-        )
-    found = stable_rates(resolve_rule(job.algorithm, job.rule), args.workers, job.algorithm)
-    if args.json:
-        rows = [{**asdict(one), "lr": one.factor * job.lr} for one in found]
-        print(json.dumps({"algorithm": job.algorithm, "lr": job.lr, "workers": rows}, indent=2))
-        return 0
-    print(f"{job.name}: {job.algorithm}{_momentum(job)}, lr {job.lr:g}")
-    print(_HEAD)
-    for one in found:
-        print(_row(one, job.lr))
-    print(_FOOT)
-    return 0
-
-
-def _row(one: Stable, lr: float) -> str:
-    return (
-        f"{one.workers:9d}{one.workers - 1:11d}{one.rate:17.4f}"
-        f"{one.factor * lr:15.4g}  (x {one.factor:.4f})"
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("job", type=Path, metavar="JOB", help="job file")
+    add_overrides(parser)
+    parser.add_argument(
+        "--workers",
+        type=count,
+        nargs="+",
+        default=[1, 2, 4, 8, 16, 32],
+        metavar="N",
+        help="a line each (default: 1 2 4 8 16 32)",
     )
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _momentum(job: Job) -> str:
-    momentum = resolve_rule(job.algorithm, job.rule).momentum
-    value = getattr(momentum, "momentum", None)
-    return "" if value is None else f", momentum {value:g}"
+def run(args: argparse.Namespace) -> int:
+    """Execute the command."""
+    from mpi_dcasgd.runs.stability import stability
+
+    return stability(args)

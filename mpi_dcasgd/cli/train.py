@@ -1,167 +1,89 @@
-"""``mpi-dcasgd train``: one process of a run, whichever rank it turns out to be."""
+"""``mpi-dcasgd train``: one process of a run, up to the point where the work begins."""
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
-import time
-import traceback
-from collections.abc import Sequence
-from logging import Logger
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+import argparse
 
-from mpi_dcasgd.cli.build import Workshop
-from mpi_dcasgd.cli.rank import Rank, reason_of, totals_of
-from mpi_dcasgd.cli.recording import Recording
-from mpi_dcasgd.cli.resuming import AUTO, Standing
-from mpi_dcasgd.cli.started import STARTED
-from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.drivers.injection import Injection, SlowedTask
-from mpi_dcasgd.drivers.leaving import leave, outlives_deaths
-from mpi_dcasgd.drivers.sequential import Spent, run_sequential
-from mpi_dcasgd.drivers.stopping import StopFlag
-from mpi_dcasgd.drivers.world import Launch, pick_device
-from mpi_dcasgd.errors import LaunchError, UserError, WorkersLostError
-from mpi_dcasgd.learning.task import Task
-from mpi_dcasgd.record.environment import RankPlace, git_state
-from mpi_dcasgd.record.logs import close_logger, rank_logger
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
+from mpi_dcasgd.cli.arguments import (
+    add_job,
+    add_resume,
+    add_run_dir,
+    count,
+)
+from mpi_dcasgd.errors import UserError
 
-if TYPE_CHECKING:
-    from mpi4py import MPI
+HELP = "train as one rank of an MPI world, or alone"
 
 
-def train(
-    job: Job,
-    *,
-    run_dir: Path | None,
-    argv: Sequence[str],
-    overwrite: bool = False,
-    resume: str = AUTO,
-) -> int:
-    """Train as the job says, as this process's rank of the world.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_job(parser)
+    add_run_dir(parser)
+    add_resume(parser)
+    parser.add_argument(
+        "-n",
+        "--ranks",
+        type=count,
+        metavar="N",
+        help="with --dry-run: ranks to plan for, where no launcher says how many there are",
+    )
 
-    Args:
-        job: The checked job.
-        run_dir: The run folder, or None to have one named after the job.
-        argv: The command line, for the record.
-        overwrite: Replace a finished run that ``run_dir`` holds.
-        resume: What to go on from (``resuming.find_checkpoint``).
 
-    Returns:
-        The exit status: 0, or 128 + n if signal n ended training early.
+def run(args: argparse.Namespace) -> int:
+    """Train as this process's rank, or only show what that would be."""
+    if args.dry_run:
+        return _show(args)
+    # First, because start-up is timed from its first line on.
+    from mpi_dcasgd.config.load import load_job
+    from mpi_dcasgd.runs.train import train
 
-    Raises:
-        UserError: On rank 0, where start-up failed on any rank.
-    """
+    try:
+        job = load_job(args.job, args.overrides)
+    except UserError as error:
+        return _fail_together(error)
+    return train(
+        job,
+        run_dir=args.run_dir,
+        argv=args.argv,
+        overwrite=args.overwrite,
+        resume=args.resume,
+    )
+
+
+def _show(args: argparse.Namespace) -> int:
+    from mpi_dcasgd.config.load import load_job
+    from mpi_dcasgd.drivers.world import Launch
+    from mpi_dcasgd.runs.dry_run import show_job
+
     launch = Launch.of()
-    # Before MPI: this starts processes, which some networks' MPI does not survive.
-    git = git_state() if launch.rank == 0 else None
-    stop = StopFlag()
-    stop.listen()
-    mode = ALGORITHMS[job.algorithm].mode
+    if launch.rank > 0:
+        return 0
+    job = load_job(args.job, args.overrides)
+    show_job(job, launch.size if launch.launcher else args.ranks)
+    return 0
 
-    def record() -> Recording:
-        return Recording(job, run_dir, argv, git, overwrite=overwrite, resume=resume)
 
-    if mode == "sequential":
-        _refuse_a_world(job.algorithm, launch)
-        return _train_alone(record(), stop)
-    import mpi4py
+def _fail_together(error: UserError) -> int:
+    """End a world none of whose ranks can read the job with one message, not with one of each.
 
-    # Only the main thread calls MPI in an asynchronous run; Horovod has a thread of its own.
-    mpi4py.rc.thread_level = "multiple" if mode == "synchronous" else "funneled"
-    # That thread waits within Open MPI, which polls: on a processor that others want, too, a group
-    # is several times as fast if it lets them. Where nobody does, it costs nothing measurable.
-    os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
-    from mpi4py import MPI
+    A rank that simply exits has mpirun kill the others, the one that was to speak among them.
+    """
+    from mpi_dcasgd.drivers.startup import together
+    from mpi_dcasgd.drivers.world import Launch
 
-    comm = MPI.COMM_WORLD
-    rank = Rank(comm, job, stop, STARTED)
+    if Launch.of().size == 1:
+        raise error
     try:
-        rank.set_up(record)
+        from mpi4py import MPI
+    except Exception:  # what a missing or broken MPI raises is not what is wrong here
+        raise error from None
+
+    def fail() -> None:
+        raise error
+
+    try:
+        together(MPI.COMM_WORLD, fail)
     except UserError:
-        if rank.recording:
-            rank.recording.take_back()
-        # All ranks have the same error; one of them is enough to say it.
-        if comm.rank == 0:
+        if MPI.COMM_WORLD.rank == 0:
             raise
-        return UserError.exit_status
-    except BaseException as error:
-        _abort(comm, error, rank.logger)
-    try:
-        rank.train_synchronously() if mode == "synchronous" else rank.train_asynchronously()
-    except BaseException as error:
-        _abort(comm, error, rank.logger)
-    if outlives_deaths():
-        leave(_status(stop))
-    return _status(stop)
-
-
-def _train_alone(recording: Recording, stop: StopFlag) -> int:
-    logger = rank_logger(recording.folder, 0)
-    try:
-        return _train_sequentially(recording, stop, logger)
-    except UserError:
-        recording.take_back()
-        raise
-    finally:
-        close_logger(logger)
-
-
-def _train_sequentially(recording: Recording, stop: StopFlag, logger: Logger) -> int:
-    job = recording.job
-    device = pick_device(job.device, 0)
-    workshop = Workshop.open(job, device, standing=Standing.of(recording.checkpoint, 1))
-    server = workshop.server(1, device)
-    task = workshop.task(workshop.flat_model(device, server.slots[0].snapshot))
-    task.warm_up()
-    place = RankPlace(rank=0, role="trainer", host=socket.gethostname(), device=str(device))
-    observer = recording.recorder("sequential", 1, [place], server, logger)
-    conductor = recording.conductor(workshop, server, observer)
-    spent = Spent()
-    conductor.accounts = lambda: [totals_of(0, place, spent)]
-    recording.begin(conductor, time.monotonic() - STARTED)
-    try:
-        run_sequential(server, _slowed(task, job), conductor, stop, spent)
-    except BaseException as error:
-        logger.error("training failed", exc_info=True)
-        observer.ended("failed", conductor.time_s, reason=f"{type(error).__name__}: {error}")
-        raise
-    recording.finish(conductor, workshop, server, conductor.accounts(), reason_of(stop))
-    return _status(stop)
-
-
-def _slowed(task: Task, job: Job) -> Task:
-    """The task, held up from now on as the job says of worker 0."""
-    if not job.inject.active:
-        return task
-    return SlowedTask(task, Injection.of_one_process(job.inject, job.seed))
-
-
-def _refuse_a_world(algorithm: str, launch: Launch) -> None:
-    if launch.size > 1:
-        raise LaunchError(
-            f"algorithm {algorithm} is one process, but {launch.launcher} started {launch.size}; "
-            "start it without a launcher, or choose another algorithm"
-        )
-
-
-def _status(stop: StopFlag) -> int:
-    return 128 + stop.signum if stop and stop.signum else 0
-
-
-def _abort(comm: MPI.Comm, error: BaseException, logger: Logger | None) -> NoReturn:
-    """End the whole job from one rank, saying which rank, where and why."""
-    where = f"rank {comm.rank} on {socket.gethostname()}"
-    if logger:
-        logger.error("%s failed", where, exc_info=error)
-    if not isinstance(error, UserError):
-        traceback.print_exception(error)
-    print(f"{where}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    if isinstance(error, WorkersLostError):
-        leave(error.exit_status)  # nobody is left to abort, and mpirun would call that a success
-    comm.Abort(getattr(error, "exit_status", 1))
-    raise SystemExit(1)  # not reached: Abort does not return
+    return error.exit_status

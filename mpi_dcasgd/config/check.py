@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mpi_dcasgd.config.fit import check_fit
+from mpi_dcasgd.config.messages import allowed, choices, element, is_section, seen, settings_of
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.config.words import allowed, choices, element, is_section, seen, settings_of
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
 from mpi_dcasgd.learning.data import check_data
 from mpi_dcasgd.learning.models import check_model

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.check import part_names, try_job
+from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.config.words import seen
 from mpi_dcasgd.config.yaml12 import YamlError, dump_yaml, load_yaml
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 from mpi_dcasgd.rules.algorithms import ALGORITHMS

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from mpi_dcasgd.config.fit import check_last_batch, without_memory
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
-from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.errors import ConfigError, LaunchError
 from mpi_dcasgd.learning.data import describe
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
+from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
-from mpi_dcasgd.rules.sense import Mode
 from mpi_dcasgd.server.message import HEADER_BYTES
 
 ELEMENT_BYTES = 4  # float32
@@ -165,3 +166,78 @@ def _need(who: str, *items: tuple[str, int]) -> Need:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def check_ranks(job: Job, ranks: int | None) -> int:
+    """The number of processes to start.
+
+    Raises:
+        LaunchError: The algorithm cannot be run by so many.
+        ConfigError: The job can only be simulated.
+    """
+    check_real(job)
+    mode = ALGORITHMS[job.algorithm].mode
+    if mode == "sequential":
+        if ranks not in (None, 1):
+            raise LaunchError(
+                f"-n {ranks}: algorithm {job.algorithm} is one process; leave -n out, or choose "
+                "another algorithm"
+            )
+        return 1
+    what = "a server and its workers" if mode == "asynchronous" else "all of which train"
+    if ranks is None:
+        raise LaunchError(f"algorithm {job.algorithm} needs -n: the number of ranks, {what}")
+    if mode == "asynchronous" and ranks < 2:
+        raise LaunchError(
+            f"-n {ranks}: algorithm {job.algorithm} needs a server and at least one worker, so "
+            "2 ranks or more"
+        )
+    return ranks
+
+
+GIB = 1 << 30
+
+
+def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Memory that programs can still have on this host, or None where that cannot be told."""
+    try:
+        lines = meminfo.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def check_memory(plan: Plan, available: int | None, where: str) -> None:
+    """Refuse a job whose server (or whose only process) does not fit into this host's memory.
+
+    Args:
+        plan: Of the job.
+        available: Bytes, or None to check nothing.
+        where: The job, in the message.
+
+    Raises:
+        ConfigError: With what each thing takes.
+    """
+    need = plan.needs[0]
+    if available is None or need.total_bytes <= available:
+        return
+    items = "; ".join(f"{size / GIB:.1f} GiB for {what}" for what, size in need.items)
+    raise ConfigError(
+        where,
+        [
+            f"{need.who}: needs {need.total_bytes / GIB:.1f} GiB ({items}), but this host has "
+            f"{available / GIB:.1f} GiB available; {_remedy(plan, need)}"
+        ],
+    )
+
+
+def _remedy(plan: Plan, need: Need) -> str:
+    if plan.mode == "asynchronous":
+        return (
+            "take fewer workers, a rule that keeps less (docs/algorithms.md says how many vectors "
+            "each keeps), or a host with more memory for rank 0"
+        )
+    return "take a host with more memory"

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mpi_dcasgd.drivers.injection import InjectSettings
 from mpi_dcasgd.drivers.reducers import Backend, Compression
+from mpi_dcasgd.drivers.simulation.injection import InjectSettings
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.flat import StatisticsPolicy
 from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mpi_dcasgd.config.load import job_as_yaml, read_mapping
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.drivers.cluster import Cluster, WorkerClock, parse_cluster
+from mpi_dcasgd.drivers.simulation.cluster import Cluster, WorkerClock, parse_cluster
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 

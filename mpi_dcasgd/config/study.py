@@ -15,6 +15,7 @@ from pydantic import dataclasses as pydantic
 
 from mpi_dcasgd.config.check import build, known_beside_jobs, try_job, unknown_algorithm
 from mpi_dcasgd.config.load import Override, read_mapping, with_overrides
+from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import (
     Driver,
@@ -25,7 +26,6 @@ from mpi_dcasgd.config.simulated import (
     same_steps,
     with_injected,
 )
-from mpi_dcasgd.config.words import seen
 from mpi_dcasgd.errors import STRICT, ConfigError
 from mpi_dcasgd.learning.settings import Count
 from mpi_dcasgd.rules.algorithms import ALGORITHMS

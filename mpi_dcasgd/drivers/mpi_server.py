@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 from mpi4py import MPI
 
+from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.mpi_worker import TAG_PUSH, TAG_REPLY
-from mpi_dcasgd.drivers.stopping import StopFlag
-from mpi_dcasgd.drivers.waiting import CROWDED_SPIN_S, Backoff, wait_until
+from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import DcasgdError, WorkersLostError
 from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.push import Push

@@ -7,8 +7,8 @@ import time
 import torch
 from mpi4py import MPI
 
-from mpi_dcasgd.drivers.pipeline import Pipeline
-from mpi_dcasgd.drivers.waiting import CROWDED_SPIN_S, wait_until
+from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
+from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import Kind, Message
 

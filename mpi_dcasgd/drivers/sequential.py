@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.pipeline import Pipeline
-from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import Kind
 from mpi_dcasgd.server.push import Push

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from mpi_dcasgd.drivers.buckets import Buckets
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.pipeline import Pipeline
 from mpi_dcasgd.drivers.reducers import DTYPES, Compression, Reducer
 from mpi_dcasgd.drivers.sequential import Spent
-from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.message import Kind

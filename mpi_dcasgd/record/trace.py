@@ -22,6 +22,7 @@ are written whole, so a killed run leaves at worst one block that is cut short.
 from __future__ import annotations
 
 import json
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,17 +33,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.trace_layout import (
-    BLOCK_HEAD,
-    END,
-    FIELDS,
-    MAGIC,
-    MAX_PAYLOAD,
-    RESUMED,
-    U32,
-    UPDATES,
-)
 from mpi_dcasgd.server.records import Action
+
+MAGIC = b"DCTRACE\x01"
+"""Seven letters, then the version of the layout."""
+
+UPDATES, RESUMED, END = b"UPDT", b"RSM.", b"END."
+"""What a block holds: records, or JSON on how the run went on or ended."""
+
+BLOCK_HEAD = struct.Struct("<4sII")
+"""Tag, bytes of payload, and count: records in this block, or in the file so far."""
+
+U32 = struct.Struct("<I")
+FIELDS = 5
+MAX_RECORDS = 4096
+MAX_PAYLOAD = MAX_RECORDS * FIELDS * 10
+"""No varint of 64 bits takes more than ten bytes."""
 
 
 class TraceRecord(NamedTuple):

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.trace import running_crc
-from mpi_dcasgd.record.trace_layout import (
+from mpi_dcasgd.record.trace import (
     BLOCK_HEAD,
     END,
     MAGIC,
@@ -18,6 +17,7 @@ from mpi_dcasgd.record.trace_layout import (
     RESUMED,
     U32,
     UPDATES,
+    running_crc,
 )
 
 _USUAL_RECORDS = 1024

@@ -30,9 +30,9 @@ from mpi_dcasgd.report.plots import PlotsUnavailableError, draw_all
 from mpi_dcasgd.report.prediction import NOTE as PREDICTION_NOTE
 from mpi_dcasgd.report.prediction import prediction_table
 from mpi_dcasgd.report.remarks import remarks
-from mpi_dcasgd.report.sooner import NOTE as SOONER_NOTE
-from mpi_dcasgd.report.sooner import sooner_table
 from mpi_dcasgd.report.table import Matching, result_table, seconds, target_table, time_table
+from mpi_dcasgd.report.time_to_error import NOTE as SOONER_NOTE
+from mpi_dcasgd.report.time_to_error import sooner_table
 from mpi_dcasgd.report.workers import NOTE as UNEQUAL_NOTE
 from mpi_dcasgd.report.workers import worker_table
 

@@ -22,6 +22,7 @@ from mpi_dcasgd.errors import ConfigError, did_you_mean
 from mpi_dcasgd.rules.adam import Adam
 from mpi_dcasgd.rules.admission import AcceptAll, Collect, StaleSynchronous, Threshold
 from mpi_dcasgd.rules.clipping import NoClipping, NormClipping
+from mpi_dcasgd.rules.compatibility import Mode, nonsense
 from mpi_dcasgd.rules.compensation import AdaptiveCompensation, ConstantCompensation, NoCompensation
 from mpi_dcasgd.rules.dana import DanaSlim, DanaZero
 from mpi_dcasgd.rules.gap_aware import GapAware
@@ -34,7 +35,6 @@ from mpi_dcasgd.rules.momentum import (
 )
 from mpi_dcasgd.rules.part import Part
 from mpi_dcasgd.rules.rule import Rule
-from mpi_dcasgd.rules.sense import Mode, nonsense
 from mpi_dcasgd.rules.step_size import (
     ConcurrencyAware,
     ConstantStep,

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from mpi_dcasgd.rules.trace import Step, Traced
-from mpi_dcasgd.rules.writing import Writing, split
+from mpi_dcasgd.rules.block_ops import Writing, split
+from mpi_dcasgd.rules.graph import Step, Traced
 
 BLOCK = 1 << 17
 """Elements in a block: half a MiB a lane in float32 (measured, docs/performance.md)."""

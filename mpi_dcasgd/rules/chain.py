@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpi_dcasgd.rules.alignment import zeros_beside
+from mpi_dcasgd.rules.block_ops import split
 from mpi_dcasgd.rules.blocks import BLOCK
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.fuse import fuse as _fuse
-from mpi_dcasgd.rules.memory import zeros_beside
 from mpi_dcasgd.rules.part import Facts, Lanes, Part
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.rules.weight_decay import WeightDecay
-from mpi_dcasgd.rules.writing import split
 
 __all__ = ["Chain", "Rule", "acting_parts"]
 

@@ -36,9 +36,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mpi_dcasgd.rules.block_ops import ONE_THREAD, NumpyWriting, TorchWriting, Writing
 from mpi_dcasgd.rules.blocks import BLOCK, BlockPass, EagerPass
-from mpi_dcasgd.rules.trace import Step, Traced, trace
-from mpi_dcasgd.rules.writing import ONE_THREAD, NumpyWriting, TorchWriting, Writing
+from mpi_dcasgd.rules.graph import Step, Traced, trace
 
 Kernel = Literal["compiled", "blocks", "plain"]
 Fuse = Literal["auto", "compiled", "blocks", "plain"]

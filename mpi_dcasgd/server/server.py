@@ -27,7 +27,7 @@ from mpi_dcasgd.rules.admission import Admission
 from mpi_dcasgd.rules.chain import Chain, Rule
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
-from mpi_dcasgd.server.held import HeldGradients
+from mpi_dcasgd.server.accumulator import HeldGradients
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import MAX_GRANTS, Kind, Message
 from mpi_dcasgd.server.push import Answer, Push

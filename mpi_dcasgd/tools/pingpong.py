@@ -18,7 +18,7 @@ def main(size: int) -> None:
     """Send ``size`` bytes to and fro."""
     from mpi4py import MPI
 
-    from mpi_dcasgd.drivers.waiting import wait_until
+    from mpi_dcasgd.drivers.backoff import wait_until
 
     comm = MPI.COMM_WORLD
     other = 1 - comm.rank

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from mpi_dcasgd.tools import launch
+from mpi_dcasgd.tools.launch import world as launch
 
 pytestmark = [
     pytest.mark.mpi,

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from one_world import train_in_one_world
 
-from mpi_dcasgd.cli.replay import replay_exactly
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
+from mpi_dcasgd.runs.replay import replay_exactly
 
 pytestmark = [pytest.mark.mpi, pytest.mark.slow, pytest.mark.timeout(300)]
 

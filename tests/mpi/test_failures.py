@@ -93,7 +93,7 @@ def test_data_that_one_rank_lacks_stop_all_of_them(
     program.write_text(
         "import sys\n"
         "from mpi4py import MPI\n"
-        "import mpi_dcasgd.cli.build as build\n"
+        "import mpi_dcasgd.runs.build as build\n"
         "from mpi_dcasgd.errors import DataError\n"
         "def lacking(*args):\n"
         "    raise DataError('the disk of this node is not mounted')\n"

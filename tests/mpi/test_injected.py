@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mpi_dcasgd.drivers.cluster import WorkerClock, parse_cluster
+from mpi_dcasgd.drivers.simulation.cluster import WorkerClock, parse_cluster
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(180)]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mpi_dcasgd.cli.replay import replay_exactly
-from mpi_dcasgd.tools import launch
+from mpi_dcasgd.runs.replay import replay_exactly
+from mpi_dcasgd.tools.launch import world as launch
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 

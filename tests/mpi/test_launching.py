@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mpi_dcasgd.tools import launch
-from mpi_dcasgd.tools.mpirun import detect_flavour, find_mpirun
+from mpi_dcasgd.tools.launch import world as launch
+from mpi_dcasgd.tools.launch.mpirun import detect_flavour, find_mpirun
 
 pytestmark = pytest.mark.mpi
 
@@ -19,8 +19,8 @@ SESSIONS = "PRTE_MCA_prte_tmpdir_base"  # conftest.py says what for
 
 LAUNCHER = """
 import sys
-from mpi_dcasgd.tools.launch import run
-from mpi_dcasgd.tools.mpirun import MpirunCommand
+from mpi_dcasgd.tools.launch.world import run
+from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 sys.exit(run(MpirunCommand(tuple(sys.argv[1:]))))
 """
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from one_world import train_in_one_world
 
-from mpi_dcasgd.cli.replay import replay_exactly
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.runs.replay import replay_exactly
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]
 

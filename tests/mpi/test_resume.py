@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from mpi_dcasgd.cli.replay import replay_exactly
 from mpi_dcasgd.record.checkpoints import checkpoints_in
 from mpi_dcasgd.record.metrics import read_metrics
 from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.runs.replay import replay_exactly
 from mpi_dcasgd.server.records import Action
-from mpi_dcasgd.tools import launch
+from mpi_dcasgd.tools.launch import world as launch
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(180)]
 

@@ -15,7 +15,7 @@ PROGRAM = """
 import sys
 import numpy as np
 from mpi4py import MPI
-from mpi_dcasgd.drivers.agreeing import share_files
+from mpi_dcasgd.drivers.startup import share_files
 from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.learning.data import describe, load_dataset
 from mpi_dcasgd.learning.settings import DataSettings

@@ -24,11 +24,14 @@ from toy import CPU, LR, toy_dataset, toy_model  # noqa: E402
 
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256  # noqa: E402
 from mpi_dcasgd.drivers.evaluator import Evaluator  # noqa: E402
-from mpi_dcasgd.drivers.leaving import leave, outlives_deaths  # noqa: E402
 from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
 from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
 from mpi_dcasgd.drivers.observer import NullObserver  # noqa: E402
-from mpi_dcasgd.drivers.stopping import StopFlag  # noqa: E402
+from mpi_dcasgd.drivers.signals import (  # noqa: E402
+    StopFlag,
+    leave,
+    outlives_deaths,
+)
 from mpi_dcasgd.errors import WorkersLostError  # noqa: E402
 from mpi_dcasgd.learning.flat import FlatModel  # noqa: E402
 from mpi_dcasgd.learning.task import Batch, Gradient, Task  # noqa: E402

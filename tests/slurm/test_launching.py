@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from local_slurm import LocalSlurm
 
-from mpi_dcasgd.tools import launch
+from mpi_dcasgd.tools.launch import world as launch
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi, pytest.mark.timeout(180)]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from local_slurm import LocalSlurm
 
-from mpi_dcasgd.tools.slurm.submit import submissions
+from mpi_dcasgd.tools.slurm.submissions import submissions
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi, pytest.mark.timeout(300)]
 

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules import fuse as fuse_module
+from mpi_dcasgd.rules.alignment import LANE_BYTES, PAGE_BYTES, zeros_beside
+from mpi_dcasgd.rules.block_ops import ONE_THREAD, NumpyWriting, TorchWriting, Writing
 from mpi_dcasgd.rules.blocks import BlockPass, EagerPass
 from mpi_dcasgd.rules.chain import Chain, Rule
 from mpi_dcasgd.rules.fuse import Fuse
-from mpi_dcasgd.rules.memory import LANE_BYTES, PAGE_BYTES, zeros_beside
+from mpi_dcasgd.rules.graph import trace
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
-from mpi_dcasgd.rules.trace import trace
-from mpi_dcasgd.rules.writing import ONE_THREAD, NumpyWriting, TorchWriting, Writing
 from tests.chains import CHAINS
 
 needs_compiler = pytest.mark.skipif(

@@ -18,8 +18,8 @@ from mpi_dcasgd.cli import main
 from mpi_dcasgd.cli.parser import build_parser, parse
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.errors import DcasgdError
-from mpi_dcasgd.tools import launch
-from mpi_dcasgd.tools.mpirun import MpirunCommand
+from mpi_dcasgd.tools.launch import world as launch
+from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 
 JOB = """\
 algorithm: asgd
@@ -260,7 +260,7 @@ def test_errors_become_messages_and_statuses(
     def fail(args: Any) -> int:
         raise raised
 
-    monkeypatch.setattr("mpi_dcasgd.cli.start.start", fail)
+    monkeypatch.setattr("mpi_dcasgd.cli.train.run", fail)
     assert main(["train", "job.yaml"]) == status
     assert capsys.readouterr().err == told
 
@@ -269,7 +269,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(args: Any) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("mpi_dcasgd.cli.start.start", fail)
+    monkeypatch.setattr("mpi_dcasgd.cli.train.run", fail)
     with pytest.raises(ZeroDivisionError):
         main(["train", "job.yaml"])
 
@@ -287,7 +287,7 @@ def test_a_reader_that_goes_away_is_no_failure(job: str) -> None:
 
 def test_the_command_line_is_handed_on_as_typed(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
-    monkeypatch.setattr("mpi_dcasgd.cli.start.start", lambda args: seen.append(args.argv) or 0)
+    monkeypatch.setattr("mpi_dcasgd.cli.train.run", lambda args: seen.append(args.argv) or 0)
     monkeypatch.setattr(sys, "argv", ["/usr/bin/mpi-dcasgd", "train", job, "lr=3"])
     assert cli.main() == 0
     assert seen == [["mpi-dcasgd", "train", job, "lr=3"]]

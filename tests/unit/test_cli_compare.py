@@ -11,7 +11,7 @@ import yaml
 from synthetic_runs import synthetic_run
 
 from mpi_dcasgd.cli import main
-from mpi_dcasgd.tools import compare as tools_compare
+from mpi_dcasgd.tools import comparison as tools_compare
 
 JOB = """\
 epochs: 2

@@ -16,14 +16,14 @@ import pytest
 import yaml
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.tools.compare import (
+from mpi_dcasgd.tools.comparison import (
     OUTPUT,
     Comparison,
     Outcome,
     PlannedRun,
     look_at,
 )
-from mpi_dcasgd.tools.last_words import last_words
+from mpi_dcasgd.tools.launch.failure_reason import last_words
 from mpi_dcasgd.tools.status_line import progress
 
 JOB: dict[str, Any] = {
@@ -331,7 +331,7 @@ def test_elements_of_an_array_share_a_folder_but_not_a_run(tmp_path: Path) -> No
 import io, sys
 from pathlib import Path
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.tools.compare import Comparison
+from mpi_dcasgd.tools.comparison import Comparison
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_compare import planned
 out = Path({str(tmp_path)!r})

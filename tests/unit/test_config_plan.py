@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpi_dcasgd.cli.build import Workshop
-from mpi_dcasgd.cli.dry_run import amount, describe_needs
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.plan import Need, plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.dry_run import amount, describe_needs
 
 CPU = torch.device("cpu")
 

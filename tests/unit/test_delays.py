@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpi_dcasgd.drivers.cluster import (
+from mpi_dcasgd.drivers.simulation.cluster import (
     Cluster,
     Crashes,
     Network,
@@ -19,7 +19,7 @@ from mpi_dcasgd.drivers.cluster import (
     crash_s,
     parse_cluster,
 )
-from mpi_dcasgd.drivers.delays import (
+from mpi_dcasgd.drivers.simulation.delays import (
     NAMES,
     Constant,
     Empirical,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_dcasgd.tools.ending import RunEnd, interrupted_status
+from mpi_dcasgd.tools.launch.exit_status import RunEnd, interrupted_status
 
 
 def test_a_status_that_tells_of_no_signal_is_that_of_the_one_that_stopped_the_run(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy import LR, World
 
-from mpi_dcasgd.server.held import HeldGradients
+from mpi_dcasgd.server.accumulator import HeldGradients
 from mpi_dcasgd.server.push import Push
 
 

@@ -23,6 +23,7 @@ LAYERS = (
     "report",
     "tools",
     "config",
+    "runs",
     "cli",
 )
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from toy import World
 
-from mpi_dcasgd.drivers.cluster import Cluster, Pauses, WorkerClock
-from mpi_dcasgd.drivers.delays import Constant, Gamma
-from mpi_dcasgd.drivers.injection import Injection, InjectSettings, SlowedTask
+from mpi_dcasgd.drivers.simulation.cluster import Cluster, Pauses, WorkerClock
+from mpi_dcasgd.drivers.simulation.delays import Constant, Gamma
+from mpi_dcasgd.drivers.simulation.injection import Injection, InjectSettings, SlowedTask
 from mpi_dcasgd.errors import ConfigError
 
 

@@ -12,10 +12,9 @@ import psutil
 import pytest
 
 from mpi_dcasgd.errors import LaunchError
-from mpi_dcasgd.tools import launch
-from mpi_dcasgd.tools import mpirun as mpirun_tool
-from mpi_dcasgd.tools.launch import rank_program
-from mpi_dcasgd.tools.mpirun import (
+from mpi_dcasgd.tools.launch import mpirun as mpirun_tool
+from mpi_dcasgd.tools.launch import world as launch
+from mpi_dcasgd.tools.launch.mpirun import (
     MpiFlavour,
     MpirunCommand,
     available_slots,
@@ -23,6 +22,7 @@ from mpi_dcasgd.tools.mpirun import (
     find_mpirun,
     mpirun_command,
 )
+from mpi_dcasgd.tools.launch.world import rank_program
 
 OPEN_MPI = MpiFlavour("/site/mpirun", "Open MPI", "5.0.11", ulfm=True)
 MPICH = MpiFlavour("/site/mpirun", "MPICH", "4.2.1")
@@ -286,8 +286,8 @@ def test_an_mpirun_that_ends_with_its_run_has_the_last_word(
 
 LAUNCHER = """
 import sys
-from mpi_dcasgd.tools.launch import run
-from mpi_dcasgd.tools.mpirun import MpirunCommand
+from mpi_dcasgd.tools.launch.world import run
+from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 sys.exit(run(MpirunCommand(tuple(sys.argv[1:]))))
 """
 

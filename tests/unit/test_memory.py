@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from mpi_dcasgd.config.check import try_job
-from mpi_dcasgd.config.memory import available_bytes, check_memory
-from mpi_dcasgd.config.plan import plan_job
+from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job
 from mpi_dcasgd.errors import ConfigError
 
 JOB = {

@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy import World
 
-from mpi_dcasgd.drivers.replay import RecordedLedger, replay, replay_order
+from mpi_dcasgd.drivers.simulation.recorded_order import RecordedLedger, replay, replay_order
 from mpi_dcasgd.server.records import UpdateRecord, fingerprint
 
 OrderOf = Callable[[list[int]], int]

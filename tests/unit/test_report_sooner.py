@@ -10,7 +10,7 @@ from synthetic_runs import synthetic_run
 from mpi_dcasgd.report.collect import collect
 from mpi_dcasgd.report.document import Table
 from mpi_dcasgd.report.groups import group_runs
-from mpi_dcasgd.report.sooner import sooner_table
+from mpi_dcasgd.report.time_to_error import sooner_table
 from mpi_dcasgd.report.write import write_report
 
 

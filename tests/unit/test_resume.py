@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from mpi_dcasgd.cli import train as train_module
-from mpi_dcasgd.cli.train import train
 from mpi_dcasgd.config.load import load_job
-from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import DataError, RunFolderError
 from mpi_dcasgd.record.checkpoints import CheckpointFiles, checkpoints_in, read_checkpoint
 from mpi_dcasgd.record.metrics import read_metrics
 from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.runs import train as train_module
+from mpi_dcasgd.runs.train import train
 
 JOB = "jobs/digits.yaml"
 WORDS = [

@@ -12,7 +12,7 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mpi_dcasgd.rules.chain import Chain
-from mpi_dcasgd.rules.trace import Step, trace
+from mpi_dcasgd.rules.graph import Step, trace
 from tests.chains import CHAINS
 
 WORKERS = 3

@@ -15,7 +15,7 @@ from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
 from mpi_dcasgd.drivers.evaluator import Evaluator, Snapshot
 from mpi_dcasgd.drivers.observer import Evaluation, NullObserver, WorkerTotals
 from mpi_dcasgd.drivers.sequential import run_sequential
-from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.task import evaluate

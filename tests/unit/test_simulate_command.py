@@ -14,15 +14,16 @@ import pytest
 import torch
 import yaml
 
-from mpi_dcasgd.cli import main, simulated_run
-from mpi_dcasgd.cli.simulated_cluster import resolve_simulation, split_overrides
-from mpi_dcasgd.drivers.cluster import Network
+from mpi_dcasgd.cli import main
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.delays import Constant, Gamma
+from mpi_dcasgd.drivers.simulation.cluster import Network
+from mpi_dcasgd.drivers.simulation.delays import Constant, Gamma
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import read_trace
-from mpi_dcasgd.tools.calibrate import cluster_of_run, delays_of_run
+from mpi_dcasgd.runs import simulated as simulated_run
+from mpi_dcasgd.runs.simulation import resolve_simulation, split_overrides
+from mpi_dcasgd.tools.calibration import cluster_of_run, delays_of_run
 
 JOB = """
 algorithm: dcasgd-a

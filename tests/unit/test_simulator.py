@@ -12,16 +12,16 @@ import pytest
 import torch
 from toy import CPU, World, toy_dataset, toy_model
 
-from mpi_dcasgd.drivers.cluster import Cluster, Crashes, Network, Pauses, ServerTimes
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.delays import Constant, Exponential, Gamma
 from mpi_dcasgd.drivers.evaluator import Evaluator
 from mpi_dcasgd.drivers.observer import Evaluation, NullObserver
 from mpi_dcasgd.drivers.sequential import run_sequential
-from mpi_dcasgd.drivers.simulator import Simulator
-from mpi_dcasgd.drivers.simulator_engine import Engine
-from mpi_dcasgd.drivers.simulator_timing import CountingSite, simulate_timing
-from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.simulation.asynchronous import Simulator
+from mpi_dcasgd.drivers.simulation.cluster import Cluster, Crashes, Network, Pauses, ServerTimes
+from mpi_dcasgd.drivers.simulation.delays import Constant, Exponential, Gamma
+from mpi_dcasgd.drivers.simulation.engine import Engine
+from mpi_dcasgd.drivers.simulation.timing import CountingSite, simulate_timing
 from mpi_dcasgd.errors import DcasgdError
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.tickets import TicketPlan

@@ -9,12 +9,12 @@ import pytest
 import torch
 from toy import World
 
-from mpi_dcasgd.drivers.cluster import Cluster, Crashes, Network, WorkerClock
-from mpi_dcasgd.drivers.delays import Exponential, Gamma
-from mpi_dcasgd.drivers.simulator_sync import SynchronousSimulator
-from mpi_dcasgd.drivers.simulator_timing import simulate_synchronous_timing
-from mpi_dcasgd.drivers.step_clock import StepClock
-from mpi_dcasgd.drivers.stopping import StopFlag
+from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.simulation.cluster import Cluster, Crashes, Network, WorkerClock
+from mpi_dcasgd.drivers.simulation.delays import Exponential, Gamma
+from mpi_dcasgd.drivers.simulation.step_clock import StepClock
+from mpi_dcasgd.drivers.simulation.synchronous import SynchronousSimulator
+from mpi_dcasgd.drivers.simulation.timing import simulate_synchronous_timing
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.records import UpdateRecord
 

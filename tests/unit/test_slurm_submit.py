@@ -13,7 +13,7 @@ import yaml
 
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.tools.slurm.states import JobState, job_states, parse_sacct, parse_scontrol
-from mpi_dcasgd.tools.slurm.submit import Submission, dealt, remember, submissions
+from mpi_dcasgd.tools.slurm.submissions import Submission, dealt, remember, submissions
 
 JOB = """\
 algorithm: asgd

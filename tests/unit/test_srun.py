@@ -8,9 +8,9 @@ import pytest
 
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.errors import LaunchError
-from mpi_dcasgd.tools import launch
-from mpi_dcasgd.tools import mpirun as mpirun_tool
-from mpi_dcasgd.tools.srun import allocated_tasks, pick_launcher, srun_command
+from mpi_dcasgd.tools.launch import mpirun as mpirun_tool
+from mpi_dcasgd.tools.launch import world as launch
+from mpi_dcasgd.tools.launch.srun import allocated_tasks, pick_launcher, srun_command
 
 
 def executable(path: Path, text: str = "") -> Path:

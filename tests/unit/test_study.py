@@ -8,8 +8,8 @@ import pytest
 
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.study import Study, load_study
-from mpi_dcasgd.drivers.cluster import parse_cluster
-from mpi_dcasgd.drivers.delays import Exponential, Gamma
+from mpi_dcasgd.drivers.simulation.cluster import parse_cluster
+from mpi_dcasgd.drivers.simulation.delays import Exponential, Gamma
 from mpi_dcasgd.errors import ConfigError
 
 JOB = """\

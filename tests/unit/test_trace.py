@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.trace import Restart, Trace, TraceRecord, decode_varints, read_trace
-from mpi_dcasgd.record.trace_layout import MAGIC
+from mpi_dcasgd.record.trace import MAGIC, Restart, Trace, TraceRecord, decode_varints, read_trace
 from mpi_dcasgd.record.trace_writer import TraceWriter
 from mpi_dcasgd.server.records import Action
 

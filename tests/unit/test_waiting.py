@@ -3,8 +3,7 @@ from __future__ import annotations
 import os
 import signal
 
-from mpi_dcasgd.drivers.stopping import StopFlag
-from mpi_dcasgd.drivers.waiting import (
+from mpi_dcasgd.drivers.backoff import (
     CROWDED_SPIN_S,
     FRACTION,
     LONGEST_S,
@@ -12,6 +11,7 @@ from mpi_dcasgd.drivers.waiting import (
     Backoff,
     spin_s,
 )
+from mpi_dcasgd.drivers.signals import StopFlag
 
 
 class Clock:

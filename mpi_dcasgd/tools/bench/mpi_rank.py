@@ -21,11 +21,11 @@ mpi4py.rc.thread_level = "funneled"
 
 from mpi4py import MPI  # noqa: E402 # the thread level has to be chosen before
 
+from mpi_dcasgd.drivers.backoff import Backoff, spin_s, wait_until  # noqa: E402
 from mpi_dcasgd.drivers.conductor import Conductor  # noqa: E402
 from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
 from mpi_dcasgd.drivers.mpi_worker import TAG_PUSH, TAG_REPLY, Link, run_worker  # noqa: E402
-from mpi_dcasgd.drivers.stopping import StopFlag  # noqa: E402
-from mpi_dcasgd.drivers.waiting import Backoff, spin_s, wait_until  # noqa: E402
+from mpi_dcasgd.drivers.signals import StopFlag  # noqa: E402
 from mpi_dcasgd.drivers.world import host_ranks  # noqa: E402
 from mpi_dcasgd.learning.flat import Field, FlatLayout  # noqa: E402
 from mpi_dcasgd.learning.task import Batch, Gradient, Task  # noqa: E402

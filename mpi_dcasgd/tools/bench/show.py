@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from mpi_dcasgd.record.environment import cpu_model, package_versions
-from mpi_dcasgd.tools.bench.spread import Spread
-from mpi_dcasgd.tools.bench.update import Measured
+from mpi_dcasgd.tools.bench.update import Measured, Spread
 
 TARGET = 0.9
 """``update_over_triad`` that every elementwise rule is meant to reach at 25.6 M parameters."""

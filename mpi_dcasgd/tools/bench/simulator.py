@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mpi_dcasgd.drivers.cluster import Cluster, Network, ServerTimes
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.delays import Gamma
 from mpi_dcasgd.drivers.evaluator import Evaluator
 from mpi_dcasgd.drivers.observer import NullObserver
-from mpi_dcasgd.drivers.simulator import Simulator
-from mpi_dcasgd.drivers.simulator_timing import simulate_timing
+from mpi_dcasgd.drivers.simulation.asynchronous import Simulator
+from mpi_dcasgd.drivers.simulation.cluster import Cluster, Network, ServerTimes
+from mpi_dcasgd.drivers.simulation.delays import Gamma
+from mpi_dcasgd.drivers.simulation.timing import simulate_timing
 from mpi_dcasgd.learning.captured import make_task
 from mpi_dcasgd.learning.data import Dataset, ResidentSplit
 from mpi_dcasgd.learning.flat import FlatModel
@@ -36,7 +36,7 @@ from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.rules.chain import Rule
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.tools.bench.spread import Spread
+from mpi_dcasgd.tools.bench.update import Spread
 
 LR = 0.01
 CIFAR_GRADIENTS = 160 * -(-50_000 // 128)

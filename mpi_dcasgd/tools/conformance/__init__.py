@@ -10,8 +10,6 @@ A target is a named algorithm, a part, a rule, or a server that somebody else wr
 
 from __future__ import annotations
 
-from argparse import Namespace
-
 from mpi_dcasgd.rules.part import Part
 from mpi_dcasgd.tools.conformance.law import Law, LawResult, judge
 from mpi_dcasgd.tools.conformance.part_laws import PART_LAWS
@@ -31,7 +29,6 @@ __all__ = [
     "LawResult",
     "Target",
     "check",
-    "command",
     "find_target",
     "part_rule",
     "rule_target",
@@ -49,11 +46,6 @@ def check(target: Target | Part) -> list[LawResult]:
         results = [judge(law, target) for law in PART_LAWS]
         target = rule_target(type(target).__name__, part_rule(target))
     return results + [judge(law, target) for law in SERVER_LAWS]
-
-
-def command(args: Namespace) -> int:
-    """``mpi-dcasgd conformance TARGET``; returns the exit status."""
-    return run(args.target)
 
 
 def run(target: str) -> int:

@@ -1,0 +1,256 @@
+"""A cluster as the simulator sees it: step times, disturbances, network, server.
+
+In YAML, every key optional::
+
+    delays: gamma  # or {model: gamma, mean_s: 0.05, machine_cv: 0.6}
+    slow: {2: 4}  # worker 2 takes four times as long
+    pauses: {every_s: 60, for_s: 2}  # every worker stalls now and then
+    crashes: {every_s: 3600, repair_s: 120}
+    network: {latency_s: 20e-6, bytes_per_s: 1.2e9}
+    server: {service_s: 50e-6, bytes_per_s: 5e9}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from mpi_dcasgd.drivers.simulation.delays import (
+    NAMES,
+    Constant,
+    DelayModel,
+    Positive,
+    Seconds,
+    StepTimes,
+)
+from mpi_dcasgd.errors import STRICT, ConfigError, did_you_mean
+
+_PAUSES, _CRASHES = 2, 3  # purposes of generators, beside those of delays.py
+
+Workers = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...],
+    Field(strict=False, description="whom it happens to; empty for all"),
+]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Pauses:
+    """Stalls: the worker stands still and then goes on where it was."""
+
+    every_s: Annotated[Positive, Field(description="seconds from one stall to the next")]
+    for_s: Annotated[Positive, Field(description="seconds that a stall lasts")]
+    random: Annotated[
+        bool,
+        Field(description="exponential instead of even intervals (even ones begin at random)"),
+    ] = True
+    workers: Workers = ()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Crashes:
+    """Deaths: what the worker was computing is lost; later it comes back and pulls anew."""
+
+    every_s: Annotated[Positive, Field(description="mean seconds from a start to a crash")]
+    repair_s: Annotated[Seconds, Field(description="seconds until the worker is back")]
+    workers: Workers = ()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Network:
+    """One link between the server and each worker; links do not disturb each other."""
+
+    latency_s: Annotated[Seconds, Field(description="seconds for an empty message")] = 0.0
+    bytes_per_s: Annotated[
+        Positive | None, Field(description="bandwidth of a link; null: without limit")
+    ] = None
+
+    def message_s(self, size: int) -> float:
+        """Seconds for a message of ``size`` bytes."""
+        return self.latency_s + (size / self.bytes_per_s if self.bytes_per_s else 0.0)
+
+    def allreduce_s(self, size: int, ranks: int) -> float:
+        """Seconds for an allreduce of ``size`` bytes: ring's volume, a tree's latency."""
+        if ranks < 2:
+            return 0.0
+        volume = 2 * (ranks - 1) / ranks * size
+        latency = 2 * math.ceil(math.log2(ranks)) * self.latency_s
+        return latency + (volume / self.bytes_per_s if self.bytes_per_s else 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ServerTimes:
+    """What one push costs the server, which takes them one after the other."""
+
+    service_s: Annotated[Seconds, Field(description="seconds a push, whatever its size")] = 0.0
+    bytes_per_s: Annotated[
+        Positive | None,
+        Field(description="bytes of pushed vector a second, on top; null: without limit"),
+    ] = None
+
+    def push_s(self, size: int) -> float:
+        """Seconds for a push of ``size`` bytes, its reply included."""
+        return self.service_s + (size / self.bytes_per_s if self.bytes_per_s else 0.0)
+
+
+Factors = Annotated[
+    Mapping[Annotated[int, Field(ge=0)], Positive],
+    Field(description="worker: how many times as long its steps take"),
+]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Cluster:
+    """All that decides when things happen in a simulated run."""
+
+    delays: Annotated[DelayModel, Field(description="step times")] = Constant()
+    slow: Factors = Field(default_factory=dict)
+    pauses: Annotated[Pauses | None, Field(description="stalls, if any")] = None
+    crashes: Annotated[Crashes | None, Field(description="deaths and repairs, if any")] = None
+    network: Annotated[Network, Field(description="time of messages")] = Network()
+    server: Annotated[ServerTimes, Field(description="time at the server")] = ServerTimes()
+
+
+def parse_cluster(where: str, settings: Mapping[str, Any]) -> Cluster:
+    """A cluster from what YAML or the command line said.
+
+    Args:
+        where: The file, or what stands for it, for messages.
+        settings: Keys of ``Cluster``; ``delays`` may be one word.
+
+    Raises:
+        ConfigError: With every problem found.
+    """
+    settings = dict(settings)
+    delays = settings.get("delays")
+    if isinstance(delays, str):
+        if delays not in NAMES:
+            hint = did_you_mean(delays, NAMES)
+            raise ConfigError(
+                where, [f"delays: unknown {delays!r}{hint} (allowed: {', '.join(NAMES)})"]
+            )
+        settings["delays"] = dict(NAMES[delays])
+    try:
+        # As JSON, since in Python's terms a strict dataclass takes no mapping for a section.
+        return TypeAdapter(Cluster).validate_json(json.dumps(settings, default=str))
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}, got {e['input']!r}"
+            for e in error.errors()
+        ]
+        raise ConfigError(where, problems) from None
+
+
+class WorkerClock:
+    """When each worker is done with a step that it begins at a given time.
+
+    Args:
+        cluster: Its delays, slow workers and pauses.
+        num_workers: Workers 0 .. num_workers - 1.
+        seed: Of the delays.
+
+    Raises:
+        ConfigError: The cluster speaks of a worker that there is not.
+    """
+
+    def __init__(self, cluster: Cluster, num_workers: int, seed: int) -> None:
+        _check_workers(cluster, num_workers)
+        self._steps = StepTimes(cluster.delays, num_workers, seed)
+        self._factors = [float(cluster.slow.get(worker, 1.0)) for worker in range(num_workers)]
+        pauses = cluster.pauses
+        self._pauses = [
+            _Stalls(pauses, seed, worker) if pauses and _hits(pauses, worker) else None
+            for worker in range(num_workers)
+        ]
+
+    def finish(self, worker: int, begin_s: float, step_s: float | None = None) -> float:
+        """When the step that the worker begins now will be done; asking takes the step.
+
+        Args:
+            worker: From 0.
+            begin_s: Now.
+            step_s: What the step would take on an ordinary worker, instead of a drawn time.
+        """
+        work_s = (self._steps.next(worker) if step_s is None else step_s) * self._factors[worker]
+        stalls = self._pauses[worker]
+        return begin_s + work_s if stalls is None else stalls.finish(begin_s, work_s)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers from which ``load_state_dict`` goes on."""
+        return {
+            "drawn": self._steps.drawn(),
+            "stalls": [None if s is None else [s.count, s.next_s] for s in self._pauses],
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self._steps.skip_to(list(saved["drawn"]))
+        for stalls, state in zip(self._pauses, saved["stalls"], strict=True):
+            if stalls is not None:
+                stalls.count, stalls.next_s = int(state[0]), float(state[1])
+
+
+class _Stalls:
+    """One worker's stalls, one after the other."""
+
+    def __init__(self, settings: Pauses, seed: int, worker: int) -> None:
+        self._settings = settings
+        self._key = [seed, _PAUSES, worker]
+        self.count = 0
+        self.next_s = 0.0
+        self._advance(0.0)
+
+    def finish(self, begin_s: float, work_s: float) -> float:
+        """When ``work_s`` of work that begins at ``begin_s`` is done, stalls included."""
+        end_s = begin_s + work_s
+        while self.next_s <= end_s:
+            # One that began before the work did holds it up for what is left of it.
+            end_s += max(0.0, self._settings.for_s - max(0.0, begin_s - self.next_s))
+            self._advance(self.next_s + self._settings.for_s)
+        return end_s
+
+    def _advance(self, ended_s: float) -> None:
+        settings = self._settings
+        self.count += 1
+        if settings.random or self.count == 1:
+            rng = np.random.default_rng([*self._key, self.count])
+            if settings.random:
+                self.next_s = ended_s + float(rng.exponential(settings.every_s))
+            else:
+                self.next_s = float(rng.uniform(0, settings.every_s))
+        else:
+            self.next_s = max(ended_s, self.next_s + settings.every_s)
+
+
+def crash_s(crashes: Crashes, seed: int, worker: int, count: int) -> float:
+    """Seconds that the worker lives after its ``count``-th start."""
+    rng = np.random.default_rng([seed, _CRASHES, worker, count])
+    return float(rng.exponential(crashes.every_s))
+
+
+def _hits(event: Pauses | Crashes | None, worker: int) -> bool:
+    return event is not None and (not event.workers or worker in event.workers)
+
+
+def crashing(cluster: Cluster, num_workers: int) -> list[int]:
+    """The workers that crash now and then."""
+    return [worker for worker in range(num_workers) if _hits(cluster.crashes, worker)]
+
+
+def _check_workers(cluster: Cluster, num_workers: int) -> None:
+    named = {"slow": tuple(cluster.slow)}
+    for key, event in (("pauses.workers", cluster.pauses), ("crashes.workers", cluster.crashes)):
+        named[key] = event.workers if event else ()
+    problems = [
+        f"{key}: there is no worker {worker}; they are 0 to {num_workers - 1}"
+        for key, workers in named.items()
+        for worker in workers
+        if worker >= num_workers
+    ]
+    if problems:
+        raise ConfigError("the cluster", problems)

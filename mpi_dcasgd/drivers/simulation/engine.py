@@ -1,0 +1,241 @@
+"""A virtual clock and a queue of events: what happens when, without anything being computed.
+
+A worker's cycle is: compute, uplink, wait in the server's queue, service, downlink. The server
+takes pushes one after the other in order of arrival. Events of the same instant happen in order
+of rank, so a run is the same every time, on every machine.
+
+What a push *does* is the business of a site: one with a real server and real gradients
+(``simulator.py``), or one that only counts (``simulator_timing.py``).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from mpi_dcasgd.drivers.simulation.cluster import Cluster, WorkerClock, crash_s, crashing
+from mpi_dcasgd.errors import DcasgdError
+
+
+class Site(Protocol):
+    """What the engine moves. Each answer names the workers that were sent new work."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is over."""
+
+    def join(self, worker: int) -> Sequence[int]:
+        """The worker asks for work, at the start."""
+
+    def push(self, worker: int) -> Sequence[int]:
+        """What the worker was given is delivered."""
+
+    def lose(self, worker: int) -> Sequence[int]:
+        """The worker is dead."""
+
+    def rejoin(self, worker: int) -> Sequence[int]:
+        """The worker is back."""
+
+
+_ARRIVED, _SERVED, _CRASHED, _REPAIRED = range(4)  # kinds of events; plain, to be saved
+
+
+class Spending:
+    """Virtual seconds of all workers and the server, each list by worker."""
+
+    def __init__(self, num_workers: int) -> None:
+        self.compute_s = [0.0] * num_workers
+        self.wait_s = [0.0] * num_workers
+        self.pushes = [0] * num_workers
+        self.server_busy_s = 0.0
+        self.crashes = 0
+
+
+class Engine:
+    """Moves workers through virtual time.
+
+    Args:
+        cluster: Decides how long everything takes.
+        num_workers: Workers 0 .. num_workers - 1.
+        message_bytes: Of a push and of a reply.
+        seed: Of the delays.
+        site: What a push does.
+
+    Attributes:
+        now: Virtual seconds since the start.
+        spent: Where they went.
+
+    Raises:
+        ConfigError: The cluster speaks of workers that there are not.
+    """
+
+    def __init__(
+        self, cluster: Cluster, num_workers: int, message_bytes: int, seed: int, site: Site
+    ) -> None:
+        self.now = 0.0
+        self.num_workers = num_workers
+        self.spent = Spending(num_workers)
+        self._cluster = cluster
+        self._seed = seed
+        self._site = site
+        self._clock = WorkerClock(cluster, num_workers, seed)
+        self._message_s = cluster.network.message_s(message_bytes)
+        self._service_s = cluster.server.push_s(message_bytes)
+        # (time, rank, serial, kind, life): the serial makes the order total, and an event of a
+        # life that has ended in a crash does not happen.
+        self._events: list[tuple[float, int, int, int, int]] = []
+        self._serial = 0
+        self._life = [0] * num_workers
+        self._queue: deque[tuple[int, int]] = deque()
+        self._serving = False
+        self._computed_s = [0.0] * num_workers
+        self._alive = [True] * num_workers
+        self._begun = False
+
+    def run(self, pushes: int | None = None) -> None:
+        """Go on until the site is done, or until so many more pushes were served.
+
+        Raises:
+            DcasgdError: Nothing can happen any more, though the site is not done.
+        """
+        if not self._begun:
+            self._begin()
+        target = None if pushes is None else sum(self.spent.pushes) + pushes
+        served = 0 if target is None else target - (pushes or 0)
+        events, pop = self._events, heapq.heappop
+        while not self._site.done and served != target:
+            if not events:
+                raise DcasgdError(
+                    "the simulated run stands still: no worker has anything to do, "
+                    "and tickets are left"
+                )
+            self.now, worker, _, kind, life = pop(events)
+            if kind == _ARRIVED:
+                if life == self._life[worker]:
+                    served += self._arrive(worker, life)
+            elif kind == _SERVED:
+                served += self._served(worker, life)
+            elif kind == _CRASHED:
+                self._crash(worker)
+            else:
+                self._repair(worker)
+
+    def computed_s(self, worker: int) -> float:
+        """Seconds that the worker has computed until now, an unfinished step as far as it got."""
+        ahead = max(0.0, self._computed_s[worker] - self.now) if self._alive[worker] else 0.0
+        return max(0.0, self.spent.compute_s[worker] - ahead)
+
+    def _begin(self) -> None:
+        self._begun = True
+        for worker in range(self.num_workers):
+            self._start(self._site.join(worker))
+        for worker in crashing(self._cluster, self.num_workers):
+            self._fate(worker)
+
+    def _start(self, workers: Sequence[int]) -> None:
+        """Replies leave for these workers now."""
+        spent, message_s = self.spent, self._message_s
+        for worker in workers:
+            begin = self.now + message_s
+            end = self._clock.finish(worker, begin)
+            spent.wait_s[worker] += begin - self._computed_s[worker]
+            spent.compute_s[worker] += end - begin
+            self._computed_s[worker] = end
+            self._at(end + message_s, worker, _ARRIVED)
+
+    def _at(self, time_s: float, worker: int, kind: int) -> None:
+        self._serial += 1
+        heapq.heappush(self._events, (time_s, worker, self._serial, kind, self._life[worker]))
+
+    def _arrive(self, worker: int, life: int) -> int:
+        if self._service_s == 0.0:
+            return self._take(worker)
+        self._queue.append((worker, life))
+        if not self._serving:
+            self._serve()
+        return 0
+
+    def _serve(self) -> None:
+        """The server begins with the first push in its queue."""
+        queue = self._queue
+        while queue:
+            worker, life = queue.popleft()
+            if life == self._life[worker]:
+                self._serving = True
+                self._at(self.now + self._service_s, worker, _SERVED)
+                return
+        self._serving = False
+
+    def _served(self, worker: int, life: int) -> int:
+        # The server was busy with it, whether or not the worker has died meanwhile.
+        self.spent.server_busy_s += self._service_s
+        taken = self._take(worker) if life == self._life[worker] else 0
+        self._serve()
+        return taken
+
+    def _take(self, worker: int) -> int:
+        self.spent.pushes[worker] += 1
+        self._start(self._site.push(worker))
+        return 1
+
+    def _fate(self, worker: int) -> None:
+        crashes = self._cluster.crashes
+        assert crashes is not None  # or the worker would not be among those that crash
+        life_s = crash_s(crashes, self._seed, worker, self._life[worker])
+        self._at(self.now + life_s, worker, _CRASHED)
+
+    def _crash(self, worker: int) -> None:
+        crashes = self._cluster.crashes
+        assert crashes is not None
+        spent = self.spent
+        # Of what it was computing, only what it came to was spent.
+        spent.compute_s[worker] -= max(0.0, self._computed_s[worker] - self.now)
+        spent.crashes += 1
+        self._life[worker] += 1
+        self._alive[worker] = False
+        self._at(self.now + crashes.repair_s, worker, _REPAIRED)
+        self._start(self._site.lose(worker))
+
+    def _repair(self, worker: int) -> None:
+        self._alive[worker] = True
+        self._computed_s[worker] = self.now
+        self._fate(worker)
+        self._start(self._site.rejoin(worker))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values from which ``load_state_dict`` goes on, bit for bit."""
+        spent = self.spent
+        return {
+            "now": self.now,
+            "events": [list(event) for event in self._events],
+            "serial": self._serial,
+            "life": list(self._life),
+            "queue": [list(entry) for entry in self._queue],
+            "serving": self._serving,
+            "computed_s": list(self._computed_s),
+            "alive": list(self._alive),
+            "begun": self._begun,
+            "clock": self._clock.state_dict(),
+            "spent": {name: _copied(value) for name, value in vars(spent).items()},
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken, of an engine made with the same arguments."""
+        self.now = float(saved["now"])
+        self._events[:] = [tuple(event) for event in saved["events"]]
+        self._serial = int(saved["serial"])
+        self._life = list(saved["life"])
+        self._queue = deque((worker, life) for worker, life in saved["queue"])
+        self._serving = bool(saved["serving"])
+        self._computed_s = list(saved["computed_s"])
+        self._alive = list(saved["alive"])
+        self._begun = bool(saved["begun"])
+        self._clock.load_state_dict(saved["clock"])
+        for name, value in saved["spent"].items():
+            setattr(self.spent, name, _copied(value))
+
+
+def _copied(value: Any) -> Any:
+    return list(value) if isinstance(value, list) else value

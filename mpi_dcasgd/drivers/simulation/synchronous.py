@@ -1,0 +1,182 @@
+"""Synchronous SGD in virtual time, with or without backup workers, under the same delays.
+
+Without backup workers a step gives the very gradient that Horovod would have averaged. With them
+a minibatch whose gradient came too late goes back to be computed again, so that an epoch still uses
+every sample once (``step_clock.py`` says what takes how long).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from mpi_dcasgd.drivers.observer import WorkerTotals
+from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.simulation.cluster import Cluster
+from mpi_dcasgd.drivers.simulation.step_clock import StepClock
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.server.ledger import TicketLedger
+from mpi_dcasgd.server.message import Kind
+from mpi_dcasgd.server.push import Push
+from mpi_dcasgd.server.records import UpdateRecord
+from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.state import (
+    ledger_state,
+    load_ledger,
+    load_server_state,
+    server_state,
+)
+
+
+class SynchronousSimulator:
+    """A simulated synchronous run, with gradients.
+
+    Args:
+        server: With one worker, the whole group; its tickets are ``workers * accumulate`` times as
+            large as the task's. With backup workers its ledger is replaced: which minibatches are
+            in a step is then not known beforehand.
+        task: Its plan is the server's, split; on the server's device.
+        cluster: Decides how long everything takes.
+        workers: Those whose gradients make a step.
+        backup: Workers beyond those.
+        seed: Of the delays.
+        stop: Looked at after every step.
+        accumulate: Minibatches of each worker that make one update.
+
+    Attributes:
+        told: Called with the record of every step. To be set before ``run``.
+    """
+
+    def __init__(
+        self,
+        server: ParameterServer,
+        task: Task,
+        cluster: Cluster,
+        workers: int,
+        backup: int,
+        seed: int,
+        stop: StopFlag | None = None,
+        accumulate: int = 1,
+    ) -> None:
+        self.server = server
+        self.told: Callable[[UpdateRecord], None] = lambda record: None
+        everyone = workers + backup
+        self.clock = StepClock(cluster, everyone, workers, 4 * server.layout.size, seed)
+        self._task = task
+        self._workers = workers
+        self._accumulate = accumulate
+        self._stop = StopFlag() if stop is None else stop
+        self._sum = torch.zeros_like(server.weights)
+        self._samples = [0] * everyone
+        self._ledger: TicketLedger | None = None
+        self._begun = False
+        if backup:
+            self._ledger = TicketLedger(task.plan.num_tickets, everyone)
+            server.ledger = TicketLedger(-(-task.plan.num_tickets // (workers * accumulate)), 1)
+            self.clock.grant = self._grant
+            self.clock.hand_back = self._hand_back
+        else:
+            self.clock.grant = lambda worker: len(self._parts(worker))
+
+    @property
+    def time_s(self) -> float:
+        """Virtual seconds since the start: the clock for a ``Conductor``."""
+        return self.clock.now
+
+    @property
+    def done(self) -> bool:
+        return self.server.finished
+
+    def run(self, steps: int | None = None) -> None:
+        """Go on to the end, or for so many steps."""
+        server = self.server
+        if not self._begun:
+            self._begun = True
+            server.pull(0)
+        made = 0
+        while not server.finished and made != steps:
+            made += 1
+            self._make_step(self.clock.step())
+            if self._stop and not server.finished:
+                server.halt()
+                break
+
+    def _make_step(self, workers: list[int]) -> None:
+        server, flat, slot = self.server, self._task.flat, self.server.slots[0]
+        turns = [(worker, ticket) for worker in workers for ticket in self._tickets_of(worker)]
+        samples = sum(self._task.plan.size(ticket) for _, ticket in turns)
+        total, loss = self._sum.zero_(), 0.0
+        for worker, ticket in turns:
+            flat.read(slot.snapshot)
+            found = self._task.gradient(self._task.load(ticket))
+            share = found.samples / samples
+            total.add_(flat.grad, alpha=share)
+            loss += found.loss * share
+            self._samples[worker] += found.samples
+            if self._ledger:
+                self._ledger.complete(worker, ticket)
+        params = total[: server.layout.num_params]
+        norm = torch.linalg.vector_norm(params, dtype=torch.float64).item()
+        push = Push(slot.version, slot.message.tickets[0], samples, loss, norm, total)
+        server.tally.dropped = self.clock.dropped
+        self.told(server.push(0, push).record)
+
+    def _parts(self, worker: int) -> list[int]:
+        """The worker's parts of the group's present ticket."""
+        message = self.server.slots[0].message
+        if message.kind is not Kind.WORK:
+            return []
+        return self.server.plan.parts(message.tickets[0], worker, self._workers, self._accumulate)
+
+    def _tickets_of(self, worker: int) -> list[int]:
+        return list(self._ledger.held(worker)) if self._ledger else self._parts(worker)
+
+    def _grant(self, worker: int) -> int:
+        assert self._ledger is not None  # or this would not have been asked
+        granted = (self._ledger.grant(worker) for _ in range(self._accumulate))
+        return sum(ticket is not None for ticket in granted)
+
+    def _hand_back(self, worker: int) -> None:
+        assert self._ledger is not None
+        self._ledger.reclaim(worker)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the run goes on from, the server included, in plain values and tensors."""
+        return {
+            "server": server_state(self.server),
+            "clock": self.clock.state_dict(),
+            "ledger": None if self._ledger is None else ledger_state(self._ledger),
+            "samples": list(self._samples),
+            "begun": self._begun,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken, bit for bit.
+
+        Raises:
+            ProtocolError: It is another job's.
+        """
+        load_server_state(self.server, saved["server"])
+        self.clock.load_state_dict(saved["clock"])
+        if self._ledger is not None:
+            load_ledger(self._ledger, saved["ledger"])
+        self._samples = list(saved["samples"])
+        self._begun = saved["begun"]
+
+    def totals(self) -> list[WorkerTotals]:
+        """Where each worker's virtual time went."""
+        spent = self.clock.spent
+        return [
+            WorkerTotals(
+                worker=worker,
+                host="simulated",
+                device=str(self._task.device),
+                updates=spent.pushes[worker],
+                samples=samples,
+                compute_s=spent.compute_s[worker],
+                wait_s=max(0.0, self.clock.now - spent.compute_s[worker]),
+            )
+            for worker, samples in enumerate(self._samples)
+        ]

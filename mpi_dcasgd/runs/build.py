@@ -1,0 +1,131 @@
+"""From a checked job to the objects that drivers move: data, model, plan, server, evaluator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.evaluator import Evaluator
+from mpi_dcasgd.learning.captured import make_task
+from mpi_dcasgd.learning.data import Dataset, load_dataset
+from mpi_dcasgd.learning.flat import FlatModel
+from mpi_dcasgd.learning.models import build_model
+from mpi_dcasgd.learning.schedules import Schedule
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.rules.algorithms import resolve_rule
+from mpi_dcasgd.runs.resume import Standing
+from mpi_dcasgd.server.ledger import TicketLedger
+from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.state import take_over
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What this process needs to build the parts of a run.
+
+    Attributes:
+        job: The checked job.
+        dataset: Loaded for ``device``.
+        device: Where this rank computes gradients or evaluates.
+        group: Minibatches that make one update: all workers' in SSGD, else 1.
+        standing: Where the run goes on.
+    """
+
+    job: Job
+    dataset: Dataset
+    device: torch.device
+    group: int = 1
+    standing: Standing = field(default_factory=Standing)
+
+    @classmethod
+    def open(
+        cls, job: Job, device: torch.device, group: int = 1, standing: Standing | None = None
+    ) -> Workshop:
+        """Load the data.
+
+        Raises:
+            DataError: The data are missing or not what the job says.
+        """
+        torch.set_num_threads(job.threads)
+        if device.type == "cuda":
+            # Otherwise cuDNN may sum in another order each time, and no run could be replayed.
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.benchmark = False
+        dataset = load_dataset(job.data, job.seed, device)
+        return cls(job, dataset, device, group, standing or Standing())
+
+    @property
+    def plan(self) -> TicketPlan:
+        """The tickets of whole updates."""
+        job = self.job
+        samples = len(self.dataset.train)
+        size = job.batch_size * self.group
+        return TicketPlan(samples, size, job.seed, job.epochs, self.standing.start)
+
+    @property
+    def lr(self) -> float:
+        """The job's rate, scaled for the size of a synchronous group if the job says so."""
+        scaled = self.group > 1 and self.job.sync.lr_scaling == "linear"
+        return self.job.lr * self.group if scaled else self.job.lr
+
+    def flat_model(
+        self,
+        device: torch.device,
+        weights: torch.Tensor | None = None,
+        grad: torch.Tensor | None = None,
+    ) -> FlatModel:
+        """The job's model with its initial weights, which follow from the seed alone."""
+        torch.manual_seed(self.job.seed)
+        model = build_model(self.job.model, self.dataset.input_shape, self.dataset.num_classes)
+        return FlatModel(model, device, self.job.batchnorm, weights, grad)
+
+    def server(
+        self,
+        num_workers: int,
+        device: torch.device,
+        ledger: TicketLedger | None = None,
+    ) -> ParameterServer:
+        """The server's state machine where the run begins or goes on, its vectors on ``device``.
+
+        Args:
+            num_workers: Slots.
+            device: Where weights, snapshots and the rule's state live.
+            ledger: One of a replay, which prefetches nothing; None for the run's own.
+        """
+        job = self.job
+        plan = self.plan
+        initial = self.flat_model(device)
+        server = ParameterServer(
+            initial.weights,
+            initial.layout,
+            resolve_rule(job.algorithm, job.rule),
+            plan,
+            Schedule(job.schedule, self.lr, plan.num_samples, job.epochs),
+            num_workers,
+            initial.stats_rate,
+            job.tickets_ahead if ledger is None else 0,
+            ledger,
+            job.fuse,
+        )
+        standing = self.standing
+        if standing.server is not None:
+            take_over(server, standing.server, tickets=standing.same_tickets)
+            standing.server = None  # it is as large as the server, and has been used
+        return server
+
+    def task(self, flat: FlatModel, *, capture: bool = True) -> Task:
+        """What this rank computes: single tickets, or its parts of a group's tickets.
+
+        Args:
+            flat: The model.
+            capture: Whether gradients may be recorded, if the job lets them.
+        """
+        plan = self.plan.split(self.group)
+        capture = capture and self.job.capture == "auto"
+        return make_task(flat, self.dataset, plan, capture=capture)
+
+    def evaluator(self) -> Evaluator:
+        return Evaluator(self.flat_model(self.device), self.dataset)

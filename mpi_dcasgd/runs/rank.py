@@ -1,0 +1,288 @@
+"""One rank of an MPI world: from start-up, through training, to its end."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from logging import Logger
+from typing import TYPE_CHECKING
+
+import torch
+
+from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.backoff import spin_s
+from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
+from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
+from mpi_dcasgd.drivers.observer import WorkerTotals
+from mpi_dcasgd.drivers.reducers import make_reducer
+from mpi_dcasgd.drivers.sequential import Spent
+from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.simulation.injection import Injection, SlowedTask
+from mpi_dcasgd.drivers.startup import share_files, together
+from mpi_dcasgd.drivers.synchronous import run_synchronous
+from mpi_dcasgd.drivers.world import check_world, host_ranks, pick_device
+from mpi_dcasgd.errors import LaunchError, ProtocolError
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.record.environment import RankPlace
+from mpi_dcasgd.record.logs import rank_logger
+from mpi_dcasgd.record.recorder import Recorder
+from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.rules.algorithms import ALGORITHMS
+from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.recording import Recording
+from mpi_dcasgd.runs.resume import Standing
+from mpi_dcasgd.server.server import ParameterServer
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from mpi_dcasgd.drivers.mpi_server import WorkerTimes
+
+_CPU = torch.device("cpu")
+
+
+class Rank:
+    """One rank of an MPI world on its way through a run.
+
+    Args:
+        comm: The world.
+        job: The checked job.
+        stop: Set when the run is to end early.
+        started: When this process began, in ``time.monotonic``'s seconds.
+
+    Attributes:
+        logger: Writes this rank's own log, once there is a run folder.
+        recording: On rank 0, likewise.
+    """
+
+    def __init__(self, comm: MPI.Comm, job: Job, stop: StopFlag, started: float) -> None:
+        self.started = started
+        self.comm = comm
+        self.job = job
+        self.stop = stop
+        self.logger: Logger | None = None
+        self.recording: Recording | None = None
+        self.synchronous = ALGORITHMS[job.algorithm].mode == "synchronous"
+        self.local_rank, ranks_on_host = host_ranks(comm)
+        self.spin_s = spin_s(ranks_on_host)
+
+    def set_up(self, begin_recording: Callable[[], Recording]) -> None:
+        """All that can fail by a user's mistake; every rank fails with the same UserError."""
+        comm, job = self.comm, self.job
+        together(comm, self._check_size)
+        self.injection = together(comm, self._make_injection)
+        self.device = together(comm, lambda: pick_device(job.device, self.local_rank))
+        if self.synchronous:
+            sync = job.sync
+            self.reducer = together(
+                comm, lambda: make_reducer(sync.backend, sync.compression, comm, self.device)
+            )
+        share_files(comm, job.data)
+        together(comm, self._check_memory)
+        self.recording = together(comm, lambda: begin_recording() if comm.rank == 0 else None)
+        group = comm.size * job.sync.accumulate if self.synchronous else 1
+        standing = together(comm, lambda: self._standing(group))
+        path = comm.bcast(self.recording.folder.path if self.recording else None)
+        job = self.job = comm.bcast(self.recording.job if self.recording else None)
+        # In an asynchronous run rank 0 alone has a server; in a synchronous one every rank has.
+        if self.synchronous:
+            standing = comm.bcast(standing)
+        self.logger = together(comm, lambda: rank_logger(RunFolder(path), comm.rank))
+        self.workshop = together(comm, lambda: Workshop.open(job, self.device, group, standing))
+        self.layout = together(comm, lambda: self.workshop.flat_model(_CPU).layout)
+        # The server's own vectors are on the CPU; its device is where it evaluates.
+        place = RankPlace(
+            rank=comm.rank,
+            role=self._role(),
+            host=socket.gethostname(),
+            device=str(self.device),
+            device_name=torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else "",
+        )
+        self.places: list[RankPlace] = comm.allgather(place)
+        self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
+
+    def train_asynchronously(self) -> None:
+        """Serve as rank 0, or work for it."""
+        if self.comm.rank == 0:
+            self._serve()
+        else:
+            self._work()
+
+    def train_synchronously(self) -> None:
+        """One rank of the group whose gradients are averaged."""
+        comm, workshop = self.comm, self.workshop
+        server = workshop.server(1, self.device)
+        # What is slowed on purpose sends nothing before its time.
+        overlap = self.job.sync.overlap == "auto" and not self.job.inject.active
+        bucket_bytes = BUCKET_BYTES if overlap and self.reducer.in_background else None
+        streams = bucket_bytes and len(split_in_buckets(server.layout, bucket_bytes)) > 1
+        flat = workshop.flat_model(self.device, server.slots[0].snapshot)
+        task = workshop.task(flat, capture=not streams)
+        task.warm_up()
+        conductor = None
+        if self.recording:
+            observer = self._recorder(self.reducer.name, comm.size, server)
+            conductor = self.recording.conductor(workshop, server, observer)
+        comm.Barrier()
+        if conductor and self.recording:
+            self.recording.begin(conductor, time.monotonic() - self.started)
+        spent = run_synchronous(
+            self.reducer,
+            server,
+            self._slowed(task),
+            conductor,
+            self.stop,
+            accumulate=self.job.sync.accumulate,
+            compression=self.job.sync.compression,
+            bucket_bytes=bucket_bytes,
+        )
+        self._check_replicas(server.weights)
+        totals = comm.gather(totals_of(comm.rank, self.places[comm.rank], spent))
+        self.reducer.close()
+        if conductor and self.recording:
+            self._finish(conductor, server, totals or [])
+
+    def _serve(self) -> None:
+        from mpi_dcasgd.drivers.mpi_server import ServerLoop
+
+        comm, workshop = self.comm, self.workshop
+        server = workshop.server(comm.size - 1, _CPU)
+        assert self.recording is not None  # rank 0 has it
+        observer = self._recorder("mpi", comm.size - 1, server)
+        conductor = self.recording.conductor(workshop, server, observer)
+        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s)
+        conductor.accounts = lambda: self._accounts(loop.times)
+        comm.Barrier()
+        self.recording.begin(conductor, time.monotonic() - self.started)
+        try:
+            loop.run()
+        except BaseException as error:
+            observer.ended("failed", conductor.time_s, reason=f"{type(error).__name__}: {error}")
+            raise
+        loop.close()
+        self._finish(conductor, server, conductor.accounts())
+
+    def _accounts(self, times: Sequence[WorkerTimes]) -> list[WorkerTotals]:
+        return [
+            WorkerTotals(
+                worker=worker,
+                host=self.places[worker + 1].host,
+                device=self.places[worker + 1].device,
+                updates=spent.updates,
+                samples=spent.samples,
+                compute_s=spent.compute_ns / 1e9,
+                data_s=spent.data_ns / 1e9,
+                wait_s=spent.wait_ns / 1e9,
+            )
+            for worker, spent in enumerate(times)
+        ]
+
+    def _work(self) -> None:
+        from mpi_dcasgd.drivers.mpi_worker import Link, run_worker
+
+        workshop = self.workshop
+        link = Link(self.comm, self.layout.size, self.device, self.spin_s)
+        if self.device.type == "cpu":
+            flat = workshop.flat_model(self.device, link.reply.vector, link.push.vector)
+        else:
+            flat = workshop.flat_model(self.device)
+        task = workshop.task(flat)
+        task.warm_up()
+        link.expect()
+        self.comm.Barrier()
+        run_worker(link, self._slowed(task), background=self.job.tickets_ahead > 0)
+        link.close()
+
+    def _standing(self, group: int) -> Standing:
+        return Standing.of(self.recording.checkpoint if self.recording else None, group)
+
+    def _check_memory(self) -> None:
+        """Rank 0 needs the most, and is the one whose need grows with the world."""
+        if self.comm.rank == 0:
+            gpu = self.device.type == "cuda"
+            plan = plan_job(self.job, self.comm.size, gpu=gpu)
+            check_memory(plan, available_bytes(), self.job.name)
+
+    def _make_injection(self) -> Injection | None:
+        """What holds this rank's steps up, if the job says so; the server computes none."""
+        settings, rank = self.job.inject, self.comm.rank
+        if not settings.active:
+            return None
+        workers = self.comm.size if self.synchronous else self.comm.size - 1
+        worker = rank if self.synchronous else max(0, rank - 1)
+        return Injection(settings, worker, workers, self.job.seed)
+
+    def _slowed(self, task: Task) -> Task:
+        """The task, held up from now on as the job says."""
+        if self.injection is None:
+            return task
+        self.injection.begin()
+        return SlowedTask(task, self.injection)
+
+    def _finish(
+        self, conductor: Conductor, server: ParameterServer, totals: Sequence[WorkerTotals]
+    ) -> None:
+        assert self.recording is not None  # rank 0 has it
+        reason = reason_of(self.stop)
+        self.recording.finish(conductor, self.workshop, server, totals, reason)
+
+    def _recorder(self, driver: str, num_workers: int, server: ParameterServer) -> Recorder:
+        assert self.recording is not None  # rank 0 has both
+        assert self.logger is not None
+        return self.recording.recorder(
+            driver, num_workers, self.places, server, self.logger, _mpi_library()
+        )
+
+    def _role(self) -> str:
+        if self.synchronous:
+            return "trainer"
+        return "server" if self.comm.rank == 0 else "worker"
+
+    def _check_size(self) -> None:
+        check_world(self.comm.size, library=_mpi_library())
+        if not self.synchronous and self.comm.size < 2:
+            raise LaunchError(
+                f"algorithm {self.job.algorithm} got 1 rank; it needs a server and at least one "
+                "worker, so start 2 or more: mpirun -n 5 python -m mpi_dcasgd train JOB, or "
+                "mpi-dcasgd run -n 5 JOB"
+            )
+
+    def _check_replicas(self, weights: torch.Tensor) -> None:
+        """All ranks must have come to the same weights, or the run is not what it says it is."""
+        names = self.comm.allgather(weights_sha256(weights, self.layout))
+        if len(set(names)) > 1:
+            apart = [rank for rank, name in enumerate(names) if name != names[0]]
+            raise ProtocolError(
+                f"the weights of ranks {apart} differ from rank 0's at the end of a synchronous "
+                "run: the allreduce does not give every rank the same bits"
+            )
+
+
+def totals_of(worker: int, place: RankPlace, spent: Spent) -> WorkerTotals:
+    """A worker's account in the words of the observer."""
+    return WorkerTotals(
+        worker=worker,
+        host=place.host,
+        device=place.device,
+        updates=spent.updates,
+        samples=spent.samples,
+        compute_s=spent.compute_s,
+        data_s=spent.data_s,
+        wait_s=spent.wait_s,
+        comm_s=spent.comm_s,
+    )
+
+
+def reason_of(stop: StopFlag) -> str:
+    """Why a run ended early, or an empty string."""
+    return f"stopped by signal {stop.signum}" if stop else ""
+
+
+def _mpi_library() -> str:
+    from mpi4py import MPI
+
+    return MPI.Get_library_version()

@@ -1,0 +1,213 @@
+"""Rank 0's side of the records: the run folder from before training until after it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from logging import Logger
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpi_dcasgd.config.load import job_as_text, job_as_yaml
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.checkpointing import Checkpointer
+from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.observer import WorkerTotals
+from mpi_dcasgd.record.checkpoints import CheckpointFiles
+from mpi_dcasgd.record.description import RunDescription
+from mpi_dcasgd.record.environment import RankPlace, describe_environment
+from mpi_dcasgd.record.recorder import Recorder
+from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
+from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.resume import NEVER, find_checkpoint, with_kernel
+from mpi_dcasgd.server.server import ParameterServer
+
+
+class Recording:
+    """One run's folder and what is written into it by the rank that records.
+
+    Args:
+        job: What is run.
+        run_dir: The folder that the user asked for, or None to name one after the run.
+        argv: The command line.
+        git: What ``git_state`` found before MPI was started.
+        overwrite: Replace a finished run in ``run_dir``.
+        resume: What to go on from (``resuming.find_checkpoint``).
+
+    Attributes:
+        checkpoint: What the run goes on from, or None at its beginning.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        run_dir: Path | None,
+        argv: Sequence[str],
+        git: dict[str, Any] | None,
+        *,
+        overwrite: bool = False,
+        resume: str = NEVER,
+    ) -> None:
+        self.started = datetime.now(timezone.utc)
+        self.checkpoint = None if overwrite else find_checkpoint(job, run_dir, resume)
+        self.job = with_kernel(job, self.checkpoint)
+        # As the user has it: a study must know its runs again, however often they were resumed.
+        self._asked = job_as_yaml(job)
+        self.argv = argv
+        self.git = git
+        origin = self.checkpoint.folder if self.checkpoint else None
+        same = origin is not None and run_dir is not None and _same(origin.path, run_dir)
+        self.folder = RunFolder.create(
+            run_dir,
+            name=job.name,
+            algorithm=job.algorithm,
+            now=self.started.astimezone(),
+            overwrite=overwrite,
+            keep=same,
+        )
+        if origin is not None and not same:
+            self.folder.copy_records(origin)
+        write_atomic(self.folder.job_yaml, job_as_text(job).encode())
+
+    def take_back(self) -> None:
+        """Remove the folder of a run that could not begin: it would look like a killed one's."""
+        if self.checkpoint or self.folder.metrics_jsonl.exists():
+            return
+        self.folder.job_yaml.unlink(missing_ok=True)
+        shutil.rmtree(self.folder.logs, ignore_errors=True)
+        with suppress(OSError):  # there is something else in it
+            self.folder.path.rmdir()
+
+    def recorder(
+        self,
+        driver: str,
+        num_workers: int,
+        places: Sequence[RankPlace],
+        server: ParameterServer,
+        logger: Logger,
+        mpi_library: str = "",
+        *,
+        settings: RecordSettings | None = None,
+        world_size: int | None = None,
+    ) -> Recorder:
+        """Write down where the run takes place and begin its record.
+
+        Args:
+            driver: Who moves the server.
+            num_workers: Without the server.
+            places: Where each process runs.
+            server: At the start of the run.
+            logger: Where messages go besides.
+            mpi_library: Its version, if there is one.
+            settings: Instead of the job's, where time is not the terminal's.
+            world_size: Where it is not the number of processes.
+        """
+        job = self.job
+        self.folder.write_environment(
+            describe_environment(
+                started=self.started,
+                git=self.git,
+                ranks=places,
+                mpi_library=mpi_library,
+                argv=self.argv,
+            )
+        )
+        run = RunDescription(
+            name=job.name,
+            algorithm=job.algorithm,
+            driver=driver,
+            num_workers=num_workers,
+            world_size=len(places) if world_size is None else world_size,
+            epochs=job.epochs,
+            seed=job.seed,
+            model=job.model.name,
+            data=job.data.name,
+            batch_size=job.batch_size,
+            num_samples=server.plan.num_samples,
+            kernel=server.chain.kernel,
+        )
+        saved = self.checkpoint.content["recorder"] if self.checkpoint else None
+        recorder = Recorder(self.folder, run, settings or job.record, logger=logger, saved=saved)
+        devices = ", ".join(f"{p.role} {p.rank}: {p.host} {p.device}" for p in places)
+        logger.info(devices)
+        recorder.message(f"{job.name}: {_who(job.algorithm, driver, num_workers)}")
+        recorder.message(f"run folder: {self.folder.path}")
+        return recorder
+
+    def conductor(
+        self, workshop: Workshop, server: ParameterServer, recorder: Recorder
+    ) -> Conductor:
+        """Who follows the server through a run that is written down here, with checkpoints."""
+        job = self.job
+        conductor = Conductor(server, recorder, workshop.evaluator(), job.evaluate_every)
+        settings = job.checkpoint
+        conductor.checkpointer = Checkpointer(
+            server,
+            {"conductor": conductor.state_dict, "recorder": recorder.state_dict},
+            CheckpointFiles(self.folder.checkpoints, settings.keep),
+            settings.every and settings.every * server.plan.num_samples,
+            settings.every_s,
+            {
+                "job": self._asked,
+                "kernel": server.chain.kernel,
+                "group": workshop.group,
+                "start": server.plan.start,
+            },
+        )
+        return conductor
+
+    def begin(self, conductor: Conductor, startup_s: float) -> None:
+        """Training begins, or goes on from the checkpoint, now."""
+        conductor.begin(startup_s)
+        if self.checkpoint:
+            conductor.resume(self.checkpoint.content["conductor"])
+
+    def finish(
+        self,
+        conductor: Conductor,
+        workshop: Workshop,
+        server: ParameterServer,
+        totals: Sequence[WorkerTotals],
+        reason: str,
+    ) -> None:
+        """Training is over, or was stopped for a reason: write down all that is left to be."""
+        stopped = "" if server.complete else reason
+
+        def close() -> None:
+            self.write_weights(workshop, server)
+            if stopped:
+                conductor.message(
+                    f"{stopped}; the same command with --run-dir {self.folder.path} goes on"
+                )
+
+        conductor.finish(totals, reason=stopped, closing=close)
+
+    def write_weights(self, workshop: Workshop, server: ParameterServer) -> None:
+        """Write the final weights as an ordinary ``state_dict`` that needs nothing of ours."""
+        flat = workshop.flat_model(torch.device("cpu"))
+        flat.weights.copy_(server.weights)
+        # Clones, or every tensor would drag the whole flat vector into the file.
+        state = {name: value.clone() for name, value in flat.model.state_dict().items()}
+        with atomic_file(self.folder.weights_pt) as file:
+            torch.save({"state_dict": state, "version": server.version}, file)
+
+
+def _who(algorithm: str, driver: str, num_workers: int) -> str:
+    if driver == "sequential":
+        return f"{algorithm}, one process"
+    workers = f"{num_workers} worker{'' if num_workers == 1 else 's'}"
+    if driver == "simulator":
+        return f"{algorithm}, {workers}, simulated"
+    if driver in ("horovod", "ddp"):
+        through = "Horovod" if driver == "horovod" else "torch.distributed"
+        return f"{algorithm}, {workers}, synchronous through {through}"
+    return f"{algorithm}, 1 server and {workers}, asynchronous over MPI"
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)

@@ -1,0 +1,124 @@
+"""The cluster that a simulation runs on: from a file, from a run, and from ``key=value`` words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mpi_dcasgd.config.load import parse_overrides, read_mapping
+from mpi_dcasgd.config.messages import seen
+from mpi_dcasgd.drivers.simulation.cluster import Cluster, parse_cluster
+from mpi_dcasgd.drivers.simulation.delays import NAMES
+from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.record.run_folder import RunFolder
+
+_CLUSTER_KEYS = tuple(field.name for field in fields(Cluster))
+_OWN_KEYS = ("cluster", "workers", "delay_seed")
+KEYS = (*_OWN_KEYS, *_CLUSTER_KEYS)
+"""First words of the keys that say what is simulated; all others are the job's."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What is simulated, beside the job.
+
+    Attributes:
+        workers: Without the server; for ssgd, those whose gradients make a step.
+        delay_seed: Of the delays, or None for the job's seed.
+        cluster: Decides how long everything takes.
+        settings: The cluster as plain values, to be written down.
+    """
+
+    workers: int
+    delay_seed: int | None
+    cluster: Cluster
+    settings: dict[str, Any]
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words about the simulation, and words about the job (``backup=1`` is ``sync.backup=1``)."""
+    mine = [word for word in words if word.partition("=")[0].partition(".")[0] in KEYS]
+    theirs = [word for word in words if word not in mine]
+    return mine, [f"sync.{word}" if word.startswith("backup=") else word for word in theirs]
+
+
+def resolve_simulation(words: Sequence[str]) -> Simulation:
+    """The simulation that the words describe.
+
+    ``cluster=FILE`` is the ground on which the others build, wherever it stands. ``delays`` is a
+    model's name, a mapping, or the folder of a run whose step times are to be drawn from.
+
+    Raises:
+        ConfigError: With every problem found.
+        RunFolderError: ``delays`` names a folder that holds no run with a trace.
+    """
+    pairs, problems = parse_overrides(words)
+    given = {key: value for key, value in pairs if key in _OWN_KEYS}
+    settings: dict[str, Any] = {}
+    if "cluster" in given:
+        settings = read_mapping(Path(str(given["cluster"])), "cluster")
+    if "workers" in settings:
+        given.setdefault("workers", settings.pop("workers"))
+    for key, value in pairs:
+        if key not in _OWN_KEYS:
+            problems += _place(settings, key.split("."), value)
+    if isinstance(settings.get("delays"), str):
+        settings["delays"] = _named_delays(settings["delays"])
+    counts = {
+        "workers": _whole(given, "workers", 1, problems),
+        "delay_seed": _whole(given, "delay_seed", 0, problems),
+    }
+    if "workers" not in given:
+        problems.append("workers: missing; say how many are simulated, e.g. workers=8")
+    where = f"cluster {given['cluster']}" if "cluster" in given else "command line"
+    try:
+        cluster = parse_cluster(where, settings)
+    except ConfigError as error:
+        raise ConfigError(where, problems + error.problems) from None
+    if problems:
+        raise ConfigError(where, problems)
+    return Simulation(
+        workers=counts["workers"] or 1,
+        delay_seed=counts["delay_seed"],
+        cluster=cluster,
+        settings=settings,
+    )
+
+
+def _place(settings: dict[str, Any], path: Sequence[str], value: Any) -> list[str]:
+    """Put an override in its place; what is wrong with it, if anything."""
+    *sections, last = path
+    place: Any = settings
+    for depth, section in enumerate(sections):
+        inner = place.get(section, {})
+        if depth == 0 and isinstance(inner, str) and section == "delays":
+            inner = _named_delays(inner)
+        if not isinstance(inner, Mapping):
+            key = ".".join(path)
+            return [f"{key}: cannot be set, for {section} is {seen(inner)}"]
+        place[section] = dict(inner)
+        place = place[section]
+    place[last] = copy.deepcopy(value)
+    return []
+
+
+def _named_delays(name: str) -> Any:
+    if name in NAMES:
+        return dict(NAMES[name])
+    path = Path(name).expanduser()
+    if path.is_dir():
+        from mpi_dcasgd.tools.calibration import delays_of_run
+
+        return delays_of_run(RunFolder.open(path))
+    return name  # whatever it is, parse_cluster has the words for it
+
+
+def _whole(given: Mapping[str, Any], key: str, least: int, problems: list[str]) -> int | None:
+    value = given.get(key)
+    if value is None or (type(value) is int and value >= least):
+        return value
+    problems.append(f"{key}: got {seen(value)}; allowed: a whole number >= {least}")
+    return None

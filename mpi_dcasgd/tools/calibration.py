@@ -1,0 +1,219 @@
+"""From measurements to a cluster description: step times, message time, service time.
+
+Two sources. A run's records say how long each worker's steps took and how long it waited for
+replies. Or this machine is measured: gradients of the job, pushes into its server, messages
+between two ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_dcasgd.drivers.simulation.cluster import Cluster, Network, ServerTimes
+from mpi_dcasgd.drivers.simulation.delays import Empirical
+from mpi_dcasgd.drivers.simulation.timing import simulate_timing_in_full
+from mpi_dcasgd.errors import LaunchError, RunFolderError
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.trace import Trace, read_trace
+from mpi_dcasgd.rules.algorithms import ALGORITHMS
+from mpi_dcasgd.server.push import Push
+from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.tools.launch.world import plan
+
+MAX_STEPS = 200
+"""Step times kept of each worker: so many quantiles of what was measured."""
+
+_DIGITS = 6
+_WARM_UP = 5
+_FIT_ROUNDS = 20
+_FIT_UPDATES = 4000
+
+
+def delays_of_run(folder: RunFolder) -> dict[str, Any]:
+    """The step times of a run's workers, as a delay model's settings.
+
+    The trace says when each push was dealt with; what lies between two pushes of a worker is a
+    step and a wait. The steps are spread as those intervals are, and their mean is what the
+    worker itself measured.
+
+    Raises:
+        RunFolderError: The run has no trace, did not come to its end, or is no asynchronous one.
+    """
+    totals = _worker_totals(folder)
+    trace = read_trace(folder.trace_bin)
+    _check_asynchronous(folder, trace)
+    lists = []
+    for worker in sorted(totals):
+        ends_s = trace.time_us[trace.worker == worker] / 1e6
+        updates = totals[worker]["updates"]
+        if not updates or len(ends_s) < 2:
+            continue
+        mean_s = (totals[worker]["compute_s"] + totals[worker]["data_s"]) / updates
+        wait_s = totals[worker]["wait_s"] / updates
+        steps_s = np.maximum(np.diff(ends_s) - wait_s, 0.1 * mean_s)
+        lists.append(_quantiles(steps_s * (mean_s / steps_s.mean())))
+    if not lists:
+        raise RunFolderError(f"{folder.path}: no worker pushed twice; take a longer run")
+    return {"model": "empirical", "steps_s": lists}
+
+
+def cluster_of_run(folder: RunFolder, service_s: float) -> dict[str, Any]:
+    """A cluster on which a simulation waits as long for its replies as the run did.
+
+    Args:
+        folder: The run's.
+        service_s: Seconds that a push takes the server.
+
+    Raises:
+        RunFolderError: As ``delays_of_run``.
+    """
+    delays = delays_of_run(folder)
+    totals = _worker_totals(folder)
+    workers = len(delays["steps_s"])
+    wait_s = sum(t["wait_s"] for t in totals.values()) / sum(t["updates"] for t in totals.values())
+    steps = Empirical(steps_s=tuple(tuple(steps) for steps in delays["steps_s"]))
+
+    def waits_s(latency_s: float) -> float:
+        cluster = Cluster(
+            delays=steps,
+            network=Network(latency_s=latency_s),
+            server=ServerTimes(service_s=service_s),
+        )
+        engine = simulate_timing_in_full(cluster, workers, _FIT_UPDATES)
+        return sum(engine.spent.wait_s) / sum(engine.spent.pushes)
+
+    low_s, high_s = 0.0, wait_s / 2
+    for _ in range(_FIT_ROUNDS):
+        middle_s = (low_s + high_s) / 2
+        low_s, high_s = (middle_s, high_s) if waits_s(middle_s) < wait_s else (low_s, middle_s)
+    return {
+        "workers": workers,
+        "delays": delays,
+        "network": {"latency_s": _rounded((low_s + high_s) / 2)},
+        "server": {"service_s": _rounded(service_s)},
+    }
+
+
+def measure_steps(task: Task, steps: int) -> list[float]:
+    """Seconds of so many steps of one worker on this machine, data included, as quantiles."""
+    tickets = task.plan.num_tickets
+    times = []
+    for step in range(_WARM_UP + steps):
+        started = time.perf_counter()
+        task.gradient(task.load(step % tickets))
+        times.append(time.perf_counter() - started)
+    return _quantiles(np.array(times[_WARM_UP:]))
+
+
+def measure_service_s(server: ParameterServer, task: Task, pushes: int) -> float:
+    """Median seconds in which the server deals with a push and renews a snapshot.
+
+    Args:
+        server: With one worker, at the start of a run; its weights change.
+        task: Gives the one gradient that is pushed again and again.
+        pushes: How many.
+    """
+    server.pull(0)
+    slot, flat = server.slots[0], task.flat
+    flat.weights.copy_(slot.snapshot)
+    found = task.gradient(task.load(0))
+    # Zero, so that the weights stay where they are.
+    vector = flat.grad.zero_().to(server.weights.device)
+    tickets = list(slot.message.tickets)
+    times = []
+    for _ in range(pushes):
+        if server.slots[0].status != "working":
+            break
+        push = Push(slot.version, tickets.pop(0), found.samples, found.loss, 0.0, vector)
+        started = time.perf_counter()
+        server.push(0, push)
+        times.append(time.perf_counter() - started)
+        tickets += slot.message.tickets
+    return float(np.median(times[len(times) // 4 :]))
+
+
+def measure_message_s(size: int, mpirun: str | None = None) -> float:
+    """Seconds for a message of ``size`` bytes between two ranks on this machine.
+
+    Raises:
+        LaunchError: There is no MPI that works.
+    """
+    program = [sys.executable, "-m", "mpi_dcasgd.tools.pingpong", str(size)]
+    command = plan(2, program, mpirun=mpirun)
+    done = subprocess.run(
+        command.argv,
+        env={**os.environ, **command.env},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode:
+        raise LaunchError(f"measuring messages failed: {command}\n{done.stderr.strip()}")
+    return float(json.loads(done.stdout.strip().splitlines()[-1])["message_s"])
+
+
+def _check_asynchronous(folder: RunFolder, trace: Trace) -> None:
+    driver, algorithm = str(trace.meta.get("driver")), str(trace.meta.get("algorithm"))
+    known = ALGORITHMS.get(algorithm)
+    if driver not in ("mpi", "simulator") or known is None or known.mode != "asynchronous":
+        raise RunFolderError(
+            f"{folder.path}: {algorithm}, a {driver} run; only the records of asynchronous runs "
+            "tell how long each worker's steps and its messages took: take one of those"
+        )
+
+
+def _worker_totals(folder: RunFolder) -> dict[int, dict[str, float]]:
+    """What the workers said at the end of a run, by worker."""
+    totals = {}
+    try:
+        for line in folder.metrics_jsonl.read_text().splitlines():
+            event = json.loads(line)
+            if event.get("event") == "worker":
+                totals[int(event["worker"])] = event
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{folder.metrics_jsonl}: cannot be read: {error}") from error
+    if not totals:
+        raise RunFolderError(
+            f"{folder.path}: its workers did not come to say how long their steps took; take a "
+            "run that came to its end"
+        )
+    return totals
+
+
+def _quantiles(steps_s: NDArray[np.float64]) -> list[float]:
+    if len(steps_s) <= MAX_STEPS:
+        return [_rounded(step) for step in sorted(steps_s.tolist())]
+    places = (np.arange(MAX_STEPS) + 0.5) / MAX_STEPS
+    found = np.quantile(steps_s, places)
+    # Quantiles cut the tail off; the mean decides the throughput, so it is put right.
+    found *= steps_s.mean() / found.mean()
+    return [_rounded(step) for step in found.tolist()]
+
+
+def _rounded(seconds: float) -> float:
+    return float(f"{seconds:.{_DIGITS}g}")
+
+
+def merged(clusters: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One cluster of several runs' workers; of latencies and service times the mean."""
+    steps = [steps for cluster in clusters for steps in cluster["delays"]["steps_s"]]
+    latency_s = float(np.mean([cluster["network"]["latency_s"] for cluster in clusters]))
+    service_s = float(np.mean([cluster["server"]["service_s"] for cluster in clusters]))
+    return {
+        "workers": len(steps),
+        "delays": {"model": "empirical", "steps_s": steps},
+        "network": {"latency_s": _rounded(latency_s)},
+        "server": {"service_s": _rounded(service_s)},
+    }

@@ -1,0 +1,302 @@
+"""Many runs one after the other, each in a folder of its own; what is finished is not repeated."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, Protocol, TextIO
+
+import yaml
+
+from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.record.job_changes import changed_keys
+from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.tools.launch import world as launch
+from mpi_dcasgd.tools.launch.exit_status import interrupted_status, read_summary
+from mpi_dcasgd.tools.launch.failure_reason import last_words
+from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
+from mpi_dcasgd.tools.locks import alone_in
+from mpi_dcasgd.tools.status_line import StatusLine
+
+OUTPUT = "output.log"
+"""What a run's ranks and its mpirun printed, beside the run's own files."""
+
+REPLACED = "replaced"
+"""Where finished runs of a job that has changed are moved to: they are never deleted."""
+
+_STOPPED = {
+    128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+}
+
+State = Literal["missing", "unfinished", "changed", "finished"]
+
+
+class PlannedCluster(Protocol):
+    """What a simulated run takes place on."""
+
+    def differs(self, stored: Path) -> bool:
+        """Whether a finished run's cluster.yaml is of another."""
+
+    def write(self) -> None:
+        """Make what the run's program reads; a UserError says why that cannot be done yet."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a comparison.
+
+    Attributes:
+        name: Its folder's name.
+        folder: Its run folder.
+        job: The resolved job, plain: what the folder's job.yaml will hold.
+        num_workers: As the folder's summary.json will say.
+        program: What each rank executes.
+        ranks: Processes; None starts ``program`` without an mpirun.
+        cluster: Of a simulated run.
+        read_stored: What a stored job means now; an earlier version's may lack keys.
+    """
+
+    name: str
+    folder: Path
+    job: Mapping[str, Any]
+    num_workers: int
+    program: tuple[str, ...]
+    ranks: int | None
+    cluster: PlannedCluster | None = None
+    read_stored: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run's folder holds before it is started; ``changes`` are the keys that differ."""
+
+    state: State
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run came out.
+
+    Attributes:
+        status: ``kept`` was finished before.
+        summary: Its summary.json, if it completed.
+        reason: Why it failed.
+        signum: What it was interrupted by.
+    """
+
+    run: PlannedRun
+    status: Literal["kept", "completed", "failed", "interrupted"]
+    summary: Mapping[str, Any]
+    reason: str = ""
+    signum: int = signal.SIGINT
+
+
+class Comparison:
+    """Runs what is not there yet.
+
+    Args:
+        out: The folder of the runs; exists.
+        mpirun: Which one; None for the usual.
+        mpirun_args: Further arguments for it.
+        launcher: ``auto``, ``mpirun``, ``srun``; None for the usual.
+        beside_others: Other comparisons may be at work on other runs in ``out``.
+        stream: Where one line a run is written.
+
+    Attributes:
+        stopped_by: The signal that ended it early.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        stream: TextIO,
+        mpirun: str | None = None,
+        mpirun_args: Sequence[str] = (),
+        *,
+        launcher: str | None = None,
+        beside_others: bool = False,
+    ) -> None:
+        self.out = out
+        self.stopped_by: int | None = None
+        self._launcher = launcher
+        self._beside_others = beside_others
+        self._stream = stream
+        self._mpirun = mpirun
+        self._mpirun_args = mpirun_args
+
+    def run(self, runs: Sequence[PlannedRun], *, rerun: bool = False) -> list[Outcome]:
+        """Run them in order; one that fails does not keep the others from running.
+
+        Args:
+            runs: Their folders are within ``out``.
+            rerun: Do not keep finished ones either.
+
+        Returns:
+            One outcome each, up to the one that was interrupted, if one was.
+
+        Raises:
+            LaunchError: There is no mpirun.
+            RunFolderError: Another comparison is at work in ``out``, or it cannot be written.
+        """
+        if any(run.ranks is not None for run in runs):
+            # There is no point in beginning without a launcher.
+            launch.plan(1, (), launcher=self._launcher, mpirun=self._mpirun)
+        outcomes: list[Outcome] = []
+        width = max((len(run.name) for run in runs), default=0)
+        shared = [run.name for run in runs] if self._beside_others else None
+        with alone_in(self.out, shared), self._heeding(signal.SIGUSR1):
+            for number, run in enumerate(runs, start=1):
+                if self.stopped_by:  # by a signal that the run before did not live to see
+                    break
+                place = f"[{number:>{len(str(len(runs)))}}/{len(runs)}] {run.name:<{width}}"
+                outcomes.append(self._one(run, place, rerun=rerun))
+                if outcomes[-1].status == "interrupted":
+                    self.stopped_by = self.stopped_by or outcomes[-1].signum
+                    break
+        return outcomes
+
+    @contextmanager
+    def _heeding(self, signum: int) -> Iterator[None]:
+        """Within it the signal, which `launch.run` passes on, keeps the next run from starting."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Python lets only the main thread have handlers
+            return
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.stopped_by = number
+
+        before = signal.signal(signum, note)
+        try:
+            yield
+        finally:
+            signal.signal(signum, before)
+
+    def _one(self, run: PlannedRun, place: str, *, rerun: bool) -> Outcome:
+        line = StatusLine(self._stream, place, RunFolder(run.folder))
+        found = look_at(run)
+        if found.state == "finished" and not rerun:
+            outcome = Outcome(run, "kept", read_summary(run.folder))
+            line.finish(f"finished before   {_figures(outcome.summary)}")
+            return outcome
+        try:
+            if run.cluster is not None:
+                run.cluster.write()
+        except UserError as error:
+            line.finish(f"{'failed':<15}   not started")
+            line.note(str(error).partition("\n")[0])
+            return Outcome(run, "failed", {}, str(error))
+        if found.state in ("changed", "finished"):
+            moved = _move_aside(run.folder, self.out / REPLACED)
+            if found.state == "changed":
+                line.note(f"{_changed(found.changes)}; the run before is now {moved}")
+        goes_on = found.state == "unfinished" and _has_checkpoint(run.folder)
+        if found.state == "unfinished":
+            how = "goes on from its checkpoint" if goes_on else "starts anew"
+            line.note(f"did not finish before; {how}")
+        started = time.monotonic()
+        with line.live():
+            status = self._execute(run, goes_on=goes_on)
+        spent_s = time.monotonic() - started
+        outcome = _outcome(run, status)
+        words = _figures(outcome.summary) if outcome.summary else f"exit status {status}"
+        line.finish(f"{outcome.status:<15}   {words}   {spent_s:.1f} s in all")
+        if outcome.status == "failed":
+            line.note(outcome.reason.partition("\n")[0])
+        return outcome
+
+    def _execute(self, run: PlannedRun, *, goes_on: bool) -> int:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with open(run.folder / OUTPUT, "ab" if goes_on else "wb", buffering=0) as log:
+            # The command, which is shown on stderr, belongs to the log, too.
+            with redirect_stderr(io.TextIOWrapper(log, write_through=True)) as text:
+                world = run.folder if run.ranks is not None else None
+                status = launch.run(self._command(run), run_dir=world, stdout=log, stderr=log)
+            text.detach()
+        return status
+
+    def _command(self, run: PlannedRun) -> MpirunCommand:
+        if run.ranks is None:
+            return MpirunCommand(run.program)
+        return launch.plan(
+            run.ranks,
+            run.program,
+            launcher=self._launcher,
+            mpirun=self._mpirun,
+            extra=self._mpirun_args,
+            terminal=False,
+        )
+
+
+def look_at(run: PlannedRun) -> Found:
+    """Whether a run's folder holds it already, finished, of the same job and size.
+
+    One that did not finish counts as changed, too, if it cannot go on as the run that is planned.
+    """
+    folder = RunFolder(run.folder)
+    if not folder.job_yaml.is_file() and not folder.summary_json.is_file():
+        return Found("missing" if not run.folder.exists() else "unfinished")
+    finished = folder.is_finished()
+    changes = changed_keys(run.read_stored(_stored_job(folder)), run.job)
+    if finished and read_summary(run.folder).get("num_workers") != run.num_workers:
+        changes += ("number of workers",)
+    # Where a run keeps its cluster; no real run has such a file.
+    cluster_yaml = run.folder / "cluster.yaml"
+    if run.cluster is not None and (finished or cluster_yaml.is_file()):
+        changes += ("cluster",) if run.cluster.differs(cluster_yaml) else ()
+    if changes:
+        return Found("changed", changes)
+    return Found("finished" if finished else "unfinished")
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any(RunFolder(folder).checkpoints.glob("*.pt"))
+
+
+def _stored_job(folder: RunFolder) -> Mapping[str, Any]:
+    try:
+        stored = yaml.safe_load(folder.job_yaml.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def _changed(changes: Sequence[str]) -> str:
+    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return f"its job has changed ({', '.join(changes[:3])}{more})"
+
+
+def _outcome(run: PlannedRun, status: int) -> Outcome:
+    folder = RunFolder(run.folder)
+    if status == 0 and folder.is_finished():
+        return Outcome(run, "completed", read_summary(run.folder))
+    status = interrupted_status(status, run.folder)
+    if status in _STOPPED:
+        return Outcome(run, "interrupted", {}, signum=status - 128)
+    log = run.folder / OUTPUT
+    # Its first line is the command, which is no reason.
+    text = log.read_text(encoding="utf-8", errors="replace").partition("\n")[2]
+    return Outcome(run, "failed", {}, f"{last_words(text)}\n(all of it: {log})")
+
+
+def _figures(summary: Mapping[str, Any]) -> str:
+    error, wall_s = summary.get("test_error"), summary.get("wall_s")
+    shown = f"{100 * error:6.2f} %" if isinstance(error, (int, float)) else "     - %"
+    trained = f"{wall_s:.1f} s" if isinstance(wall_s, (int, float)) else "-"
+    return f"test error {shown}   trained {trained}"
+
+
+def _move_aside(folder: Path, where: Path) -> Path:
+    where.mkdir(exist_ok=True)
+    number = 1
+    while (target := where / f"{folder.name}-{number}").exists():
+        number += 1
+    folder.rename(target)
+    return target

@@ -1,0 +1,1 @@
+"""Starting a world with mpirun or srun, and understanding how it ended."""

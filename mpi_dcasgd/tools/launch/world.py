@@ -1,0 +1,262 @@
+"""Start a world with mpirun or srun, and pass on signals and the exit status.
+
+The work behind ``mpi-dcasgd run -n 5 JOB``. Nothing here is needed to start a world: the command
+that is shown does the same when typed, and on a cluster the site's own ``srun`` or ``mpirun`` line
+is as good.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.record.progress import TTY_VARIABLE
+from mpi_dcasgd.tools.launch.exit_status import RunEnd
+from mpi_dcasgd.tools.launch.mpirun import (
+    MpiFlavour,
+    MpirunCommand,
+    available_slots,
+    detect_flavour,
+    find_mpirun,
+    mpirun_command,
+)
+from mpi_dcasgd.tools.launch.srun import MPIRUN_VARIABLE, pick_launcher, srun_command
+
+_PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
+_LOOK_EVERY_S = 5.0
+_LINGER_S = 60.0  # ranks that have written their run's end need seconds at most to leave MPI
+_KILL_AFTER_S = 10.0
+
+
+def rank_program(job: str, overrides: Sequence[str] = ()) -> list[str]:
+    """What every rank executes: ``train``, with this Python."""
+    return [sys.executable, "-m", "mpi_dcasgd", "train", job, *overrides]
+
+
+def plan(
+    n: int,
+    program: Sequence[str],
+    *,
+    launcher: str | None = None,
+    mpirun: str | None = None,
+    fault_tolerant: bool = False,
+    extra: Sequence[str] = (),
+    terminal: bool = True,
+) -> MpirunCommand:
+    """`mpirun_command` with what this machine says: its mpirun, its cores, its user, its terminal.
+
+    Args:
+        n: Ranks, the server included.
+        program: What each executes.
+        launcher: ``auto``, ``mpirun`` or ``srun``; see `pick_launcher`.
+        mpirun: Which one; None for the usual.
+        fault_tolerant: Let a world outlive a rank's death.
+        extra: Further arguments for the launcher.
+        terminal: Whether the ranks write to where this process does.
+
+    Raises:
+        LaunchError: No launcher, or not one that can do what is asked.
+    """
+    if pick_launcher(launcher, mpirun) == "srun":
+        if fault_tolerant:
+            raise LaunchError(
+                "srun ends all ranks when one dies; leave --fault-tolerant away, or choose "
+                "--launcher mpirun"
+            )
+        return srun_command(n, program, extra=extra)
+    columns = shutil.get_terminal_size().columns if terminal and sys.stdout.isatty() else None
+    return mpirun_command(
+        n,
+        program,
+        _flavour(find_mpirun(mpirun)),
+        slots=available_slots(),
+        root=os.geteuid() == 0,
+        columns=columns,
+        fault_tolerant=fault_tolerant,
+        extra=[*shlex.split(os.environ.get(MPIRUN_VARIABLE, "")), *extra],
+    )
+
+
+@cache
+def _flavour(mpirun: str) -> MpiFlavour:
+    return detect_flavour(mpirun)
+
+
+def run(
+    command: MpirunCommand,
+    *,
+    run_dir: Path | None = None,
+    stdout: IO[bytes] | None = None,
+    stderr: IO[bytes] | None = None,
+) -> int:
+    """Show the command, execute it and wait for it, passing signals on.
+
+    SIGUSR1 and SIGUSR2 are passed on as they are; mpirun gives them to every rank. The first
+    SIGINT, SIGTERM or SIGHUP becomes a SIGUSR1, which asks the ranks to stop at their next safe
+    point: Open MPI's mpirun answers SIGINT and SIGTERM alike by killing its ranks within half a
+    second, too soon to save anything. The second is passed on as SIGTERM and does just that.
+
+    Args:
+        command: From `plan`.
+        run_dir: The run's folder. A launcher that stays behind after the end that it tells of is
+            ended, and the status is then the run's.
+        stdout: Where the ranks' output goes, if not where this process's does.
+        stderr: Likewise.
+
+    Returns:
+        The exit status, 128 + the signal's number where a signal ended it.
+    """
+    print(f"+ {command}", file=sys.stderr, flush=True)
+    # A launcher above this one may have had a terminal that these ranks have not.
+    inherited = {name: value for name, value in os.environ.items() if name != TTY_VARIABLE}
+    steering = _Steering()
+    end = RunEnd(run_dir) if run_dir else None
+    with _handling(steering.on_signal):
+        world = subprocess.Popen(
+            command.argv,
+            env={**inherited, **command.env},
+            stdin=subprocess.DEVNULL,  # its own session has no terminal to read from
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,  # so that Ctrl-C reaches this process only
+            preexec_fn=_die_with_parent(),
+        )
+        steering.begin(world)
+        return steering.exit_status(_wait(world, command, end))
+
+
+class _Steering:
+    """What signals do to a world, and what they do to its exit status."""
+
+    def __init__(self) -> None:
+        self._world: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        self._stops: list[int] = []
+
+    def begin(self, world: subprocess.Popen[bytes]) -> None:
+        """Pass on what came before the world was there, and from now on at once."""
+        self._world = world
+        while self._early:
+            world.send_signal(self._early.pop(0))
+
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """A handler: `run` says what for."""
+        if signum not in (signal.SIGUSR1, signal.SIGUSR2):
+            self._stops.append(signum)
+            again = len(self._stops) > 1
+            what = "killing the ranks" if again else "the ranks stop when it is safe (again: now)"
+            # Not print, which a handler may have interrupted.
+            os.write(2, f"\n{signal.Signals(signum).name}: {what}\n".encode())
+            signum = signal.SIGTERM if again else signal.SIGUSR1
+        if self._world:
+            self._world.send_signal(signum)
+        else:
+            self._early.append(signum)
+
+    def exit_status(self, status: int) -> int:
+        """As a shell reports it; ``status`` is negative where a signal ended mpirun itself."""
+        status = 128 - status if status < 0 else status
+        # Ranks that had not come to listening yet were ended by the SIGUSR1 itself.
+        if self._stops and (len(self._stops) > 1 or status == 128 + signal.SIGUSR1):
+            return 128 + self._stops[0]
+        return status
+
+
+def _wait(world: subprocess.Popen[bytes], command: MpirunCommand, end: RunEnd | None) -> int:
+    """Wait for mpirun; one that stays behind when its ranks have gone is ended.
+
+    Open MPI 5.0.11 stayed behind in one of ten fault-tolerant worlds in which a rank had died and
+    two others then aborted: status 1. An mpirun at work has children: ranks, or what reaches
+    other hosts. With ranks on several hosts it may not notice that all have ended well, though
+    their run's summary is written; then the status is what that tells.
+    """
+    childless = 0
+    ended_at: float | None = None
+    while True:
+        try:
+            return world.wait(timeout=_LOOK_EVERY_S)
+        except subprocess.TimeoutExpired:
+            pass
+        if command.fault_tolerant:
+            childless = 0 if _has_children(world.pid) else childless + 1
+            if childless == 2:
+                _end(world)
+                return 1
+        status = end.status() if end else None
+        if status is None:
+            continue
+        ended_at = time.monotonic() if ended_at is None else ended_at
+        if time.monotonic() - ended_at >= _LINGER_S:
+            print(
+                f"{command.argv[0]} is still there {_LINGER_S:g} s after the run's end, and is "
+                "ended now; what the run has written is complete",
+                file=sys.stderr,
+            )
+            _end(world)
+            return status
+
+
+def _end(world: subprocess.Popen[bytes]) -> None:
+    world.terminate()  # with which mpirun ends what it has started on other hosts, too
+    try:
+        world.wait(timeout=_KILL_AFTER_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(world.pid, signal.SIGKILL)
+        world.wait()
+
+
+def _has_children(pid: int) -> bool:
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread that has ended in the meantime
+            if file.read_text():
+                return True
+    return False
+
+
+def _die_with_parent() -> Callable[[], None]:
+    """For the child: when this process is killed, its world must not train on unseen."""
+    libc = ctypes.CDLL(None)  # found before the fork: little is safe after it
+
+    def ask_kernel() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+    return ask_kernel
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle the signals that end or steer a job, those excepted that the user ignores (nohup)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread have handlers
+        return
+    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    before = {signum: signal.getsignal(signum) for signum in signums}
+    heard = [signum for signum in signums if before[signum] is not signal.SIG_IGN]
+    outer = before[signal.SIGUSR1]
+
+    def both(signum: int, frame: FrameType | None) -> None:
+        handler(signum, frame)
+        if callable(outer):  # a comparison's, which is not to start the next run
+            outer(signum, frame)
+
+    for signum in heard:
+        signal.signal(signum, both if signum == signal.SIGUSR1 else handler)
+    try:
+        yield
+    finally:
+        for signum in heard:
+            signal.signal(signum, before[signum])
