@@ -94,7 +94,7 @@ class UnfinishedRun:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """All the runs of a report."""
+    """The runs of a report."""
 
     runs: tuple[RunResult, ...]
     unfinished: tuple[UnfinishedRun, ...]

@@ -1,4 +1,4 @@
-"""What a simulation foretold beside what a real run of the same job then measured."""
+"""Predictions of simulated runs beside the measurements of their real twins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader must know before believing a table: written by the report itself, unasked."""
+"""Cautions that the report adds by itself: what a reader must know before believing a table."""
 
 from __future__ import annotations
 

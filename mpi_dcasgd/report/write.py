@@ -39,7 +39,7 @@ from mpi_dcasgd.report.workers import worker_table
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written.
+    """Paths and text of a report that was written.
 
     Attributes:
         markdown, html: The report, twice.

@@ -1,4 +1,4 @@
-"""What differs from one centre, or one submission, to the next."""
+"""Settings that differ from one centre, or one submission, to the next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EARLY_S = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What is asked of SLURM, and how a script finds its software there.
+    """Resources asked of SLURM, and the way in which a script finds its software.
 
     Attributes:
         nodes: None leaves it to SLURM, which then needs ``tasks``.

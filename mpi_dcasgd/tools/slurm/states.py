@@ -1,4 +1,4 @@
-"""What SLURM says of jobs: of those in the queue, and of those that have ended."""
+"""State of SLURM jobs: those in the queue, and those that have ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _QUEUE_FORMAT = "JobArrayID:60|,State:30|,Reason:80|,RestartCnt:10"
 
 @dataclass(frozen=True)
 class JobState:
-    """Of a job, or of one element of an array.
+    """State of a job, or of one element of an array.
 
     Attributes:
         state: SLURM's word: PENDING, RUNNING, TIMEOUT, ...
