@@ -43,8 +43,6 @@ class Work:
         file: The job file, or the study file.
         folder: The run folder, or the folder of the study's runs.
         logs: An existing folder, for what the script prints.
-        overrides: Words like ``lr=0.1`` for the job.
-        ranks: Where fewer than the allocation's tasks.
         parts: Of a study: the runs of each element of the array.
         search_path: Folder that holds ``mpi-dcasgd``.
     """
@@ -53,8 +51,6 @@ class Work:
     file: Path
     folder: Path
     logs: Path
-    overrides: tuple[str, ...] = ()
-    ranks: int | None = None
     parts: tuple[tuple[str, ...], ...] = ()
     search_path: Path | None = None
 
@@ -142,8 +138,6 @@ def _settings(kind: Kind, site: Site, work: Work | None) -> str:
             lines += ["run_dir=${RUN_DIR:-runs/$SLURM_JOB_NAME-$SLURM_JOB_ID}"]
     else:
         lines = [f"{what}={_quote(work.file)}", f"{where}={_quote(work.folder)}"]
-        if work.overrides:
-            lines.append(f"set -- {shlex.join(work.overrides)}")
     if kind != "report":
         lines.append(f"max_requeues=${{MAX_REQUEUES:-{site.max_requeues}}}")
     return "\n".join(lines)
@@ -177,8 +171,6 @@ def _command(kind: Kind, work: Work | None) -> str:
     command = text.COMMANDS[kind]
     if work:  # whose job is settled
         command = command.replace(" algorithm=ssgd", "")
-    if work and work.ranks is not None and kind in ("async", "sync"):
-        command = command.replace("mpi-dcasgd run ", f"mpi-dcasgd run -n {work.ranks} ")
     return command
 
 
