@@ -46,7 +46,7 @@ class RunFolder:
         trace_bin: Every push; runs without a server have none.
         summary_json: The outcome, from the end of the run on.
         weights_pt: The final weights.
-        cluster_yaml: What was simulated; no real run has it.
+        cluster_yaml: The cluster of a simulated run; no real run has it.
         output_log: Whatever ranks and launcher printed, where a comparison started them.
         checkpoints: A folder.
         logs: A folder, one file for each rank.

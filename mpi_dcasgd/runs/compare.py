@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What `compare` would run.
+    """Runs that `compare` would make.
 
     Attributes:
         study: The study.
         folder: The folder of its runs, which may not exist yet.
         elements: The runs that were chosen, in the order in which they are run.
-        runs: What is executed for each of them.
+        runs: The command and the folder of each of them.
     """
 
     study: Study
@@ -55,7 +55,7 @@ class ComparisonPlan:
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """What came of a comparison.
+    """Result of a comparison.
 
     Attributes:
         folder: The folder of the study's runs.
@@ -101,7 +101,7 @@ def plan_comparison(
     only: Sequence[str] | None = None,
     part: tuple[int, int] | None = None,
 ) -> ComparisonPlan:
-    """Find out what `compare` would run, and start nothing.
+    """Plan the runs that `compare` would make, and start none.
 
     Args:
         study: The study, or its file.

@@ -1,9 +1,9 @@
-"""What a submission asks of SLURM, and the allocation that this makes."""
+"""Request of a submission to SLURM, and the allocation that it makes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.tools.slurm.site import Launcher, Site
@@ -11,7 +11,7 @@ from mpi_dcasgd.tools.slurm.site import Launcher, Site
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmRequest:
-    """What a submission asks of SLURM; None leaves a setting to its default.
+    """Resources, site and limits of a submission; None leaves a setting to its default.
 
     Attributes:
         ranks: Processes in all, the server included; of a study, by default those of its largest
@@ -65,7 +65,7 @@ class SlurmRequest:
             LaunchError: It does not follow how many ranks there are to be.
         """
         size = self._size(ranks)
-        settings = {
+        settings: dict[str, Any] = {
             "cpus_per_task": self.cpus_per_task,
             "time": self.time,
             "env": env,
@@ -83,7 +83,7 @@ class SlurmRequest:
             qos=self.qos,
             array_limit=self.array_limit,
             extra=self.sbatch,
-            **{name: value for name, value in settings.items() if value is not None},  # type: ignore[arg-type]
+            **{name: value for name, value in settings.items() if value is not None},
         )
 
     def _size(self, ranks: int | None) -> _Size:

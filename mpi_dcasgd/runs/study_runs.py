@@ -1,4 +1,4 @@
-"""The runs of a study: which of them are wanted, and what has to be executed for each."""
+"""The runs of a study: choosing, grouping and planning them, and writing their jobs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def part_of(elements: Sequence[Element], index: int, count: int) -> list[Element
 
 
 def planned(element: Element, study: StudyFolder) -> PlannedRun:
-    """Return what is to be executed in a study's folder for one of its runs."""
+    """Return the command, the folder and the job of one run of a study."""
     folder, job_file = study.run(element.name), study.job_file(element.name)
     cluster = ClusterFile(element, study) if element.simulated else None
     program = rank_program(str(job_file), ["--run-dir", str(folder.path)])

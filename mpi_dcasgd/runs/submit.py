@@ -34,7 +34,7 @@ _MOST_ELEMENTS = 1000  # SLURM's MaxArraySize is 1001 unless a site has changed 
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """What was submitted, or with ``dry_run`` would be.
+    """Jobs that were submitted, or with ``dry_run`` would be.
 
     Attributes:
         name: The name of the job or study.
@@ -78,10 +78,10 @@ def submit(
     Args:
         file: The job file, or the study file.
         overrides: ``key=value`` words for a job.
-        request: What is asked of SLURM; None for the defaults.
+        request: Resources, site and limits; None for the defaults.
         out: The run folder, or the folder of a study's runs; what is there is resumed. None for a
             new one in ``runs``, and for ``runs/<study>``.
-        only: Of a study the names or patterns of runs; None for all.
+        only: Names or patterns of a study's runs; None for all.
         dry_run: Write and submit nothing.
 
     Returns:

@@ -32,7 +32,7 @@ State = Literal["missing", "unfinished", "changed", "finished"]
 
 
 class PlannedCluster(Protocol):
-    """What a simulated run takes place on."""
+    """Cluster of a simulated run."""
 
     def differs(self, stored: Path) -> bool:
         """Whether a run that was made on the cluster in the file ``stored`` was on another."""

@@ -20,8 +20,8 @@ class StatusLine:
 
     Args:
         stream: Where it is written, in place if that is a terminal; None for nowhere.
-        place: What it begins with.
-        folder: Where the run tells how far it has come.
+        place: Beginning of the line.
+        folder: The run folder.
     """
 
     def __init__(self, stream: TextIO | None, place: str, folder: RunFolder) -> None:

@@ -144,12 +144,42 @@ def names_of_files(source: str) -> list[str]:
     return found
 
 
-def test_only_the_records_know_the_names_of_a_runs_files() -> None:
+def outside_of_records() -> list[Path]:
     package = Path(mpi_dcasgd.__file__).parent
-    files = [file for file in package.rglob("*.py") if package / "record" not in file.parents]
+    return [file for file in package.rglob("*.py") if package / "record" not in file.parents]
+
+
+def test_only_the_records_know_the_names_of_a_runs_files() -> None:
+    files = outside_of_records()
     found = {file: names_of_files(file.read_text(encoding="utf-8")) for file in files}
     assert len(found) > 100
     assert {file: names for file, names in found.items() if names} == {}
+
+
+READERS = {"read_metrics", "read_trace"}
+READ = {"job_yaml", "summary_json", "environment_json", "metrics_jsonl", "trace_bin", "weights_pt"}
+
+
+def own_reads(source: str) -> list[str]:
+    """Places that read a run's file instead of asking its folder for the content."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            found += [alias.name for alias in node.names if alias.name in READERS]
+        if isinstance(node, ast.Attribute) and node.attr in ("read_text", "open"):
+            of = node.value
+            found += [of.attr] if isinstance(of, ast.Attribute) and of.attr in READ else []
+    return found
+
+
+def test_only_a_run_folder_reads_a_runs_files() -> None:
+    found = {file: own_reads(file.read_text(encoding="utf-8")) for file in outside_of_records()}
+    assert {file: reads for file, reads in found.items() if reads} == {}
+
+
+def test_a_read_of_a_runs_file_is_seen() -> None:
+    assert own_reads("json.loads(run.summary_json.read_text())") == ["summary_json"]
+    assert own_reads("def f():\n    from a.b import read_trace") == ["read_trace"]
 
 
 def test_a_file_name_in_code_is_seen() -> None:

@@ -1,4 +1,4 @@
-"""How a run ended: by its launcher's exit status, or by what its folder tells instead."""
+"""End of a run: by its launcher's exit status, or by what its folder tells instead."""
 
 from __future__ import annotations
 

@@ -36,14 +36,14 @@ DEFAULT_PARTS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a script runs, where ``submit`` has settled it; a committed script asks variables.
+    """Work of a script, where ``submit`` has settled it; a committed script asks variables.
 
     Attributes:
-        name: Of the job, in the queue.
+        name: Name of the job in the queue.
         file: The job file, or the study file.
         folder: The run folder, or the folder of the study's runs.
         logs: An existing folder, for what the script prints.
-        parts: Of a study: the runs of each element of the array.
+        parts: The runs of each element of a study's array.
         search_path: Folder that holds ``mpi-dcasgd``.
     """
 
@@ -59,10 +59,10 @@ def render(kind: Kind, site: Site | None = None, work: Work | None = None) -> st
     """A batch script, ready for sbatch.
 
     Args:
-        kind: What it runs.
-        site: Where; None for modest defaults.
-        work: What exactly; None has the script ask the variables JOB or STUDY, RUN_DIR or OUT, and
-            take ``key=value`` words of its own.
+        kind: Kind of work.
+        site: Where it runs; None for modest defaults.
+        work: The work itself; None has the script ask the variables JOB or STUDY, RUN_DIR or OUT,
+            and take ``key=value`` words of its own.
     """
     site = site or _DEFAULT_SITES[kind]
     blocks = [
