@@ -1,4 +1,4 @@
-"""State of SLURM jobs: those in the queue, and those that have ended."""
+"""SLURM's word on jobs: on those in the queue, and on those that have ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class JobState:
     Attributes:
         state: SLURM's word: PENDING, RUNNING, TIMEOUT, ...
         reason: Why it is pending, or ended so; may be empty.
-        restarts: How often it was requeued; None if that is not known.
+        restarts: Number of times that it was requeued; None if that is not known.
         active: It is in the queue, so it may still run.
     """
 
