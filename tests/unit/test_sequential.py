@@ -22,7 +22,7 @@ from mpi_dcasgd.learning.task import evaluate
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
-from mpi_dcasgd.server.server import MAX_ATTEMPTS
+from mpi_dcasgd.server.refusals import MAX_ATTEMPTS
 
 
 class Notebook(NullObserver):

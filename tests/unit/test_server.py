@@ -14,7 +14,7 @@ from mpi_dcasgd.errors import NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import Action
-from mpi_dcasgd.server.server import MAX_ATTEMPTS
+from mpi_dcasgd.server.refusals import MAX_ATTEMPTS
 
 
 def shuffled(seed: int):  # type: ignore[no-untyped-def]

@@ -20,7 +20,6 @@ from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import HEADER_BYTES
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.server.state import load_server_state, server_state
 
 _HOST = "simulated"
 
@@ -161,7 +160,7 @@ class Simulator:
     def state_dict(self) -> dict[str, Any]:
         """All that the run goes on from, the server included, in plain values and tensors."""
         return {
-            "server": server_state(self.server),
+            "server": self.server.state_dict(),
             "engine": self._engine.state_dict(),
             "queues": [list(queue) for queue in self._site.queues],
             "samples": list(self._site.samples),
@@ -173,7 +172,7 @@ class Simulator:
         Raises:
             ProtocolError: It is another job's.
         """
-        load_server_state(self.server, saved["server"])
+        self.server.load_state_dict(saved["server"])
         self._engine.load_state_dict(saved["engine"])
         for queue, tickets in zip(self._site.queues, saved["queues"], strict=True):
             queue.clear()

@@ -22,12 +22,6 @@ from mpi_dcasgd.server.message import Kind
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.server.state import (
-    ledger_state,
-    load_ledger,
-    load_server_state,
-    server_state,
-)
 
 
 class SynchronousSimulator:
@@ -145,9 +139,9 @@ class SynchronousSimulator:
     def state_dict(self) -> dict[str, Any]:
         """All that the run goes on from, the server included, in plain values and tensors."""
         return {
-            "server": server_state(self.server),
+            "server": self.server.state_dict(),
             "clock": self.clock.state_dict(),
-            "ledger": None if self._ledger is None else ledger_state(self._ledger),
+            "ledger": None if self._ledger is None else self._ledger.state_dict(),
             "samples": list(self._samples),
             "begun": self._begun,
         }
@@ -158,10 +152,10 @@ class SynchronousSimulator:
         Raises:
             ProtocolError: It is another job's.
         """
-        load_server_state(self.server, saved["server"])
+        self.server.load_state_dict(saved["server"])
         self.clock.load_state_dict(saved["clock"])
         if self._ledger is not None:
-            load_ledger(self._ledger, saved["ledger"])
+            self._ledger.load_state_dict(saved["ledger"])
         self._samples = list(saved["samples"])
         self._begun = saved["begun"]
 
