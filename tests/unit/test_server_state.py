@@ -254,6 +254,38 @@ def test_a_lasting_state_of_before_is_taken_over(workers: int) -> None:
     assert world.server.version == saved["version"] + world.plan.num_tickets - 9
 
 
+def test_the_largest_rate_so_far_outlives_a_checkpoint() -> None:
+    def falling(samples: int) -> float:
+        return 0.4 if samples < 30 else 0.05
+
+    def at_work() -> World:
+        return World(2, "gap-aware", {"momentum": {"momentum": 0.5}}, schedule=falling)
+
+    def push(world: World) -> torch.Tensor:
+        """One made-up push of worker 1, which is stale."""
+        server, slot = world.server, world.server.slots[1]
+        gradient = torch.linspace(-1, 1, len(server.weights))
+        norm = float(torch.linalg.vector_norm(gradient))
+        server.push(1, Push(slot.version, server.ledger.held(1)[0], 8, 1.0, norm, gradient))
+        return server.weights
+
+    world, same, later, forgetful = (at_work() for _ in range(4))
+    world.join()
+    for _ in range(6):
+        world.step(0)
+    state = through_a_file(world.server.state_dict())
+    same.server.load_state_dict(state)
+    forgetful.server.load_state_dict(state | {"lr_max": 0.0})
+    later.server.take_over(through_a_file(world.server.lasting_state()))
+    later.join()
+    # The gap of the one that resumes is made, since new workers are sent fresh weights.
+    later.server.slots[1].snapshot.copy_(world.server.slots[1].snapshot)
+    expected = push(world)
+    assert torch.equal(push(same), expected)
+    assert torch.equal(push(later), expected)
+    assert not torch.equal(push(forgetful), expected), "the largest rate does matter here"
+
+
 def test_a_state_of_the_first_release_lacks_two_numbers() -> None:
     saved = golden("server")
     del saved["rate"], saved["held"]["unit"]
