@@ -8,11 +8,12 @@ every sample once (``step_clock.py`` says what takes how long).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from mpi_dcasgd.drivers.observer import WorkerTotals
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.step_clock import StepClock
@@ -159,18 +160,16 @@ class SynchronousSimulator:
         self._samples = list(saved["samples"])
         self._begun = saved["begun"]
 
-    def totals(self) -> list[WorkerTotals]:
-        """Where each worker's virtual time went."""
-        spent = self.clock.spent
+    def accounts(self) -> list[Account]:
+        """Return where each worker's virtual time went, up to now."""
+        device = str(self._task.device)
         return [
-            WorkerTotals(
-                worker=worker,
+            replace(
+                account,
                 host="simulated",
-                device=str(self._task.device),
-                updates=spent.pushes[worker],
+                device=device,
                 samples=samples,
-                compute_s=spent.compute_s[worker],
-                wait_s=max(0.0, self.clock.now - spent.compute_s[worker]),
+                wait_s=max(0.0, self.clock.now - account.compute_s),
             )
-            for worker, samples in enumerate(self._samples)
+            for account, samples in zip(self.clock.accounts, self._samples, strict=True)
         ]
