@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from mpi_dcasgd.drivers.observer import Evaluation, Status, WorkerTotals
+from mpi_dcasgd.drivers.account import Account
+from mpi_dcasgd.drivers.observer import Evaluation, Status
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.recorder import Recorder
@@ -104,7 +105,7 @@ def synthetic_run(
         return folder.path
     for worker in range(workers):
         recorder.worker(
-            WorkerTotals(
+            Account(
                 worker=worker,
                 host="c1",
                 device="cpu",

@@ -14,9 +14,9 @@ import torch
 
 from mpi_dcasgd.config.load import job_as_text, job_as_yaml
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.observer import WorkerTotals
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
@@ -172,7 +172,7 @@ class Recording:
         conductor: Conductor,
         workshop: Workshop,
         server: ParameterServer,
-        totals: Sequence[WorkerTotals],
+        totals: Sequence[Account],
         reason: str,
     ) -> None:
         """Training is over, or was stopped for a reason: write down all that is left to be."""
