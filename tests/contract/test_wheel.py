@@ -161,8 +161,8 @@ def test_a_submitted_script_trains_without_a_clone(
     words = ("digits.yaml", "algorithm=sgd", "epochs=1", "--run-dir", "r", *site)
     path = f"{tools}:/usr/bin:/bin"
     done = environment.run(tmp_path, "mpi-dcasgd", "submit", *words, path=path)
-    log = (tmp_path / "log").read_text()
     assert done.returncode == 0, done.stderr
+    log = (tmp_path / "log").read_text()
     assert json.loads((tmp_path / "r/summary.json").read_text())["status"] == "completed", log
     recorded = json.loads((tmp_path / "r/environment.json").read_text())
     assert recorded["mpi_dcasgd"] == mpi_dcasgd.__version__
