@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mpi_dcasgd.drivers.observer import Evaluation, Status, WorkerTotals
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.recorder import Recorder
-from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.server.records import Action, UpdateRecord
 
@@ -64,7 +66,8 @@ def synthetic_run(
         "rule": {"compensation": {"name": "dc-constant" if "-c" in algorithm else "none"}},
         "record": {"progress": "auto"},
     }
-    folder.write_job(written | dict(job or {}))
+    text = yaml.safe_dump(written | dict(job or {}), sort_keys=False, allow_unicode=True)
+    write_atomic(folder.job_yaml, text.encode())
     ranks = workers + (driver == "mpi")
     folder.write_environment(
         describe_environment(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpi_dcasgd.cli.arguments import (
     fraction,
 )
+
+if TYPE_CHECKING:
+    from mpi_dcasgd.report.write import Report
 
 HELP = "compare runs that are there"
 
@@ -29,7 +33,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute the command."""
+    """Write a report, and show its table even if there is nothing to draw plots with."""
+    from mpi_dcasgd.report.write import ReportWithoutPlotsError
     from mpi_dcasgd.runs.report import report
 
-    return report(args)
+    try:
+        written = report(args.runs, args.out, target_error=args.target_error)
+    except ReportWithoutPlotsError as error:
+        print(error.report.table)
+        raise
+    show(written)
+    return 0
+
+
+def show(report: Report) -> None:
+    """Print the table of a report and where its files are."""
+    print(report.table)
+    print(f"report: {report.markdown}")
+    print(f"        {report.html}")
+    for plot in report.plots:
+        print(f"        {plot}")

@@ -146,8 +146,10 @@ def test_open_refuses_what_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"not a run folder: it has no job.yaml"):
         RunFolder.open(tmp_path)
     folder = RunFolder(tmp_path)
-    folder.write_job({"name": "digits", "lr": 0.1, "model": {"name": "mlp"}})
-    assert yaml.safe_load(RunFolder.open(tmp_path).job_yaml.read_text())["model"] == {"name": "mlp"}
+    folder.job_yaml.write_text(
+        yaml.safe_dump({"name": "digits", "lr": 0.1, "model": {"name": "mlp"}})
+    )
+    assert RunFolder.open(tmp_path).job()["model"] == {"name": "mlp"}
 
 
 def test_an_atomic_file_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ class Simulator:
         self._engine.run(pushes)
 
     def totals(self) -> list[WorkerTotals]:
-        """Where each worker's virtual time went."""
+        """Virtual time of each worker, by kind."""
         spent = self._engine.spent
         return [
             WorkerTotals(
@@ -159,7 +159,7 @@ class Simulator:
         return engine.spent.server_busy_s / engine.now if engine.now else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the run goes on from, the server included, in plain values and tensors."""
+        """Complete state to resume from, the server included, in plain values and tensors."""
         return {
             "server": server_state(self.server),
             "engine": self._engine.state_dict(),

@@ -143,7 +143,7 @@ class SynchronousSimulator:
         self._ledger.reclaim(worker)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the run goes on from, the server included, in plain values and tensors."""
+        """Complete state to resume from, the server included, in plain values and tensors."""
         return {
             "server": server_state(self.server),
             "clock": self.clock.state_dict(),
@@ -166,7 +166,7 @@ class SynchronousSimulator:
         self._begun = saved["begun"]
 
     def totals(self) -> list[WorkerTotals]:
-        """Where each worker's virtual time went."""
+        """Virtual time of each worker, by kind."""
         spent = self.clock.spent
         return [
             WorkerTotals(

@@ -43,7 +43,7 @@ _KILL_AFTER_S = 10.0
 
 
 def rank_program(job: str, overrides: Sequence[str] = ()) -> list[str]:
-    """What every rank executes: ``train``, with this Python."""
+    """Command of every rank: ``train``, with this Python."""
     return [sys.executable, "-m", "mpi_dcasgd", "train", job, *overrides]
 
 
@@ -140,7 +140,7 @@ def run(
 
 
 class _Steering:
-    """What signals do to a world, and what they do to its exit status."""
+    """Effect of signals on a world and on its exit status."""
 
     def __init__(self) -> None:
         self._world: subprocess.Popen[bytes] | None = None
@@ -168,7 +168,7 @@ class _Steering:
             self._early.append(signum)
 
     def exit_status(self, status: int) -> int:
-        """As a shell reports it; ``status`` is negative where a signal ended mpirun itself."""
+        """Shell's exit status; ``status`` is negative where a signal ended mpirun itself."""
         status = 128 - status if status < 0 else status
         # Ranks that had not come to listening yet were ended by the SIGUSR1 itself.
         if self._stops and (len(self._stops) > 1 or status == 128 + signal.SIGUSR1):
