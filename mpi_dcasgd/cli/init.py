@@ -12,7 +12,8 @@ _NEXT = """\
 next:
 {cd}  mpi-dcasgd run -n 5 jobs/digits.yaml            # train: 1 server and 4 workers
   mpi-dcasgd compare jobs/compare_digits.yaml     # algorithms x seeds, then a report
-on a cluster, with its modules and environment written into slurm/env/generic.sh:
+      (its synchronous runs need Horovod: python -m mpi_dcasgd.tools.build_horovod)
+on a cluster, once slurm/env/generic.sh loads its modules and activates the environment:
   mpi-dcasgd submit jobs/digits.yaml -n 5 --site-env generic --dry-run
   sbatch slurm/async.sbatch
 more example jobs: {jobs}"""

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from packaging.version import Version
 
@@ -88,8 +89,19 @@ def test_the_hooks_fetch_nothing_and_check_the_scripts_that_make_lint_checks() -
     assert sorted(name for name in names if re.search(pattern, name)) == scripts
 
 
-def test_no_link_of_the_way_in_is_broken() -> None:
-    for name in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)#]+)?#?[^)]*\)", text(name)):
-            if target and not target.startswith("http"):
-                assert (ROOT / target).exists(), f"{name}: {target}"
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/guide.md"])
+def test_no_link_of_the_way_in_is_broken(name: str) -> None:
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text(name))
+    assert links
+    for target, anchor in links:
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
