@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.server.records import Action, UpdateRecord
 
 DRIVERS = {"sgd": "sequential", "ssgd": "horovod"}
-NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
+NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 
 
 def synthetic_run(

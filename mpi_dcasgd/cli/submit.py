@@ -78,7 +78,8 @@ def _add_site(parser: argparse.ArgumentParser) -> None:
     site.add_argument(
         "--site-env",
         metavar="NAME|FILE",
-        help="what the script sources first: a name in slurm/env, or a file (default: generic)",
+        help="what the script sources first: a file, or the name of one in ./slurm/env or in the "
+        "package (default: the variable SITE, or slurm/env/generic.sh if there is one)",
     )
     site.add_argument(
         "--launcher",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.trace import read_trace
 from mpi_dcasgd.server.records import Action, UpdateRecord
 
-NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
+NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 
 
 def make(path: Path | None, root: Path, **options: Any) -> RunFolder:
