@@ -104,7 +104,7 @@ def submit(
     if "algorithms" not in mapping:
         job = make_job(mapping, file, overrides)
         if only:
-            raise ConfigError("command line", ["--only: is for studies; this is a job"])
+            raise ConfigError("command line", ["--only: applies to studies; this is a job"])
         keys = {*mapping, *dict(parse_overrides(overrides)[0])}
         return _submit_job(job, place, request, threads="threads" in keys, dry_run=dry_run)
     if overrides:
