@@ -5,21 +5,23 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.observer import Evaluation, Status
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.recorder import Recorder
-from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.server.records import Action, UpdateRecord
 
 DRIVERS = {"sgd": "sequential", "ssgd": "horovod"}
-NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
+NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 
 
 def synthetic_run(
@@ -65,7 +67,8 @@ def synthetic_run(
         "rule": {"compensation": {"name": "dc-constant" if "-c" in algorithm else "none"}},
         "record": {"progress": "auto"},
     }
-    folder.write_job(written | dict(job or {}))
+    text = yaml.safe_dump(written | dict(job or {}), sort_keys=False, allow_unicode=True)
+    write_atomic(folder.job_yaml, text.encode())
     ranks = workers + (driver == "mpi")
     folder.write_environment(
         describe_environment(

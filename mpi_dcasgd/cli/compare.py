@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpi_dcasgd.cli.arguments import (
     add_dry_run,
     add_mpirun,
     part,
 )
+from mpi_dcasgd.cli.report import show
+from mpi_dcasgd.errors import UserError
+
+if TYPE_CHECKING:
+    from mpi_dcasgd.config.study import Study
+    from mpi_dcasgd.report.write import Report
 
 HELP = "run a study: a grid of algorithms, workers and seeds"
 
@@ -21,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", type=Path, metavar="DIR", help="folder of its runs (default: runs/<study>)"
     )
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="only these runs; * and ? stand for any letters"
+        "--only", nargs="+", metavar="NAME", help="only these runs; * and ? are wildcards"
     )
-    parser.add_argument("--rerun", action="store_true", help="run again what is finished, too")
+    parser.add_argument("--rerun", action="store_true", help="rerun finished runs, too")
     parser.add_argument(
         "--part",
         type=part,
@@ -37,14 +48,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write no report, and let others work on other runs of the study at the same time",
     )
     report.add_argument(
-        "--report-only", action="store_true", help="report the runs that are there; start none"
+        "--report-only", action="store_true", help="report on the existing runs; start none"
     )
     add_mpirun(parser)
-    add_dry_run(parser, "show the runs and which of them are finished; start nothing")
+    add_dry_run(parser, "show the runs and their state; start nothing")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute the command."""
-    from mpi_dcasgd.runs.compare import compare_command
+    """Run a study, or only show or report it.
 
-    return compare_command(args)
+    Returns:
+        0 if all runs are there, 1 if one failed, 130 after Ctrl-C, 138 after SIGUSR1.
+    """
+    from mpi_dcasgd.config.study import load_study
+    from mpi_dcasgd.runs.compare import compare, plan_comparison
+
+    study = load_study(args.study)
+    if args.report_only:
+        return _report_only(study, args.out)
+    plan = plan_comparison(study, args.out, only=args.only, part=args.part)
+    if not plan.runs:
+        print(f"{study.name}: no run is left for part {args.part[0]} of {args.part[1]}")
+        return 0
+    if args.dry_run:
+        print(plan.overview())
+        return 0
+    with _table_without_plots():
+        result = compare(
+            study,
+            args.out,
+            only=args.only,
+            part=args.part,
+            rerun=args.rerun,
+            report=not args.no_report,
+            launcher=args.launcher,
+            mpirun=args.mpirun,
+            mpirun_args=shlex.split(args.mpirun_args),
+            show=sys.stdout,
+        )
+    if result.stopped_by is not None:
+        # What was run again has been: with --rerun it would begin from the start.
+        again = [word for word in args.argv if word != "--rerun"]
+        print(f"stopped; to resume: {shlex.join(again)}", file=sys.stderr)
+        return 128 + result.stopped_by
+    _show(result.report)
+    for outcome in result.failed:
+        told = "\n  ".join([f"{outcome.run.name} failed:", *outcome.reason.splitlines()])
+        print(told, file=sys.stderr)
+    return 1 if result.failed else 0
+
+
+def _report_only(study: Study, out: Path | None) -> int:
+    """Report what is there, and say what is not."""
+    from mpi_dcasgd.runs.compare import report_study
+
+    with _table_without_plots():
+        result = report_study(study, out)
+    _show(result.report)
+    if result.missing:
+        print(f"not finished: {', '.join(result.missing)}", file=sys.stderr)
+    return 1 if result.missing else 0
+
+
+def _show(written: Report | None) -> None:
+    if written is not None:
+        print()
+        show(written)
+
+
+@contextmanager
+def _table_without_plots() -> Iterator[None]:
+    """Print the table of a report for which there was no matplotlib, before that is told."""
+    try:
+        yield
+    except UserError as error:
+        # Only `ReportWithoutPlotsError` has a report; to import it takes seconds.
+        if report := getattr(error, "report", None):
+            print(f"\n{report.table}")
+        raise

@@ -1,15 +1,19 @@
-"""``mpi-dcasgd report``: compare runs that are there."""
+"""``mpi-dcasgd report``: report on existing runs."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpi_dcasgd.cli.arguments import (
     fraction,
 )
 
-HELP = "compare runs that are there"
+if TYPE_CHECKING:
+    from mpi_dcasgd.report.write import Report
+
+HELP = "report on existing runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +28,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target-error",
         type=fraction,
         metavar="X",
-        help="also report how soon this test error was reached, as a fraction of 1",
+        help="also report the time to this test error, a fraction of 1",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute the command."""
+    """Write a report, and show its table even if there is nothing to draw plots with."""
+    from mpi_dcasgd.report.write import ReportWithoutPlotsError
     from mpi_dcasgd.runs.report import report
 
-    return report(args)
+    try:
+        written = report(args.runs, args.out, target_error=args.target_error)
+    except ReportWithoutPlotsError as error:
+        print(error.report.table)
+        raise
+    show(written)
+    return 0
+
+
+def show(report: Report) -> None:
+    """Print the table of a report and where its files are."""
+    print(report.table)
+    print(f"report: {report.markdown}")
+    print(f"        {report.html}")
+    for plot in report.plots:
+        print(f"        {plot}")

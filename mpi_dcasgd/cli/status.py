@@ -1,11 +1,18 @@
-"""``mpi-dcasgd status``: a table of runs and of how far they are."""
+"""``mpi-dcasgd status``: a table of runs and of their progress."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-HELP = "how far runs are: in folders, and in SLURM's queue"
+if TYPE_CHECKING:
+    from mpi_dcasgd.tools.run_status import RunStatus
+
+HELP = "progress of runs, from their folders and SLURM's queue"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +28,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute the command."""
+    """Show runs as a table, or as JSON."""
     from mpi_dcasgd.runs.status import status
 
-    return status(args)
+    found = status(args.folders)
+    if args.json:
+        print(json.dumps({str(folder): [asdict(run) for run in found[folder]] for folder in found}))
+    else:
+        print("\n\n".join(_table(folder, runs) for folder, runs in found.items()))
+    return 0
+
+
+def _table(folder: Path, runs: Sequence[RunStatus]) -> str:
+    counts = dict.fromkeys(run.state for run in runs)
+    total = ", ".join(f"{sum(r.state == state for r in runs)} {state}" for state in counts)
+    lines = [f"{folder}: {total}"]
+    width = max(len(run.name) for run in runs)
+    ids = max(len(run.job_id or "-") for run in runs)
+    for run in runs:
+        epoch = "" if run.epoch is None else f"epoch {run.epoch:.1f}"
+        error = "" if run.test_error is None else f"test error {100 * run.test_error:.2f} %"
+        again = f"restarted {run.restarts} time{'s' * (run.restarts != 1)}" * (run.restarts > 0)
+        reason, *more = run.reason.splitlines() or [""]
+        words = "  ".join(word for word in (epoch, error, again, reason) if word)
+        line = f"  {run.name:<{width}}  {run.job_id or '-':<{ids}}  {run.state:<11}  {words}"
+        lines.append(line.rstrip())
+        lines += [f"  {'':<{width}}  {'':<{ids}}  {'':<11}  {text}" for text in more]
+    return "\n".join(lines)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpi_dcasgd.cli.arguments import (
     add_dry_run,
     add_overrides,
     count,
 )
+
+if TYPE_CHECKING:
+    from mpi_dcasgd.runs.submit import Submitted
 
 HELP = "submit a job or a study to SLURM"
 
@@ -26,13 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="run folder (default: runs/<job>-<algorithm>-<time>), or folder of a study's runs "
-        "(default: runs/<study>); what is there goes on",
+        "(default: runs/<study>); existing runs are resumed",
     )
     parser.add_argument(
         "--only",
         nargs="+",
         metavar="NAME",
-        help="of a study only these runs; * and ? stand for any letters",
+        help="only these runs of a study; * and ? are wildcards",
     )
     _add_size(parser)
     _add_site(parser)
@@ -68,12 +73,13 @@ def _add_site(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OPTION",
-        help="a further option of sbatch, in one word: --sbatch=--constraint=gpu; may be repeated",
+        help="another option for sbatch, as one word: --sbatch=--constraint=gpu; may be repeated",
     )
     site.add_argument(
         "--site-env",
         metavar="NAME|FILE",
-        help="what the script sources first: a name in slurm/env, or a file (default: generic)",
+        help="what the script sources first: a file, or the name of one in ./slurm/env or in the "
+        "package (default: the variable SITE, or slurm/env/generic.sh if there is one)",
     )
     site.add_argument(
         "--launcher",
@@ -87,18 +93,72 @@ def _add_site(parser: argparse.ArgumentParser) -> None:
         "--signal-lead",
         type=count,
         metavar="SECONDS",
-        help="how long before its time limit a run saves itself and stops (default: 120)",
+        help="seconds before the time limit at which a run saves and stops (default: 120)",
     )
     site.add_argument(
         "--max-requeues",
         type=count,
         metavar="N",
-        help="how often a job may be started again (default: 10)",
+        help="how often a job may be requeued (default: 10)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute the command."""
+    """Submit a job or a study, or print its script."""
+    from mpi_dcasgd.runs.slurm_request import SlurmRequest
     from mpi_dcasgd.runs.submit import submit
 
-    return submit(args)
+    request = SlurmRequest(
+        ranks=args.ranks,
+        nodes=args.nodes,
+        tasks_per_node=args.tasks_per_node,
+        cpus_per_task=args.cpus_per_task,
+        gpus_per_node=args.gpus_per_node,
+        time=args.time,
+        partition=args.partition,
+        account=args.account,
+        qos=args.qos,
+        sbatch=tuple(args.sbatch),
+        site_env=args.site_env,
+        launcher=args.launcher,
+        array_limit=args.array_limit,
+        signal_lead_s=args.signal_lead,
+        max_requeues=args.max_requeues,
+    )
+    found = submit(
+        args.file,
+        args.overrides,
+        request=request,
+        out=args.run_dir,
+        only=args.only,
+        dry_run=args.dry_run,
+    )
+    if found.waiting:
+        print(f"in the queue already: {', '.join(found.waiting)}", file=sys.stderr)
+    if not found.script:
+        print(f"{found.name}: no run is left to submit; mpi-dcasgd status {_short(found.folder)}")
+    elif found.job_id is None:
+        print(found.script, end="")
+    else:
+        _tell(found)
+    return 0
+
+
+def _tell(found: Submitted) -> None:
+    what = f"job {found.job_id}"
+    if found.report_id is not None:
+        count = sum(map(len, found.parts))
+        limit = f", {found.array_limit} at a time" if found.array_limit else ""
+        what += f" ({count} run{'s' * (count != 1)} in an array of {len(found.parts)}{limit})"
+        what += f", and job {found.report_id} for the report"
+    short = _short(found.folder)
+    print(f"submitted {what}")
+    print(f"  folder: {short}")
+    print(f"  logs:   {', '.join(f'{short}/{log}' for log in found.logs)}")
+    print(f"  watch:  mpi-dcasgd status {short}")
+    print(f"  cancel: scancel {' '.join(found.job_ids)}")
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

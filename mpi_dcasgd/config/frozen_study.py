@@ -1,4 +1,4 @@
-"""A study as it is now, for jobs that start hours later."""
+"""Copies of studies, for jobs that start hours later."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import shutil
 from pathlib import Path
 
-from mpi_dcasgd.config.load import read_mapping
 from mpi_dcasgd.config.study import Study
 from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.errors import RunFolderError
@@ -16,14 +15,14 @@ def freeze_study(study: Study, folder: Path) -> Path:
     """Copy a study file and the files that it names, and return the copy.
 
     Args:
-        study: Of the file.
-        folder: Where ``study-1``, ``study-2``, ... are made.
+        study: The study.
+        folder: The folder in which ``study-1``, ``study-2``, ... are made.
 
     Raises:
         RunFolderError: They cannot be copied.
     """
-    mapping = read_mapping(study.file, "study")
-    mapping["name"] = study.name
+    # As it was read and checked: the file may have been changed since.
+    mapping = {**study.mapping, "name": study.name}
     named = {"job": study.job_file}
     cluster = mapping.get("cluster")
     if isinstance(cluster, str) and cluster != "calibrated":

@@ -33,7 +33,20 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
         ConfigError: With every problem of the file and the overrides.
     """
     path = Path(path)
-    mapping = read_mapping(path)
+    return make_job(read_mapping(path), path, overrides)
+
+
+def make_job(mapping: Mapping[str, Any], path: Path, overrides: Sequence[str] = ()) -> Job:
+    """Check the job that a file holds.
+
+    Args:
+        mapping: The content of the file.
+        path: The file, for its name and for messages.
+        overrides: As in `load_job`.
+
+    Raises:
+        ConfigError: With every problem of the file and the overrides.
+    """
     if "job" in mapping and "algorithms" in mapping:
         raise ConfigError(str(path), ["this is a study, not a job; compare runs it"])
     pairs, problems = parse_overrides(overrides)

@@ -119,13 +119,23 @@ class Element:
 
 @dataclass(frozen=True)
 class Study:
-    """All runs of a study, in the order in which they are to be run."""
+    """All runs of a study, in the order in which they are to be run.
+
+    Attributes:
+        name: The study's name, which its folder has by default.
+        file: The study file.
+        job_file: The job file that it names.
+        elements: The runs.
+        target_error: Also report how soon this test error was reached.
+        mapping: The content of the study file.
+    """
 
     name: str
     file: Path
     job_file: Path
     elements: tuple[Element, ...]
     target_error: float | None
+    mapping: Mapping[str, Any] = default_field(compare=False, repr=False)
 
 
 def load_study(path: Path | str) -> Study:
@@ -135,7 +145,19 @@ def load_study(path: Path | str) -> Study:
         ConfigError: With every problem of the file and of all its runs.
     """
     path = Path(path)
-    mapping = read_mapping(path, "study")
+    return make_study(read_mapping(path, "study"), path)
+
+
+def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
+    """Check the study that a file holds, and the job of every run.
+
+    Args:
+        mapping: The content of the file.
+        path: The file; the job that it names lies relative to it.
+
+    Raises:
+        ConfigError: With every problem of the file and of all its runs.
+    """
     if "algorithms" not in mapping and ("model" in mapping or "data" in mapping):
         raise ConfigError(
             str(path),
@@ -172,7 +194,7 @@ def load_study(path: Path | str) -> Study:
         )
     if problems:
         raise ConfigError(str(path), problems)
-    return Study(settings.name, path, job_file, tuple(elements), settings.target_error)
+    return Study(settings.name, path, job_file, tuple(elements), settings.target_error, mapping)
 
 
 @dataclass(frozen=True)

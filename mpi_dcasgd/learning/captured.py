@@ -91,7 +91,7 @@ class CapturedTask(Task):
 
     @property
     def captured(self) -> bool:
-        """Whether gradients are recorded: yes until one could not be."""
+        """True until a gradient could not be recorded."""
         return self._graphs is not None
 
     def load(self, ticket: int) -> Batch:
@@ -120,7 +120,7 @@ class CapturedTask(Task):
         return self.gradient(batch).loss
 
     def warm_up(self) -> None:
-        """As a ``Task`` does, for both sizes of batch: an epoch's last may be smaller."""
+        """Warm up both sizes of batch: an epoch's last may be smaller."""
         for ticket in {0, self.plan.tickets_per_epoch - 1}:
             self.gradient(self.load(ticket))
 

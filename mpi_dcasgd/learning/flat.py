@@ -47,7 +47,7 @@ class Field:
 
 @dataclass(frozen=True)
 class FlatLayout:
-    """Where everything is in a flat vector; equal on all ranks of a run."""
+    """Layout of a flat vector; equal on all ranks of a run."""
 
     params: tuple[Field, ...]
     stats: tuple[Field, ...]

@@ -19,7 +19,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScheduleSettings:
-    """How the learning rate changes over a run."""
+    """The ``schedule:`` section of a job: the change of the learning rate over a run."""
 
     name: Annotated[
         Literal["constant", "step", "cosine"], Field(description="shape after the warm-up")

@@ -1,4 +1,4 @@
-"""What is trained: a model, a data set and a loss, as a gradient for a ticket.
+"""Training of a model on a data set: the batch and the gradient of a ticket.
 
 A worker, the sequential driver and the simulator all ask the same two things of a task: the
 batch of a ticket (``load``, which may run ahead on another thread) and the gradient at the
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """What was found for a ticket; the vector itself is the flat model's ``grad``.
+    """Result of a ticket; the vector itself is the flat model's ``grad``.
 
     Attributes:
         loss: Mean over the samples.
@@ -94,12 +94,12 @@ class Task:
         return Gradient(batch.ticket, batch.samples, loss, norm_of(self._grad))
 
     def compute(self, batch: Batch) -> float:
-        """As ``gradient``, without looking at what was found: only the mean loss."""
+        """Compute the gradient and return only the mean loss."""
         self._prepare(batch.ticket)
         return self._compute(*batch.tensors).item()
 
     def _drawn(self, ticket: int) -> tuple[NDArray[np.int64], np.random.Generator | None]:
-        """Which samples a ticket has, and its own randomness if any is needed to load them."""
+        """Sample numbers of a ticket, and its own randomness if any is needed to load them."""
         return self.plan.indices(ticket), self.plan.generator(ticket) if self._augments else None
 
     def _prepare(self, ticket: int) -> None:

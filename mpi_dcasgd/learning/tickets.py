@@ -1,4 +1,4 @@
-"""Which samples are in which minibatch, and all the randomness that belongs to it.
+"""Tickets: the samples of every minibatch, and all the randomness that belongs to it.
 
 A *ticket* is a minibatch's place in the global order: ticket ``t`` is minibatch
 ``t % tickets_per_epoch`` of epoch ``t // tickets_per_epoch``. Everything about it follows from

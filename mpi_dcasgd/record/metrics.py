@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,38 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 " the file was changed after the run"
             )
     return events
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """Progress of a run, as far as its events tell.
+
+    Attributes:
+        begun: Whether anything was recorded.
+        epoch: Epochs trained; None before the first record of them.
+        test_error: Of the last evaluation, in [0, 1]; None before it.
+    """
+
+    begun: bool
+    epoch: float | None
+    test_error: float | None
+
+    @classmethod
+    def of(cls, events: Iterable[Mapping[str, Any]]) -> RunProgress:
+        """The progress that events tell of.
+
+        Args:
+            events: Oldest first.
+
+        Example:
+            >>> RunProgress.of([{"event": "evaluation", "epoch": 2, "test_error": 0.1}])
+            RunProgress(begun=True, epoch=2, test_error=0.1)
+        """
+        begun, epochs, errors = False, [], []
+        for event in events:
+            begun = True
+            if isinstance(epoch := event.get("epoch"), (int, float)):
+                epochs.append(epoch)
+            if (error := event.get("test_error")) is not None:
+                errors.append(error)
+        return cls(begun, max(epochs, default=None), errors[-1] if errors else None)

@@ -10,39 +10,71 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import yaml
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.metrics import RunProgress, read_metrics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mpi_dcasgd.record.trace import Trace
 
 RUNS = Path("runs")
 """Where run folders go unless the user says otherwise, relative to where the job was started."""
 
+JOB_YAML = "job.yaml"
+CLUSTER_YAML = "cluster.yaml"
+
 
 class RunFolder:
-    """The paths of one run. Making the object touches nothing; ``create`` does.
+    """The files of one run and their content. Making the object touches nothing.
 
     Args:
         path: The folder.
+
+    Attributes:
+        job_yaml: The resolved job; a folder that has it is a run's.
+        environment_json: The software and hardware of the last start.
+        metrics_jsonl: Events, one a line.
+        trace_bin: Every push; runs without a server have none.
+        summary_json: The outcome, from the end of the run on.
+        weights_pt: The final weights.
+        cluster_yaml: The cluster of a simulated run; no real run has it.
+        output_log: Whatever ranks and launcher printed, where a comparison started them.
+        checkpoints: A folder.
+        logs: A folder, one file for each rank.
+
+    Example:
+        >>> folder = RunFolder("runs/digits-asgd-20240506-070809")
+        >>> folder.summary_json.name, folder.summary()
+        ('summary.json', {})
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.job_yaml = self.path / "job.yaml"
+        self.job_yaml = self.path / JOB_YAML
         self.environment_json = self.path / "environment.json"
         self.metrics_jsonl = self.path / "metrics.jsonl"
         self.trace_bin = self.path / "trace.bin"
         self.summary_json = self.path / "summary.json"
         self.weights_pt = self.path / "weights.pt"
+        self.cluster_yaml = self.path / CLUSTER_YAML
+        self.output_log = self.path / "output.log"
         self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
     def log(self, rank: int) -> Path:
+        """The log of one rank."""
         return self.logs / f"rank-{rank}.log"
 
     @classmethod
@@ -103,17 +135,106 @@ class RunFolder:
         folder = cls(path)
         if not folder.path.is_dir():
             raise RunFolderError(f"{folder.path}: no such run folder")
-        if not folder.job_yaml.is_file():
-            raise RunFolderError(f"{folder.path}: not a run folder: it has no job.yaml")
+        if not folder.is_run():
+            raise RunFolderError(f"{folder.path}: not a run folder: it has no {JOB_YAML}")
         return folder
+
+    def is_run(self) -> bool:
+        """Whether the folder holds a run, finished or not."""
+        return self.job_yaml.is_file()
 
     def is_finished(self) -> bool:
         """Whether the run came to its own end."""
+        return self.summary(lenient=True).get("status") == "completed"
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return any(self.checkpoints.glob("*.pt"))
+
+    def job(self, *, lenient: bool = False) -> dict[str, Any]:
+        """The resolved job as plain values, as the run wrote it.
+
+        Args:
+            lenient: Return an empty mapping where there is no job, or a damaged one.
+
+        Raises:
+            RunFolderError: There is no job, or it is not a mapping in YAML.
+        """
         try:
-            summary = json.loads(self.summary_json.read_text())
-        except (OSError, ValueError):
-            return False
-        return isinstance(summary, dict) and summary.get("status") == "completed"
+            return _mapping(self.job_yaml, yaml.safe_load)
+        except RunFolderError:
+            if lenient:
+                return {}
+            raise
+
+    def summary(self, *, lenient: bool = False) -> dict[str, Any]:
+        """The outcome of the run; empty for one that has not ended, or was killed.
+
+        Args:
+            lenient: Return an empty mapping for a damaged file, too.
+
+        Raises:
+            RunFolderError: The file cannot be read, or is damaged.
+        """
+        try:
+            return _mapping(self.summary_json, json.loads)
+        except RunFolderError as error:
+            if lenient or isinstance(error.__cause__, FileNotFoundError):
+                return {}
+            raise
+
+    def environment(self) -> dict[str, Any]:
+        """The software and hardware of the last start; empty if that cannot be read."""
+        try:
+            return _mapping(self.environment_json, json.loads)
+        except RunFolderError:
+            return {}  # it explains a run; nothing is computed from it
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All events, oldest first; a last line that was cut short is left out.
+
+        Raises:
+            RunFolderError: There are none, or a line that is not the last is damaged.
+        """
+        return read_metrics(self.metrics_jsonl)
+
+    def progress(self) -> RunProgress:
+        """The epoch and the test error so far, as far as they can be read."""
+        try:
+            return RunProgress.of(self.metrics())
+        except RunFolderError:
+            return RunProgress.of(())  # not there yet
+
+    def trace(self, *, strict: bool = False) -> Trace:
+        """Every push of the run.
+
+        Args:
+            strict: Refuse a trace that is cut short.
+
+        Raises:
+            RunFolderError: There is no trace, or it was changed.
+        """
+        from mpi_dcasgd.record.trace import read_trace  # loads NumPy
+
+        return read_trace(self.trace_bin, strict=strict)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The final weights, a ``state_dict`` of tensors on the CPU.
+
+        Raises:
+            RunFolderError: The run has not ended, or the file is damaged.
+        """
+        import torch
+
+        path = self.weights_pt
+        if not path.is_file():
+            raise RunFolderError(f"{path}: no such file; a run has weights once it has ended")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            weights: dict[str, Tensor] = content["state_dict"]
+        except Exception as error:  # whatever a torn file makes PyTorch raise
+            raise RunFolderError(f"{path}: cannot be read as weights: it is damaged") from error
+        return weights
 
     def copy_records(self, other: RunFolder) -> None:
         """Take over what another run has recorded, in order to go on with it here.
@@ -135,15 +256,12 @@ class RunFolder:
             ) from error
         self._reopen()
 
-    def write_job(self, job: dict[str, Any]) -> None:
-        """Write the resolved job, as plain YAML that ``train`` would take again."""
-        text = yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
-        write_atomic(self.job_yaml, text.encode())
-
     def write_environment(self, environment: dict[str, Any]) -> None:
+        """Replace environment.json."""
         write_atomic(self.environment_json, _json_text(environment))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
+        """Replace summary.json."""
         write_atomic(self.summary_json, _json_text(summary))
 
     def _reopen(self) -> None:
@@ -223,6 +341,17 @@ def _sync_directory(path: Path) -> None:
         pass  # some network file systems refuse to flush a directory
     finally:
         os.close(descriptor)
+
+
+def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    try:
+        value = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunFolderError(f"{path}: cannot be read: {reason}") from error
+    if not isinstance(value, dict):
+        raise RunFolderError(f"{path}: cannot be read: {path.name} is not a mapping")
+    return value
 
 
 def _json_text(value: dict[str, Any]) -> bytes:

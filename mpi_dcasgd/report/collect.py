@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.job_changes import flatten
-from mpi_dcasgd.record.metrics import read_metrics
-from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.record.trace import Trace, read_trace
+from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
+from mpi_dcasgd.record.study_folder import find_runs
+from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.server.records import Action
 
 
@@ -37,10 +35,10 @@ class RunResult:
     Attributes:
         path: Its folder.
         job: The resolved job, flat: dotted key to value.
-        summary: summary.json.
-        environment: environment.json, or empty.
+        summary: Its summary.
+        environment: Its software and hardware, or empty.
         points: Its evaluations, by epoch.
-        workers: The totals of its workers, as in metrics.jsonl.
+        workers: The totals of its workers, as they were recorded.
         staleness: By worker, how many of its gradients entered and the sum of their staleness;
             empty without a trace, and in synchronous runs.
         sizes: Numbers of workers, one for each start of the run, as far as its trace tells.
@@ -94,7 +92,7 @@ class UnfinishedRun:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """All the runs of a report."""
+    """The runs of a report."""
 
     runs: tuple[RunResult, ...]
     unfinished: tuple[UnfinishedRun, ...]
@@ -125,47 +123,42 @@ def _folders(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise RunFolderError(f"{path}: no such folder")
-        inside = [path] if (path / "job.yaml").is_file() else _runs_inside(path)
+        inside = find_runs(path)
         if not inside:
             raise RunFolderError(
-                f"{path}: neither a run folder (it has no job.yaml) nor a folder of run folders"
+                f"{path}: neither a run folder (it has no {JOB_YAML}) nor a folder of run folders"
             )
         for folder in inside:
-            found.setdefault(folder.resolve(), folder)
+            found.setdefault(folder.path.resolve(), folder.path)
     if not found:
         raise RunFolderError("no run folders were named; give one or more, or a folder of them")
     return list(found.values())
 
 
-def _runs_inside(path: Path) -> list[Path]:
-    return sorted(
-        job.parent for pattern in ("*", "*/*") for job in path.glob(f"{pattern}/job.yaml")
-    )
-
-
 def _load(folder: RunFolder) -> RunResult | UnfinishedRun:
     try:
-        job = flatten(_mapping(folder.job_yaml, yaml.safe_load))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        return UnfinishedRun(folder.path, folder.path.name, "unreadable", f"job.yaml: {error}")
+        job = flatten(folder.job())
+    except RunFolderError as error:
+        return UnfinishedRun(folder.path, folder.path.name, "unreadable", str(error))
     label = f"{job.get('algorithm', '?')}, seed {job.get('seed', '?')}"
     if not folder.summary_json.exists():
-        reason = f"no summary.json: killed, or still running; {_last_seen(folder)}"
+        reason = f"no {folder.summary_json.name}: killed, or still running; {_last_seen(folder)}"
         return UnfinishedRun(folder.path, label, "unfinished", reason)
     try:
-        summary = _mapping(folder.summary_json, json.loads)
+        summary = folder.summary()
         status = str(summary["status"])
         if status != "completed":
             reason = str(summary.get("reason") or "no reason given")
             return UnfinishedRun(folder.path, label, status, f"{reason}; {_last_seen(folder)}")
-        trace = read_trace(folder.trace_bin) if folder.trace_bin.is_file() else None
+        trace = folder.trace() if folder.trace_bin.is_file() else None
+        events = folder.metrics()
         run = RunResult(
             path=folder.path,
             job=job,
             summary=summary,
-            environment=_environment(folder),
-            points=_points(folder),
-            workers=tuple(e for e in read_metrics(folder.metrics_jsonl) if e["event"] == "worker"),
+            environment=folder.environment(),
+            points=_points(events),
+            workers=tuple(e for e in events if e["event"] == "worker"),
             staleness=_staleness(trace) if trace else {},
             sizes=_sizes(trace) if trace else (),
         )
@@ -175,20 +168,6 @@ def _load(folder: RunFolder) -> RunResult | UnfinishedRun:
         reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
         return UnfinishedRun(folder.path, label, "unreadable", reason)
     return run
-
-
-def _mapping(path: Path, parse: Any) -> dict[str, Any]:
-    value = parse(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} is not a mapping")
-    return value
-
-
-def _environment(folder: RunFolder) -> dict[str, Any]:
-    try:
-        return _mapping(folder.environment_json, json.loads)
-    except (OSError, ValueError):
-        return {}
 
 
 def _sizes(trace: Trace) -> tuple[int, ...]:
@@ -205,7 +184,7 @@ def _staleness(trace: Trace) -> dict[int, tuple[int, int]]:
     return {n: (int(counts[n]), int(sums[n])) for n in range(len(counts)) if counts[n]}
 
 
-def _points(folder: RunFolder) -> tuple[Point, ...]:
+def _points(events: Iterable[Mapping[str, Any]]) -> tuple[Point, ...]:
     points = [
         Point(
             epoch=event["epoch"],
@@ -214,16 +193,16 @@ def _points(folder: RunFolder) -> tuple[Point, ...]:
             test_error=event["test_error"],
             train_loss=event.get("train_loss"),
         )
-        for event in read_metrics(folder.metrics_jsonl)
+        for event in events
         if event["event"] == "evaluation" and event.get("test_error") is not None
     ]
     return tuple(sorted(points, key=lambda point: (point.samples, point.time_s)))
 
 
 def _last_seen(folder: RunFolder) -> str:
-    try:
-        events = read_metrics(folder.metrics_jsonl)
-    except RunFolderError:
+    progress = folder.progress()
+    if not progress.begun:
         return "nothing was recorded"
-    epochs = [event["epoch"] for event in events if event.get("epoch") is not None]
-    return f"reached epoch {max(epochs):.3g}" if epochs else "nothing was trained"
+    return (
+        "nothing was trained" if progress.epoch is None else f"reached epoch {progress.epoch:.3g}"
+    )

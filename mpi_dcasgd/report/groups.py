@@ -37,7 +37,7 @@ class Stat:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Stat | None:
-        """Of what is known of ``values``; None if nothing is."""
+        """Mean and deviation of the known ``values``; None if none is known."""
         known = [value for value in values if value is not None and math.isfinite(value)]
         if not known:
             return None
@@ -73,7 +73,7 @@ class Group:
 
     @property
     def manner(self) -> str:
-        """How its runs were made, in a word; empty for the usual driver."""
+        """Short note on how the runs were made; empty for the usual driver."""
         return _DRIVER_WORDS.get(self.driver, "")
 
     @property
@@ -89,7 +89,7 @@ class Group:
         return total
 
     def stat(self, key: str) -> Stat | None:
-        """Of a number of the summaries."""
+        """Statistics of one number in the summaries."""
         return Stat.of(run.number(key) for run in self.runs)
 
     def at(self, choose: Callable[[RunResult], Point | None]) -> list[Point]:

@@ -1,15 +1,16 @@
-"""What a simulation foretold beside what a real run of the same job then measured."""
+"""Predictions of simulated runs beside the measurements of their real twins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from mpi_dcasgd.record.run_folder import CLUSTER_YAML
 from mpi_dcasgd.report.document import Table
 from mpi_dcasgd.report.groups import Group, twins
 from mpi_dcasgd.report.table import NONE, digits, name_of, show, staleness_of
 
 NOTE = (
-    "Predicted is what the simulated twin of a row gave, on the cluster in its cluster.yaml;"
+    f"Predicted is what the simulated twin of a row gave, on the cluster in its {CLUSTER_YAML};"
     " the percentages say by how much it is above (+) or below (-) what was measured."
 )
 

@@ -1,4 +1,4 @@
-"""What a reader must know before believing a table: written by the report itself, unasked."""
+"""Cautions that the report adds by itself: what a reader must know before believing a table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from mpi_dcasgd.record.run_folder import CLUSTER_YAML
 from mpi_dcasgd.report.collect import RunResult
 from mpi_dcasgd.report.groups import Group, Stat
 
@@ -56,7 +57,7 @@ def _simulated(groups: Sequence[Group]) -> str:
         return ""
     text = (
         "Simulated rows: real gradients, but seconds are virtual, those of the cluster in the"
-        " run's cluster.yaml"
+        f" run's {CLUSTER_YAML}"
     )
     if all(group.simulated or group.sequential for group in groups):
         return f"{text}."

@@ -1,4 +1,4 @@
-"""How pictures look: one colour for each algorithm, simulated runs told from real ones."""
+"""The look of plots: a colour for each algorithm, simulated runs told from real ones."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Colours:
                 variants.append(self._variant(group))
 
     def name(self, group: Group) -> str:
-        """What a legend says: the label without the number of workers."""
+        """Legend entry: the label without the number of workers."""
         return ", ".join(
             p for p in group.label.split(", ") if not p.endswith((" worker", " workers"))
         )
 
     def of(self, group: Group) -> dict[str, Any]:
-        """How a line is drawn: a simulated one as its real twin, but thin, dashed and hollow."""
+        """Line style of a group; simulated ones are thin, dashed and hollow."""
         variant = self._variants[group.algorithm].index(self._variant(group))
         dashes = _DASHES[variant % len(_DASHES)]
         if group.sequential:

@@ -45,7 +45,7 @@ class Matching:
 
 
 def result_table(groups: Sequence[Group], matching: Matching) -> Table:
-    """What came out: one row a group, mean and sample standard deviation over its runs.
+    """Result table: one row per group, mean and sample standard deviation over its runs.
 
     Columns that would be empty in every row are left out.
     """
@@ -76,7 +76,7 @@ def result_table(groups: Sequence[Group], matching: Matching) -> Table:
 
 
 def target_table(groups: Sequence[Group], target_error: float) -> Table:
-    """How soon each group's evaluations were at most ``target_error`` (in [0, 1])."""
+    """Time until each group's test error was at most ``target_error`` (in [0, 1])."""
     choose = first_at_most(target_error)
 
     def of(quantity: Callable[[Point], float], digits: int) -> Callable[[Group], str]:
@@ -94,7 +94,7 @@ def target_table(groups: Sequence[Group], target_error: float) -> Table:
 
 
 def time_table(groups: Sequence[Group]) -> Table | None:
-    """Where the workers' time went, as shares of all that was measured; None if nothing was."""
+    """Shares of the workers' time by kind; None if nothing was measured."""
     kinds = ("compute_s", "data_s", "wait_s", "comm_s")
 
     def share(kind: str) -> Callable[[Group], str]:
@@ -146,12 +146,12 @@ def staleness_of(group: Group) -> str:
 
 
 def digits(groups: Sequence[Group], key: str) -> int:
-    """As many that the smallest mean of a column keeps three digits, and never more than 2."""
+    """Decimals for a column: the smallest mean keeps three digits; at most 2."""
     return digits_of(min((s.mean for g in groups if (s := g.stat(key)) is not None), default=0.0))
 
 
 def digits_of(smallest: float) -> int:
-    """As many that the number keeps three digits, and never more than 2."""
+    """Decimals for a number: three digits are kept; at most 2."""
     return 2 if smallest < 10 else 1 if smallest < 100 else 0
 
 

@@ -1,4 +1,4 @@
-"""Why one row was sooner than another: how many samples it needed, and how fast they went by.
+"""Time to an error, taken apart: the samples that a run needed and the rate at which they passed.
 
 The time to an error is the samples until then divided by the samples a second. Asynchronous
 training is to win by the second and loses by the first, so both are told.
@@ -101,7 +101,7 @@ def _compare(group: Group, other: Group) -> tuple[float, list[_Ratio]] | None:
 
 
 def _by_seed(group: Group, error: float) -> dict[int, Point]:
-    """Where each run first was at the error; of several with one seed the first counts."""
+    """First evaluation at or below the error by seed; of equal seeds the first run counts."""
     found: dict[int, Point] = {}
     choose = first_at_most(error)
     for run in group.runs:

@@ -1,4 +1,4 @@
-"""How unequal the workers were, which is where asynchronous training wins or loses."""
+"""Inequality of the workers, which decides whether asynchronous training wins or loses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def worker_table(groups: Sequence[Group]) -> Table | None:
 
 
 def _workers(group: Group) -> list[_Worker]:
-    """Those that computed anything, over all runs of the group together."""
+    """Workers that computed anything, over all runs of the group together."""
     updates: Counter[int] = Counter()
     spent_s: dict[int, float] = defaultdict(float)
     entered: Counter[int] = Counter()

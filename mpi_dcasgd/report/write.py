@@ -29,6 +29,7 @@ from mpi_dcasgd.report.groups import (
 from mpi_dcasgd.report.plots import PlotsUnavailableError, draw_all
 from mpi_dcasgd.report.prediction import NOTE as PREDICTION_NOTE
 from mpi_dcasgd.report.prediction import prediction_table
+from mpi_dcasgd.report.references import cited
 from mpi_dcasgd.report.remarks import remarks
 from mpi_dcasgd.report.table import Matching, result_table, seconds, target_table, time_table
 from mpi_dcasgd.report.time_to_error import NOTE as SOONER_NOTE
@@ -39,13 +40,13 @@ from mpi_dcasgd.report.workers import worker_table
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written.
+    """Files of a report, and its table as text.
 
     Attributes:
         markdown, html: The report, twice.
         plots: Its pictures.
         table: The result for a terminal, with the remarks that it needs.
-        groups: What was compared.
+        groups: The rows that were compared.
         unfinished: Runs that could not be.
     """
 
@@ -62,7 +63,7 @@ class ReportWithoutPlotsError(PlotsUnavailableError):
 
     Args:
         cause: Why not.
-        report: What was written all the same; its table is still worth showing.
+        report: The report that was written all the same; its table is still worth showing.
     """
 
     def __init__(self, cause: PlotsUnavailableError, report: Report) -> None:
@@ -79,7 +80,7 @@ def write_report(
         runs: Run folders, or folders of run folders.
         out: The folder to write into; made if need be.
         target_error: Also report how soon this test error, in [0, 1], was reached.
-        title: Of the report; by default the name of the runs' job.
+        title: Title of the report; by default the name of the runs' job.
 
     Raises:
         RunFolderError: A path is no run, or ``out`` cannot be written.
@@ -155,6 +156,8 @@ def _document(
         blocks += [Heading(2, "Runs that are not in the comparison"), _unfinished(found)]
     if found.runs:
         blocks += [Heading(2, "Runs"), _run_list(found.runs)]
+    if references := cited(found.runs):
+        blocks += [Heading(2, "References"), Bullets(tuple(map(str, references)))]
     return blocks
 
 

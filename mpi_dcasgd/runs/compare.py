@@ -1,179 +1,236 @@
-"""``mpi-dcasgd compare``: run a study, or what is left of it, and report."""
+"""Run a study, or what is left of it, and compare its runs."""
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
-import shlex
-import sys
+import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
-from mpi_dcasgd.config.load import job_as_text, job_as_yaml, with_defaults
 from mpi_dcasgd.config.study import Element, Study, load_study
-from mpi_dcasgd.errors import INTERRUPTED, ConfigError, RunFolderError, did_you_mean
-from mpi_dcasgd.record.run_folder import RUNS, RunFolder, write_atomic
-from mpi_dcasgd.runs.report import show_report
-from mpi_dcasgd.runs.study_cluster import ClusterFile
+from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.record.run_folder import RUNS, RunFolder
+from mpi_dcasgd.record.study_folder import StudyFolder
+from mpi_dcasgd.runs.study_runs import choose, part_of, planned, write_job
 from mpi_dcasgd.tools.comparison import Comparison, Outcome, PlannedRun, look_at
-from mpi_dcasgd.tools.launch.world import rank_program
+
+if TYPE_CHECKING:
+    from mpi_dcasgd.report.write import Report
 
 
-def compare_command(args: argparse.Namespace) -> int:
-    """Run the grid of a study file and compare its runs.
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """Runs that `compare` would make.
+
+    Attributes:
+        study: The study.
+        folder: The folder of its runs, which may not exist yet.
+        elements: The runs that were chosen, in the order in which they are run.
+        runs: The command and the folder of each of them.
+    """
+
+    study: Study
+    folder: StudyFolder
+    elements: tuple[Element, ...]
+    runs: tuple[PlannedRun, ...]
+
+    def overview(self) -> str:
+        """Say of each run how large it is, and whether it is there already."""
+        lines = [
+            f"{self.study.name}: {len(self.runs)} runs of {self.study.job_file} in "
+            f"{self.folder.path}"
+        ]
+        width = max((len(run.name) for run in self.runs), default=0)
+        for run, element in zip(self.runs, self.elements, strict=True):
+            size = "1 process" if run.ranks is None else f"{run.ranks} ranks"
+            size = "simulated" if element.simulated else size
+            job = element.job
+            lines.append(
+                f"  {run.name:<{width}}  {size:>9}  {job.epochs} epochs, "
+                f"batch_size {job.batch_size}, lr {job.lr:g}  {look_at(run).state}"
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """Result of a comparison.
+
+    Attributes:
+        folder: The folder of the study's runs.
+        runs: The run folders of the runs that were chosen.
+        outcomes: One for each of them, up to the one at which the comparison was stopped.
+        report: The report, if one was written.
+        stopped_by: The signal that stopped the comparison before all runs were made, or None.
+
+    Example:
+        >>> ComparisonResult(StudyFolder("runs/study"), (), (), None, None).failed
+        ()
+    """
+
+    folder: StudyFolder
+    runs: tuple[RunFolder, ...]
+    outcomes: tuple[Outcome, ...]
+    report: Report | None
+    stopped_by: int | None
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """The runs that failed, with the reasons."""
+        return tuple(outcome for outcome in self.outcomes if outcome.status == "failed")
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """The report of the runs of a study that are there.
+
+    Attributes:
+        report: None if no run is there.
+        missing: The names of the runs that are not finished.
+    """
+
+    report: Report | None
+    missing: tuple[str, ...]
+
+
+def plan_comparison(
+    study: Study | Path | str,
+    out: Path | str | None = None,
+    *,
+    only: Sequence[str] | None = None,
+    part: tuple[int, int] | None = None,
+) -> ComparisonPlan:
+    """Plan the runs that `compare` would make, and start none.
+
+    Args:
+        study: The study, or its file.
+        out: Folder of its runs; None for ``runs/<study>``.
+        only: Names or patterns of runs; None for all.
+        part: ``(i, n)`` for the i-th of n parts of the runs, counted from 0.
+
+    Raises:
+        ConfigError: The study, or the job of any of its runs, is wrong.
+    """
+    study = _loaded(study)
+    folder = _folder(study, out)
+    chosen = choose(study, only)
+    if part is not None:
+        index, count = part
+        if not 0 <= index < count:
+            raise ConfigError("compare", [f"part: got {part}; allowed: (i, n) with 0 <= i < n"])
+        chosen = part_of(chosen, index, count)
+    runs = tuple(planned(element, folder) for element in chosen)
+    return ComparisonPlan(study, folder, tuple(chosen), runs)
+
+
+def compare(
+    study: Study | Path | str,
+    out: Path | str | None = None,
+    *,
+    only: Sequence[str] | None = None,
+    part: tuple[int, int] | None = None,
+    rerun: bool = False,
+    report: bool = True,
+    launcher: str | None = None,
+    mpirun: str | None = None,
+    mpirun_args: Sequence[str] = (),
+    show: TextIO | None = None,
+) -> ComparisonResult:
+    """Run a study and compare its runs; finished runs are kept, unfinished ones resumed.
+
+    A run that fails does not keep the others from running. A signal that asks the run at work to
+    stop (SIGINT, SIGTERM, SIGHUP, SIGUSR1) stops the comparison after it; no report is written
+    then.
+
+    Args:
+        study: The study, or its file.
+        out: Folder of its runs; None for ``runs/<study>``.
+        only: Names or patterns of runs; None for all.
+        part: ``(i, n)`` for the i-th of n parts of the runs, counted from 0.
+        rerun: Run again what is finished, too; the run before is kept aside.
+        report: Write a report. Without one, other comparisons may work on other runs of the study
+            at the same time.
+        launcher: ``auto``, ``mpirun`` or ``srun``; None for the variable MPI_DCASGD_LAUNCHER.
+        mpirun: Path of the mpirun to use; None for this Python's.
+        mpirun_args: Further arguments for the launcher.
+        show: Stream for one line a run; None for silence.
 
     Returns:
-        0 if all runs are there, 1 if one failed, 130 after Ctrl-C, 138 after SIGUSR1.
+        The outcomes and the report.
 
     Raises:
         ConfigError: The study, or the job of any of its runs, is wrong; nothing was started.
-        LaunchError: There is no mpirun.
-        RunFolderError: The folder cannot be used.
+        LaunchError: There is no launcher.
+        RunFolderError: The folder cannot be used, or another comparison is at work in it.
+        ReportWithoutPlotsError: All runs were made and the report was written, but there is no
+            matplotlib for its plots.
+
+    Example:
+        Two algorithms on two seeds, then the table::
+
+            result = compare("jobs/compare_digits.yaml", "runs/digits")
+            print(result.report.table)
     """
-    study = load_study(args.study)
-    out = args.out or RUNS / study.name
-    if args.report_only:
-        return _report_only(study, out)
-    chosen = choose(study, args.only)
-    if args.part:
-        chosen = _part(chosen, *args.part)
-    if not chosen:
-        print(f"{study.name}: no run is left for part {args.part[0]} of {args.part[1]}")
-        return 0
-    runs = [planned(element, out) for element in chosen]
-    if args.dry_run:
-        print(_overview(study, out, runs, chosen))
-        return 0
-    for element in chosen:
-        write_job(study, element, out)
-    print(f"{study.name}: {len(runs)} runs in {out}", flush=True)
+    plan = plan_comparison(study, out, only=only, part=part)
+    folders = tuple(run.folder for run in plan.runs)
+    if not plan.runs:
+        return ComparisonResult(plan.folder, (), (), None, None)
+    for element in plan.elements:
+        write_job(plan.study, element, plan.folder)
+    if show is not None:
+        print(
+            f"{plan.study.name}: {len(folders)} runs in {plan.folder.path}", file=show, flush=True
+        )
     comparison = Comparison(
-        out,
-        sys.stdout,
-        args.mpirun,
-        shlex.split(args.mpirun_args),
-        launcher=args.launcher,
-        beside_others=args.no_report,
+        plan.folder, show, mpirun, mpirun_args, launcher=launcher, beside_others=not report
     )
+    stopped = False
     try:
-        outcomes = comparison.run(runs, rerun=args.rerun)
-    except KeyboardInterrupt:
-        outcomes = []
-    if len(outcomes) < len(runs) or outcomes[-1].status == "interrupted":
-        print(f"stopped; to go on: {shlex.join(_again(args))}", file=sys.stderr)
-        return 128 + comparison.stopped_by if comparison.stopped_by else INTERRUPTED
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    if not args.no_report:
-        _report(study, out)
-    for outcome in failed:
-        print(_why(outcome), file=sys.stderr)
-    return 1 if failed else 0
+        comparison.run(plan.runs, rerun=rerun)
+    except KeyboardInterrupt:  # between two runs; within one it is the run that is interrupted
+        stopped = True
+    outcomes = tuple(comparison.outcomes)
+    if stopped or len(outcomes) < len(folders) or outcomes[-1].status == "interrupted":
+        signum = comparison.stopped_by or signal.SIGINT
+        return ComparisonResult(plan.folder, folders, outcomes, None, signum)
+    written = _report(plan.study, plan.folder) if report else None
+    return ComparisonResult(plan.folder, folders, outcomes, written, None)
 
 
-def choose(study: Study, only: Sequence[str] | None) -> list[Element]:
-    """The runs of a study that ``--only`` names, all if it is None.
+def report_study(study: Study | Path | str, out: Path | str | None = None) -> StudyReport:
+    """Write the report of a study's runs that are there, and start none.
+
+    Args:
+        study: The study, or its file.
+        out: Folder of its runs; None for ``runs/<study>``.
 
     Raises:
-        ConfigError: A name or a pattern fits none.
+        ConfigError: The study is wrong.
+        ReportWithoutPlotsError: The report was written, but there is no matplotlib for its plots.
     """
-    if only is None:
-        return list(study.elements)
+    study = _loaded(study)
+    folder = _folder(study, out)
+    written = _report(study, folder)
     names = [element.name for element in study.elements]
-    problems = [
-        f"--only {pattern}: no such run{did_you_mean(pattern, names)} (allowed: {', '.join(names)})"
-        for pattern in only
-        if not fnmatch.filter(names, pattern)
-    ]
-    if problems:
-        raise ConfigError(str(study.file), problems)
-    return [e for e in study.elements if any(fnmatch.fnmatchcase(e.name, p) for p in only)]
+    missing = tuple(name for name in names if not folder.run(name).is_finished())
+    return StudyReport(written, missing)
 
 
-def _part(elements: Sequence[Element], index: int, count: int) -> list[Element]:
-    """Every ``count``-th group of runs that belong together, beginning with number ``index``."""
-    return [element for group in groups(elements)[index::count] for element in group]
+def _loaded(study: Study | Path | str) -> Study:
+    return study if isinstance(study, Study) else load_study(study)
 
 
-def groups(elements: Sequence[Element]) -> list[list[Element]]:
-    """Runs that have to be made by one process: those that take their delays from another's."""
-    found: dict[str, list[Element]] = {}
-    for element in elements:
-        found.setdefault(element.calibrated_from or element.name, []).append(element)
-    return list(found.values())
+def _folder(study: Study, out: Path | str | None) -> StudyFolder:
+    return StudyFolder(RUNS / study.name if out is None else out)
 
 
-def _report_only(study: Study, out: Path) -> int:
-    """Report what is there, and say what is not."""
-    _report(study, out)
-    missing = [e.name for e in study.elements if not RunFolder(out / e.name).is_finished()]
-    if missing:
-        print(f"not finished: {', '.join(missing)}", file=sys.stderr)
-    return 1 if missing else 0
+def _report(study: Study, folder: StudyFolder) -> Report | None:
+    runs = [folder.run(element.name) for element in study.elements]
+    there = [run.path for run in runs if run.is_run()]
+    if not there:
+        return None
+    from mpi_dcasgd.runs.report import report  # loads NumPy
 
-
-def planned(element: Element, out: Path) -> PlannedRun:
-    """What is to be run in the study's folder for one of its elements."""
-    folder, job_file = out / element.name, _job_file(element, out)
-    cluster = ClusterFile(element, out) if element.simulated else None
-    program = rank_program(str(job_file), ["--run-dir", str(folder)])
-    return PlannedRun(
-        name=element.name,
-        folder=folder,
-        job=job_as_yaml(element.job),
-        num_workers=element.num_workers,
-        program=cluster.program(job_file, folder) if cluster else tuple(program),
-        ranks=None if element.sequential or cluster else element.ranks,
-        cluster=cluster,
-        read_stored=with_defaults,
-    )
-
-
-def _job_file(element: Element, out: Path) -> Path:
-    return out / "jobs" / f"{element.name}.yaml"
-
-
-def write_job(study: Study, element: Element, out: Path) -> None:
-    """Ranks read a copy, so that nobody can change the job between one run and the next."""
-    file = _job_file(element, out)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"{file.parent}: cannot be made: {error.strerror}") from error
-    changes = " ".join(f"{key}={value}" for key, value in element.overrides)
-    header = f"# {study.job_file} with {changes}\n"
-    write_atomic(file, (header + job_as_text(element.job)).encode())
-
-
-def _overview(
-    study: Study, out: Path, runs: Sequence[PlannedRun], elements: Sequence[Element]
-) -> str:
-    lines = [f"{study.name}: {len(runs)} runs of {study.job_file} in {out}"]
-    width = max(len(run.name) for run in runs)
-    for run, element in zip(runs, elements, strict=True):
-        size = "1 process" if run.ranks is None else f"{run.ranks} ranks"
-        size = "simulated" if element.simulated else size
-        found = look_at(run)
-        job = element.job
-        lines.append(
-            f"  {run.name:<{width}}  {size:>9}  {job.epochs} epochs, batch_size {job.batch_size}, "
-            f"lr {job.lr:g}  {found.state}"
-        )
-    return "\n".join(lines)
-
-
-def _report(study: Study, out: Path) -> None:
-    folders = [out / element.name for element in study.elements]
-    there = [folder for folder in folders if (folder / "job.yaml").is_file()]
-    if there:
-        print()
-        show_report(there, out / "report", study.target_error, title=f"Comparison: {study.name}")
-
-
-def _again(args: argparse.Namespace) -> list[str]:
-    # What was run again has been: with --rerun it would begin from the start.
-    return [word for word in args.argv if word != "--rerun"]
-
-
-def _why(outcome: Outcome) -> str:
-    lines = outcome.reason.splitlines()
-    return "\n  ".join([f"{outcome.run.name} failed:", *lines])
+    title = f"Comparison: {study.name}"
+    return report(there, folder.report, target_error=study.target_error, title=title)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.environment import RankPlace, git_state
 from mpi_dcasgd.record.logs import rank_logger
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.record.trace import Trace, TraceRecord, read_trace
+from mpi_dcasgd.record.trace import Trace, TraceRecord
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.recording import Recording
@@ -65,7 +64,7 @@ class _Recorded:
     @classmethod
     def open(cls, path: Path, overrides: Sequence[str]) -> _Recorded:
         folder = RunFolder.open(path)
-        trace = read_trace(folder.trace_bin)
+        trace = folder.trace()
         # A compiled update and one in blocks round alike only nearly.
         kernel = f"fuse={trace.meta.get('kernel', 'blocks')}"
         job = load_job(folder.job_yaml, [kernel, *overrides])
@@ -74,7 +73,7 @@ class _Recorded:
                 f"{path}: a {trace.meta.get('driver')} run; only asynchronous runs over MPI have "
                 "an order of pushes to replay (the others repeat themselves when run again)"
             )
-        sha = str(_summary(folder).get("weights_sha256") or "")
+        sha = str(folder.summary().get("weights_sha256") or "")
         return cls(folder, job, trace, int(trace.meta["num_workers"]), sha)
 
 
@@ -124,19 +123,6 @@ def replay_exactly(path: Path) -> int:
         f"weights {sha[:16]} ..."
     )
     return 0
-
-
-def _summary(folder: RunFolder) -> dict[str, Any]:
-    """What a run's summary says; nothing of one that was killed."""
-    if not folder.summary_json.is_file():
-        return {}
-    try:
-        summary = json.loads(folder.summary_json.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{folder.summary_json}: cannot be read: {error}") from error
-    if not isinstance(summary, dict):
-        raise RunFolderError(f"{folder.summary_json}: is not a run's summary")
-    return summary
 
 
 def _replay(

@@ -1,38 +1,42 @@
-"""``mpi-dcasgd report``: compare runs that are there."""
+"""Compare runs that are there."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpi_dcasgd.report.write import ReportWithoutPlotsError, write_report
+from mpi_dcasgd.report.write import Report, write_report
+
+Place = Path | str
 
 
-def report(args: argparse.Namespace) -> int:
-    """Write a report and print its table."""
-    return show_report(args.runs, args.out, args.target_error)
+def report(
+    runs: Place | Sequence[Place],
+    out: Place,
+    *,
+    target_error: float | None = None,
+    title: str = "",
+) -> Report:
+    """Write a report of runs: Markdown, HTML and plots.
 
-
-def show_report(
-    runs: Sequence[Path], out: Path, target_error: float | None, title: str = ""
-) -> int:
-    """Write a report, print its table and say where it is.
+    Args:
+        runs: Run folders, or folders of run folders; one, or several.
+        out: The folder to write into; made if need be.
+        target_error: Also report how soon this test error, in [0, 1], was reached.
+        title: Title of the report; by default the name of the runs' job.
 
     Returns:
-        0.
+        The files that were written, and the table as text.
 
     Raises:
-        ReportWithoutPlotsError: There is no matplotlib; the table was printed all the same.
+        RunFolderError: A path is no run, or ``out`` cannot be written.
+        ReportWithoutPlotsError: There is no matplotlib; all but the plots was written, and the
+            exception has the report.
+
+    Example:
+        All runs of a folder::
+
+            print(report("runs/digits", "runs/digits/report", target_error=0.05).table)
     """
-    try:
-        written = write_report(runs, out, target_error, title=title)
-    except ReportWithoutPlotsError as error:
-        print(error.report.table)
-        raise
-    print(written.table)
-    print(f"report: {written.markdown}")
-    print(f"        {written.html}")
-    for plot in written.plots:
-        print(f"        {plot}")
-    return 0
+    paths = [runs] if isinstance(runs, (Path, str)) else runs
+    return write_report([Path(path) for path in paths], Path(out), target_error, title=title)

@@ -34,7 +34,6 @@ from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.simulation import Simulation
 from mpi_dcasgd.server.records import UpdateRecord, record_of
 
-CLUSTER_YAML = "cluster.yaml"
 CHECKPOINT = "simulator.pt"
 _EVENTS, _LINES = 200, 20  # progress events and progress lines of a run, about
 _SLICE = 32  # pushes between two looks at signals and checkpoints
@@ -93,8 +92,7 @@ class SimulatedRun:
         logger = rank_logger(recording.folder, 0)
         try:
             settings = {"workers": self._simulation.workers, **self._simulation.settings}
-            path = recording.folder.path / CLUSTER_YAML
-            write_atomic(path, dump_yaml(settings).encode())
+            write_atomic(recording.folder.cluster_yaml, dump_yaml(settings).encode())
             observer = self._observer(recording, logger)
             self._train(recording, observer, saved, started)
         finally:

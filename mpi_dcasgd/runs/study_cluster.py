@@ -11,9 +11,9 @@ from typing import Any
 from mpi_dcasgd.config.load import read_mapping
 from mpi_dcasgd.config.study import Element
 from mpi_dcasgd.config.yaml12 import dump_yaml
-from mpi_dcasgd.drivers.simulation.cluster import parse_cluster
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
+from mpi_dcasgd.record.study_folder import StudyFolder
 
 _CHECKPOINTS = 20  # of a run, about
 
@@ -23,20 +23,22 @@ class ClusterFile:
 
     Args:
         element: The run.
-        out: The folder of the study's runs.
+        study: The folder of the study's runs.
     """
 
-    def __init__(self, element: Element, out: Path) -> None:
+    def __init__(self, element: Element, study: StudyFolder) -> None:
         self._element = element
         self._name = element.calibrated_from or element.name
-        self.path = out / "clusters" / f"{self._name}.yaml"
-        self._source = RunFolder(out / self._name)
+        self.path = study.cluster_file(self._name)
+        self._source = study.run(self._name)
 
     def differs(self, stored: Path) -> bool:
         """Whether a run that was made on the cluster in the file ``stored`` was on another.
 
         One that is yet to be measured is another: the run that measures it changes it.
         """
+        from mpi_dcasgd.drivers.simulation.cluster import parse_cluster  # loads NumPy
+
         if self._element.cluster is not None:
             wanted: Mapping[str, Any] = self._element.cluster
         elif self._measured():
@@ -67,10 +69,10 @@ class ClusterFile:
             from mpi_dcasgd.runs.calibrate import cluster_of
 
             settings = cluster_of(self._source)
-            self._write(f"{self._name}, {_MARK}{_digest(self._source)}", settings)
+            self._write(f"{self._name}, {_mark(self._source)}", settings)
 
     def program(self, job: Path, folder: Path) -> tuple[str, ...]:
-        """What executes the run."""
+        """The command that executes the run."""
         words = [f"cluster={self.path}", f"workers={self._element.num_workers}"]
         command = [sys.executable, "-m", "mpi_dcasgd", "simulate", str(job), *words]
         every = max(1, self._element.job.epochs // _CHECKPOINTS)
@@ -82,7 +84,7 @@ class ClusterFile:
             first = self.path.read_text(encoding="utf-8").partition("\n")[0]
         except OSError:
             return False
-        return self._source.is_finished() and first.endswith(_MARK + _digest(self._source))
+        return self._source.is_finished() and first.endswith(_mark(self._source))
 
     def _write(self, what: str, settings: Mapping[str, Any]) -> None:
         try:
@@ -93,11 +95,10 @@ class ClusterFile:
         write_atomic(self.path, f"# cluster: {what}\n{dump_yaml(dict(settings))}".encode())
 
 
-_MARK = "metrics.jsonl "
-
-
-def _digest(folder: RunFolder) -> str:
-    return hashlib.sha256(folder.metrics_jsonl.read_bytes()).hexdigest()[:16]
+def _mark(folder: RunFolder) -> str:
+    """The file that a run was measured by, and its content in short."""
+    digest = hashlib.sha256(folder.metrics_jsonl.read_bytes()).hexdigest()[:16]
+    return f"{folder.metrics_jsonl.name} {digest}"
 
 
 def _read(path: Path) -> dict[str, Any]:

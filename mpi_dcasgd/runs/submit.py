@@ -1,8 +1,7 @@
-"""``mpi-dcasgd submit``: check a job or a study, write its batch script, hand it to SLURM."""
+"""Check a job or a study, write its batch script, hand it to SLURM."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
@@ -12,212 +11,213 @@ from datetime import datetime
 from pathlib import Path
 
 from mpi_dcasgd.config.frozen_study import freeze_study
-from mpi_dcasgd.config.load import job_as_text, load_job, parse_overrides, read_mapping
+from mpi_dcasgd.config.load import job_as_text, make_job, parse_overrides, read_mapping
 from mpi_dcasgd.config.plan import check_ranks
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.config.study import Element, Study, load_study
+from mpi_dcasgd.config.study import Element, Study, make_study
 from mpi_dcasgd.errors import ConfigError, LaunchError, RunFolderError
 from mpi_dcasgd.record.run_folder import RUNS, RunFolder, write_atomic
+from mpi_dcasgd.record.slurm_folder import SlurmFolder, Submission
+from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
-from mpi_dcasgd.runs.compare import choose, groups, planned, write_job
+from mpi_dcasgd.runs.slurm_request import SlurmRequest
+from mpi_dcasgd.runs.study_runs import choose, groups, planned, write_job
 from mpi_dcasgd.tools.comparison import look_at
 from mpi_dcasgd.tools.slurm.render import Work, render
 from mpi_dcasgd.tools.slurm.site import Site
+from mpi_dcasgd.tools.slurm.site_files import find_site_file
 from mpi_dcasgd.tools.slurm.states import job_states
-from mpi_dcasgd.tools.slurm.submissions import (
-    FOLDER,
-    Submission,
-    dealt,
-    find_sbatch,
-    new_script,
-    remember,
-    sbatch,
-    submissions,
-)
+from mpi_dcasgd.tools.slurm.submissions import dealt, find_sbatch, sbatch
 
-_SITES = Path("slurm/env")
 _MOST_ELEMENTS = 1000  # SLURM's MaxArraySize is 1001 unless a site has changed it
 
 
-def submit(args: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """Jobs that were submitted, or with ``dry_run`` would be.
+
+    Attributes:
+        name: The name of the job or study.
+        folder: The run folder, or the folder of the study's runs; absolute.
+        job_id: SLURM's number; None if nothing was submitted.
+        report_id: The job that writes a study's report, submitted after the others.
+        script: The text of the script; empty if no run is left to submit.
+        logs: Files that the jobs print into, relative to ``folder``; may be patterns.
+        parts: The names of the runs of each element of a study's array; empty for a job.
+        waiting: The names of runs that were left out, for they are in the queue already.
+        array_limit: Elements of the array that run at a time; None for all.
+    """
+
+    name: str
+    folder: Path
+    job_id: str | None = None
+    report_id: str | None = None
+    script: str = ""
+    logs: tuple[str, ...] = ()
+    parts: tuple[tuple[str, ...], ...] = ()
+    waiting: tuple[str, ...] = ()
+    array_limit: int | None = None
+
+    @property
+    def job_ids(self) -> tuple[str, ...]:
+        """SLURM's numbers of all jobs that were submitted."""
+        return tuple(job_id for job_id in (self.job_id, self.report_id) if job_id is not None)
+
+
+def submit(
+    file: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    request: SlurmRequest | None = None,
+    out: Path | str | None = None,
+    only: Sequence[str] | None = None,
+    dry_run: bool = False,
+) -> Submitted:
     """Submit a job, or what is left of a study.
 
+    Args:
+        file: The job file, or the study file.
+        overrides: ``key=value`` words for a job.
+        request: Resources, site and limits; None for the defaults.
+        out: The run folder, or the folder of a study's runs; what is there is resumed. None for a
+            new one in ``runs``, and for ``runs/<study>``.
+        only: Names or patterns of a study's runs; None for all.
+        dry_run: Write and submit nothing.
+
     Returns:
-        0.
+        The numbers of the jobs, the folder and the script.
 
     Raises:
         ConfigError: The file, or the description of the site, is wrong; nothing was submitted.
         LaunchError: The number of ranks is wrong, there is no sbatch, or it refuses.
         RunFolderError: The folder holds a finished run, or cannot be written.
+
+    Example:
+        A job on two nodes::
+
+            request = SlurmRequest(nodes=2, tasks_per_node=4, partition="gpu")
+            print(submit("jobs/digits.yaml", ["lr=0.2"], request=request).job_id)
     """
-    if "algorithms" in read_mapping(args.file):
-        if args.overrides:
-            raise ConfigError(
-                "command line",
-                [f"{args.overrides[0]}: a study's own `set:` changes the jobs of its runs"],
-            )
-        return _submit_study(args, load_study(args.file))
-    return _submit_job(args, load_job(args.file, args.overrides))
+    file, request = Path(file), request or SlurmRequest()
+    place = None if out is None else Path(out)
+    mapping = read_mapping(file)
+    if "algorithms" not in mapping:
+        job = make_job(mapping, file, overrides)
+        if only:
+            raise ConfigError("command line", ["--only: applies to studies; this is a job"])
+        keys = {*mapping, *dict(parse_overrides(overrides)[0])}
+        return _submit_job(job, place, request, threads="threads" in keys, dry_run=dry_run)
+    if overrides:
+        raise ConfigError(
+            "command line", [f"{overrides[0]}: a study's own `set:` changes the jobs of its runs"]
+        )
+    study = make_study(mapping, file)
+    folder = StudyFolder((place or RUNS / study.name).absolute())
+    return _submit_study(study, choose(study, only), folder, request, dry_run=dry_run)
 
 
-def _submit_job(args: argparse.Namespace, job: Job) -> int:
-    if args.only:
-        raise ConfigError("command line", ["--only: is for studies; this is a job"])
+def _submit_job(
+    job: Job, out: Path | None, request: SlurmRequest, *, threads: bool, dry_run: bool
+) -> Submitted:
+    """Submit a job; ``threads`` says whether it sets them itself."""
     mode = ALGORITHMS[job.algorithm].mode
-    site = _site(args, 1 if mode == "sequential" else None)
-    total = site.total_tasks
+    site = _site(request, 1 if mode == "sequential" else None)
     if mode != "sequential":
-        check_ranks(job, total)
-    if site.cpus_per_task > 1 and not _says_threads(args):
+        check_ranks(job, site.total_tasks)
+    if site.cpus_per_task > 1 and not threads:
         job = replace(job, threads=site.cpus_per_task)
-    folder = args.run_dir
-    if folder is not None and RunFolder(folder).is_finished():
-        raise RunFolderError(f"{folder}: holds a finished run; name another folder")
-    if args.dry_run:
-        folder = folder or RUNS / f"{job.name}-{job.algorithm}-TIME"
-    else:
+    if out is not None and RunFolder(out).is_finished():
+        raise RunFolderError(f"{out}: holds a finished run; name another folder")
+    if not dry_run:
         find_sbatch()
-        _refuse_active(folder)
-        if folder is None:
-            now = datetime.now().astimezone()
-            folder = RunFolder.create(None, name=job.name, algorithm=job.algorithm, now=now).path
-    folder = folder.absolute()
+        if out is not None:
+            _refuse_active(out)
+    folder = (out or _new_folder(job, dry_run=dry_run)).absolute()
+    slurm = SlurmFolder(folder)
     work = Work(
         name=job.name,
-        file=folder / FOLDER / "job.yaml",
+        file=slurm.job_yaml,
         folder=folder,
-        logs=folder / FOLDER,
+        logs=slurm.path,
         search_path=_search_path(),
     )
     text = render("sync" if mode == "synchronous" else "async", site, work)
-    if args.dry_run:
-        print(text, end="")
-        return 0
-    script = new_script(folder, text)
-    write_atomic(work.file, job_as_text(job).encode())
+    if dry_run:
+        return Submitted(name=job.name, folder=folder, script=text)
+    script = slurm.new_script(text)
+    write_atomic(slurm.job_yaml, job_as_text(job).encode())
     try:
         job_id = sbatch(script)
     except LaunchError:
-        if args.run_dir is None:  # nobody will ever use it
+        if out is None:  # nobody will ever use it
             shutil.rmtree(folder)
         raise
-    remember(folder, Submission(job_id, f"{FOLDER}/{script.name}"))
-    _tell(f"job {job_id}", folder, f"{FOLDER}/{job.name}-{job_id}.out", [job_id])
-    return 0
+    slurm.remember(Submission(job_id, _within(folder, script)))
+    logs = (_within(folder, slurm.path / f"{job.name}-{job_id}.out"),)
+    return Submitted(name=job.name, folder=folder, job_id=job_id, script=text, logs=logs)
 
 
-def _submit_study(args: argparse.Namespace, study: Study) -> int:
-    out: Path = (args.run_dir or RUNS / study.name).absolute()
-    left = _left(choose(study, args.only), out)
-    busy = _in_queue(out)
-    waiting = [element.name for element in left if element.name in busy]
+def _new_folder(job: Job, *, dry_run: bool) -> Path:
+    if dry_run:
+        return RUNS / f"{job.name}-{job.algorithm}-TIME"
+    now = datetime.now().astimezone()
+    return RunFolder.create(None, name=job.name, algorithm=job.algorithm, now=now).path
+
+
+def _submit_study(
+    study: Study,
+    chosen: Sequence[Element],
+    folder: StudyFolder,
+    request: SlurmRequest,
+    *,
+    dry_run: bool,
+) -> Submitted:
+    out, slurm = folder.path, folder.slurm
+    left = [e for e in chosen if look_at(planned(e, folder)).state != "finished"]
+    busy = _in_queue(slurm)
+    waiting = tuple(element.name for element in left if element.name in busy)
     left = [element for element in left if element.name not in busy]
-    if waiting:
-        print(f"in the queue already: {', '.join(waiting)}", file=sys.stderr)
+    found = Submitted(name=study.name, folder=out, waiting=waiting, array_limit=request.array_limit)
     if not left:
-        print(f"{study.name}: no run is left to submit; mpi-dcasgd status {_short(out)}")
-        return 0
-    site = _site(args, max(element.ranks for element in left))
+        return found
+    site = _site(request, max(element.ranks for element in left))
     _check_size(left, site)
     names = [[element.name for element in group] for group in groups(left)]
-    if not args.dry_run:
+    if not dry_run:
         find_sbatch()
     work = Work(
         name=study.name,
-        file=out / FOLDER / "study.yaml" if args.dry_run else freeze_study(study, out / FOLDER),
+        file=slurm.study_yaml if dry_run else freeze_study(study, slurm.path),
         folder=out,
-        logs=out / FOLDER,
+        logs=slurm.path,
         parts=dealt(names, _MOST_ELEMENTS),
         search_path=_search_path(),
     )
     text = render("compare", site, work)
-    if args.dry_run:
-        print(text, end="")
-        return 0
+    found = replace(found, script=text, parts=work.parts)
+    if dry_run:
+        return found
     for element in study.elements:
-        write_job(study, element, out)
-    array = sbatch(script := new_script(out, text))
-    submission = Submission(array, f"{FOLDER}/{script.name}", work.parts)
-    remember(out, submission)  # should the report be refused, this is not forgotten
+        write_job(study, element, folder)
+    array = sbatch(script := slurm.new_script(text))
+    submission = Submission(array, _within(out, script), work.parts)
+    slurm.remember(submission)  # should the report be refused, this is not forgotten
     last = replace(site, nodes=None, tasks_per_node=None, tasks=1, gpus_per_node=None)
     last = replace(last, time="00:15:00", signal_lead_s=min(site.signal_lead_s, 60))
     text = render("report", last, replace(work, name=f"{study.name}-report"))
-    report = sbatch(new_script(out, text, "report"), after=array)
-    remember(out, replace(submission, report_id=report))
-    limit = f", {site.array_limit} at a time" if site.array_limit else ""
-    runs = f"{len(left)} run{'s' * (len(left) != 1)}"
-    what = f"job {array} ({runs} in an array of {len(work.parts)}{limit}), and job "
-    what += f"{report} for the report"
-    _tell(what, out, f"{FOLDER}/{study.name}-{array}_*.out, */output.log", [array, report])
-    return 0
+    report = sbatch(slurm.new_script(text, "report"), after=array)
+    slurm.remember(replace(submission, report_id=report))
+    outputs = _within(out, slurm.path / f"{study.name}-{array}_*.out")
+    own = _within(out, folder.run("*").output_log)
+    return replace(found, job_id=array, report_id=report, logs=(outputs, own))
 
 
-@dataclass(frozen=True)
-class _Size:
-    nodes: int | None
-    tasks_per_node: int | None
-    tasks: int | None
-
-
-def _site(args: argparse.Namespace, ranks: int | None) -> Site:
-    """What the options say; ``ranks`` is what is needed, if that is known."""
-    size = _size(args, ranks)
-    options = {
-        "cpus_per_task": args.cpus_per_task,
-        "time": args.time,
-        "env": _site_file(args.site_env or os.environ.get("SITE")),
-        "launcher": args.launcher,
-        "signal_lead_s": args.signal_lead,
-        "max_requeues": args.max_requeues,
-    }
-    return Site(
-        nodes=size.nodes,
-        tasks_per_node=size.tasks_per_node,
-        tasks=size.tasks,
-        gpus_per_node=args.gpus_per_node,
-        partition=args.partition,
-        account=args.account,
-        qos=args.qos,
-        array_limit=args.array_limit,
-        extra=tuple(args.sbatch),
-        **{name: value for name, value in options.items() if value is not None},
-    )
+def _site(request: SlurmRequest, ranks: int | None) -> Site:
+    return request.site(ranks, _site_file(request.site_env or os.environ.get("SITE")))
 
 
 def _site_file(choice: str | None) -> str | None:
-    """The file that the script is to source, whatever folder it is then started in.
-
-    Raises:
-        ConfigError: There is none of that name.
-    """
-    if choice is None:
-        return None
-    file = Path(choice) if "/" in choice else _SITES / f"{choice}.sh"
-    if not file.is_file():
-        names = sorted(each.stem for each in _SITES.glob("*.sh"))
-        known = f"a file, or of {_SITES}: {', '.join(names)}" if names else "a file"
-        raise ConfigError("command line", [f"--site-env {choice}: no {file}; allowed: {known}"])
-    return str(file.absolute())
-
-
-def _size(args: argparse.Namespace, ranks: int | None) -> _Size:
-    nodes, each, tasks = args.nodes, args.tasks_per_node, args.ranks
-    if tasks is not None:
-        if each is not None:
-            raise LaunchError("--ranks and --tasks-per-node: give one of them")
-        return _Size(nodes, None, tasks)
-    if each is None and nodes is not None:
-        each = -(-ranks // nodes) if ranks else args.gpus_per_node
-        if each is None:
-            raise LaunchError(f"--nodes {nodes}: say how many ranks too, with --tasks-per-node")
-    if each is not None:
-        return _Size(nodes or (-(-ranks // each) if ranks else 1), each, None)
-    if ranks is None:
-        raise LaunchError(
-            "say how many ranks: --ranks N, or --nodes and --tasks-per-node; in an asynchronous "
-            "run one of them is the server"
-        )
-    return _Size(None, None, ranks)
+    return None if choice is None else str(find_site_file(choice))
 
 
 def _check_size(elements: Sequence[Element], site: Site) -> None:
@@ -230,13 +230,9 @@ def _check_size(elements: Sequence[Element], site: Site) -> None:
         )
 
 
-def _left(elements: Sequence[Element], out: Path) -> list[Element]:
-    return [e for e in elements if look_at(planned(e, out)).state != "finished"]
-
-
-def _in_queue(out: Path) -> set[str]:
+def _in_queue(slurm: SlurmFolder) -> set[str]:
     """Names of the runs that submissions from before may still make."""
-    before = submissions(out)
+    before = slurm.submissions()
     states = job_states(each.job_id for each in before)
     busy: set[str] = set()
     for each in before:
@@ -247,8 +243,8 @@ def _in_queue(out: Path) -> set[str]:
     return busy
 
 
-def _refuse_active(folder: Path | None) -> None:
-    before = submissions(folder) if folder else []
+def _refuse_active(folder: Path) -> None:
+    before = SlurmFolder(folder).submissions()
     for job_id, state in job_states(each.job_id for each in before).items():
         if state.active:
             raise LaunchError(
@@ -257,26 +253,11 @@ def _refuse_active(folder: Path | None) -> None:
             )
 
 
-def _says_threads(args: argparse.Namespace) -> bool:
-    pairs, _ = parse_overrides(args.overrides)
-    return "threads" in read_mapping(args.file) or "threads" in dict(pairs)
+def _within(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).as_posix()
 
 
 def _search_path() -> Path | None:
     """The folder of this environment's ``mpi-dcasgd``, where compute nodes find it, too."""
     folder = Path(sys.executable).parent
     return folder if (folder / "mpi-dcasgd").exists() else None
-
-
-def _short(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _tell(what: str, folder: Path, logs: str, job_ids: Sequence[str]) -> None:
-    short = _short(folder)
-    print(f"submitted {what}")
-    print(f"  folder: {short}")
-    print(f"  logs:   {', '.join(f'{short}/{log}' for log in logs.split(', '))}")
-    print(f"  watch:  mpi-dcasgd status {short}")
-    print(f"  cancel: scancel {' '.join(job_ids)}")

@@ -47,7 +47,7 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """What Horovod is built against.
+    """Versions that Horovod is built against.
 
     Attributes:
         torch: PyTorch's version with its build ("2.13.0+cpu").
@@ -70,7 +70,7 @@ class Environment:
 
 
 def default_cache() -> Path:
-    """Where wheels are kept: ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    """Cache folder for wheels: in ``$XDG_CACHE_HOME``, or ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "mpi_dcasgd" / "wheels"
 
@@ -193,7 +193,7 @@ def check_tools(environment: Environment) -> None:
 def build_variables(
     environment: Environment, cuda_home: Path | None = None, nccl_home: Path | None = None
 ) -> dict[str, str]:
-    """What Horovod's build reads from its environment: MPI and PyTorch, and nothing else."""
+    """Environment of Horovod's build: with MPI and PyTorch, without anything else."""
     variables = {
         "PATH": environment.path,
         "HOROVOD_WITH_MPI": "1",

@@ -24,7 +24,7 @@ from mpi_dcasgd.drivers.simulation.timing import simulate_timing_in_full
 from mpi_dcasgd.errors import LaunchError, RunFolderError
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.record.trace import Trace, read_trace
+from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
@@ -50,7 +50,7 @@ def delays_of_run(folder: RunFolder) -> dict[str, Any]:
         RunFolderError: The run has no trace, did not come to its end, or is no asynchronous one.
     """
     totals = _worker_totals(folder)
-    trace = read_trace(folder.trace_bin)
+    trace = folder.trace()
     _check_asynchronous(folder, trace)
     lists = []
     for worker in sorted(totals):
@@ -176,15 +176,12 @@ def _check_asynchronous(folder: RunFolder, trace: Trace) -> None:
 
 
 def _worker_totals(folder: RunFolder) -> dict[int, dict[str, float]]:
-    """What the workers said at the end of a run, by worker."""
-    totals = {}
-    try:
-        for line in folder.metrics_jsonl.read_text().splitlines():
-            event = json.loads(line)
-            if event.get("event") == "worker":
-                totals[int(event["worker"])] = event
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{folder.metrics_jsonl}: cannot be read: {error}") from error
+    """The totals of the workers at the end of a run, by worker.
+
+    Raises:
+        RunFolderError: The run did not come to its end.
+    """
+    totals = {int(e["worker"]): e for e in folder.metrics() if e["event"] == "worker"}
     if not totals:
         raise RunFolderError(
             f"{folder.path}: its workers did not come to say how long their steps took; take a "

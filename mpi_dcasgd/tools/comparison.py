@@ -13,23 +13,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol, TextIO
 
-import yaml
-
 from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.tools.launch import world as launch
-from mpi_dcasgd.tools.launch.exit_status import interrupted_status, read_summary
+from mpi_dcasgd.tools.launch.exit_status import interrupted_status
 from mpi_dcasgd.tools.launch.failure_reason import last_words
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.locks import alone_in
 from mpi_dcasgd.tools.status_line import StatusLine
-
-OUTPUT = "output.log"
-"""What a run's ranks and its mpirun printed, beside the run's own files."""
-
-REPLACED = "replaced"
-"""Where finished runs of a job that has changed are moved to: they are never deleted."""
 
 _STOPPED = {
     128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -39,13 +32,13 @@ State = Literal["missing", "unfinished", "changed", "finished"]
 
 
 class PlannedCluster(Protocol):
-    """What a simulated run takes place on."""
+    """Cluster of a simulated run."""
 
     def differs(self, stored: Path) -> bool:
-        """Whether a finished run's cluster.yaml is of another."""
+        """Whether a run that was made on the cluster in the file ``stored`` was on another."""
 
     def write(self) -> None:
-        """Make what the run's program reads; a UserError says why that cannot be done yet."""
+        """Make the file that the run's program reads; a UserError says why it cannot be made."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +48,16 @@ class PlannedRun:
     Attributes:
         name: Its folder's name.
         folder: Its run folder.
-        job: The resolved job, plain: what the folder's job.yaml will hold.
-        num_workers: As the folder's summary.json will say.
-        program: What each rank executes.
+        job: The resolved job as plain values, as the folder will hold it.
+        num_workers: Workers, as the folder's summary will say.
+        program: The command of each rank.
         ranks: Processes; None starts ``program`` without an mpirun.
-        cluster: Of a simulated run.
-        read_stored: What a stored job means now; an earlier version's may lack keys.
+        cluster: The cluster of a simulated run.
+        read_stored: The present meaning of a stored job; an earlier version's may lack keys.
     """
 
     name: str
-    folder: Path
+    folder: RunFolder
     job: Mapping[str, Any]
     num_workers: int
     program: tuple[str, ...]
@@ -75,7 +68,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Found:
-    """What a run's folder holds before it is started; ``changes`` are the keys that differ."""
+    """The content of a run's folder before it is started; ``changes`` are keys that differ."""
 
     state: State
     changes: tuple[str, ...] = ()
@@ -83,13 +76,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run came out.
+    """The end of one run of a comparison.
 
     Attributes:
+        run: The run.
         status: ``kept`` was finished before.
-        summary: Its summary.json, if it completed.
-        reason: Why it failed.
-        signum: What it was interrupted by.
+        summary: Its summary, if it completed.
+        reason: The error, if it failed.
+        signum: The signal that interrupted it.
     """
 
     run: PlannedRun
@@ -104,27 +98,29 @@ class Comparison:
 
     Args:
         out: The folder of the runs; exists.
-        mpirun: Which one; None for the usual.
+        stream: Where one line a run is written; None for nowhere.
+        mpirun: The mpirun to use; None for the usual.
         mpirun_args: Further arguments for it.
         launcher: ``auto``, ``mpirun``, ``srun``; None for the usual.
         beside_others: Other comparisons may be at work on other runs in ``out``.
-        stream: Where one line a run is written.
 
     Attributes:
+        outcomes: One for each run so far.
         stopped_by: The signal that ended it early.
     """
 
     def __init__(
         self,
-        out: Path,
-        stream: TextIO,
+        out: Path | StudyFolder,
+        stream: TextIO | None,
         mpirun: str | None = None,
         mpirun_args: Sequence[str] = (),
         *,
         launcher: str | None = None,
         beside_others: bool = False,
     ) -> None:
-        self.out = out
+        self.out = out if isinstance(out, StudyFolder) else StudyFolder(out)
+        self.outcomes: list[Outcome] = []
         self.stopped_by: int | None = None
         self._launcher = launcher
         self._beside_others = beside_others
@@ -149,7 +145,7 @@ class Comparison:
         if any(run.ranks is not None for run in runs):
             # There is no point in beginning without a launcher.
             launch.plan(1, (), launcher=self._launcher, mpirun=self._mpirun)
-        outcomes: list[Outcome] = []
+        outcomes = self.outcomes = []
         width = max((len(run.name) for run in runs), default=0)
         shared = [run.name for run in runs] if self._beside_others else None
         with alone_in(self.out, shared), self._heeding(signal.SIGUSR1):
@@ -180,10 +176,10 @@ class Comparison:
             signal.signal(signum, before)
 
     def _one(self, run: PlannedRun, place: str, *, rerun: bool) -> Outcome:
-        line = StatusLine(self._stream, place, RunFolder(run.folder))
+        line = StatusLine(self._stream, place, run.folder)
         found = look_at(run)
         if found.state == "finished" and not rerun:
-            outcome = Outcome(run, "kept", read_summary(run.folder))
+            outcome = Outcome(run, "kept", run.folder.summary(lenient=True))
             line.finish(f"finished before   {_figures(outcome.summary)}")
             return outcome
         try:
@@ -194,12 +190,12 @@ class Comparison:
             line.note(str(error).partition("\n")[0])
             return Outcome(run, "failed", {}, str(error))
         if found.state in ("changed", "finished"):
-            moved = _move_aside(run.folder, self.out / REPLACED)
+            moved = self.out.move_aside(run.name)
             if found.state == "changed":
-                line.note(f"{_changed(found.changes)}; the run before is now {moved}")
-        goes_on = found.state == "unfinished" and _has_checkpoint(run.folder)
+                line.note(f"{_changed(found.changes)}; the earlier run is now {moved}")
+        goes_on = found.state == "unfinished" and run.folder.has_checkpoint()
         if found.state == "unfinished":
-            how = "goes on from its checkpoint" if goes_on else "starts anew"
+            how = "resuming from its checkpoint" if goes_on else "starting over"
             line.note(f"did not finish before; {how}")
         started = time.monotonic()
         with line.live():
@@ -213,11 +209,11 @@ class Comparison:
         return outcome
 
     def _execute(self, run: PlannedRun, *, goes_on: bool) -> int:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with open(run.folder / OUTPUT, "ab" if goes_on else "wb", buffering=0) as log:
+        run.folder.path.mkdir(parents=True, exist_ok=True)
+        with open(run.folder.output_log, "ab" if goes_on else "wb", buffering=0) as log:
             # The command, which is shown on stderr, belongs to the log, too.
             with redirect_stderr(io.TextIOWrapper(log, write_through=True)) as text:
-                world = run.folder if run.ranks is not None else None
+                world = run.folder.path if run.ranks is not None else None
                 status = launch.run(self._command(run), run_dir=world, stdout=log, stderr=log)
             text.detach()
         return status
@@ -236,36 +232,24 @@ class Comparison:
 
 
 def look_at(run: PlannedRun) -> Found:
-    """Whether a run's folder holds it already, finished, of the same job and size.
+    """Look whether a run's folder holds it already, finished, of the same job and size.
 
     One that did not finish counts as changed, too, if it cannot go on as the run that is planned.
     """
-    folder = RunFolder(run.folder)
-    if not folder.job_yaml.is_file() and not folder.summary_json.is_file():
-        return Found("missing" if not run.folder.exists() else "unfinished")
+    folder = run.folder
+    summary = folder.summary(lenient=True)
+    if not folder.is_run() and not folder.summary_json.is_file():
+        return Found("unfinished" if folder.path.exists() else "missing")
     finished = folder.is_finished()
-    changes = changed_keys(run.read_stored(_stored_job(folder)), run.job)
-    if finished and read_summary(run.folder).get("num_workers") != run.num_workers:
+    changes = changed_keys(run.read_stored(folder.job(lenient=True)), run.job)
+    if finished and summary.get("num_workers") != run.num_workers:
         changes += ("number of workers",)
-    # Where a run keeps its cluster; no real run has such a file.
-    cluster_yaml = run.folder / "cluster.yaml"
-    if run.cluster is not None and (finished or cluster_yaml.is_file()):
-        changes += ("cluster",) if run.cluster.differs(cluster_yaml) else ()
+    stored = folder.cluster_yaml
+    if run.cluster is not None and (finished or stored.is_file()):
+        changes += ("cluster",) if run.cluster.differs(stored) else ()
     if changes:
         return Found("changed", changes)
     return Found("finished" if finished else "unfinished")
-
-
-def _has_checkpoint(folder: Path) -> bool:
-    return any(RunFolder(folder).checkpoints.glob("*.pt"))
-
-
-def _stored_job(folder: RunFolder) -> Mapping[str, Any]:
-    try:
-        stored = yaml.safe_load(folder.job_yaml.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
 
 
 def _changed(changes: Sequence[str]) -> str:
@@ -274,13 +258,13 @@ def _changed(changes: Sequence[str]) -> str:
 
 
 def _outcome(run: PlannedRun, status: int) -> Outcome:
-    folder = RunFolder(run.folder)
+    folder = run.folder
     if status == 0 and folder.is_finished():
-        return Outcome(run, "completed", read_summary(run.folder))
-    status = interrupted_status(status, run.folder)
+        return Outcome(run, "completed", folder.summary(lenient=True))
+    status = interrupted_status(status, folder.path)
     if status in _STOPPED:
         return Outcome(run, "interrupted", {}, signum=status - 128)
-    log = run.folder / OUTPUT
+    log = folder.output_log
     # Its first line is the command, which is no reason.
     text = log.read_text(encoding="utf-8", errors="replace").partition("\n")[2]
     return Outcome(run, "failed", {}, f"{last_words(text)}\n(all of it: {log})")
@@ -291,12 +275,3 @@ def _figures(summary: Mapping[str, Any]) -> str:
     shown = f"{100 * error:6.2f} %" if isinstance(error, (int, float)) else "     - %"
     trained = f"{wall_s:.1f} s" if isinstance(wall_s, (int, float)) else "-"
     return f"test error {shown}   trained {trained}"
-
-
-def _move_aside(folder: Path, where: Path) -> Path:
-    where.mkdir(exist_ok=True)
-    number = 1
-    while (target := where / f"{folder.name}-{number}").exists():
-        number += 1
-    folder.rename(target)
-    return target

@@ -35,7 +35,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Stable:
-    """What a rule allows with so many workers.
+    """Largest stable rate of a rule with so many workers.
 
     Attributes:
         workers: Equal ones that push in turn, so that every gradient is ``workers - 1`` stale.
@@ -151,7 +151,7 @@ def _round(rule: Rule, workers: int, curvature: float) -> tuple[Matrix, Matrix]:
 
 
 def _off(rule: Rule, workers: int, curvature: float) -> float:
-    """How far some rounds from an ordinary start end from where the map says, as a part of it."""
+    """Relative distance between a few rounds and the linear map's prediction."""
     rounds, near = 3, 1e-5
     world = _World(rule, torch.full((1,), near, dtype=torch.float64), workers, curvature)
     expected: Matrix = torch.stack(world.held()).numpy()
@@ -173,7 +173,7 @@ class _World:
         self._snapshots = [params.clone() for _ in range(workers)]
 
     def held(self) -> list[Tensor]:
-        """All vectors: weights, snapshots, state."""
+        """Every vector: weights, snapshots, state."""
         state = [v for vectors in self._chain.state_dict().values() for v in vectors]
         return [self._params, *self._snapshots, *state]
 

@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
-from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.metrics import read_metrics
+from mpi_dcasgd.record.metrics import RunProgress
 from mpi_dcasgd.record.run_folder import RunFolder
 
 EVERY_S = 1.0
@@ -20,16 +19,16 @@ class StatusLine:
     """The line of one run.
 
     Args:
-        stream: Where it is written; in place, if that is a terminal.
-        place: What it begins with.
-        folder: Where the run tells how far it has come.
+        stream: Where it is written, in place if that is a terminal; None for nowhere.
+        place: Beginning of the line.
+        folder: The run folder.
     """
 
-    def __init__(self, stream: TextIO, place: str, folder: RunFolder) -> None:
+    def __init__(self, stream: TextIO | None, place: str, folder: RunFolder) -> None:
         self._stream = stream
         self._place = place
         self._folder = folder
-        self._terminal = stream.isatty()
+        self._terminal = stream is not None and stream.isatty()
 
     def note(self, text: str) -> None:
         """Something to know about the run, on a line of its own."""
@@ -57,33 +56,28 @@ class StatusLine:
     def _follow(self, done: threading.Event) -> None:
         started = time.monotonic()
         while True:
-            text = f"{self._place}   {progress(self._events())}  {time.monotonic() - started:.0f} s"
+            words = progress_text(self._folder.progress())
+            text = f"{self._place}   {words}  {time.monotonic() - started:.0f} s"
             columns = shutil.get_terminal_size().columns
             self._write(text[: columns - 1])
             if done.wait(EVERY_S):
                 return
 
-    def _events(self) -> list[dict[str, Any]]:
-        try:
-            return read_metrics(self._folder.metrics_jsonl)
-        except RunFolderError:
-            return []  # not there yet
-
     def _write(self, text: str) -> None:
+        if self._stream is None:
+            return
         # To the start of the line, and away with what a longer text left behind.
         self._stream.write(f"\r\x1b[K{text}" if self._terminal else text)
         self._stream.flush()
 
 
-def progress(events: list[dict[str, Any]]) -> str:
-    """How far a run has come, from its metrics: ``epoch 3.2  test error 4.17 %``."""
-    if not events:
+def progress_text(progress: RunProgress) -> str:
+    """The progress of a run in a few words: ``epoch 3.2  test error 4.17 %``."""
+    if not progress.begun:
         return "starting"
     words = []
-    epochs = [event["epoch"] for event in events if isinstance(event.get("epoch"), (int, float))]
-    if epochs:
-        words.append(f"epoch {max(epochs):.1f}")
-    errors = [event["test_error"] for event in events if event.get("test_error") is not None]
-    if errors:
-        words.append(f"test error {100 * errors[-1]:.2f} %")
+    if progress.epoch is not None:
+        words.append(f"epoch {progress.epoch:.1f}")
+    if progress.test_error is not None:
+        words.append(f"test error {100 * progress.test_error:.2f} %")
     return "  ".join(words) or "running"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from local_slurm import LocalSlurm
 
-from mpi_dcasgd.tools.slurm.submissions import submissions
+from mpi_dcasgd.record.slurm_folder import SlurmFolder
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi, pytest.mark.timeout(300)]
 
@@ -57,7 +57,7 @@ def test_a_study_ends_in_its_report_and_what_is_finished_is_not_run_again(
     out = tmp_path / "out"
     done = command(slurm, "submit", study, "-o", out, "--array-limit", "2")
     assert done.returncode == 0, done.stderr
-    submission = submissions(out)[-1]
+    submission = SlurmFolder(out).submissions()[-1]
     assert f"submitted job {submission.job_id} (4 runs in an array of 4" in done.stdout
     assert {run["state"] for run in status(slurm, out).values()} <= {"pending", "running"}
     again = command(slurm, "submit", study, "-o", out)
@@ -83,7 +83,7 @@ def test_a_cancelled_run_of_a_study_is_submitted_again_alone(
     )
     done = command(slurm, "submit", study, "-o", out)
     assert done.returncode == 0, done.stderr
-    first = submissions(out)[-1]
+    first = SlurmFolder(out).submissions()[-1]
     assert first.report_id
     slurm.wait(f"{first.job_id}_0", "RUNNING")
     slurm.cancel(f"{first.job_id}_1")
@@ -95,7 +95,7 @@ def test_a_cancelled_run_of_a_study_is_submitted_again_alone(
     }
     done = command(slurm, "submit", study, "-o", out)
     assert "(1 run in an array of 1)" in done.stdout
-    second = submissions(out)[-1]
+    second = SlurmFolder(out).submissions()[-1]
     assert second.parts == (("asgd-w2-s0",),)
     assert second.report_id
     slurm.wait(second.report_id, "COMPLETED", timeout=150)
@@ -109,7 +109,7 @@ def test_nodes_and_gpus_are_asked_for(slurm: LocalSlurm, tmp_path: Path) -> None
     words = ("submit", job, "epochs=2", "algorithm=ssgd", *size, "--run-dir", run)
     done = command(slurm, *words)
     assert done.returncode == 0, done.stderr
-    known = slurm.wait(submissions(run)[-1].job_id, "COMPLETED", timeout=120)
+    known = slurm.wait(SlurmFolder(run).submissions()[-1].job_id, "COMPLETED", timeout=120)
     assert known["NumNodes"] == "2"
     assert "gres:gpu:1" in known["TresPerNode"]
     assert json.loads((run / "summary.json").read_text())["world_size"] == 4
@@ -121,7 +121,7 @@ def test_a_job_that_fails_tells_why(slurm: LocalSlurm, tmp_path: Path) -> None:
     words = ("submit", job, f"data.path={tmp_path}/nowhere", "-n", "2", "--run-dir", run)
     done = command(slurm, *words)
     assert done.returncode == 0, done.stderr
-    slurm.wait(submissions(run)[-1].job_id, "FAILED", timeout=100)
+    slurm.wait(SlurmFolder(run).submissions()[-1].job_id, "FAILED", timeout=100)
     found = status(slurm, run)["run"]
     assert found["state"] == "failed"
     assert "DataError" in found["reason"]
@@ -137,4 +137,4 @@ def test_a_mistake_is_told_and_nothing_is_submitted(slurm: LocalSlurm, tmp_path:
     assert refused.returncode == 2
     assert "Invalid partition name" in refused.stderr
     assert slurm.run("squeue", "--noheader") == ""
-    assert submissions(run) == []
+    assert SlurmFolder(run).submissions() == []

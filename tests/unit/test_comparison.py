@@ -16,15 +16,16 @@ import pytest
 import yaml
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.metrics import RunProgress
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools.comparison import (
-    OUTPUT,
     Comparison,
     Outcome,
     PlannedRun,
     look_at,
 )
 from mpi_dcasgd.tools.launch.failure_reason import last_words
-from mpi_dcasgd.tools.status_line import progress
+from mpi_dcasgd.tools.status_line import progress_text
 
 JOB: dict[str, Any] = {
     "name": "toy",
@@ -56,9 +57,9 @@ while True:
 
 
 def planned(out: Path, name: str, program: str = TRAIN, workers: int = 1, **job: Any) -> PlannedRun:
-    folder, content = out / name, {**JOB, **job}
+    folder, content = RunFolder(out / name), {**JOB, **job}
     text = yaml.safe_dump(content, default_flow_style=True, width=1000).strip()
-    words = [sys.executable, "-c", f"exec({program!r})", str(folder), text, str(workers)]
+    words = [sys.executable, "-c", f"exec({program!r})", str(folder.path), text, str(workers)]
     return PlannedRun(name, folder, content, workers, tuple(words), None)
 
 
@@ -85,7 +86,7 @@ def test_every_run_is_started_once_and_has_a_line(tmp_path: Path) -> None:
 def test_the_output_of_a_run_begins_with_its_command(tmp_path: Path) -> None:
     run = planned(tmp_path, "a", "print('hello')")
     compare(tmp_path, run)
-    lines = (run.folder / OUTPUT).read_text().splitlines()
+    lines = run.folder.output_log.read_text().splitlines()
     assert lines[0].startswith("+ ")
     assert lines[-1] == "hello"
 
@@ -110,7 +111,7 @@ def test_a_changed_job_is_run_again_and_the_run_before_is_kept_aside(tmp_path: P
     _, lines = compare(tmp_path, planned(tmp_path, "a", model={"name": "cnn"}, lr=3))
     assert starts(tmp_path, "a") == 2
     moved = tmp_path / "replaced" / "a-1"
-    assert f"its job has changed (lr, model.name); the run before is now {moved}" in lines[0]
+    assert f"its job has changed (lr, model.name); the earlier run is now {moved}" in lines[0]
     assert yaml.safe_load((moved / "job.yaml").read_text()) == JOB
     assert look_at(planned(tmp_path, "a", model={"name": "cnn"}, lr=3)).state == "finished"
     _, lines = compare(tmp_path, planned(tmp_path, "a"))
@@ -191,38 +192,38 @@ def test_rerun_repeats_what_is_finished(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", ["interrupted", "failed", None])
 def test_a_run_that_did_not_finish_starts_anew(tmp_path: Path, status: str | None) -> None:
     run = planned(tmp_path, "a")
-    run.folder.mkdir()
-    (run.folder / "job.yaml").write_text(yaml.safe_dump(JOB))
+    run.folder.path.mkdir()
+    (run.folder.path / "job.yaml").write_text(yaml.safe_dump(JOB))
     if status:
-        (run.folder / "summary.json").write_text(json.dumps({"status": status}))
+        (run.folder.path / "summary.json").write_text(json.dumps({"status": status}))
     outcomes, lines = compare(tmp_path, run)
     assert outcomes[0].status == "completed"
-    assert "did not finish before; starts anew" in lines[0]
+    assert "did not finish before; starting over" in lines[0]
 
 
 def test_a_run_that_has_a_checkpoint_goes_on(tmp_path: Path) -> None:
     run = planned(tmp_path, "a")
-    (run.folder / "checkpoints").mkdir(parents=True)
-    (run.folder / "checkpoints" / "update-7.pt").touch()
-    (run.folder / "job.yaml").write_text(yaml.safe_dump(JOB))
-    (run.folder / OUTPUT).write_text("before\n")
+    (run.folder.path / "checkpoints").mkdir(parents=True)
+    (run.folder.path / "checkpoints" / "update-7.pt").touch()
+    (run.folder.path / "job.yaml").write_text(yaml.safe_dump(JOB))
+    run.folder.output_log.write_text("before\n")
     outcomes, lines = compare(tmp_path, run)
     assert outcomes[0].status == "completed"
-    assert "did not finish before; goes on from its checkpoint" in lines[0]
-    text = (run.folder / OUTPUT).read_text()
+    assert "did not finish before; resuming from its checkpoint" in lines[0]
+    text = run.folder.output_log.read_text()
     assert text.startswith("before\n+ ")
     assert text.endswith("trained\n")
 
 
 def test_a_run_that_did_not_finish_and_is_of_another_job_is_kept_aside(tmp_path: Path) -> None:
     run = planned(tmp_path, "a", lr=3)
-    (run.folder / "checkpoints").mkdir(parents=True)
-    (run.folder / "checkpoints" / "update-7.pt").touch()
-    (run.folder / "job.yaml").write_text(yaml.safe_dump(JOB))
+    (run.folder.path / "checkpoints").mkdir(parents=True)
+    (run.folder.path / "checkpoints" / "update-7.pt").touch()
+    (run.folder.path / "job.yaml").write_text(yaml.safe_dump(JOB))
     _, lines = compare(tmp_path, run)
     assert "its job has changed (lr)" in lines[0]
     assert (tmp_path / "replaced" / "a-1" / "checkpoints" / "update-7.pt").exists()
-    assert not (run.folder / "checkpoints").exists()
+    assert not (run.folder.path / "checkpoints").exists()
 
 
 def test_a_run_that_fails_is_told_with_its_last_words_and_the_others_run(tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_a_run_that_fails_is_told_with_its_last_words_and_the_others_run(tmp_pat
     assert lines[1].strip() == "one"
     assert lines[2].startswith("[2/2] b")
     told = outcomes[0].reason.splitlines()
-    assert told == ["one", "two", f"(all of it: {tmp_path / 'a' / OUTPUT})"]
+    assert told == ["one", "two", f"(all of it: {RunFolder(tmp_path / 'a').output_log})"]
 
 
 BANNER = (
@@ -243,7 +244,7 @@ BANNER = (
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "it printed nothing"),
+        ("", "no output"),
         ("a\nb\n\nc\n", "a\nb\nc"),
         ("1\n2\n3\n4\n5\n6\n", "2\n3\n4\n5\n6"),
         (BANNER + "a\n", "a"),
@@ -312,15 +313,15 @@ def test_on_a_terminal_the_line_is_written_in_place(tmp_path: Path) -> None:
 
 def test_progress_says_how_far_a_run_has_come() -> None:
     start = {"event": "start", "time_s": 0.0}
-    assert progress([]) == "starting"
-    assert progress([start]) == "running"
+    assert progress_text(RunProgress.of([])) == "starting"
+    assert progress_text(RunProgress.of([start])) == "running"
     events = [
         start,
         {"event": "evaluation", "epoch": 1, "test_error": 0.2},
         {"event": "progress", "epoch": 1.52, "test_error": None},
         {"event": "evaluation", "epoch": 2, "test_error": 0.1},
     ]
-    assert progress(events) == "epoch 2.0  test error 10.00 %"
+    assert progress_text(RunProgress.of(events)) == "epoch 2.0  test error 10.00 %"
 
 
 # Side by side
@@ -346,7 +347,7 @@ for name, beside in (("b", True), ("a", True), ("b", False)):
     run = planned(tmp_path, "a", f"{TRAIN}\n{program}")
     outcomes = Comparison(tmp_path, io.StringIO(), beside_others=True).run([run])
     assert outcomes[0].status == "completed", outcomes[0].reason
-    lines = (run.folder / OUTPUT).read_text().splitlines()[-3:]
+    lines = run.folder.output_log.read_text().splitlines()[-3:]
     assert lines[0] == "completed"
     assert lines[1] == (
         f"refused: {tmp_path / 'a'}: another comparison is at work on this run; wait for it"

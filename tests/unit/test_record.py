@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.trace import read_trace
 from mpi_dcasgd.server.records import Action, UpdateRecord
 
-NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
+NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 
 
 def make(path: Path | None, root: Path, **options: Any) -> RunFolder:
@@ -147,8 +147,10 @@ def test_open_refuses_what_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"not a run folder: it has no job.yaml"):
         RunFolder.open(tmp_path)
     folder = RunFolder(tmp_path)
-    folder.write_job({"name": "digits", "lr": 0.1, "model": {"name": "mlp"}})
-    assert yaml.safe_load(RunFolder.open(tmp_path).job_yaml.read_text())["model"] == {"name": "mlp"}
+    folder.job_yaml.write_text(
+        yaml.safe_dump({"name": "digits", "lr": 0.1, "model": {"name": "mlp"}})
+    )
+    assert RunFolder.open(tmp_path).job()["model"] == {"name": "mlp"}
 
 
 def test_an_atomic_file_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from mpi_dcasgd.cli import main
+from mpi_dcasgd.record.slurm_folder import SlurmFolder, Submission
 from mpi_dcasgd.tools.slurm.states import JobState, job_states, parse_sacct, parse_scontrol
-from mpi_dcasgd.tools.slurm.submissions import Submission, dealt, remember, submissions
+from mpi_dcasgd.tools.slurm.submissions import dealt
 
 JOB = """\
 algorithm: asgd
@@ -100,7 +101,7 @@ def test_a_job_is_written_into_its_folder_and_submitted(
     assert "logs:   r/slurm/toy-1.out\n" in out
     assert "mpi-dcasgd status r\n" in out
     assert "scancel 1\n" in out
-    assert submissions(folder) == [Submission("1", "slurm/submit-1.sbatch")]
+    assert SlurmFolder(folder).submissions() == [Submission("1", "slurm/submit-1.sbatch")]
 
 
 def test_cores_that_were_asked_for_are_pytorchs_threads(slurm: FakeSlurm) -> None:
@@ -123,8 +124,8 @@ def test_a_study_becomes_an_array_and_a_last_job(
     assert "#SBATCH --array=0-4%2" in text
     assert "#SBATCH --ntasks=5" in text
     names = ("sgd-s0", "ssgd-w2-s0", "ssgd-w4-s0", "asgd-w2-s0", "asgd-w4-s0")
-    assert submissions(out)[-1].parts == tuple((name,) for name in names)
-    assert submissions(out)[-1].report_id == "2"
+    assert SlurmFolder(out).submissions()[-1].parts == tuple((name,) for name in names)
+    assert SlurmFolder(out).submissions()[-1].report_id == "2"
     assert {file.stem for file in (out / "jobs").glob("*.yaml")} == set(names)
     assert "--report-only" in (out / "slurm" / "report-1.sbatch").read_text()
     assert "5 runs in an array of 5, 2 at a time" in capsys.readouterr().out
@@ -147,7 +148,7 @@ def test_what_is_finished_is_not_submitted_again(
     for name, workers in (("sgd-s0", 1), ("ssgd-w2-s0", 2), ("ssgd-w4-s0", 4), ("asgd-w4-s0", 4)):
         finish(out / name, out / "jobs" / f"{name}.yaml", workers)
     assert main(["submit", "grid.yaml", "-o", "out"]) == 0
-    assert submissions(out)[-1].parts == (("asgd-w2-s0",),)
+    assert SlurmFolder(out).submissions()[-1].parts == (("asgd-w2-s0",),)
     assert "#SBATCH --ntasks=3" in (out / "slurm" / "submit-2.sbatch").read_text()
     finish(out / "asgd-w2-s0", out / "jobs" / "asgd-w2-s0.yaml", 2)
     calls = len(slurm.calls)
@@ -158,7 +159,7 @@ def test_what_is_finished_is_not_submitted_again(
 
 def test_a_failed_run_is_submitted_alone(slurm: FakeSlurm) -> None:
     assert main(["submit", "grid.yaml", "-o", "out", "--only", "asgd-w4-s0"]) == 0
-    assert submissions(Path("out"))[-1].parts == (("asgd-w4-s0",),)
+    assert SlurmFolder(Path("out")).submissions()[-1].parts == (("asgd-w4-s0",),)
 
 
 def test_what_is_in_the_queue_is_not_submitted_again(
@@ -167,7 +168,7 @@ def test_what_is_in_the_queue_is_not_submitted_again(
     assert main(["submit", "grid.yaml", "-o", "out"]) == 0
     slurm.queue(("1_3", "RUNNING", "None", 0), ("1_4", "PENDING", "Resources", 1))
     assert main(["submit", "grid.yaml", "-o", "out", "--only", "asgd-*", "sgd-s0"]) == 0
-    assert submissions(Path("out"))[-1].parts == (("sgd-s0",),)
+    assert SlurmFolder(Path("out")).submissions()[-1].parts == (("sgd-s0",),)
     assert "in the queue already: asgd-w2-s0, asgd-w4-s0" in capsys.readouterr().err
 
 
@@ -181,18 +182,18 @@ def test_a_folder_whose_job_waits_is_not_submitted_again(
     assert "job 1 of this folder is PENDING" in capsys.readouterr().err
     slurm.queue()
     assert main(words) == 0
-    assert [each.job_id for each in submissions(Path("r"))] == ["1", "2"]
+    assert [each.job_id for each in SlurmFolder(Path("r")).submissions()] == ["1", "2"]
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["toy.yaml", "lrr=1", "-n", "3"], "lrr: unknown; did you mean lr?"),
-        (["toy.yaml"], "say how many ranks"),
+        (["toy.yaml"], "set the number of ranks"),
         (["toy.yaml", "-n", "1"], "needs a server and at least one worker"),
         (["toy.yaml", "--nodes", "2"], "--tasks-per-node"),
         (["toy.yaml", "-n", "3", "--time", "soon"], "time: got 'soon'"),
-        (["toy.yaml", "-n", "3", "--only", "a"], "--only: is for studies"),
+        (["toy.yaml", "-n", "3", "--only", "a"], "--only: applies to studies"),
         (["toy.yaml", "-n", "3", "--site-env", "mars"], "--site-env mars: no slurm/env/mars.sh"),
         (["grid.yaml", "lr=1"], "lr=1: a study's own `set:`"),
         (["grid.yaml", "--only", "asgd-w3-s0"], "--only asgd-w3-s0: no such run"),
@@ -271,11 +272,11 @@ def test_many_parts_are_dealt_out() -> None:
 
 def test_a_damaged_note_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "slurm").mkdir()
-    remember(tmp_path, Submission("1", "a", (("x", "y"),), "2"))
+    SlurmFolder(tmp_path).remember(Submission("1", "a", (("x", "y"),), "2"))
     with open(tmp_path / "slurm" / "submissions.jsonl", "a") as file:
         file.write("{}\nnot json\n")
-    remember(tmp_path, Submission("3", "b"))
-    assert submissions(tmp_path) == [
+    SlurmFolder(tmp_path).remember(Submission("3", "b"))
+    assert SlurmFolder(tmp_path).submissions() == [
         Submission("1", "a", (("x", "y"),), "2"),
         Submission("3", "b"),
     ]
@@ -375,7 +376,7 @@ def test_without_slurm_folders_tell(
         "broken": "failed",
     }
     assert runs["broken"]["reason"] == "NaN"
-    assert "no word for" in runs["long-ago"]["reason"]
+    assert "no sign of life for" in runs["long-ago"]["reason"]
 
 
 def test_a_run_of_a_plain_script_is_found_in_the_queue_by_its_own_record(

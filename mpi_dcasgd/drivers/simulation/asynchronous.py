@@ -157,7 +157,7 @@ class Simulator:
         return engine.server_busy_s / engine.now if engine.now else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the run goes on from, the server included, in plain values and tensors."""
+        """Complete state to resume from, the server included, in plain values and tensors."""
         return {
             "server": self.server.state_dict(),
             "engine": self._engine.state_dict(),

@@ -85,7 +85,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ServerTimes:
-    """What one push costs the server, which takes them one after the other."""
+    """Cost of a push at the server, which handles one after the other."""
 
     service_s: Annotated[Seconds, Field(description="seconds a push, whatever its size")] = 0.0
     bytes_per_s: Annotated[
@@ -106,7 +106,7 @@ Factors = Annotated[
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Cluster:
-    """All that decides when things happen in a simulated run."""
+    """Everything that decides when things happen in a simulated run."""
 
     delays: Annotated[DelayModel, Field(description="step times")] = Constant()
     slow: Factors = Field(default_factory=dict)
@@ -147,7 +147,7 @@ def parse_cluster(where: str, settings: Mapping[str, Any]) -> Cluster:
 
 
 class WorkerClock:
-    """When each worker is done with a step that it begins at a given time.
+    """Clock of the workers: the end of a step that begins at a given time.
 
     Args:
         cluster: Its delays, slow workers and pauses.
@@ -169,7 +169,7 @@ class WorkerClock:
         ]
 
     def finish(self, worker: int, begin_s: float, step_s: float | None = None) -> float:
-        """When the step that the worker begins now will be done; asking takes the step.
+        """End of the step that the worker begins now; asking takes the step.
 
         Args:
             worker: From 0.
@@ -206,7 +206,7 @@ class _Stalls:
         self._advance(0.0)
 
     def finish(self, begin_s: float, work_s: float) -> float:
-        """When ``work_s`` of work that begins at ``begin_s`` is done, stalls included."""
+        """End of ``work_s`` of work that begins at ``begin_s``, stalls included."""
         end_s = begin_s + work_s
         while self.next_s <= end_s:
             # One that began before the work did holds it up for what is left of it.

@@ -1,4 +1,4 @@
-"""How long a worker's step takes: models of delays, seeded and with a generator for each worker.
+"""Models of the time that a worker's step takes, with a seeded generator for each worker.
 
 The k-th step of worker w follows from ``(seed, w, k)`` alone. So it does not matter in which
 order workers are asked, a simulation can be resumed from nothing but counters, and two algorithms
@@ -42,7 +42,7 @@ class _Model:
     mean_s: Annotated[Seconds, Field(description="mean seconds of a step")] = 1.0
 
     def of_worker(self, worker: int, rng: np.random.Generator) -> Draw:
-        """How the worker's step times are drawn.
+        """Generator of the worker's step times.
 
         Args:
             worker: From 0.
@@ -207,7 +207,7 @@ class StepTimes:
         return left.pop()
 
     def drawn(self) -> list[int]:
-        """How many step times each worker has had: all that there is to remember."""
+        """Number of step times that each worker has drawn: the whole state."""
         pairs = zip(self._blocks, self._left, strict=True)
         return [BLOCK * blocks - len(left) for blocks, left in pairs]
 

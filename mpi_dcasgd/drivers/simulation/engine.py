@@ -21,17 +21,17 @@ from mpi_dcasgd.errors import DcasgdError
 
 
 class Site(Protocol):
-    """What the engine moves. Each answer names the workers that were sent new work."""
+    """State machine that the engine moves; each answer names the workers that were sent work."""
 
     @property
     def done(self) -> bool:
-        """Whether the run is over."""
+        """Return whether the run is over."""
 
     def join(self, worker: int) -> Sequence[int]:
         """The worker asks for work, at the start."""
 
     def push(self, worker: int) -> Sequence[int]:
-        """What the worker was given is delivered."""
+        """Deliver the worker's result."""
 
     def lose(self, worker: int) -> Sequence[int]:
         """The worker is dead."""

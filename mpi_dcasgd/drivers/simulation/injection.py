@@ -60,7 +60,7 @@ class InjectSettings:
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to inject."""
+        """True if there is anything to inject."""
         return self.delays is not None or bool(self.slow) or self.pauses is not None
 
 

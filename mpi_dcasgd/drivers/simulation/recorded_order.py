@@ -35,7 +35,7 @@ class RecordedPush(Protocol):
 
 
 class Difference(NamedTuple):
-    """Where a replay first parts from its record.
+    """First push in which a replay departs from its record.
 
     Attributes:
         number: Of the push, from 0.

@@ -1,4 +1,4 @@
-"""When the steps of a synchronous run are done in virtual time, and by whom.
+"""Virtual clock of a synchronous run: the end of each step, and the workers that made it.
 
 Without backup workers a step takes as long as its slowest worker. With ``b`` of them, ``N + b``
 workers compute and the first N that are done make the step; what comes later is dropped on
@@ -17,7 +17,7 @@ from mpi_dcasgd.drivers.simulation.engine import accounts_state, load_accounts
 
 
 class StepClock:
-    """When synchronous steps are done, and by whom.
+    """End of each synchronous step, and the workers that made it.
 
     Args:
         cluster: Decides how long everything takes. A worker that crashes comes back after its

@@ -138,7 +138,7 @@ class SynchronousSimulator:
         self._ledger.reclaim(worker)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the run goes on from, the server included, in plain values and tensors."""
+        """Complete state to resume from, the server included, in plain values and tensors."""
         return {
             "server": self.server.state_dict(),
             "clock": self.clock.state_dict(),

@@ -133,7 +133,7 @@ class CountingSite:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What a timing-only simulation found.
+    """Result of a timing-only simulation.
 
     Attributes:
         num_workers: Without the server.

@@ -40,7 +40,7 @@ _CPU = torch.device("cpu")
 
 
 class _Vectors:
-    """What a task needs of a flat model: where weights arrive and gradients leave."""
+    """Stand-in for a flat model: a place where weights arrive and gradients leave."""
 
     def __init__(self, link: Link) -> None:
         self.weights: Tensor = link.reply.vector

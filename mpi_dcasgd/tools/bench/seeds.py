@@ -1,4 +1,4 @@
-"""Whether several seeds of a small model are faster together than one after the other.
+"""Benchmark of several seeds of a small model, together against one after the other.
 
 Only the gradients are compared: with ``torch.func.vmap`` over stacked weights, and with batched
 matrix products written for this one model. Data and updates are to be paid for each seed anyway.

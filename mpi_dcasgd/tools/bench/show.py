@@ -18,7 +18,7 @@ TARGET = 0.9
 
 
 def machine(repeats: int) -> dict[str, Any]:
-    """What the figures were taken on, and how busy that was."""
+    """Description of this machine and of its load."""
     return {
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),

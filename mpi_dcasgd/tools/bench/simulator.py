@@ -1,4 +1,4 @@
-"""How fast the simulator is: against a plain training loop, and without gradients.
+"""Benchmark of the simulator: against a plain training loop, and without gradients.
 
 The plain loop is what one would write without the package: the same batches of the same model in
 the same order, ``zero_grad``, forward, backward, ``torch.optim.SGD``. It computes as many
@@ -90,7 +90,7 @@ RUNS = tuple(
 
 @dataclass(frozen=True)
 class Overhead:
-    """What simulating costs beside a plain loop of as many gradients.
+    """Cost of a simulation beside a plain loop of as many gradients.
 
     Attributes:
         case: What was trained.

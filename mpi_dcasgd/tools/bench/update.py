@@ -1,4 +1,4 @@
-"""How fast the update rules are, against the memory they have to move.
+"""Benchmark of the update rules against the memory that they have to move.
 
 Every chain that the built-in rules come to is run in three ways: compiled, in blocks, and plainly
 (one torch call after another over whole vectors). Beside it, in the same process and in turn with
@@ -36,7 +36,7 @@ _FACTS = Facts(lr=1e-6, lr_max=1e-6, staleness=1, version=5, worker=0, num_worke
 
 
 class Spread(NamedTuple):
-    """Of a number over the repeats."""
+    """Median and extremes of a number over the repeats."""
 
     median: float
     least: float

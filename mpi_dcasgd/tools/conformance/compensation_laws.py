@@ -73,7 +73,7 @@ def _first(make: MakeServer, weights: Tensor, pushers: Sequence[int]) -> Tensor:
 
 
 def _own_backup(target: Target) -> None:
-    """What other workers pulled, or when, changed what a worker's gradient did."""
+    """The effect of a worker's gradient depended on the pulls of other workers."""
     if target.uncompensated is None:
         raise DoesNotApply(NOTHING_LEFT)
     results = []

@@ -1,4 +1,4 @@
-"""How a law drives a server: random gradients, and workers that push in a random order."""
+"""Drive a server for a law: random gradients from workers that push in a random order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def start_weights(dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def random_picks(seed: int, pushes: int = PUSHES) -> list[int]:
-    """What ``drive`` chooses its workers by."""
+    """Random generator by which ``drive`` chooses workers."""
     generator = torch.Generator().manual_seed(seed)
     return [int(i) for i in torch.randint(0, 1 << 30, (pushes,), generator=generator)]
 
@@ -38,7 +38,7 @@ def drive(
     grad: Callable[[int, Tensor], Tensor],
     names: Sequence[int] | None = None,
 ) -> list[Tensor]:
-    """All workers pull, then push in a random order, each pulling again at once.
+    """Let all workers pull, then push in a random order, each pulling again at once.
 
     Args:
         server: What is driven.
@@ -73,7 +73,7 @@ def noisy_bowl(dtype: torch.dtype = torch.float64) -> Callable[[int, Tensor], Te
 
 
 def steps_alone(server: Server, worker: int, grads: Sequence[Tensor]) -> list[Tensor]:
-    """How far each of a worker's pushes moves what it pulls, nobody else being there."""
+    """Distances by which a lone worker's pushes move the weights that it pulls."""
     before = server.pull(worker).clone()
     steps = []
     for grad in grads:

@@ -1,4 +1,4 @@
-"""What a law is, and what comes of holding something against it."""
+"""Laws, and the verdict on a target that is held against one."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Law(Generic[T]):
 
     @property
     def why(self) -> str:
-        """What a target that breaks the law gets wrong, from the check's docstring."""
+        """Explanation for a target that breaks the law, from the check's docstring."""
         return (self.check.__doc__ or "").strip()
 
 
 @dataclass(frozen=True)
 class LawResult:
-    """What a law said of a target.
+    """Verdict of a law on a target.
 
     Attributes:
         law: Its name.

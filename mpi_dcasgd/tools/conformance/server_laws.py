@@ -134,7 +134,7 @@ def _stays_finite(target: Target) -> None:
 
 
 def _goes_on_after_saving(target: Target) -> None:
-    """What was saved is not all that the server goes on from."""
+    """The saved state is not all that the server resumes from."""
     first: Any = target.make(start_weights(), 3, LR)
     if not (hasattr(first, "state_dict") and hasattr(first, "load_state_dict")):
         raise DoesNotApply("it has no state_dict and load_state_dict")

@@ -1,4 +1,4 @@
-"""What the laws drive: anything that hands out weights and takes gradients.
+"""Servers that laws can drive: anything that hands out weights and takes gradients.
 
 A rule of this package is driven through the real parameter server, in float64. A server written
 elsewhere needs a constructor and two methods::
@@ -73,14 +73,14 @@ class RuleServer:
         return self.server.weights
 
     def pull(self, worker: int) -> Tensor:
-        """What the worker was sent; a worker that has to wait still has what it had before."""
+        """Weights that the worker was sent last; one that has to wait still has those of before."""
         slot = self.server.slots[worker]
         if slot.status == "absent":
             self.server.pull(worker)
         return slot.snapshot
 
     def may_push(self, worker: int) -> bool:
-        """Whether the worker has been given something to do."""
+        """Return whether the worker has been given work."""
         return self.server.slots[worker].status == "working"
 
     def push(self, worker: int, grad: Tensor) -> UpdateRecord:
@@ -91,7 +91,7 @@ class RuleServer:
         return self.server.push(worker, Push(slot.version, ticket, 1, 0.0, norm, grad)).record
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the server goes on from."""
+        """Return the complete state of the server, to resume from."""
         return self.server.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -114,6 +114,6 @@ class PlainServer:
 
 
 def may_push(server: Server, worker: int) -> bool:
-    """Whether a worker has something to push; a server that does not say lets everyone."""
+    """Return whether a worker has something to push; a server that does not say lets everyone."""
     ask = getattr(server, "may_push", None)
     return bool(ask(worker)) if ask else True

@@ -1,4 +1,4 @@
-"""What the laws are held against: a part, a rule, or a server of somebody's own."""
+"""Targets of laws: a part, a rule, or a server written by somebody else."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def server_target(name: str, kind: Callable[..., Server]) -> Target:
 
 
 def find_target(name: str) -> Target | Part:
-    """What a name stands for.
+    """Look up the target that a name stands for.
 
     Args:
         name: A named algorithm, or ``package.module:Name`` of a subclass of ``Part``, a ``Rule``,

@@ -1,8 +1,7 @@
-"""How a run ended: by its launcher's exit status, or by what its folder tells instead."""
+"""End of a run: by its launcher's exit status, or by what its folder tells instead."""
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from pathlib import Path
@@ -21,12 +20,12 @@ class RunEnd:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._before = read_summary(folder)
+        self._folder = RunFolder(folder)
+        self._before = self._folder.summary(lenient=True)
 
     def status(self) -> int | None:
         """The exit status that suits the run's summary; None as long as it has none."""
-        summary = read_summary(self._folder)
+        summary = self._folder.summary(lenient=True)
         if not summary or summary == self._before:
             return None
         if summary.get("status") == "completed":
@@ -42,24 +41,16 @@ def interrupted_status(status: int, folder: Path) -> int:
     """
     if status > 128:
         return status
-    summary = read_summary(folder)
+    run = RunFolder(folder)
+    summary = run.summary(lenient=True)
     deadline = time.monotonic() + _LAST_WORDS_S
     # mpirun does not wait for such ranks: they may be about to write it.
-    while status == 0 and not summary and RunFolder(folder).metrics_jsonl.exists():
+    while status == 0 and not summary and run.metrics_jsonl.exists():
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)
-        summary = read_summary(folder)
+        summary = run.summary(lenient=True)
     return _stopped_by(summary) or status
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """A run's summary; empty where there is none that can be read."""
-    try:
-        summary = json.loads(RunFolder(folder).summary_json.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return summary if isinstance(summary, dict) else {}
 
 
 def _stopped_by(summary: dict[str, Any]) -> int | None:

@@ -1,4 +1,4 @@
-"""Which mpirun there is, what it is, and the flags that it needs here."""
+"""Find mpirun, recognise its MPI, and choose the flags that it needs here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MpiFlavour:
 
 @dataclass(frozen=True)
 class MpirunCommand:
-    """What to execute.
+    """A command to execute.
 
     Attributes:
         argv: The command line.
@@ -192,7 +192,7 @@ def _output(argv: Sequence[str]) -> str | None:
 
 
 def _siblings(cpu: int) -> str:
-    """What the hardware threads of one core have in common; a core each where unknown."""
+    """Identity of a hardware thread's core; where unknown, each thread is a core."""
     file = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     try:
         return file.read_text().strip()

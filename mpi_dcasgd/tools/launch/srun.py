@@ -21,7 +21,7 @@ MPIRUN_VARIABLE = "MPI_DCASGD_MPIRUN_ARGS"
 def pick_launcher(
     choice: str | None = None, mpirun: str | None = None, env: Mapping[str, str] = os.environ
 ) -> Launcher:
-    """Who starts the ranks: the choice, or else the variable's, or else what is there.
+    """Choose the launcher: the one named, else the variable's, else whatever is installed.
 
     In a SLURM allocation an mpirun comes first, if there is one: Open MPI's are made for it, and
     an srun that does not speak the MPI's protocol starts N worlds of one rank.

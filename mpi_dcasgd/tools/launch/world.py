@@ -43,7 +43,7 @@ _KILL_AFTER_S = 10.0
 
 
 def rank_program(job: str, overrides: Sequence[str] = ()) -> list[str]:
-    """What every rank executes: ``train``, with this Python."""
+    """Command of every rank: ``train``, with this Python."""
     return [sys.executable, "-m", "mpi_dcasgd", "train", job, *overrides]
 
 
@@ -74,7 +74,7 @@ def plan(
     if pick_launcher(launcher, mpirun) == "srun":
         if fault_tolerant:
             raise LaunchError(
-                "srun ends all ranks when one dies; leave --fault-tolerant away, or choose "
+                "srun ends all ranks when one dies; omit --fault-tolerant, or choose "
                 "--launcher mpirun"
             )
         return srun_command(n, program, extra=extra)
@@ -140,7 +140,7 @@ def run(
 
 
 class _Steering:
-    """What signals do to a world, and what they do to its exit status."""
+    """Effect of signals on a world and on its exit status."""
 
     def __init__(self) -> None:
         self._world: subprocess.Popen[bytes] | None = None
@@ -168,7 +168,7 @@ class _Steering:
             self._early.append(signum)
 
     def exit_status(self, status: int) -> int:
-        """As a shell reports it; ``status`` is negative where a signal ended mpirun itself."""
+        """Shell's exit status; ``status`` is negative where a signal ended mpirun itself."""
         status = 128 - status if status < 0 else status
         # Ranks that had not come to listening yet were ended by the SIGUSR1 itself.
         if self._stops and (len(self._stops) > 1 or status == 128 + signal.SIGUSR1):
@@ -202,8 +202,8 @@ def _wait(world: subprocess.Popen[bytes], command: MpirunCommand, end: RunEnd | 
         ended_at = time.monotonic() if ended_at is None else ended_at
         if time.monotonic() - ended_at >= _LINGER_S:
             print(
-                f"{command.argv[0]} is still there {_LINGER_S:g} s after the run's end, and is "
-                "ended now; what the run has written is complete",
+                f"{command.argv[0]} is still running {_LINGER_S:g} s after the run's end and is "
+                "stopped now; the run's files are complete",
                 file=sys.stderr,
             )
             _end(world)

@@ -36,16 +36,14 @@ DEFAULT_PARTS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a script runs, where ``submit`` has settled it; a committed script asks variables.
+    """Work of a script, where ``submit`` has settled it; a committed script asks variables.
 
     Attributes:
-        name: Of the job, in the queue.
+        name: Name of the job in the queue.
         file: The job file, or the study file.
         folder: The run folder, or the folder of the study's runs.
         logs: An existing folder, for what the script prints.
-        overrides: Words like ``lr=0.1`` for the job.
-        ranks: Where fewer than the allocation's tasks.
-        parts: Of a study: the runs of each element of the array.
+        parts: The runs of each element of a study's array.
         search_path: Folder that holds ``mpi-dcasgd``.
     """
 
@@ -53,8 +51,6 @@ class Work:
     file: Path
     folder: Path
     logs: Path
-    overrides: tuple[str, ...] = ()
-    ranks: int | None = None
     parts: tuple[tuple[str, ...], ...] = ()
     search_path: Path | None = None
 
@@ -63,10 +59,10 @@ def render(kind: Kind, site: Site | None = None, work: Work | None = None) -> st
     """A batch script, ready for sbatch.
 
     Args:
-        kind: What it runs.
-        site: Where; None for modest defaults.
-        work: What exactly; None has the script ask the variables JOB or STUDY, RUN_DIR or OUT, and
-            take ``key=value`` words of its own.
+        kind: Kind of work.
+        site: Where it runs; None for modest defaults.
+        work: The work itself; None has the script ask the variables JOB or STUDY, RUN_DIR or OUT,
+            and take ``key=value`` words of its own.
     """
     site = site or _DEFAULT_SITES[kind]
     blocks = [
@@ -142,8 +138,6 @@ def _settings(kind: Kind, site: Site, work: Work | None) -> str:
             lines += ["run_dir=${RUN_DIR:-runs/$SLURM_JOB_NAME-$SLURM_JOB_ID}"]
     else:
         lines = [f"{what}={_quote(work.file)}", f"{where}={_quote(work.folder)}"]
-        if work.overrides:
-            lines.append(f"set -- {shlex.join(work.overrides)}")
     if kind != "report":
         lines.append(f"max_requeues=${{MAX_REQUEUES:-{site.max_requeues}}}")
     return "\n".join(lines)
@@ -177,8 +171,6 @@ def _command(kind: Kind, work: Work | None) -> str:
     command = text.COMMANDS[kind]
     if work:  # whose job is settled
         command = command.replace(" algorithm=ssgd", "")
-    if work and work.ranks is not None and kind in ("async", "sync"):
-        command = command.replace("mpi-dcasgd run ", f"mpi-dcasgd run -n {work.ranks} ")
     return command
 
 

@@ -1,4 +1,4 @@
-"""What differs from one centre, or one submission, to the next."""
+"""Settings that differ from one centre, or one submission, to the next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EARLY_S = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What is asked of SLURM, and how a script finds its software there.
+    """Resources that are asked of SLURM, and the way a script finds its software there.
 
     Attributes:
         nodes: None leaves it to SLURM, which then needs ``tasks``.
@@ -25,7 +25,7 @@ class Site:
         tasks: Ranks in all, where ``tasks_per_node`` is None.
         cpus_per_task: Cores of each rank, the server's included.
         gpus_per_node: None asks for none.
-        time: As ``--time`` has it.
+        time: Time limit, in the notation of ``--time``.
         partition: None for the site's default; likewise ``account`` and ``qos``.
         account: Who pays.
         qos: Quality of service.
@@ -34,7 +34,7 @@ class Site:
         env: A name in slurm/env, or a file; what a script sources unless told otherwise.
         launcher: Who starts the ranks; ``auto`` leaves it to what is there.
         signal_lead_s: Seconds before the time limit at which a run is asked to save and stop.
-        max_requeues: How often a job may be started again.
+        max_requeues: Number of times that a job may be requeued.
     """
 
     nodes: int | None = None

@@ -1,4 +1,4 @@
-"""What SLURM says of jobs: of those in the queue, and of those that have ended."""
+"""SLURM's word on jobs: on those in the queue, and on those that have ended."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _QUEUE_FORMAT = "JobArrayID:60|,State:30|,Reason:80|,RestartCnt:10"
 
 @dataclass(frozen=True)
 class JobState:
-    """Of a job, or of one element of an array.
+    """State of a job, or of one element of an array.
 
     Attributes:
         state: SLURM's word: PENDING, RUNNING, TIMEOUT, ...
         reason: Why it is pending, or ended so; may be empty.
-        restarts: How often it was requeued; None if that is not known.
+        restarts: Number of times that it was requeued; None if that is not known.
         active: It is in the queue, so it may still run.
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mpi_dcasgd.record.run_folder import RunFolder
+
 HEADS = {
     "async": """
 # Train a job asynchronously: the first task is the parameter server, all others are workers.
@@ -80,13 +82,15 @@ if ((OMP_NUM_THREADS > 1)); then set -- "threads=$OMP_NUM_THREADS" "$@"; fi
 _FINISHED = """
 # A node can fail after the run's end, and SLURM then starts this script again.
 if ((${SLURM_RESTART_COUNT:-0} > 0)) &&
-    grep -qs '"status": "completed"' "$run_dir/summary.json"; then
+    grep -qs '"status": "completed"' "@summary@"; then
     echo "$run_dir is finished"
     exit 0
 fi
 """
 
-_ONE_RUN = "@threads@" + _FINISHED.strip("\n")
+_ONE_RUN = "@threads@" + _FINISHED.strip("\n").replace(
+    "@summary@", str(RunFolder("$run_dir").summary_json)
+)
 
 STARTS = {
     "async": _ONE_RUN,

@@ -1,0 +1,120 @@
+"""Everything about a study lies in one folder; this module alone knows the names within it.
+
+::
+
+    out/
+      jobs/NAME.yaml        the job of each run
+      clusters/NAME.yaml    the cluster of simulated runs
+      NAME/                 a run folder
+      replaced/NAME-1/      a finished run whose job has changed since
+      report/               the comparison
+      slurm/                scripts, logs and submissions
+      .lock, .locks/NAME    held by a comparison at work
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
+from mpi_dcasgd.record.slurm_folder import SLURM, SlurmFolder
+
+_REPLACED = "replaced"
+
+
+class StudyFolder:
+    """The paths of one study's runs. Making the object touches nothing.
+
+    Args:
+        path: The folder.
+
+    Attributes:
+        report: Folder of the report.
+        replaced: Finished runs whose job has changed; they are moved there, never deleted.
+        lock: Locked by a comparison, shared or alone.
+        locks: Folder of one lock for each run.
+        slurm: Scripts, logs and submissions.
+
+    Example:
+        >>> study = StudyFolder("runs/compare_digits")
+        >>> study.run("asgd-w4-s0").path.as_posix()
+        'runs/compare_digits/asgd-w4-s0'
+        >>> study.job_file("asgd-w4-s0").as_posix()
+        'runs/compare_digits/jobs/asgd-w4-s0.yaml'
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.report = self.path / "report"
+        self.replaced = self.path / _REPLACED
+        self.lock = self.path / ".lock"
+        self.locks = self.path / ".locks"
+        self.slurm = SlurmFolder(self.path)
+        self._jobs = self.path / "jobs"
+        self._clusters = self.path / "clusters"
+
+    def __repr__(self) -> str:
+        return f"StudyFolder({str(self.path)!r})"
+
+    def run(self, name: str) -> RunFolder:
+        """The run folder of one run."""
+        return RunFolder(self.path / name)
+
+    def job_file(self, name: str) -> Path:
+        """The job file that the ranks of one run read."""
+        return self._jobs / f"{name}.yaml"
+
+    def cluster_file(self, name: str) -> Path:
+        """The cluster of a simulated run, or of those that are calibrated from the run ``name``."""
+        return self._clusters / f"{name}.yaml"
+
+    def names(self) -> list[str]:
+        """The names of the runs: planned ones, submitted ones, and those that are there.
+
+        Empty for a folder that is no study's.
+        """
+        names = dict.fromkeys(sorted(file.stem for file in self._jobs.glob("*.yaml")))
+        for submission in self.slurm.submissions():
+            names |= dict.fromkeys(name for part in submission.parts for name in part)
+        names |= dict.fromkeys(folder.path.name for folder in _runs_in(self.path))
+        return list(names)
+
+    def move_aside(self, name: str) -> Path:
+        """Move a run into ``replaced``, under the next number that is free, and return where to.
+
+        Raises:
+            RunFolderError: It cannot be moved.
+        """
+        try:
+            self.replaced.mkdir(exist_ok=True)
+            number = 1
+            while (target := self.replaced / f"{name}-{number}").exists():
+                number += 1
+            self.run(name).path.rename(target)
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path / name}: cannot be moved to {self.replaced}: {error.strerror}"
+            ) from error
+        return target
+
+
+def find_runs(path: Path) -> list[RunFolder]:
+    """The run folder that a path is, or all that lie in it, or in the folders in it.
+
+    Args:
+        path: A run folder, a study's folder, or a folder of such; ``runs/`` for one.
+
+    Returns:
+        Sorted by path; empty if there are none.
+    """
+    if RunFolder(path).is_run():
+        return [RunFolder(path)]
+    inside = [*_runs_in(path), *(run for each in path.glob("*/") for run in _runs_in(each))]
+    return sorted(inside, key=lambda folder: folder.path)
+
+
+def _runs_in(path: Path) -> list[RunFolder]:
+    # A job that was submitted lies in a folder that is no run's.
+    folders = (file.parent for file in path.glob(f"*/{JOB_YAML}"))
+    return [RunFolder(folder) for folder in sorted(folders) if folder.name != SLURM]
