@@ -35,23 +35,26 @@ from mpi_dcasgd.server.slot import Slot, Tally
 from mpi_dcasgd.server.state import LAYOUT, check_fits, saved
 
 MAX_AHEAD = MAX_GRANTS - 1
-"""Tickets beyond the current one that one reply has room for."""
+"""Number of tickets beyond the current one that a reply has room for."""
 
 
 class ParameterServer:
-    """Weights, one slot a worker, the rule's state and the ticket ledger.
+    """Parameter server: weights, one slot a worker, the rule's state and the ticket ledger.
 
     Args:
         weights: Initial ``[parameters | statistics]``, shape (layout.size,); updated in place.
-        layout: Where parameters end and statistics begin.
-        rule: What is done with a gradient.
-        plan: The tickets of the run.
+        layout: Layout of the weights; parameters come before statistics.
+        rule: Rule that applies gradients.
+        plan: Tickets of the run.
         schedule: Learning rate by samples applied.
-        num_workers: How many slots there are.
-        stats_rate: How far the running statistics move towards pushed ones, (num_stats,).
+        num_workers: Number of workers.
+        stats_rate: Share by which running statistics move towards pushed ones, (num_stats,).
         ahead: Tickets that a worker holds beyond the one it computes, to prefetch their data.
-        ledger: Hands out the tickets; a new one for the whole plan if None.
-        fuse: How an update is computed (``rules.chain.Chain``).
+        ledger: Ledger that grants the tickets; a new one for the whole plan if None.
+        fuse: Way in which an update is computed (``rules.chain.Chain``).
+
+    Raises:
+        ProtocolError: ``ahead`` is out of range.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class ParameterServer:
 
     @property
     def num_workers(self) -> int:
+        """Number of workers, lost ones included."""
         return len(self.slots)
 
     @property
@@ -107,21 +111,27 @@ class ParameterServer:
 
     @property
     def complete(self) -> bool:
-        """Whether every ticket of the run has been dealt with."""
+        """Whether every ticket of the run has been completed or given up."""
         return self.ledger.done
 
     def pull(self, worker: int) -> list[int]:
-        """A worker asks for weights and work, which it does once, at the start.
+        """Handle a worker that asks for weights and work, once, at the start.
 
         Returns:
             The workers whose replies can be sent now.
+
+        Raises:
+            ProtocolError: The worker has pulled before.
         """
         if self.slots[worker].status != "absent":
             raise ProtocolError(f"worker {worker} pulled twice without a push in between")
         return self._serve(worker, renew=True)
 
     def push(self, worker: int, push: Push) -> Answer:
-        """A worker delivers a gradient and, in the same step, gets new weights and work.
+        """Handle a gradient; in the same step, the worker gets new weights and work.
+
+        Returns:
+            The record of the push, and the workers whose replies can be sent now.
 
         Raises:
             ProtocolError: The version or the ticket is not what the worker was given.
@@ -153,7 +163,7 @@ class ParameterServer:
         return Answer(record, self._after(worker, renewed=record.stepped))
 
     def lose(self, worker: int) -> list[int]:
-        """A worker died: its tickets go to others.
+        """Handle the death of a worker: requeue its tickets.
 
         Returns:
             Parked workers whose replies can be sent now.
@@ -163,24 +173,27 @@ class ParameterServer:
         return self._wake()
 
     def rejoin(self, worker: int) -> list[int]:
-        """A worker that was lost is back, with nothing in its hands, and asks for work.
+        """Handle the return of a lost worker, which holds nothing and asks for work.
 
-        It goes on from the clock of the slowest of the others, so that nobody has to wait for
-        what it missed. The rule's state for it is what it was.
+        Its clock moves up to that of the slowest of the others, so that nobody has to wait for
+        what it missed. The rule's state for it is unchanged.
 
         Returns:
             The workers whose replies can be sent now.
+
+        Raises:
+            ProtocolError: The worker is not lost.
         """
         slot = self.slots[worker]
         if slot.status != "lost":
-            raise ProtocolError(f"worker {worker} came back, but is {slot.status}")
+            raise ProtocolError(f"worker {worker} rejoined, but is {slot.status}, not lost")
         busy = [other.clock for other in self.slots if other.status == "working"]
         slot.clock = max(slot.clock, min(busy, default=0))
         slot.status = "absent"
         return self.pull(worker)
 
     def halt(self) -> list[int]:
-        """Grant no more tickets; each worker is told to stop when it next delivers.
+        """Grant no more tickets, and tell each worker to stop when it next delivers.
 
         Returns:
             Parked workers whose replies can be sent now.
