@@ -19,20 +19,19 @@ from torch import Tensor
 
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.flat import FlatLayout
-from mpi_dcasgd.learning.task import norm_of
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.admission import Admission
-from mpi_dcasgd.rules.chain import Chain, Rule
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
-from mpi_dcasgd.server.accumulator import GradientAccumulator
+from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import MAX_GRANTS, Kind, Message
+from mpi_dcasgd.server.model_state import ModelState
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.refusals import Refusals
 from mpi_dcasgd.server.slot import Slot, Tally
-from mpi_dcasgd.server.state import LAYOUT, check_fits, saved
+from mpi_dcasgd.server.state import LAYOUT, check_fits
 
 MAX_AHEAD = MAX_GRANTS - 1
 """Number of tickets beyond the current one that a reply has room for."""
@@ -72,32 +71,37 @@ class ParameterServer:
     ) -> None:
         if not 0 <= ahead <= MAX_AHEAD:
             raise ProtocolError(f"ahead must be within 0 and {MAX_AHEAD}, got {ahead}")
+        self._model = ModelState(weights, layout, rule, schedule, num_workers, stats_rate, fuse)
         self.weights = weights
         self.layout = layout
-        self.plan = plan
         self.schedule = schedule
+        self.chain = self._model.chain
+        self.plan = plan
         self.ahead = ahead
         self.rule = rule
-        self.chain = Chain(rule, weights[: layout.num_params], num_workers, fuse)
         self.ledger = ledger or TicketLedger(plan.num_tickets, num_workers)
         self.slots = [
             Slot(Message(layout.size, device=weights.device, dtype=weights.dtype))
             for _ in range(num_workers)
         ]
-        self.version = 0
-        self.samples = 0
         self.tally = Tally()
-        self._stats_rate = stats_rate.to(weights.device)
         self._refusals = Refusals(num_workers)
-        self._lr_max = 0.0
-        self._rate: float | None = None  # of the last update
-        self._held = GradientAccumulator(layout.size, weights.device, weights.dtype)
         self._halted = False
 
     @property
     def num_workers(self) -> int:
         """Number of workers, lost ones included."""
         return len(self.slots)
+
+    @property
+    def version(self) -> int:
+        """Number of updates so far."""
+        return self._model.version
+
+    @property
+    def samples(self) -> int:
+        """Number of samples applied so far, those of tickets that were given up included."""
+        return self._model.samples
 
     @property
     def epoch(self) -> float:
@@ -143,9 +147,9 @@ class ParameterServer:
                 f"worker {worker} ({slot.status}) pushed version {push.version}, "
                 f"but pulled {slot.version}"
             )
-        facts = self._facts(worker, self.version - push.version, push.grad_norm)
-        slot.clock += 1
         version = self.version
+        facts = self._model.facts(worker, version - push.version, push.grad_norm)
+        slot.clock += 1
         action, rate = self._take_in(worker, push, facts)
         record = UpdateRecord(
             worker=worker,
@@ -219,8 +223,10 @@ class ParameterServer:
         Raises:
             ProtocolError: It is of another layout, model, rule or number of workers.
         """
-        self._load(state, num_workers=self.num_workers, num_tickets=self.ledger.num_tickets)
-        self.chain.load_state_dict(state["rule"])
+        self._check(state, num_workers=self.num_workers, num_tickets=self.ledger.num_tickets)
+        self._model.load_state_dict(state)
+        self.tally.load_state_dict(state["tally"])
+        self._refusals.load_state_dict(state)
         for slot, its in zip(self.slots, state["slots"], strict=True):
             slot.load_state_dict(its)
         self.ledger.load_state_dict(state["ledger"])
@@ -235,19 +241,10 @@ class ParameterServer:
             "layout": LAYOUT,
             "size": self.layout.size,
             "num_workers": self.num_workers,
-            "weights": saved(self.weights),
-            "version": self.version,
-            "samples": self.samples,
-            "rule": {
-                name: [saved(vector) for vector in vectors]
-                for name, vectors in self.chain.state_dict().items()
-            },
+            **self._model.state_dict(),
             "ledger": self.ledger.lasting_state(),
-            "held": self._held.state_dict(),
             "tally": self.tally.state_dict(),
             **self._refusals.state_dict(),
-            "lr_max": self._lr_max,
-            "rate": self._rate,
         }
 
     def take_over(self, state: Mapping[str, Any], *, tickets: bool = True) -> None:
@@ -262,28 +259,24 @@ class ParameterServer:
         Raises:
             ProtocolError: It is of another layout, model or rule.
         """
-        self._load(state, num_tickets=self.ledger.num_tickets if tickets else None)
-        self.chain.take_over(state["rule"])
+        self._check(state, num_tickets=self.ledger.num_tickets if tickets else None)
+        self._model.take_over(state)
+        self.tally.load_state_dict(state["tally"])
+        self._refusals.load_state_dict(state)
         if tickets:
             self.ledger.take_over(state["ledger"])
 
-    def _load(self, state: Mapping[str, Any], **also: int | None) -> None:
-        """Restore all but rule, slots and ledger."""
+    def _check(self, state: Mapping[str, Any], **also: int | None) -> None:
         check_fits(state, size=self.layout.size, rule=self.chain.state_dict(), **also)
-        self.weights.copy_(state["weights"])
-        self.version = state["version"]
-        self.samples = state["samples"]
-        self._held.load_state_dict(state["held"])
-        self.tally.load_state_dict(state["tally"])
-        self._refusals.load_state_dict(state)
-        self._lr_max = state["lr_max"]
-        self._rate = state.get("rate")  # missing in the first checkpoints
 
     def _take_in(self, worker: int, push: Push, facts: Facts) -> tuple[Action, float]:
+        """Accept or refuse a gradient; return its fate, and the rate of the step or 0."""
+        model, snapshot = self._model, self.slots[worker].snapshot
         if not push.is_finite(self.layout.num_params):
             self._refuse(worker, push)
-            if self.ledger.done and self._held.count:
-                return Action.NONFINITE, self._apply_held(worker, facts)
+            if self.ledger.done and model.num_held:
+                self.tally.applied += 1
+                return Action.NONFINITE, model.apply_held(snapshot, facts)
             return Action.NONFINITE, 0.0
         self._refusals.reset()
         verdict = self.rule.admission.verdict(facts)
@@ -292,46 +285,17 @@ class ParameterServer:
             self.tally.dropped += 1
             return Action.DROPPED, 0.0
         self.ledger.complete(worker, push.ticket)
-        self.samples += push.samples
+        model.samples += push.samples
         self.tally.staleness[facts.staleness] += 1
         if verdict == "apply":
-            return Action.APPLIED, self._apply(worker, push.vector, facts)
-        self._held.add(push.vector, push.samples)
+            self.tally.applied += 1
+            return Action.APPLIED, model.apply(push.vector, snapshot, facts)
+        model.hold(push.vector, push.samples)
         wanted = self.rule.admission.collect(self.num_workers)
-        if self._held.count < wanted and not self.ledger.done:
+        if model.num_held < wanted and not self.ledger.done:
             return Action.HELD, 0.0
-        return Action.APPLIED, self._apply_held(worker, facts)
-
-    def _apply_held(self, worker: int, facts: Facts) -> float:
-        mean = self._held.take()
-        norm = norm_of(mean[: self.layout.num_params])
-        return self._apply(worker, mean, facts._replace(grad_norm=norm))
-
-    def _apply(self, worker: int, vector: Tensor, facts: Facts) -> float:
-        weights, snapshot = self.weights, self.slots[worker].snapshot
-        if self.layout.num_stats:
-            border = self.layout.num_params
-            stats = weights[border:]
-            stats.lerp_(vector[border:], self._stats_rate)
-            snapshot[border:].copy_(stats)
-            weights, vector, snapshot = weights[:border], vector[:border], snapshot[:border]
-        rate = self._rate = self.chain.apply(weights, vector, snapshot, facts)
-        self.version += 1
         self.tally.applied += 1
-        return rate
-
-    def _facts(self, worker: int, staleness: int, grad_norm: float) -> Facts:
-        rate = self.schedule(self.samples)
-        self._lr_max = max(self._lr_max, rate)
-        return Facts(
-            lr=rate,
-            lr_max=self._lr_max,
-            staleness=staleness,
-            version=self.version,
-            worker=worker,
-            num_workers=self.num_workers,
-            grad_norm=grad_norm,
-        )
+        return Action.APPLIED, model.apply_held(snapshot, facts)
 
     def _refuse(self, worker: int, push: Push) -> None:
         self.tally.nonfinite += 1
@@ -339,7 +303,7 @@ class ParameterServer:
             self.ledger.hand_back(worker, push.ticket)
         else:
             self.ledger.complete(worker, push.ticket)
-            self.samples += push.samples
+            self._model.samples += push.samples
             self.tally.given_up += 1
 
     def _after(self, worker: int, *, renewed: bool) -> list[int]:
@@ -372,18 +336,11 @@ class ParameterServer:
         if not self.ledger.held(worker):
             return []
         if renew:
-            self._renew(worker)
+            self._model.send(worker, slot.snapshot)
         slot.version = self.version
         slot.status = "working"
         slot.message.write_reply(Kind.WORK, self.version, granted)
         return [worker]
-
-    def _renew(self, worker: int) -> None:
-        border = self.layout.num_params
-        snapshot = self.slots[worker].snapshot
-        facts = self._facts(worker, 0, 0.0)
-        self.chain.send(self.weights[:border], snapshot[:border], facts, self._rate)
-        snapshot[border:].copy_(self.weights[border:])
 
     def _grant(self, worker: int) -> list[int]:
         granted: list[int] = []
