@@ -19,6 +19,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import DcasgdError, WorkersLostError
 from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.push import Push
@@ -32,7 +33,7 @@ class ServerLoop:
     """Loop that moves messages between the workers (ranks 1 .. W) and the server's slots.
 
     Args:
-        comm: Rank 0 is this process; it has ``server.num_workers + 1`` ranks.
+        comm: The world of the server, which is this process, and its workers.
         server: The server; replies are sent from its slots' messages.
         conductor: Has begun; is told of every push.
         stop: Checked after every wake-up.
@@ -53,17 +54,18 @@ class ServerLoop:
         accounts: Sequence[Account] | None = None,
     ) -> None:
         self._comm = comm
+        self._world = Topology("asynchronous", server.num_workers)
         self._spin_s = spin_s
         self._server = server
         self._conductor = conductor
         self._stop = stop
         self._inbox = [Message(server.layout.size) for _ in server.slots]
         self._receives = [
-            comm.Recv_init(message.raw, source=worker + 1, tag=Tag.PUSH)
+            comm.Recv_init(message.raw, source=self._world.rank_of(worker), tag=Tag.PUSH)
             for worker, message in enumerate(self._inbox)
         ]
         self._sends = [
-            comm.Send_init(slot.message.raw, dest=worker + 1, tag=Tag.REPLY)
+            comm.Send_init(slot.message.raw, dest=self._world.rank_of(worker), tag=Tag.REPLY)
             for worker, slot in enumerate(server.slots)
         ]
         self._first = 0
@@ -123,9 +125,9 @@ class ServerLoop:
 
     def _arrivals_beside_failures(self) -> list[int]:
         failed = self._comm.Get_failed()
-        ranks = range(1, self._comm.size)
-        places = MPI.Group.Translate_ranks(self._comm.group, list(ranks), failed)
-        dead = [rank - 1 for rank, place in zip(ranks, places, strict=True) if place >= 0]
+        ranks = list(self._world.worker_ranks)
+        places = MPI.Group.Translate_ranks(self._comm.group, ranks, failed)
+        dead = [worker for worker, place in enumerate(places) if place >= 0]
         if not dead:
             raise DcasgdError("a receive failed, but MPI reports no dead process")
         for worker in dead:
@@ -140,7 +142,12 @@ class ServerLoop:
         tickets = self._server.ledger.held(worker)
         ready = self._server.lose(worker)
         self._conductor.message(
+<<<<<<< HEAD
             f"worker {worker} (rank {worker + 1}) died; its tickets {list(tickets)} are requeued, "
+=======
+            f"worker {worker} (rank {self._world.rank_of(worker)}) died; its tickets "
+            f"{list(tickets)} go to others, "
+>>>>>>> cfg
             f"{self._alive()} of {self._server.num_workers} workers are left"
         )
         self._reply(ready)

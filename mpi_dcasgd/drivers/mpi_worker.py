@@ -8,11 +8,10 @@ import torch
 from mpi4py import MPI
 
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
+from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import Kind, Message, Tag
-
-SERVER = 0
 
 
 class Link:

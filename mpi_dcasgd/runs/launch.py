@@ -13,7 +13,6 @@ from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.plan import available_bytes, check_memory, check_ranks, plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.dry_run import show_job
 from mpi_dcasgd.tools.launch import world as launch
 from mpi_dcasgd.tools.launch.exit_status import interrupted_status
@@ -32,7 +31,7 @@ def run_job(args: argparse.Namespace) -> int:
         LaunchError: The number of ranks is, or there is no mpirun.
     """
     job = load_job(args.job, args.overrides)
-    sequential = ALGORITHMS[job.algorithm].mode == "sequential"
+    sequential = job.mode == "sequential"
     ranks = check_ranks(job, args.ranks or (None if sequential else allocated_tasks()))
     if args.dry_run:
         show_job(job, ranks)
@@ -72,7 +71,7 @@ def _command(args: argparse.Namespace, job: Job, ranks: int, run_dir: Path | Non
     options += ["--overwrite"] if args.overwrite else []
     options += ["--resume", args.resume] if args.resume != "auto" else []
     program = launch.rank_program(str(args.job), [*args.overrides, *options])
-    if ALGORITHMS[job.algorithm].mode == "sequential":
+    if job.mode == "sequential":
         return MpirunCommand(tuple(program))
     return launch.plan(
         ranks,

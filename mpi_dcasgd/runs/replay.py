@@ -26,7 +26,6 @@ from mpi_dcasgd.record.environment import RankPlace, git_state
 from mpi_dcasgd.record.logs import rank_logger
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace, TraceRecord
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.server.records import UpdateRecord
@@ -158,7 +157,7 @@ def replay_under(
         ConfigError: The changes are not for a job of the same data, order and workers.
     """
     run = _Recorded.open(path, overrides)
-    if ALGORITHMS[run.job.algorithm].mode != "asynchronous":
+    if run.job.mode != "asynchronous":
         raise RunFolderError(
             f"algorithm={run.job.algorithm}: has no pushes to put in a recorded order; choose an "
             "asynchronous algorithm"

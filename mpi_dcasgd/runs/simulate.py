@@ -21,7 +21,6 @@ from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data import describe
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.models import build_model
-from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
 from mpi_dcasgd.runs.simulated import SimulatedRun
 from mpi_dcasgd.runs.simulation import (
     Simulation,
@@ -55,7 +54,7 @@ def simulate(args: argparse.Namespace) -> int:
 
 
 def _check(job: Job, simulation: Simulation, words: Sequence[str]) -> None:
-    mode = ALGORITHMS[job.algorithm].mode
+    mode = job.mode
     problems = []
     if mode == "sequential" and simulation.workers != 1:
         problems.append(f"workers: {job.algorithm} is one process; give workers=1, or asgd")
@@ -77,8 +76,8 @@ def simulate_job_timing(job: Job, simulation: Simulation, updates: int | None = 
     with torch.device("meta"):
         model = build_model(job.model, facts.input_shape, facts.num_classes)
     vector_bytes = 4 * FlatLayout.of(model).size
-    synchronous = ALGORITHMS[job.algorithm].mode == "synchronous"
-    admission = resolve_rule(job.algorithm, job.rule).admission
+    synchronous = job.mode == "synchronous"
+    admission = job.rule.admission
     if updates is None:
         group = simulation.workers * job.sync.accumulate if synchronous else 1
         minibatch = job.batch_size * group
@@ -134,7 +133,7 @@ def _as_text(job: Job, timing: Timing) -> str:
     )
     head = f"{job.name}: {job.algorithm}, {timing.num_workers} simulated workers, timing only"
     lines = [head, *(f"  {name:<13} {value}" for name, value in rows)]
-    if ALGORITHMS[job.algorithm].mode == "synchronous":
+    if job.mode == "synchronous":
         return "\n".join(lines)
     if timing.updates < _SETTLED * timing.num_workers:
         enough = 10 * _SETTLED * timing.num_workers

@@ -28,7 +28,6 @@ from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.simulation import Simulation
@@ -52,7 +51,7 @@ class SimulatedRun:
         self._job = job
         self._simulation = simulation
         self._every = checkpoint_every
-        self._synchronous = ALGORITHMS[job.algorithm].mode == "synchronous"
+        self._synchronous = job.mode == "synchronous"
         self._stop = StopFlag()
         self._history = _History()
         device = pick_device(job.device, 0)
@@ -172,7 +171,7 @@ class SimulatedRun:
             self._server,
             logger,
             settings=_paced(self._job.record, run_s),
-            world_size=workers + (not self._synchronous),
+            world_size=self._job.world(workers).world_size,
         )
 
     def _identity(self) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
 from mpi_dcasgd.tools.stability import Stable, stable_rates
 
 _HEAD = """\
@@ -24,12 +23,12 @@ learnt until then, tells `mpi-dcasgd simulate`."""
 def stability(args: argparse.Namespace) -> int:
     """The command: print a line for each number of workers."""
     job = load_job(args.job, args.overrides)
-    if ALGORITHMS[job.algorithm].mode != "asynchronous":
+    if job.mode != "asynchronous":
         raise ConfigError(
             f"{args.job}",
             [f"algorithm: no gradient of {job.algorithm} is stale; say, for one, algorithm=asgd"],
         )
-    found = stable_rates(resolve_rule(job.algorithm, job.rule), args.workers, job.algorithm)
+    found = stable_rates(job.rule, args.workers, job.algorithm)
     if args.json:
         rows = [{**asdict(one), "lr": one.factor * job.lr} for one in found]
         print(json.dumps({"algorithm": job.algorithm, "lr": job.lr, "workers": rows}, indent=2))
@@ -50,6 +49,6 @@ def _row(one: Stable, lr: float) -> str:
 
 
 def _momentum(job: Job) -> str:
-    momentum = resolve_rule(job.algorithm, job.rule).momentum
+    momentum = job.rule.momentum
     value = getattr(momentum, "momentum", None)
     return "" if value is None else f", momentum {value:g}"

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from mpi_dcasgd import STARTED
+from mpi_dcasgd.config.plan import world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection, SlowedTask
 from mpi_dcasgd.drivers.world import Launch, pick_device
-from mpi_dcasgd.errors import LaunchError, UserError, WorkersLostError
+from mpi_dcasgd.errors import UserError, WorkersLostError
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.record.environment import RankPlace, git_state
 from mpi_dcasgd.record.logs import close_logger, rank_logger
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.rank import Rank, account_of, reason_of
 from mpi_dcasgd.runs.recording import Recording
@@ -60,13 +60,13 @@ def train(
     git = git_state() if launch.rank == 0 else None
     stop = StopFlag()
     stop.listen()
-    mode = ALGORITHMS[job.algorithm].mode
+    mode = job.mode
 
     def record() -> Recording:
         return Recording(job, run_dir, argv, git, overwrite=overwrite, resume=resume)
 
     if mode == "sequential":
-        _refuse_a_world(job.algorithm, launch)
+        world_of(job, launch.size, origin=launch.launcher or "")
         return _train_alone(record(), stop)
     import mpi4py
 
@@ -138,14 +138,6 @@ def _slowed(task: Task, job: Job) -> Task:
     if not job.inject.active:
         return task
     return SlowedTask(task, Injection.of_one_process(job.inject, job.seed))
-
-
-def _refuse_a_world(algorithm: str, launch: Launch) -> None:
-    if launch.size > 1:
-        raise LaunchError(
-            f"algorithm {algorithm} is one process, but {launch.launcher} started {launch.size}; "
-            "start it without a launcher, or choose another algorithm"
-        )
 
 
 def _status(stop: StopFlag) -> int:
