@@ -142,12 +142,8 @@ class ServerLoop:
         tickets = self._server.ledger.held(worker)
         ready = self._server.lose(worker)
         self._conductor.message(
-<<<<<<< HEAD
-            f"worker {worker} (rank {worker + 1}) died; its tickets {list(tickets)} are requeued, "
-=======
             f"worker {worker} (rank {self._world.rank_of(worker)}) died; its tickets "
-            f"{list(tickets)} go to others, "
->>>>>>> cfg
+            f"{list(tickets)} are requeued, "
             f"{self._alive()} of {self._server.num_workers} workers are left"
         )
         self._reply(ready)
