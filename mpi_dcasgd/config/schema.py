@@ -12,9 +12,11 @@ from mpi_dcasgd.drivers.reducers import Backend, Compression
 from mpi_dcasgd.drivers.simulation.injection import InjectSettings
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import STRICT
+from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.flat import StatisticsPolicy
+from mpi_dcasgd.learning.models import ModelSource
 from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
-from mpi_dcasgd.learning.settings import Count, DataSettings, ModelSettings
+from mpi_dcasgd.learning.settings import Count
 from mpi_dcasgd.record.settings import CheckpointSettings, RecordSettings
 from mpi_dcasgd.rules.algorithms import mode_of
 from mpi_dcasgd.rules.compatibility import Mode
@@ -98,8 +100,8 @@ class Job:
     rule: Annotated[
         InstanceOf[Rule], Field(description="changes to the algorithm's update rule, by role")
     ] = field(default_factory=Rule)
-    model: Annotated[ModelSettings, Field(description="what is trained")]
-    data: Annotated[DataSettings, Field(description="what it is trained on")]
+    model: Annotated[ModelSource, Field(description="what is trained")]
+    data: Annotated[DataSource, Field(description="what it is trained on")]
     batchnorm: Annotated[
         StatisticsPolicy,
         Field(
@@ -165,4 +167,4 @@ class Job:
         """``ahead`` as a number."""
         if self.ahead != "auto":
             return self.ahead
-        return 2 if self.data.name == "imagefolder" else 0
+        return self.data.tickets_ahead
