@@ -23,7 +23,7 @@ from mpi_dcasgd.record.environment import (
     package_versions,
 )
 from mpi_dcasgd.record.logs import close_logger, rank_logger
-from mpi_dcasgd.record.metrics import MetricsWriter, read_metrics
+from mpi_dcasgd.record.metrics import JsonLines, read_metrics
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
@@ -173,8 +173,8 @@ def test_an_atomic_file_is_whole_or_not_there(tmp_path: Path) -> None:
 
 def test_metrics_are_json_lines_without_nan(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    writer = MetricsWriter(path)
-    writer.write("progress", 1.5, loss=math.nan, nested={"a": [math.inf, 1.0]})
+    writer = JsonLines(RunFolder(tmp_path))
+    writer.write("progress", 1.5, {"loss": math.nan, "nested": {"a": [math.inf, 1.0]}})
     # On the disk before the file is closed: a killed run keeps its lines.
     line = {"event": "progress", "time_s": 1.5, "loss": None, "nested": {"a": [None, 1.0]}}
     assert read_metrics(path) == [line]
