@@ -20,7 +20,7 @@ LAYERS = (
     "server",
     "drivers",
     "record",
-    "report",
+    "reporting",
     "tools",
     "config",
     "runs",
