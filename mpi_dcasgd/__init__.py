@@ -8,4 +8,5 @@ STARTED = time.monotonic()
 In ``time.monotonic``'s seconds.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
+"""PEP 440: a release, or ``.dev0`` of the one that comes next."""

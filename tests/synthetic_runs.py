@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mpi_dcasgd.drivers.observer import Evaluation, Status, WorkerTotals
+from mpi_dcasgd.drivers.account import Account
+from mpi_dcasgd.drivers.observer import Evaluation, Status
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.recorder import Recorder
@@ -20,7 +21,7 @@ from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.server.records import Action, UpdateRecord
 
 DRIVERS = {"sgd": "sequential", "ssgd": "horovod"}
-NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
+NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 
 
 def synthetic_run(
@@ -104,7 +105,7 @@ def synthetic_run(
         return folder.path
     for worker in range(workers):
         recorder.worker(
-            WorkerTotals(
+            Account(
                 worker=worker,
                 host="c1",
                 device="cpu",

@@ -20,7 +20,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=[],
         metavar="key=value",
-        help="change a setting, e.g. lr=0.1 or rule.compensation.dc_lambda=1.0",
+        help="set a key of the job, e.g. lr=0.1 or rule.compensation.dc_lambda=1.0",
     )
 
 
@@ -38,7 +38,7 @@ def add_run_dir(parser: argparse.ArgumentParser) -> None:
         help="run folder (default: runs/<job>-<algorithm>-<time>)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a finished run that --run-dir holds"
+        "--overwrite", action="store_true", help="replace a finished run in --run-dir"
     )
 
 
@@ -48,8 +48,8 @@ def add_resume(parser: argparse.ArgumentParser) -> None:
         "--resume",
         default="auto",
         metavar="WHAT",
-        help="auto: go on from the newest checkpoint in --run-dir, if it has one (default); "
-        "never: begin anew; or a checkpoint's file, or another run's folder",
+        help="auto: resume from the newest checkpoint in --run-dir, if it has one (default); "
+        "never: start over; or a checkpoint file, or another run's folder",
     )
 
 
@@ -68,7 +68,7 @@ def add_mpirun(parser: argparse.ArgumentParser) -> None:
         "--mpirun-args",
         default="",
         metavar="WORDS",
-        help='further arguments for mpirun or srun, in one word: --mpirun-args="--hostfile hosts"',
+        help='more arguments for mpirun or srun, as one word: --mpirun-args="--hostfile hosts"',
     )
 
 

@@ -46,7 +46,7 @@ def _add_bench_mpi(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[1, 2],
         metavar="N",
-        help="a world each (default: 1 2)",
+        help="numbers of workers, one world each (default: 1 2)",
     )
     parser.add_argument(
         "--params",
@@ -63,7 +63,11 @@ def _add_bench_mpi(parser: argparse.ArgumentParser) -> None:
         help="asynchronous algorithms (default: dcasgd-a)",
     )
     parser.add_argument(
-        "--rounds", type=count, default=5, metavar="N", help="measurements of each (default: 5)"
+        "--rounds",
+        type=count,
+        default=5,
+        metavar="N",
+        help="measurements of each case (default: 5)",
     )
     add_mpirun(parser)
     parser.set_defaults(measure=_mpi)
@@ -71,7 +75,9 @@ def _add_bench_mpi(parser: argparse.ArgumentParser) -> None:
 
 def _add_bench_update(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rules", nargs="+", metavar="RULE", help="only these (default: all)")
+    parser.add_argument(
+        "--rules", nargs="+", metavar="RULE", help="rules to measure (default: all)"
+    )
     parser.add_argument(
         "--params",
         type=count,
@@ -80,10 +86,14 @@ def _add_bench_update(parser: argparse.ArgumentParser) -> None:
         help="lengths of the vectors (default: 270000 11000000 25600000)",
     )
     parser.add_argument(
-        "--repeats", type=count, default=11, metavar="N", help="samples of each (default: 11)"
+        "--repeats", type=count, default=11, metavar="N", help="samples of each case (default: 11)"
     )
     parser.add_argument(
-        "--threads", type=count, default=1, metavar="N", help="as the server has (default: 1)"
+        "--threads",
+        type=count,
+        default=1,
+        metavar="N",
+        help="PyTorch threads (default: 1, as the server has)",
     )
     parser.set_defaults(measure=_update)
 

@@ -16,6 +16,7 @@ import importlib
 from typing import Protocol, cast
 
 COMMANDS = {
+    "init": "mpi_dcasgd.cli.init",
     "train": "mpi_dcasgd.cli.train",
     "run": "mpi_dcasgd.cli.run",
     "compare": "mpi_dcasgd.cli.compare",

@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", type=Path, metavar="DIR", help="folder of its runs (default: runs/<study>)"
     )
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="only these runs; * and ? stand for any letters"
+        "--only", nargs="+", metavar="NAME", help="only these runs; * and ? are wildcards"
     )
-    parser.add_argument("--rerun", action="store_true", help="run again what is finished, too")
+    parser.add_argument("--rerun", action="store_true", help="rerun finished runs, too")
     parser.add_argument(
         "--part",
         type=part,
@@ -48,10 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write no report, and let others work on other runs of the study at the same time",
     )
     report.add_argument(
-        "--report-only", action="store_true", help="report the runs that are there; start none"
+        "--report-only", action="store_true", help="report on the existing runs; start none"
     )
     add_mpirun(parser)
-    add_dry_run(parser, "show the runs and which of them are finished; start nothing")
+    add_dry_run(parser, "show the runs and their state; start nothing")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     if result.stopped_by is not None:
         # What was run again has been: with --rerun it would begin from the start.
         again = [word for word in args.argv if word != "--rerun"]
-        print(f"stopped; to go on: {shlex.join(again)}", file=sys.stderr)
+        print(f"stopped; to resume: {shlex.join(again)}", file=sys.stderr)
         return 128 + result.stopped_by
     _show(result.report)
     for outcome in result.failed:

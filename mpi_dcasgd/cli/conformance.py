@@ -1,10 +1,10 @@
-"""``mpi-dcasgd conformance``: hold an update rule against the laws of all rules."""
+"""``mpi-dcasgd conformance``: check an update rule against the laws that every rule keeps."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "hold an update rule against the laws of all rules"
+HELP = "check an update rule against the laws that every rule keeps"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from mpi_dcasgd.cli.arguments import (
 )
 from mpi_dcasgd.errors import ConfigError
 
-HELP = "compute an asynchronous run again from its trace"
+HELP = "recompute an asynchronous run from its trace"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

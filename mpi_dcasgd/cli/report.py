@@ -1,4 +1,4 @@
-"""``mpi-dcasgd report``: compare runs that are there."""
+"""``mpi-dcasgd report``: report on existing runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpi_dcasgd.cli.arguments import (
 if TYPE_CHECKING:
     from mpi_dcasgd.reporting.write import Report
 
-HELP = "compare runs that are there"
+HELP = "report on existing runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target-error",
         type=fraction,
         metavar="X",
-        help="also report how soon this test error was reached, as a fraction of 1",
+        help="also report the time to this test error, a fraction of 1",
     )
 
 

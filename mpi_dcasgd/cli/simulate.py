@@ -11,7 +11,7 @@ from mpi_dcasgd.cli.arguments import (
     count,
 )
 
-HELP = "run a job on a cluster that is only described"
+HELP = "simulate a job on a described cluster"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from mpi_dcasgd.cli.arguments import (
     count,
 )
 
-HELP = "how the learning rate must change with the number of workers"
+HELP = "largest stable learning rate by number of workers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mpi_dcasgd.tools.run_status import RunStatus
 
-HELP = "how far runs are: in folders, and in SLURM's queue"
+HELP = "progress of runs, from their folders and SLURM's queue"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,13 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="run folder (default: runs/<job>-<algorithm>-<time>), or folder of a study's runs "
-        "(default: runs/<study>); what is there goes on",
+        "(default: runs/<study>); existing runs are resumed",
     )
     parser.add_argument(
         "--only",
         nargs="+",
         metavar="NAME",
-        help="of a study only these runs; * and ? stand for any letters",
+        help="only these runs of a study; * and ? are wildcards",
     )
     _add_size(parser)
     _add_site(parser)
@@ -73,12 +73,13 @@ def _add_site(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OPTION",
-        help="a further option of sbatch, in one word: --sbatch=--constraint=gpu; may be repeated",
+        help="another option for sbatch, as one word: --sbatch=--constraint=gpu; may be repeated",
     )
     site.add_argument(
         "--site-env",
         metavar="NAME|FILE",
-        help="what the script sources first: a name in slurm/env, or a file (default: generic)",
+        help="what the script sources first: a file, or the name of one in ./slurm/env or in the "
+        "package (default: the variable SITE, or slurm/env/generic.sh if there is one)",
     )
     site.add_argument(
         "--launcher",
@@ -92,13 +93,13 @@ def _add_site(parser: argparse.ArgumentParser) -> None:
         "--signal-lead",
         type=count,
         metavar="SECONDS",
-        help="how long before its time limit a run saves itself and stops (default: 120)",
+        help="seconds before the time limit at which a run saves and stops (default: 120)",
     )
     site.add_argument(
         "--max-requeues",
         type=count,
         metavar="N",
-        help="how often a job may be started again (default: 10)",
+        help="how often a job may be requeued (default: 10)",
     )
 
 

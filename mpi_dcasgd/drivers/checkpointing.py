@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.server.state import lasting_state
 
 
 class Keeper(Protocol):
@@ -86,4 +85,4 @@ class Checkpointer:
 
     def _state(self) -> dict[str, Any]:
         parts = {name: state() for name, state in self._parts.items()}
-        return {**self._constant, "server": lasting_state(self._server), **parts}
+        return {**self._constant, "server": self._server.lasting_state(), **parts}

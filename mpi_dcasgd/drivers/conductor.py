@@ -6,19 +6,18 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
+from mpi_dcasgd.drivers.account import Account, add_up
 from mpi_dcasgd.drivers.checkpointing import Checkpointer
-from mpi_dcasgd.drivers.evaluator import Evaluator, Scored, Snapshot
-from mpi_dcasgd.drivers.observer import Evaluation, Observer, Status, WorkerTotals
+from mpi_dcasgd.drivers.evaluator import Evaluator, Scored, WeightsCopy
+from mpi_dcasgd.drivers.observer import Evaluation, Observer, Status
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
-
-_SUMMED = ("updates", "samples", "compute_s", "data_s", "wait_s", "comm_s")
 
 
 class Conductor:
@@ -27,7 +26,7 @@ class Conductor:
     Args:
         server: Whose samples decide when to evaluate.
         observer: Who is told.
-        evaluator: Evaluates snapshots while training goes on.
+        evaluator: Evaluates copies of the weights while training goes on.
         every: Epochs from one evaluation to the next; the final weights always are evaluated.
         clock: Seconds, monotonic.
 
@@ -54,10 +53,10 @@ class Conductor:
         self._looked_at = server.samples
         self._loss_sum = 0.0
         self._loss_samples = 0
-        self._unscored: deque[Snapshot] = deque()
-        self._spent: list[WorkerTotals] = []
+        self._unscored: deque[WeightsCopy] = deque()
+        self._spent: list[Account] = []
         self.checkpointer: Checkpointer | None = None
-        self.accounts: Callable[[], Sequence[WorkerTotals]] = tuple
+        self.accounts: Callable[[], Sequence[Account]] = tuple
 
     @property
     def time_s(self) -> float:
@@ -114,7 +113,7 @@ class Conductor:
 
     def finish(
         self,
-        totals: Sequence[WorkerTotals],
+        totals: Sequence[Account],
         *,
         reason: str = "",
         closing: Callable[[], None] = lambda: None,
@@ -128,7 +127,7 @@ class Conductor:
         """
         ended_s = self.time_s
         server = self._server
-        self._spent, self.accounts = _added(self._spent, totals), tuple
+        self._spent, self.accounts = add_up(self._spent, totals), tuple
         if self.checkpointer:
             # First: the run that goes on has neither the evaluation nor the end that follow.
             self.checkpointer.last() if reason else self.checkpointer.finish()
@@ -138,8 +137,8 @@ class Conductor:
             self._submit()
         for scored in self._evaluator.finish():
             self._tell(scored)
-        for worker in self._spent:
-            self._observer.worker(worker)
+        for account in self._spent:
+            self._observer.worker(account)
         closing()
         status: Status = "interrupted" if reason else "completed"
         self._observer.ended(
@@ -156,8 +155,8 @@ class Conductor:
             "loss_samples": self._loss_samples,
             "evaluated_at": self._evaluated_at,
             "time_s": self.time_s,
-            "spent": [asdict(worker) for worker in _added(self._spent, self.accounts())],
-            "unscored": [asdict(snapshot) for snapshot in self._unscored],
+            "spent": [asdict(account) for account in add_up(self._spent, self.accounts())],
+            "unscored": [asdict(copy) for copy in self._unscored],
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -167,9 +166,9 @@ class Conductor:
         self._evaluated_at = saved["evaluated_at"]
         self._looked_at = self._server.samples
         self._origin = self._clock() - saved["time_s"]
-        self._spent = [WorkerTotals(**worker) for worker in saved["spent"]]
-        for snapshot in saved["unscored"]:
-            self._queue(Snapshot(**snapshot))
+        self._spent = [Account(**account) for account in saved["spent"]]
+        for copy in saved["unscored"]:
+            self._queue(WeightsCopy(**copy))
 
     def _complain(self, checkpointer: Checkpointer) -> str:
         complaint = checkpointer.complaint()
@@ -183,7 +182,7 @@ class Conductor:
         mean_loss = self._loss_sum / self._loss_samples if self._loss_samples else float("nan")
         self._loss_sum, self._loss_samples = 0.0, 0
         self._queue(
-            Snapshot(
+            WeightsCopy(
                 weights=server.weights.clone(),
                 version=server.version,
                 samples=server.samples,
@@ -194,37 +193,25 @@ class Conductor:
             )
         )
 
-    def _queue(self, snapshot: Snapshot) -> None:
-        self._unscored.append(snapshot)
-        self._evaluator.submit(snapshot)
+    def _queue(self, copy: WeightsCopy) -> None:
+        self._unscored.append(copy)
+        self._evaluator.submit(copy)
 
     def _tell(self, scored: Scored) -> None:
-        snapshot = self._unscored.popleft()  # they are scored in order
+        copy = self._unscored.popleft()  # they are scored in order
         self._observer.evaluation(
             Evaluation(
-                time_s=snapshot.time_s,
+                time_s=copy.time_s,
                 eval_s=scored.eval_s,
-                version=snapshot.version,
-                samples=snapshot.samples,
-                epoch=snapshot.epoch,
+                version=copy.version,
+                samples=copy.samples,
+                epoch=copy.epoch,
                 test_error=scored.test_error,
                 test_loss=scored.test_loss,
-                train_loss=snapshot.train_loss,
-                lr=snapshot.lr,
+                train_loss=copy.train_loss,
+                lr=copy.lr,
             )
         )
-
-
-def _added(before: Sequence[WorkerTotals], now: Sequence[WorkerTotals]) -> list[WorkerTotals]:
-    """Where time went before a run was left and since it goes on, one account a worker."""
-    accounts = {worker.worker: worker for worker in before}
-    for worker in now:
-        earlier = accounts.get(worker.worker)
-        if earlier is not None:
-            sums = {name: getattr(earlier, name) + getattr(worker, name) for name in _SUMMED}
-            worker = replace(worker, **sums)
-        accounts[worker.worker] = worker
-    return [accounts[number] for number in sorted(accounts)]
 
 
 def weights_sha256(weights: Tensor, layout: FlatLayout) -> str:

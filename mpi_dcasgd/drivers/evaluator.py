@@ -1,4 +1,4 @@
-"""Evaluation on a snapshot of the weights while training goes on."""
+"""Evaluation of copies of the weights while training goes on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.task import evaluate
 
 MAX_PENDING = 4
-"""Snapshots that may wait for evaluation; each is a copy of the weights."""
+"""Number of copies that may wait for evaluation; each is as large as the weights."""
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class WeightsCopy:
     """Weights to be evaluated, and where training stood when they were copied."""
 
     weights: Tensor
@@ -33,9 +33,8 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Scored:
-    """A snapshot with what evaluation found; errors are fractions of 1."""
+    """Result of an evaluation; errors are fractions of 1."""
 
-    snapshot: Snapshot
     test_error: float
     test_loss: float
     eval_s: float
@@ -48,8 +47,8 @@ class Evaluator:
         flat: A model that nobody else uses, on the device where evaluation is to run.
         dataset: Its test split is what is evaluated.
         clock: Seconds, monotonic.
-        background: On a thread of its own; otherwise whoever submits a snapshot waits for its
-            score, and the order of a run's records is always the same.
+        background: On a thread of its own; otherwise whoever submits a copy waits for its score,
+            and the order of a run's records is always the same.
     """
 
     def __init__(
@@ -63,22 +62,22 @@ class Evaluator:
         self._flat = flat
         self._dataset = dataset
         self._clock = clock
-        self._todo: queue.Queue[Snapshot | None] = queue.Queue(MAX_PENDING)
+        self._todo: queue.Queue[WeightsCopy | None] = queue.Queue(MAX_PENDING)
         self._done: queue.SimpleQueue[Scored | BaseException] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         if background:
             self._thread = threading.Thread(target=self._run, name="evaluator", daemon=True)
             self._thread.start()
 
-    def submit(self, snapshot: Snapshot) -> None:
-        """Queue a snapshot; waits while ``MAX_PENDING`` others are in front of it."""
+    def submit(self, copy: WeightsCopy) -> None:
+        """Queue a copy for evaluation; block while ``MAX_PENDING`` others are before it."""
         if self._thread is None:
-            self._done.put(self._score(snapshot))
+            self._done.put(self._score(copy))
         else:
-            self._todo.put(snapshot)
+            self._todo.put(copy)
 
     def collect(self) -> list[Scored]:
-        """What has been scored since the last call, in order of submission.
+        """Return the results since the last call, in order of submission.
 
         Raises:
             Exception: Whatever evaluation raised.
@@ -93,21 +92,21 @@ class Evaluator:
         return found
 
     def finish(self) -> list[Scored]:
-        """Wait for all that was submitted and end the thread."""
+        """Wait for all that was submitted, end the thread and return the results."""
         if self._thread is not None:
             self._todo.put(None)
             self._thread.join()
         return self.collect()
 
     def _run(self) -> None:
-        while (snapshot := self._todo.get()) is not None:
+        while (copy := self._todo.get()) is not None:
             try:
-                self._done.put(self._score(snapshot))
+                self._done.put(self._score(copy))
             except BaseException as error:  # handed to the training thread, which raises it
                 self._done.put(error)
 
-    def _score(self, snapshot: Snapshot) -> Scored:
+    def _score(self, copy: WeightsCopy) -> Scored:
         started = self._clock()
-        self._flat.weights.copy_(snapshot.weights)
+        self._flat.weights.copy_(copy.weights)
         score = evaluate(self._flat.model, self._dataset, self._flat.weights.device)
-        return Scored(snapshot, score.error, score.loss, self._clock() - started)
+        return Scored(score.error, score.loss, self._clock() - started)

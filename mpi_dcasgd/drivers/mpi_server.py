@@ -15,36 +15,17 @@ from collections.abc import Sequence
 
 from mpi4py import MPI
 
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.mpi_worker import TAG_PUSH, TAG_REPLY
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import DcasgdError, WorkersLostError
-from mpi_dcasgd.server.message import Message
+from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
 
 _DEATH = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
 """What ULFM reports where a peer is gone, directly or as one request's status among several."""
-
-
-class WorkerTimes:
-    """What a worker's pushes say about where its time goes."""
-
-    def __init__(self) -> None:
-        self.updates = 0
-        self.samples = 0
-        self.compute_ns = 0
-        self.wait_ns = 0
-        self.data_ns = 0
-
-    def add(self, push: Message) -> None:
-        compute, wait, data = push.spent_ns
-        self.updates += 1
-        self.samples += push.samples
-        self.compute_ns += compute
-        self.wait_ns += wait
-        self.data_ns += data
 
 
 class ServerLoop:
@@ -56,6 +37,10 @@ class ServerLoop:
         conductor: Has begun; is told of every push.
         stop: Looked at after every wake-up.
         spin_s: Seconds that a wait polls before it sleeps.
+        accounts: One a worker, to add to; new ones if None.
+
+    Attributes:
+        accounts: Where the workers' time goes, as their pushes say.
     """
 
     def __init__(
@@ -65,6 +50,7 @@ class ServerLoop:
         conductor: Conductor,
         stop: StopFlag,
         spin_s: float = CROWDED_SPIN_S,
+        accounts: Sequence[Account] | None = None,
     ) -> None:
         self._comm = comm
         self._spin_s = spin_s
@@ -73,17 +59,19 @@ class ServerLoop:
         self._stop = stop
         self._inbox = [Message(server.layout.size) for _ in server.slots]
         self._receives = [
-            comm.Recv_init(message.raw, source=worker + 1, tag=TAG_PUSH)
+            comm.Recv_init(message.raw, source=worker + 1, tag=Tag.PUSH)
             for worker, message in enumerate(self._inbox)
         ]
         self._sends = [
-            comm.Send_init(slot.message.raw, dest=worker + 1, tag=TAG_REPLY)
+            comm.Send_init(slot.message.raw, dest=worker + 1, tag=Tag.REPLY)
             for worker, slot in enumerate(server.slots)
         ]
         self._first = 0
         # Whose push is being waited for: those whose receive is started.
         self._owed = [False] * server.num_workers
-        self.times = [WorkerTimes() for _ in server.slots]
+        if accounts is None:
+            accounts = [Account(worker=worker) for worker in range(server.num_workers)]
+        self.accounts = accounts
 
     def run(self) -> None:
         """Serve until every worker has been told to stop."""
@@ -165,7 +153,13 @@ class ServerLoop:
         # The reply that this push answers must be out of its buffer, which is written again now.
         wait_until(self._sends[worker].Test, self._spin_s)
         message = self._inbox[worker]
-        self.times[worker].add(message)
+        compute_ns, wait_ns, data_ns = message.spent_ns
+        self.accounts[worker].add(
+            message.samples,
+            compute_s=compute_ns / 1e9,
+            wait_s=wait_ns / 1e9,
+            data_s=data_ns / 1e9,
+        )
         answer = self._server.push(worker, Push.of(message))
         self._reply(answer.ready)
         self._conductor.after(answer.record)

@@ -10,10 +10,9 @@ from mpi4py import MPI
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.learning.task import Task
-from mpi_dcasgd.server.message import Kind, Message
+from mpi_dcasgd.server.message import Kind, Message, Tag
 
 SERVER = 0
-TAG_PUSH, TAG_REPLY = 1, 2
 
 
 class Link:
@@ -37,8 +36,8 @@ class Link:
         self.device = device
         self.reply = Message(size, pinned=pinned)
         self.push = Message(size, pinned=pinned)
-        self._receiving = comm.Recv_init(self.reply.raw, source=SERVER, tag=TAG_REPLY)
-        self._sending = comm.Send_init(self.push.raw, dest=SERVER, tag=TAG_PUSH)
+        self._receiving = comm.Recv_init(self.reply.raw, source=SERVER, tag=Tag.REPLY)
+        self._sending = comm.Send_init(self.push.raw, dest=SERVER, tag=Tag.PUSH)
 
     def expect(self) -> None:
         """Let the next reply come in; the weights are undefined from here on."""

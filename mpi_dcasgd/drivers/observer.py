@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.server.records import UpdateRecord
 
 Status = Literal["completed", "interrupted", "failed"]
@@ -43,33 +44,6 @@ class Evaluation:
     lr: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerTotals:
-    """Where one worker's time went, told once at the end.
-
-    Attributes:
-        worker: From 0, as in the update records.
-        host: Name of the machine.
-        device: ``"cpu"``, ``"cuda:0"``, ...
-        updates: Gradients that the worker computed and pushed.
-        samples: Samples in them.
-        compute_s: Forward and backward passes.
-        data_s: Getting and augmenting minibatches, as far as computing had to wait for them.
-        wait_s: Between the end of a push and the arrival of the reply, with nothing to do.
-        comm_s: Staging buffers and handing them to MPI (or inside an allreduce).
-    """
-
-    worker: int
-    host: str
-    device: str
-    updates: int
-    samples: int = 0
-    compute_s: float = 0.0
-    data_s: float = 0.0
-    wait_s: float = 0.0
-    comm_s: float = 0.0
-
-
 class Observer(Protocol):
     """Whoever wants to know. Calls come from one thread, in the order of ``time_s``."""
 
@@ -82,7 +56,7 @@ class Observer(Protocol):
     def evaluation(self, evaluation: Evaluation) -> None:
         """A snapshot was evaluated."""
 
-    def worker(self, totals: WorkerTotals) -> None:
+    def worker(self, account: Account) -> None:
         """A worker is done."""
 
     def message(self, text: str) -> None:
@@ -113,7 +87,7 @@ class NullObserver:
     def evaluation(self, evaluation: Evaluation) -> None:
         pass
 
-    def worker(self, totals: WorkerTotals) -> None:
+    def worker(self, account: Account) -> None:
         pass
 
     def message(self, text: str) -> None:
@@ -143,9 +117,9 @@ class Fanout:
         for observer in self._observers:
             observer.evaluation(evaluation)
 
-    def worker(self, totals: WorkerTotals) -> None:
+    def worker(self, account: Account) -> None:
         for observer in self._observers:
-            observer.worker(totals)
+            observer.worker(account)
 
     def message(self, text: str) -> None:
         for observer in self._observers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.learning.prefetch import Pipeline
@@ -13,39 +14,30 @@ from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
 
 
-class Spent:
-    """Seconds a worker spent, by what it did."""
-
-    def __init__(self) -> None:
-        self.compute_s = 0.0
-        self.data_s = 0.0
-        self.wait_s = 0.0
-        self.comm_s = 0.0
-        self.updates = 0
-        self.samples = 0
-
-
 def run_sequential(
     server: ParameterServer,
     task: Task,
     conductor: Conductor,
     stop: StopFlag,
-    spent: Spent | None = None,
-) -> Spent:
-    """Train until the tickets are used up or a stop is asked for.
+    account: Account | None = None,
+) -> Account:
+    """Train until the tickets are used up or a stop is requested.
 
     Args:
         server: With one worker; its slot's snapshot must be the memory of the task's weights
             (``task.flat.weights``), so that a pull copies nothing.
         task: Computes the gradients.
         conductor: Has begun; is told of every update.
-        stop: Looked at after every update.
-        spent: Where the time that goes by is added; a new account if None.
+        stop: Checked after every update.
+        account: Receives the time that is spent; a new one if None.
 
     Returns:
         The account.
+
+    Raises:
+        ValueError: The task's weights are not the snapshot.
     """
-    spent = Spent() if spent is None else spent
+    account = Account(worker=0) if account is None else account
     slot = server.slots[0]
     if slot.snapshot.data_ptr() != task.flat.weights.data_ptr():
         raise ValueError("the task's weights must be the snapshot of the server's only slot")
@@ -59,13 +51,14 @@ def run_sequential(
             found = task.gradient(batch)
             computed = time.perf_counter()
             record = server.push(0, Push.found(slot.version, found, task.flat.grad)).record
-            spent.data_s += loaded - started
-            spent.compute_s += computed - loaded
-            spent.comm_s += time.perf_counter() - computed
-            spent.updates += 1
-            spent.samples += found.samples
+            account.add(
+                found.samples,
+                data_s=loaded - started,
+                compute_s=computed - loaded,
+                comm_s=time.perf_counter() - computed,
+            )
             conductor.after(record)
             if stop and slot.message.kind is Kind.WORK:
                 server.halt()
                 break
-    return spent
+    return account

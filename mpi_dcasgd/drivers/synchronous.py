@@ -16,10 +16,10 @@ from collections import deque
 import torch
 from torch import Tensor
 
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.buckets import Buckets
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.reducers import DTYPES, Compression, Reducer
-from mpi_dcasgd.drivers.sequential import Spent
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.learning.task import Task
@@ -39,7 +39,8 @@ def run_synchronous(
     accumulate: int = 1,
     compression: Compression = "none",
     bucket_bytes: int | None = None,
-) -> Spent:
+    account: Account | None = None,
+) -> Account:
     """Train one rank of the group until the tickets are used up or any rank is asked to stop.
 
     Args:
@@ -54,9 +55,14 @@ def run_synchronous(
         bucket_bytes: From how many on a part of the gradient is sent while the backward pass goes
             on; None sends all of it at the end. The task must not be recorded as a graph if the
             gradient is larger.
+        account: Receives the time that is spent; a new one if None.
+
+    Returns:
+        The account.
     """
+    account = Account(worker=reducer.rank) if account is None else account
     slot = server.slots[0]
-    group = _Group(reducer, server, task, accumulate, compression, bucket_bytes)
+    group = _Group(reducer, server, task, accumulate, compression, bucket_bytes, account)
     server.pull(0)
     with Pipeline(task, background=server.ahead > 0) as pipeline:
         todo: deque[tuple[int, list[int]]] = deque()
@@ -74,7 +80,7 @@ def run_synchronous(
             if halt and slot.message.kind is Kind.WORK:
                 server.halt()
                 break
-    return group.spent
+    return account
 
 
 class _Group:
@@ -88,6 +94,7 @@ class _Group:
         accumulate: int,
         compression: Compression,
         bucket_bytes: int | None,
+        account: Account,
     ) -> None:
         self._reducer = reducer
         self._plan: TicketPlan = server.plan
@@ -112,7 +119,7 @@ class _Group:
         # Beside the gradient travel the mean loss, whether anyone wants to stop, and BatchNorm's
         # statistics, whose variances half precision would spoil.
         self._side = torch.zeros(2 + server.layout.num_stats, device=grad.device)
-        self.spent = Spent()
+        self._account = account
 
     def parts_of(self, ticket: int) -> list[int]:
         """The small tickets that this rank computes of a large one; may be none at all."""
@@ -137,10 +144,11 @@ class _Group:
             self._first, self._last = number == 0, number == count - 1
             loss += self._task.compute(batch) * self._share
             self._collect()
-            self.spent.data_s += loaded - started
-            self.spent.compute_s += time.perf_counter() - loaded
-            self.spent.updates += 1
-            self.spent.samples += batch.samples
+            self._account.add(
+                batch.samples,
+                data_s=loaded - started,
+                compute_s=time.perf_counter() - loaded,
+            )
         return loss
 
     def exchange(self, ticket: int, loss: float, stop: bool, version: int) -> tuple[Push, bool]:
@@ -157,7 +165,7 @@ class _Group:
         stats.copy_(side[2:])
         norm = torch.linalg.vector_norm(params, dtype=torch.float64).item()
         mean_loss, stopping = side[:2].tolist()
-        self.spent.comm_s += time.perf_counter() - started
+        self._account.comm_s += time.perf_counter() - started
         samples = self._plan.size(ticket)
         return Push(version, ticket, samples, mean_loss, norm, self._sum), stopping > 0
 

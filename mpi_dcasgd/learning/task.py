@@ -124,10 +124,6 @@ class Task:
         """
         self.gradient(self.load(0))
 
-    def score(self) -> Score:
-        """Error and loss on the test split at the current weights."""
-        return evaluate(self.flat.model, self.dataset, self.device)
-
 
 def norm_of(vector: Tensor) -> float:
     """Euclidean norm; not finite only if the vector is not."""

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def describe_environment(
         "mpi_dcasgd": mpi_dcasgd.__version__,
         "argv": list(sys.argv if argv is None else argv),
         "directory": os.getcwd(),
-        "started": started.astimezone(timezone.utc).isoformat(timespec="seconds"),
+        "started": started.astimezone(UTC).isoformat(timespec="seconds"),
         "git": dict(git) if git is not None else None,
         "python": platform.python_version(),
         "packages": package_versions(),

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from logging import Logger
 from typing import Any, TextIO
 
-from mpi_dcasgd.drivers.observer import Evaluation, Status, WorkerTotals
+from mpi_dcasgd.drivers.account import Account
+from mpi_dcasgd.drivers.observer import Evaluation, Status
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.metrics import MetricsWriter, finite
 from mpi_dcasgd.record.progress import Status as ProgressStatus
@@ -144,8 +145,8 @@ class Recorder:
             f" test loss {evaluation.test_loss:.4g}, train loss {evaluation.train_loss:.4g}"
         )
 
-    def worker(self, totals: WorkerTotals) -> None:
-        self._metrics.write("worker", self._time_s, **asdict(totals))
+    def worker(self, account: Account) -> None:
+        self._metrics.write("worker", self._time_s, **asdict(account))
 
     def message(self, text: str) -> None:
         self._metrics.write("message", self._time_s, text=text)

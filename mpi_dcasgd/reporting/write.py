@@ -29,6 +29,7 @@ from mpi_dcasgd.reporting.groups import (
 from mpi_dcasgd.reporting.plots import PlotsUnavailableError, draw_all
 from mpi_dcasgd.reporting.prediction import NOTE as PREDICTION_NOTE
 from mpi_dcasgd.reporting.prediction import prediction_table
+from mpi_dcasgd.reporting.references import cited
 from mpi_dcasgd.reporting.remarks import remarks
 from mpi_dcasgd.reporting.table import Matching, result_table, seconds, target_table, time_table
 from mpi_dcasgd.reporting.time_to_error import NOTE as SOONER_NOTE
@@ -155,6 +156,8 @@ def _document(
         blocks += [Heading(2, "Runs that are not in the comparison"), _unfinished(found)]
     if found.runs:
         blocks += [Heading(2, "Runs"), _run_list(found.runs)]
+    if references := cited(found.runs):
+        blocks += [Heading(2, "References"), Bullets(tuple(map(str, references)))]
     return blocks
 
 

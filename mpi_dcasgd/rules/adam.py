@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
+from mpi_dcasgd.rules.references import KINGMA_2015, Reference
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -49,6 +50,9 @@ class Adam(Part):
     eps: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="added to the root mean square")
     ] = 1e-8
+
+    def references(self) -> tuple[Reference, ...]:
+        return (KINGMA_2015,)
 
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("mean"), StateVector("mean_square"))

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Part, Role
+from mpi_dcasgd.rules.references import HO_2013, MARANJYAN_2025, TYURIN_2023, Reference
 
 Verdict = Literal["apply", "drop", "hold"]
 
@@ -72,6 +73,9 @@ class Threshold(Admission):
         Field(description="staleness from which on gradients are dropped; null for 2 per worker"),
     ] = None
 
+    def references(self) -> tuple[Reference, ...]:
+        return (MARANJYAN_2025,)
+
     def verdict(self, facts: Facts) -> Verdict:
         limit = self.threshold or 2 * facts.num_workers
         return "apply" if facts.staleness < limit else "drop"
@@ -99,6 +103,9 @@ class Collect(Admission):
         Annotated[int, Field(ge=1)] | None,
         Field(description="fresh gradients that make a step; null for the number of workers"),
     ] = None
+
+    def references(self) -> tuple[Reference, ...]:
+        return (TYURIN_2023,)
 
     def verdict(self, facts: Facts) -> Verdict:
         return "hold" if facts.staleness == 0 else "drop"
@@ -128,6 +135,9 @@ class StaleSynchronous(Admission):
     bound: Annotated[
         int, Field(ge=0, description="gradients that a worker may be ahead of the slowest")
     ] = 3
+
+    def references(self) -> tuple[Reference, ...]:
+        return (HO_2013,)
 
     def may_go_on(self, clock: int, others: Sequence[int]) -> bool:
         return not others or clock - min(others) <= self.bound

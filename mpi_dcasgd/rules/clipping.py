@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role
+from mpi_dcasgd.rules.references import PASCANU_2013, Reference
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -46,6 +47,9 @@ class NormClipping(Part):
         float,
         Field(gt=0, allow_inf_nan=False, description="longest gradient that is left as it is"),
     ] = 1.0
+
+    def references(self) -> tuple[Reference, ...]:
+        return (PASCANU_2013,)
 
     def scalars(self, facts: Facts) -> tuple[float, ...]:
         return (self.max_norm / max(facts.grad_norm, self.max_norm),)

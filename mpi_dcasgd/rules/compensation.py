@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
+from mpi_dcasgd.rules.references import ZHENG_2017, Reference
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,6 +52,9 @@ class ConstantCompensation(Part):
     dc_lambda: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="strength; 0 is plain ASGD")
     ] = 0.04
+
+    def references(self) -> tuple[Reference, ...]:
+        return (ZHENG_2017,)
 
     def scalars(self, facts: Facts) -> tuple[float, ...]:
         return (self.dc_lambda,)
@@ -103,6 +107,9 @@ class AdaptiveCompensation(Part):
     mean_square: Annotated[
         Literal["global", "per_worker"], Field(description="one at the server, or one a worker")
     ] = "global"
+
+    def references(self) -> tuple[Reference, ...]:
+        return (ZHENG_2017,)
 
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("mean_square", per_worker=self.mean_square == "per_worker"),)

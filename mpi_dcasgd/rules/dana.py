@@ -15,6 +15,7 @@ from torch import Tensor
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.momentum import Coefficient, LookAhead
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
+from mpi_dcasgd.rules.references import HAKIMI_2019, Reference
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -50,6 +51,9 @@ class DanaZero(Part):
     role: ClassVar[Role] = "momentum"
 
     momentum: Coefficient = 0.9
+
+    def references(self) -> tuple[Reference, ...]:
+        return (HAKIMI_2019,)
 
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("velocity", per_worker=True), StateVector("velocity_sum"))
@@ -108,6 +112,9 @@ class DanaSlim(LookAhead):
     Args:
         momentum: In [0, 1); the paper uses 0.9.
     """
+
+    def references(self) -> tuple[Reference, ...]:
+        return (HAKIMI_2019,)
 
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("velocity", per_worker=True),)

@@ -13,6 +13,7 @@ from torch import Tensor
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.momentum import Coefficient
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
+from mpi_dcasgd.rules.references import BARKAI_2020, Reference
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -62,6 +63,9 @@ class GapAware(Part):
     eps: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="added to the root mean square")
     ] = 1e-8
+
+    def references(self) -> tuple[Reference, ...]:
+        return (BARKAI_2020,)
 
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("velocity"), StateVector("mean_square"))

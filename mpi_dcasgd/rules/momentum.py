@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
+from mpi_dcasgd.rules.references import GILADI_2020, POLYAK_1964, SUTSKEVER_2013, Reference
 
 Coefficient = Annotated[float, Field(ge=0, lt=1, description="what a buffer keeps of itself")]
 Dampening = Annotated[
@@ -88,10 +89,15 @@ class HeavyBall(Velocity):
         dampening: In [0, 1); PyTorch's SGD has 0, Giladi et al. write ``1 - momentum`` in front
             of the gradient, which is ``dampening = momentum``.
 
-    Source: Giladi et al., ICLR 2020, arXiv:1909.12340, for the effect of delay.
+    Source: B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", USSR
+    Computational Mathematics and Mathematical Physics 4(5), 1964; Giladi et al., ICLR 2020,
+    arXiv:1909.12340, for the effect of delay.
     """
 
     dampening: Dampening = 0.0
+
+    def references(self) -> tuple[Reference, ...]:
+        return (POLYAK_1964,)
 
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("velocity"),)
@@ -118,6 +124,9 @@ class Nesterov(LookAhead):
     Source: Sutskever et al., "On the importance of initialization and momentum in deep
     learning", ICML 2013, in PyTorch's form.
     """
+
+    def references(self) -> tuple[Reference, ...]:
+        return (SUTSKEVER_2013,)
 
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("velocity"),)
@@ -169,6 +178,9 @@ class ShiftedMomentum(Velocity):
 
     Source: Giladi et al., ICLR 2020, arXiv:1909.12340 ("shifted momentum").
     """
+
+    def references(self) -> tuple[Reference, ...]:
+        return (GILADI_2020,)
 
     def vectors(self) -> tuple[StateVector, ...]:
         return (StateVector("velocity", per_worker=True),)

@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
+from mpi_dcasgd.rules.references import Reference
 
 Role = Literal["admission", "clipping", "weight_decay", "compensation", "momentum", "step_size"]
 
@@ -81,6 +82,10 @@ class Part:
 
     role: ClassVar[Role]
     reads_snapshot: ClassVar[bool] = False
+
+    def references(self) -> tuple[Reference, ...]:
+        """Papers that the part comes from, with these settings; reports cite them."""
+        return ()
 
     def vectors(self) -> tuple[StateVector, ...]:
         """The state vectors that ``update`` receives and returns, in order."""

@@ -9,6 +9,7 @@ from mpi_dcasgd.rules.clipping import NoClipping
 from mpi_dcasgd.rules.compensation import NoCompensation
 from mpi_dcasgd.rules.momentum import NoMomentum
 from mpi_dcasgd.rules.part import Part, StateVector
+from mpi_dcasgd.rules.references import Reference
 from mpi_dcasgd.rules.step_size import ConstantStep, StepSize
 from mpi_dcasgd.rules.weight_decay import WeightDecay
 
@@ -46,6 +47,10 @@ class Rule:
     def vectors(self) -> tuple[tuple[str, StateVector], ...]:
         """(role, state vector) of all parts; what the server must hold beside the weights."""
         return tuple((role, vector) for role, part in self.parts() for vector in part.vectors())
+
+    def references(self) -> tuple[Reference, ...]:
+        """Return the papers that the parts come from, each once."""
+        return tuple(dict.fromkeys(r for _, part in self.parts() for r in part.references()))
 
     def state_vectors(self, num_workers: int) -> int:
         """How many vectors of the length of the weights the rule keeps at the server."""

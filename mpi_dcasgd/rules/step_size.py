@@ -15,6 +15,13 @@ from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Part, Role
+from mpi_dcasgd.rules.references import (
+    GILADI_2020,
+    KOLOSKOVA_2022,
+    MISHCHENKO_2022,
+    ZHANG_2016,
+    Reference,
+)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -46,6 +53,9 @@ class StalenessAware(StepSize):
     Source: W. Zhang et al., "Staleness-aware Async-SGD for Distributed Deep Learning", IJCAI
     2016, arXiv:1511.05950.
     """
+
+    def references(self) -> tuple[Reference, ...]:
+        return (ZHANG_2016,)
 
     def factor(self, facts: Facts) -> float:
         return 1.0 / max(1, facts.staleness)
@@ -86,6 +96,9 @@ class StabilityPreserving(StepSize):
         Field(description="num_workers - 1, or the staleness of each gradient"),
     ] = "nominal"
 
+    def references(self) -> tuple[Reference, ...]:
+        return (GILADI_2020,)
+
     def factor(self, facts: Facts) -> float:
         tau = facts.num_workers - 1 if self.delay == "nominal" else facts.staleness
         if self.form == "exact":
@@ -103,6 +116,9 @@ class DelayAdaptive(StepSize):
     Source: K. Mishchenko et al., "Asynchronous SGD Beats Minibatch SGD Under Arbitrary Delays",
     NeurIPS 2022, arXiv:2206.07638; the rule as in the authors' published experiment.
     """
+
+    def references(self) -> tuple[Reference, ...]:
+        return (MISHCHENKO_2022,)
 
     def factor(self, facts: Facts) -> float:
         return facts.num_workers / max(facts.num_workers, facts.staleness)
@@ -142,6 +158,9 @@ class ConcurrencyAware(StepSize):
     beyond: Annotated[
         Literal["scale", "drop"], Field(description="what staler gradients get: less, or nothing")
     ] = "scale"
+
+    def references(self) -> tuple[Reference, ...]:
+        return (KOLOSKOVA_2022,)
 
     def factor(self, facts: Facts) -> float:
         concurrency = self.concurrency or facts.num_workers

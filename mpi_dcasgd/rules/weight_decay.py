@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role
+from mpi_dcasgd.rules.references import LOSHCHILOV_2019, Reference
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,6 +52,9 @@ class WeightDecay(Part):
         Literal["outside", "inside", "decoupled"],
         Field(description="outside or inside the gradient that is squared, or after momentum"),
     ] = "outside"
+
+    def references(self) -> tuple[Reference, ...]:
+        return (LOSHCHILOV_2019,) if self.rate and self.place == "decoupled" else ()
 
     def scalars(self, facts: Facts) -> tuple[float, ...]:
         return (self.rate,)

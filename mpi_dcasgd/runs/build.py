@@ -19,7 +19,6 @@ from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.server.state import take_over
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Workshop:
         )
         standing = self.standing
         if standing.server is not None:
-            take_over(server, standing.server, tickets=standing.same_tickets)
+            server.take_over(standing.server, tickets=standing.same_tickets)
             standing.server = None  # it is as large as the server, and has been used
         return server
 

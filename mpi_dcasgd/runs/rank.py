@@ -12,12 +12,11 @@ import torch
 
 from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import spin_s
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
-from mpi_dcasgd.drivers.observer import WorkerTotals
 from mpi_dcasgd.drivers.reducers import make_reducer
-from mpi_dcasgd.drivers.sequential import Spent
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.injection import Injection, SlowedTask
 from mpi_dcasgd.drivers.startup import share_files, together
@@ -37,8 +36,6 @@ from mpi_dcasgd.server.server import ParameterServer
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-    from mpi_dcasgd.drivers.mpi_server import WorkerTimes
 
 _CPU = torch.device("cpu")
 
@@ -130,7 +127,7 @@ class Rank:
         comm.Barrier()
         if conductor and self.recording:
             self.recording.begin(conductor, time.monotonic() - self.started)
-        spent = run_synchronous(
+        account = run_synchronous(
             self.reducer,
             server,
             self._slowed(task),
@@ -139,12 +136,13 @@ class Rank:
             accumulate=self.job.sync.accumulate,
             compression=self.job.sync.compression,
             bucket_bytes=bucket_bytes,
+            account=account_of(comm.rank, self.places[comm.rank]),
         )
         self._check_replicas(server.weights)
-        totals = comm.gather(totals_of(comm.rank, self.places[comm.rank], spent))
+        accounts = comm.gather(account)
         self.reducer.close()
         if conductor and self.recording:
-            self._finish(conductor, server, totals or [])
+            self._finish(conductor, server, accounts or [])
 
     def _serve(self) -> None:
         from mpi_dcasgd.drivers.mpi_server import ServerLoop
@@ -154,8 +152,9 @@ class Rank:
         assert self.recording is not None  # rank 0 has it
         observer = self._recorder("mpi", comm.size - 1, server)
         conductor = self.recording.conductor(workshop, server, observer)
-        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s)
-        conductor.accounts = lambda: self._accounts(loop.times)
+        accounts = [account_of(worker, place) for worker, place in enumerate(self.places[1:])]
+        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts)
+        conductor.accounts = lambda: accounts
         comm.Barrier()
         self.recording.begin(conductor, time.monotonic() - self.started)
         try:
@@ -164,22 +163,7 @@ class Rank:
             observer.ended("failed", conductor.time_s, reason=f"{type(error).__name__}: {error}")
             raise
         loop.close()
-        self._finish(conductor, server, conductor.accounts())
-
-    def _accounts(self, times: Sequence[WorkerTimes]) -> list[WorkerTotals]:
-        return [
-            WorkerTotals(
-                worker=worker,
-                host=self.places[worker + 1].host,
-                device=self.places[worker + 1].device,
-                updates=spent.updates,
-                samples=spent.samples,
-                compute_s=spent.compute_ns / 1e9,
-                data_s=spent.data_ns / 1e9,
-                wait_s=spent.wait_ns / 1e9,
-            )
-            for worker, spent in enumerate(times)
-        ]
+        self._finish(conductor, server, accounts)
 
     def _work(self) -> None:
         from mpi_dcasgd.drivers.mpi_worker import Link, run_worker
@@ -224,11 +208,11 @@ class Rank:
         return SlowedTask(task, self.injection)
 
     def _finish(
-        self, conductor: Conductor, server: ParameterServer, totals: Sequence[WorkerTotals]
+        self, conductor: Conductor, server: ParameterServer, accounts: Sequence[Account]
     ) -> None:
         assert self.recording is not None  # rank 0 has it
         reason = reason_of(self.stop)
-        self.recording.finish(conductor, self.workshop, server, totals, reason)
+        self.recording.finish(conductor, self.workshop, server, accounts, reason)
 
     def _recorder(self, driver: str, num_workers: int, server: ParameterServer) -> Recorder:
         assert self.recording is not None  # rank 0 has both
@@ -262,19 +246,9 @@ class Rank:
             )
 
 
-def totals_of(worker: int, place: RankPlace, spent: Spent) -> WorkerTotals:
-    """A worker's account in the words of the observer."""
-    return WorkerTotals(
-        worker=worker,
-        host=place.host,
-        device=place.device,
-        updates=spent.updates,
-        samples=spent.samples,
-        compute_s=spent.compute_s,
-        data_s=spent.data_s,
-        wait_s=spent.wait_s,
-        comm_s=spent.comm_s,
-    )
+def account_of(worker: int, place: RankPlace) -> Account:
+    """Open the account of a worker on a rank."""
+    return Account(worker=worker, host=place.host, device=place.device)
 
 
 def reason_of(stop: StopFlag) -> str:

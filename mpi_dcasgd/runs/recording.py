@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import torch
 
 from mpi_dcasgd.config.load import job_as_text, job_as_yaml
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.observer import WorkerTotals
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
@@ -53,7 +53,7 @@ class Recording:
         overwrite: bool = False,
         resume: str = NEVER,
     ) -> None:
-        self.started = datetime.now(timezone.utc)
+        self.started = datetime.now(UTC)
         self.checkpoint = None if overwrite else find_checkpoint(job, run_dir, resume)
         self.job = with_kernel(job, self.checkpoint)
         # As the user has it: a study must know its runs again, however often they were resumed.
@@ -172,7 +172,7 @@ class Recording:
         conductor: Conductor,
         workshop: Workshop,
         server: ParameterServer,
-        totals: Sequence[WorkerTotals],
+        totals: Sequence[Account],
         reason: str,
     ) -> None:
         """Training is over, or was stopped for a reason: write down all that is left to be."""

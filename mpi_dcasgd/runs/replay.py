@@ -31,7 +31,6 @@ from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.server.state import lasting_state, take_over
 
 
 class _Stretch(NamedTuple):
@@ -138,12 +137,12 @@ def _replay(
         ledger = RecordedLedger(mine, stretch.num_workers, finished=finished)
         server = workshop.server(stretch.num_workers, torch.device("cpu"), ledger)
         if state is not None:
-            take_over(server, state, tickets=False)
+            server.take_over(state, tickets=False)
         difference = replay(server, task, mine, [push.mark for push in mine])
         if difference is not None:
             number = stretch.begin + difference.number
             return server, difference._replace(number=number)
-        state = lasting_state(server)
+        state = server.lasting_state()
     return server, None
 
 

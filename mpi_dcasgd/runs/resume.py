@@ -88,7 +88,7 @@ class Standing:
     """Where a run stands, as far as every rank has to know it.
 
     Attributes:
-        server: For ``server.state.take_over``; None at the start of a run.
+        server: For ``ParameterServer.take_over``; None at the start of a run.
         start: Samples before the first ticket (``TicketPlan.start``).
         same_tickets: Whether tickets are numbered as they were when the state was taken.
     """

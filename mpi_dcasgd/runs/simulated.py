@@ -126,7 +126,7 @@ class SimulatedRun:
             f"{time.monotonic() - began:.1f} s"
         )
         conductor.finish(
-            made.totals(),
+            made.accounts(),
             reason="" if made.done else f"stopped by signal {self._stop.signum}",
             closing=lambda: recording.write_weights(workshop, server),
         )

@@ -95,12 +95,14 @@ class SlurmRequest:
         if each is None and nodes is not None:
             each = -(-ranks // nodes) if ranks else self.gpus_per_node
             if each is None:
-                raise LaunchError(f"--nodes {nodes}: say how many ranks too, with --tasks-per-node")
+                raise LaunchError(
+                    f"--nodes {nodes}: set the number of ranks, too, with --tasks-per-node"
+                )
         if each is not None:
             return _Size(nodes or (-(-ranks // each) if ranks else 1), each, None)
         if ranks is None:
             raise LaunchError(
-                "say how many ranks: --ranks N, or --nodes and --tasks-per-node; in an "
+                "set the number of ranks: --ranks N, or --nodes and --tasks-per-node; in an "
                 "asynchronous run one of them is the server"
             )
         return _Size(None, None, ranks)

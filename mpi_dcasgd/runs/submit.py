@@ -25,10 +25,10 @@ from mpi_dcasgd.runs.study_runs import choose, groups, planned, write_job
 from mpi_dcasgd.tools.comparison import look_at
 from mpi_dcasgd.tools.slurm.render import Work, render
 from mpi_dcasgd.tools.slurm.site import Site
+from mpi_dcasgd.tools.slurm.site_files import find_site_file
 from mpi_dcasgd.tools.slurm.states import job_states
 from mpi_dcasgd.tools.slurm.submissions import dealt, find_sbatch, sbatch
 
-_SITES = Path("slurm/env")
 _MOST_ELEMENTS = 1000  # SLURM's MaxArraySize is 1001 unless a site has changed it
 
 
@@ -104,7 +104,7 @@ def submit(
     if "algorithms" not in mapping:
         job = make_job(mapping, file, overrides)
         if only:
-            raise ConfigError("command line", ["--only: is for studies; this is a job"])
+            raise ConfigError("command line", ["--only: applies to studies; this is a job"])
         keys = {*mapping, *dict(parse_overrides(overrides)[0])}
         return _submit_job(job, place, request, threads="threads" in keys, dry_run=dry_run)
     if overrides:
@@ -217,19 +217,7 @@ def _site(request: SlurmRequest, ranks: int | None) -> Site:
 
 
 def _site_file(choice: str | None) -> str | None:
-    """The file that the script is to source, whatever folder it is then started in.
-
-    Raises:
-        ConfigError: There is none of that name.
-    """
-    if choice is None:
-        return None
-    file = Path(choice) if "/" in choice else _SITES / f"{choice}.sh"
-    if not file.is_file():
-        names = sorted(each.stem for each in _SITES.glob("*.sh"))
-        known = f"a file, or of {_SITES}: {', '.join(names)}" if names else "a file"
-        raise ConfigError("command line", [f"--site-env {choice}: no {file}; allowed: {known}"])
-    return str(file.absolute())
+    return None if choice is None else str(find_site_file(choice))
 
 
 def _check_size(elements: Sequence[Element], site: Site) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mpi_dcasgd import STARTED
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.drivers.sequential import Spent, run_sequential
+from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection, SlowedTask
 from mpi_dcasgd.drivers.world import Launch, pick_device
@@ -24,7 +24,7 @@ from mpi_dcasgd.record.environment import RankPlace, git_state
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.build import Workshop
-from mpi_dcasgd.runs.rank import Rank, reason_of, totals_of
+from mpi_dcasgd.runs.rank import Rank, account_of, reason_of
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.resume import AUTO, Standing
 
@@ -120,16 +120,16 @@ def _train_sequentially(recording: Recording, stop: StopFlag, logger: Logger) ->
     place = RankPlace(rank=0, role="trainer", host=socket.gethostname(), device=str(device))
     observer = recording.recorder("sequential", 1, [place], server, logger)
     conductor = recording.conductor(workshop, server, observer)
-    spent = Spent()
-    conductor.accounts = lambda: [totals_of(0, place, spent)]
+    account = account_of(0, place)
+    conductor.accounts = lambda: [account]
     recording.begin(conductor, time.monotonic() - STARTED)
     try:
-        run_sequential(server, _slowed(task, job), conductor, stop, spent)
+        run_sequential(server, _slowed(task, job), conductor, stop, account)
     except BaseException as error:
         logger.error("training failed", exc_info=True)
         observer.ended("failed", conductor.time_s, reason=f"{type(error).__name__}: {error}")
         raise
-    recording.finish(conductor, workshop, server, conductor.accounts(), reason_of(stop))
+    recording.finish(conductor, workshop, server, [account], reason_of(stop))
     return _status(stop)
 
 

@@ -1,4 +1,4 @@
-"""Gradients that wait for company: the rule steps along their mean."""
+"""Accumulation of gradients that are held for a common step along their mean."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpi_dcasgd.server.state import saved
 
-class HeldGradients:
-    """A running sum of pushed vectors, each weighted by its samples.
 
-    Samples count in units of the first vector's: minibatches of one size are added as they are,
-    and a sum of few finite gradients stays finite, too.
+class GradientAccumulator:
+    """Running sum of pushed vectors, each weighted by its samples.
+
+    Samples are counted in units of the first vector's, so minibatches of equal size are added
+    unscaled, and the sum of a few finite gradients stays finite.
 
     Args:
         size: Elements of a pushed vector.
-        device: Where it lives. Nothing is allocated before the first vector is added.
-        dtype: What the sum is kept in.
+        device: Device of the sum. Nothing is allocated before the first vector is added.
+        dtype: Type of the sum.
 
     Attributes:
-        count: Vectors held at present.
+        count: Number of vectors held at present.
     """
 
     def __init__(self, size: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
@@ -34,7 +36,7 @@ class HeldGradients:
         self.count = 0
 
     def add(self, vector: Tensor, samples: int) -> None:
-        """Take in one more, shape (size,), the mean over ``samples``."""
+        """Add a vector, shape (size,), that is a mean over ``samples``."""
         if self.count == 0:
             self._unit = samples
         self._allocated().add_(vector, alpha=samples / self._unit)
@@ -42,7 +44,11 @@ class HeldGradients:
         self.count += 1
 
     def take(self) -> Tensor:
-        """The mean over all samples of what was held, shape (size,); nothing is held any more."""
+        """Return the mean over all samples held, shape (size,), and start again from none.
+
+        Raises:
+            ValueError: No gradient is held.
+        """
         if self.count == 0:
             raise ValueError("no gradient is held")
         held = self._allocated()
@@ -52,24 +58,24 @@ class HeldGradients:
         return mean
 
     def state_dict(self) -> dict[str, Any]:
-        """What is held; the sum is None where nothing is, and no copy."""
+        """Return what is held; the sum is a copy on the CPU, or None if nothing is held."""
         held = self._sum if self.count else None
         return {
-            "sum": held,
+            "sum": None if held is None else saved(held),
             "samples": self._samples,
             "unit": self._unit,
             "count": self.count,
         }
 
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take over the values that ``state_dict`` gave."""
-        if saved["count"]:
-            self._allocated().copy_(saved["sum"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        if state["count"]:
+            self._allocated().copy_(state["sum"])
         elif self._sum is not None:
             self._sum.zero_()
-        self._samples = saved["samples"]
-        self._unit = saved.get("unit", 1)  # an earlier version's
-        self.count = saved["count"]
+        self._samples = state["samples"]
+        self._unit = state.get("unit", 1)  # missing in the first checkpoints
+        self.count = state["count"]
 
     def _allocated(self) -> Tensor:
         if self._sum is None:

@@ -1,14 +1,16 @@
-"""Which tickets are waiting, which are out and with whom, which are done."""
+"""Ledger of tickets: which are waiting, which are held and by whom, which are done."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 from mpi_dcasgd.errors import ProtocolError
 
 
 class TicketLedger:
-    """Hands out every ticket of a run in order and knows where each of them is.
+    """Hand out every ticket of a run in order, and keep track of each.
 
     A ticket is granted, and then either completed, handed back (its gradient was refused, or its
     worker died) or given up (it was handed back too often). Handed-back tickets go out again
@@ -33,15 +35,15 @@ class TicketLedger:
 
     @property
     def available(self) -> int:
-        """Tickets that nobody holds and nobody has finished."""
+        """Number of tickets that can be granted now."""
         return len(self._returned) + self.num_tickets - self._next
 
     def held(self, worker: int) -> tuple[int, ...]:
-        """Tickets that the worker was granted and has not delivered, oldest first."""
+        """Return the tickets granted to the worker and not delivered yet, oldest first."""
         return tuple(self._held[worker])
 
     def grant(self, worker: int) -> int | None:
-        """The next ticket, now held by the worker; None if none is left at present."""
+        """Give the worker the next ticket; return it, or None if none is available."""
         if self._returned:
             ticket = self._returned.popleft()
         elif self._next < self.num_tickets:
@@ -53,21 +55,56 @@ class TicketLedger:
         return ticket
 
     def complete(self, worker: int, ticket: int) -> None:
-        """The ticket's gradient was taken in, or the ticket is given up for good."""
+        """Close a ticket whose gradient was accepted, or which is given up for good."""
         self._take(worker, ticket)
         self._closed += 1
 
     def hand_back(self, worker: int, ticket: int) -> None:
-        """The ticket must be computed again, by anyone."""
+        """Requeue a ticket, to be computed again by any worker."""
         self._take(worker, ticket)
         self._returned.append(ticket)
 
     def reclaim(self, worker: int) -> tuple[int, ...]:
-        """Take back all that a lost worker held; the tickets, oldest first."""
+        """Requeue all tickets of a lost worker; return them, oldest first."""
         lost = self.held(worker)
         for ticket in lost:
             self.hand_back(worker, ticket)
         return lost
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place of every ticket in plain values."""
+        return {
+            "num_tickets": self.num_tickets,
+            "next": self._next,
+            "returned": list(self._returned),
+            "held": [list(tickets) for tickets in self._held],
+            "closed": self._closed,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``, with the same workers holding the same tickets."""
+        self._load(state)
+        self._held = [deque(tickets) for tickets in state["held"]]
+
+    def lasting_state(self) -> dict[str, Any]:
+        """Return the state without the workers: the tickets they hold are to be granted again."""
+        out = [ticket for tickets in self._held for ticket in tickets]
+        if len(self._held) > 1:  # a single worker resumes in the order in which it holds them
+            out.sort()
+        state = self.state_dict()
+        del state["held"]
+        return {**state, "returned": out + state["returned"]}
+
+    def take_over(self, state: Mapping[str, Any]) -> None:
+        """Resume from ``lasting_state``, with any number of workers, none of them holding any."""
+        self._load(state)
+        for held in self._held:
+            held.clear()
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self._next = state["next"]
+        self._returned = deque(state["returned"])
+        self._closed = state["closed"]
 
     def _take(self, worker: int, ticket: int) -> None:
         try:

@@ -43,6 +43,13 @@ class Kind(IntEnum):
     STOP = 3
 
 
+class Tag(IntEnum):
+    """MPI tag of a message, by its direction."""
+
+    PUSH = 1
+    REPLY = 2
+
+
 class Message:
     """A buffer with typed windows onto it.
 

@@ -1,25 +1,23 @@
 """The parameter server as a state machine: no network, no clock.
 
-Two things happen to it. A worker asks (``pull``) and a worker delivers (``push``); each answers
-with the workers whose replies are ready to be sent. The MPI driver, the sequential driver, the
-simulator and the tests all drive this one object.
+It has two events. A worker asks (``pull``) and a worker delivers (``push``); each returns the
+workers whose replies are ready to be sent. The MPI driver, the sequential driver, the simulator
+and the tests all drive this one object.
 
-A push and the pull that follows it are one step: between applying a worker's gradient and
-copying the weights into its slot nothing else can happen. The slot's message is what is sent,
-and, untouched until the next push of that worker, its vector is the worker's snapshot
-(``w_bak(m)`` of DC-ASGD).
+A push and the pull that follows it are one step: nothing else can happen between applying a
+worker's gradient and copying the weights into its slot. The slot's message is sent as it is. Its
+vector is untouched until the worker's next push, and so is the worker's snapshot (``w_bak(m)`` of
+DC-ASGD).
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from mpi_dcasgd.errors import NonFiniteError, ProtocolError
+from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.task import norm_of
 from mpi_dcasgd.learning.tickets import TicketPlan
@@ -27,15 +25,14 @@ from mpi_dcasgd.rules.admission import Admission
 from mpi_dcasgd.rules.chain import Chain, Rule
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
-from mpi_dcasgd.server.accumulator import HeldGradients
+from mpi_dcasgd.server.accumulator import GradientAccumulator
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import MAX_GRANTS, Kind, Message
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.records import Action, UpdateRecord
+from mpi_dcasgd.server.refusals import Refusals
 from mpi_dcasgd.server.slot import Slot, Tally
-
-MAX_ATTEMPTS = 3
-"""Times that a ticket may give a gradient that is not finite before it is given up."""
+from mpi_dcasgd.server.state import LAYOUT, check_fits, saved
 
 MAX_AHEAD = MAX_GRANTS - 1
 """Tickets beyond the current one that one reply has room for."""
@@ -88,11 +85,10 @@ class ParameterServer:
         self.samples = 0
         self.tally = Tally()
         self._stats_rate = stats_rate.to(weights.device)
-        self._attempts: Counter[int] = Counter()
-        self._nonfinite_in_a_row = 0
+        self._refusals = Refusals(num_workers)
         self._lr_max = 0.0
         self._rate: float | None = None  # of the last update
-        self._held = HeldGradients(layout.size, weights.device, weights.dtype)
+        self._held = GradientAccumulator(layout.size, weights.device, weights.dtype)
         self._halted = False
 
     @property
@@ -192,13 +188,91 @@ class ParameterServer:
         self._halted = True
         return self._wake()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole state, workers included, as plain values and copies on the CPU."""
+        return {
+            **self.lasting_state(),
+            "slots": [slot.state_dict() for slot in self.slots],
+            "ledger": self.ledger.state_dict(),
+            "halted": self._halted,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue bit for bit from ``state_dict``.
+
+        Args:
+            state: From a server of the same job with as many workers.
+
+        Raises:
+            ProtocolError: It is of another layout, model, rule or number of workers.
+        """
+        self._load(state, num_workers=self.num_workers, num_tickets=self.ledger.num_tickets)
+        self.chain.load_state_dict(state["rule"])
+        for slot, its in zip(self.slots, state["slots"], strict=True):
+            slot.load_state_dict(its)
+        self.ledger.load_state_dict(state["ledger"])
+        self._halted = state["halted"]
+
+    def lasting_state(self) -> dict[str, Any]:
+        """Return the state without the workers' slots, for a run that resumes with new workers.
+
+        There may be any number of them. Tickets that were out are to be computed again.
+        """
+        return {
+            "layout": LAYOUT,
+            "size": self.layout.size,
+            "num_workers": self.num_workers,
+            "weights": saved(self.weights),
+            "version": self.version,
+            "samples": self.samples,
+            "rule": {
+                name: [saved(vector) for vector in vectors]
+                for name, vectors in self.chain.state_dict().items()
+            },
+            "ledger": self.ledger.lasting_state(),
+            "held": self._held.state_dict(),
+            "tally": self.tally.state_dict(),
+            **self._refusals.state_dict(),
+            "lr_max": self._lr_max,
+            "rate": self._rate,
+        }
+
+    def take_over(self, state: Mapping[str, Any], *, tickets: bool = True) -> None:
+        """Resume from ``lasting_state``, before any worker has pulled.
+
+        With one worker the run continues bit for bit as it would have without the interruption.
+
+        Args:
+            state: From a server of the same job with any number of workers.
+            tickets: Whether to restore the ledger; omit it if this one was made for what is left.
+
+        Raises:
+            ProtocolError: It is of another layout, model or rule.
+        """
+        self._load(state, num_tickets=self.ledger.num_tickets if tickets else None)
+        self.chain.take_over(state["rule"])
+        if tickets:
+            self.ledger.take_over(state["ledger"])
+
+    def _load(self, state: Mapping[str, Any], **also: int | None) -> None:
+        """Restore all but rule, slots and ledger."""
+        check_fits(state, size=self.layout.size, rule=self.chain.state_dict(), **also)
+        self.weights.copy_(state["weights"])
+        self.version = state["version"]
+        self.samples = state["samples"]
+        self._held.load_state_dict(state["held"])
+        self.tally.load_state_dict(state["tally"])
+        self._refusals.load_state_dict(state)
+        self._lr_max = state["lr_max"]
+        self._rate = state.get("rate")  # missing in the first checkpoints
+
     def _take_in(self, worker: int, push: Push, facts: Facts) -> tuple[Action, float]:
-        if not self._is_finite(push):
+        if not push.is_finite(self.layout.num_params):
             self._refuse(worker, push)
             if self.ledger.done and self._held.count:
                 return Action.NONFINITE, self._apply_held(worker, facts)
             return Action.NONFINITE, 0.0
-        self._nonfinite_in_a_row = 0
+        self._refusals.reset()
         verdict = self.rule.admission.verdict(facts)
         if verdict == "drop":
             self.ledger.hand_back(worker, push.ticket)
@@ -246,29 +320,9 @@ class ParameterServer:
             grad_norm=grad_norm,
         )
 
-    def _is_finite(self, push: Push) -> bool:
-        # The worker has read its whole gradient to take the norm; reading it again here would
-        # cost the server a pass over memory. The few statistics are not part of the norm.
-        if not math.isfinite(push.grad_norm):
-            return False
-        if push.stats_finite is not None:
-            return push.stats_finite
-        border = self.layout.num_params
-        return not self.layout.num_stats or bool(torch.isfinite(push.vector[border:]).all())
-
     def _refuse(self, worker: int, push: Push) -> None:
         self.tally.nonfinite += 1
-        self._nonfinite_in_a_row += 1
-        self._attempts[push.ticket] += 1
-        limit = 3 * self.num_workers + 7
-        if self._nonfinite_in_a_row >= limit:
-            raise NonFiniteError(
-                f"training diverged: {limit} gradients in a row were NaN or infinite "
-                f"(last: worker {worker}, ticket {push.ticket}, version {push.version}, "
-                f"loss {push.loss}); none of them was applied. Lower lr, clip gradients or "
-                "look for NaN in the data."
-            )
-        if self._attempts[push.ticket] < MAX_ATTEMPTS:
+        if self._refusals.refuse(worker, push):
             self.ledger.hand_back(worker, push.ticket)
         else:
             self.ledger.complete(worker, push.ticket)

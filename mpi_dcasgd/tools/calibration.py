@@ -90,7 +90,8 @@ def cluster_of_run(folder: RunFolder, service_s: float) -> dict[str, Any]:
             server=ServerTimes(service_s=service_s),
         )
         engine = simulate_timing_in_full(cluster, workers, _FIT_UPDATES)
-        return sum(engine.spent.wait_s) / sum(engine.spent.pushes)
+        accounts = engine.accounts
+        return sum(a.wait_s for a in accounts) / sum(a.updates for a in accounts)
 
     low_s, high_s = 0.0, wait_s / 2
     for _ in range(_FIT_ROUNDS):

@@ -192,10 +192,10 @@ class Comparison:
         if found.state in ("changed", "finished"):
             moved = self.out.move_aside(run.name)
             if found.state == "changed":
-                line.note(f"{_changed(found.changes)}; the run before is now {moved}")
+                line.note(f"{_changed(found.changes)}; the earlier run is now {moved}")
         goes_on = found.state == "unfinished" and run.folder.has_checkpoint()
         if found.state == "unfinished":
-            how = "goes on from its checkpoint" if goes_on else "starts anew"
+            how = "resuming from its checkpoint" if goes_on else "starting over"
             line.note(f"did not finish before; {how}")
         started = time.monotonic()
         with line.live():

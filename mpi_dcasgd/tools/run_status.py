@@ -117,7 +117,7 @@ def _silent(told: Callable[[State, str], RunStatus], run: RunFolder) -> RunStatu
         silent_s = float("inf")
     if silent_s < _LIVELY_S:
         return told("running", "")
-    since = f"no word for {silent_s:.0f} s" if silent_s != float("inf") else "no record"
+    since = f"no sign of life for {silent_s:.0f} s" if silent_s != float("inf") else "no record"
     words = _last_words(run.output_log)
     return told("unfinished", f"{since}; {words}" if words else since)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import yaml
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, resolve_rule
 from mpi_dcasgd.rules.chain import Chain
 from mpi_dcasgd.rules.part import Facts
+from mpi_dcasgd.rules.references import Reference
 from mpi_dcasgd.tools.conformance import PART_LAWS, SERVER_LAWS, run
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -57,6 +59,35 @@ def test_every_algorithm_is_in_the_table_with_its_parts_and_memory(algorithm: st
     said = vectors.strip()
     assert {n: eval(said, {"M": n}) for n in needed} == needed
     assert (snapshot.strip() == "yes") == rule.reads_snapshot
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_but_the_plain_ones_has_a_source_that_is_listed(algorithm: str) -> None:
+    references = resolve_rule(algorithm).references()
+    assert (references == ()) == (algorithm in ("sgd", "ssgd", "asgd"))
+    for reference in references:
+        assert_is_a_source(reference)
+
+
+@pytest.mark.parametrize(("role", "name"), REGISTERED)
+def test_a_parts_sources_are_those_of_its_docstring_and_are_listed(role: str, name: str) -> None:
+    kind = PARTS[role][name]
+    part = kind(rate=0.1, place="decoupled") if role == "weight_decay" else kind()  # type: ignore[call-arg]
+    said = " ".join(f"{kind.__doc__} {sys.modules[kind.__module__].__doc__}".split())
+    assert bool(part.references()) == ("Source:" in (kind.__doc__ or "") or "dana" in name)
+    for reference in part.references():
+        assert_is_a_source(reference)
+        family = reference.authors[0].split()[-1]
+        assert re.search(rf"Source: [^:]*{family}", said), family
+        assert str(reference.year) in said or reference.arxiv in said
+
+
+def assert_is_a_source(reference: Reference) -> None:
+    """Listed at the end of docs/algorithms.md with its title and where it is to be found."""
+    _, _, sources = " ".join(ALGORITHMS_MD.split()).partition("## Sources")
+    entries = [entry for entry in sources.split(" - ") if reference.title in entry]
+    assert len(entries) == 1, reference.title
+    assert str(reference.year) in entries[0] or f"arXiv:{reference.arxiv}" in entries[0]
 
 
 def test_every_law_is_listed() -> None:

@@ -103,7 +103,7 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
                 "workers": [r.worker for r in log.records],
                 "staleness": [r.staleness for r in log.records],
                 "actions": [int(r.action) for r in log.records],
-                "counted": [times.updates for times in loop.times],
+                "counted": [account.updates for account in loop.accounts],
             }
         )
     )

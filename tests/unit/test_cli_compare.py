@@ -106,7 +106,7 @@ def test_a_simulated_run_is_made_of_the_cluster_that_the_study_describes(
     assert (line[1], line[-1]) == ("simulated", "finished")
     (run / "summary.json").unlink()  # as one that was killed after its last checkpoint
     assert main(words) == 0
-    assert "goes on from its checkpoint" in capsys.readouterr().out
+    assert "resuming from its checkpoint" in capsys.readouterr().out
     again = json.loads((run / "summary.json").read_text())
     assert again["weights_sha256"] == summary["weights_sha256"]
     assert "resumed at" in (run / "output.log").read_text()
@@ -185,7 +185,7 @@ def test_a_comparison_that_is_stopped_says_how_to_go_on(
     told = capsys.readouterr()
     assert "[1/2] sgd-s0   interrupted" in told.out
     assert "[2/2]" not in told.out
-    assert told.err.splitlines()[-1].startswith("stopped; to go on: mpi-dcasgd compare ")
+    assert told.err.splitlines()[-1].startswith("stopped; to resume: mpi-dcasgd compare ")
     assert "--rerun" not in told.err
     assert "report" not in told.out
 

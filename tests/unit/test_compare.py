@@ -111,7 +111,7 @@ def test_a_changed_job_is_run_again_and_the_run_before_is_kept_aside(tmp_path: P
     _, lines = compare(tmp_path, planned(tmp_path, "a", model={"name": "cnn"}, lr=3))
     assert starts(tmp_path, "a") == 2
     moved = tmp_path / "replaced" / "a-1"
-    assert f"its job has changed (lr, model.name); the run before is now {moved}" in lines[0]
+    assert f"its job has changed (lr, model.name); the earlier run is now {moved}" in lines[0]
     assert yaml.safe_load((moved / "job.yaml").read_text()) == JOB
     assert look_at(planned(tmp_path, "a", model={"name": "cnn"}, lr=3)).state == "finished"
     _, lines = compare(tmp_path, planned(tmp_path, "a"))
@@ -198,7 +198,7 @@ def test_a_run_that_did_not_finish_starts_anew(tmp_path: Path, status: str | Non
         (run.folder.path / "summary.json").write_text(json.dumps({"status": status}))
     outcomes, lines = compare(tmp_path, run)
     assert outcomes[0].status == "completed"
-    assert "did not finish before; starts anew" in lines[0]
+    assert "did not finish before; starting over" in lines[0]
 
 
 def test_a_run_that_has_a_checkpoint_goes_on(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_run_that_has_a_checkpoint_goes_on(tmp_path: Path) -> None:
     run.folder.output_log.write_text("before\n")
     outcomes, lines = compare(tmp_path, run)
     assert outcomes[0].status == "completed"
-    assert "did not finish before; goes on from its checkpoint" in lines[0]
+    assert "did not finish before; resuming from its checkpoint" in lines[0]
     text = run.folder.output_log.read_text()
     assert text.startswith("before\n+ ")
     assert text.endswith("trained\n")
@@ -244,7 +244,7 @@ BANNER = (
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "it printed nothing"),
+        ("", "no output"),
         ("a\nb\n\nc\n", "a\nb\nc"),
         ("1\n2\n3\n4\n5\n6\n", "2\n3\n4\n5\n6"),
         (BANNER + "a\n", "a"),

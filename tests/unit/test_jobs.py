@@ -17,6 +17,8 @@ FILES = sorted((ROOT / "jobs").glob("*.yaml"))
 STUDIES = [file for file in FILES if "algorithms" in read_mapping(file)]
 JOBS = [file for file in FILES if file not in STUDIES]
 
+SIMULATED = ("workers=", "delays=")  # of a simulated cluster, not of the job
+
 
 def name(file: Path) -> str:
     return file.name
@@ -50,6 +52,36 @@ def test_every_header_has_hardware_time_result_and_commands_that_work(file: Path
         assert path == file
         if file not in STUDIES:
             load_job(path, args.overrides)
+
+
+def documented_commands() -> list[tuple[str, str]]:
+    """Every command of the package in the README and the guide, with the name of the page."""
+    found = []
+    for page in ("README.md", "docs/guide.md"):
+        blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+        for line in "".join(blocks).splitlines():
+            command = line.partition("#")[0].partition("&&")[0].strip()
+            match = re.match(r"(?:mpi-dcasgd|mpirun .* -m mpi_dcasgd) (.+)", command)
+            if match:
+                found.append((page, match[1]))
+    return found
+
+
+def test_there_are_commands_in_the_readme_and_the_guide() -> None:
+    pages = [page for page, _ in documented_commands()]
+    assert pages.count("README.md") >= 3
+    assert pages.count("docs/guide.md") >= 12
+
+
+@pytest.mark.parametrize(("page", "command"), documented_commands())
+def test_every_command_of_the_readme_and_the_guide_is_one(page: str, command: str) -> None:
+    args = parse(command.split())
+    files = [getattr(args, name) for name in ("job", "study", "file") if hasattr(args, name)]
+    for file in files:
+        assert ROOT / file in FILES
+    if files and not hasattr(args, "study") and ROOT / files[0] in JOBS:
+        overrides = [word for word in args.overrides if not word.startswith(SIMULATED)]
+        load_job(ROOT / files[0], overrides)
 
 
 def test_the_paper_settings_are_those_of_the_paper() -> None:

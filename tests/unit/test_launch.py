@@ -270,7 +270,7 @@ def test_an_mpirun_that_stays_behind_after_the_runs_end_is_ended(
     tell = f"""echo '{{"status": "completed"}}' > {tmp_path}/summary.json"""
     stuck = str(executable(tmp_path / "mpirun", f"{ignore}\n{tell}\nwhile :; do sleep 60; done"))
     assert launch.run(MpirunCommand((stuck,)), run_dir=tmp_path) == 0
-    assert f"{stuck} is still there 0.2 s after the run's end" in capfd.readouterr().err
+    assert f"{stuck} is still running 0.2 s after the run's end" in capfd.readouterr().err
 
 
 def test_an_mpirun_that_ends_with_its_run_has_the_last_word(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import json
 import math
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from mpi_dcasgd.drivers.observer import Evaluation, Fanout, NullObserver, Observer, WorkerTotals
+from mpi_dcasgd.drivers.account import Account
+from mpi_dcasgd.drivers.observer import Evaluation, Fanout, NullObserver, Observer
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import (
@@ -29,7 +30,7 @@ from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.trace import read_trace
 from mpi_dcasgd.server.records import Action, UpdateRecord
 
-NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
+NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 
 
 def make(path: Path | None, root: Path, **options: Any) -> RunFolder:
@@ -201,7 +202,7 @@ def whole_run(folder: RunFolder, **settings: Any) -> Recorder:
         if number == 3:
             observer.evaluation(evaluate(1))
     observer.evaluation(evaluate(2))
-    observer.worker(WorkerTotals(worker=0, host="c1", device="cpu", updates=4, compute_s=1.5))
+    observer.worker(Account(worker=0, host="c1", device="cpu", updates=4, compute_s=1.5))
     observer.ended("completed", 2.0, weights_sha256="ab" * 32)
     return recorder
 
@@ -369,7 +370,7 @@ def test_fanout_tells_everyone(tmp_path: Path) -> None:
     fanout.started(1.0)
     fanout.update(push(0), 0.1)
     fanout.evaluation(evaluate(1))
-    fanout.worker(WorkerTotals(worker=0, host="h", device="cpu", updates=1))
+    fanout.worker(Account(worker=0, host="h", device="cpu", updates=1))
     fanout.message("hello")
     fanout.ended("completed", 1.0, weights_sha256="cd")
     assert one.summary_json.read_text() == two.summary_json.read_text()

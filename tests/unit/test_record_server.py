@@ -6,7 +6,7 @@ import io
 import json
 import random
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -46,9 +46,7 @@ class HoldThree(Admission):
 def test_versions_that_are_not_stored_are_those_of_the_server(
     tmp_path: Path, admission: Admission, action: Action | None
 ) -> None:
-    folder = RunFolder.create(
-        tmp_path / "run", name="toy", algorithm="asgd", now=datetime.now(timezone.utc)
-    )
+    folder = RunFolder.create(tmp_path / "run", name="toy", algorithm="asgd", now=datetime.now(UTC))
     world = World(4)
     world.server.rule = replace(world.server.rule, admission=admission)
     run = RunDescription(

@@ -23,6 +23,7 @@ from mpi_dcasgd.reporting.document import (
 )
 from mpi_dcasgd.reporting.groups import group_runs
 from mpi_dcasgd.reporting.plots import _error_curves
+from mpi_dcasgd.reporting.references import job_references
 from mpi_dcasgd.reporting.write import ReportWithoutPlotsError, write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -49,6 +50,62 @@ def test_a_report_puts_predicted_beside_measured(tmp_path: Path) -> None:
     assert "| algorithm | workers | samples/s measured | predicted | % |" in text
     assert "asgd, simulated" in report.table
     assert "staleness.png" in [path.name for path in report.plots]
+
+
+def test_a_report_ends_with_the_papers_whose_rules_were_used(tmp_path: Path) -> None:
+    rules = {
+        "asgd": {},
+        "dcasgd-a": {"compensation": {"name": "dc-adaptive", "dc_lambda": 2.0}},
+        "adaptive-asgd": {"step_size": {"name": "delay-adaptive"}},
+    }
+    for algorithm, rule in rules.items():
+        synthetic_run(tmp_path / "runs", algorithm, epochs=3, job={"rule": rule})
+    report = write_report([tmp_path / "runs"], tmp_path / "report")
+    text = report.markdown.read_text()
+    assert text.partition("## References\n\n")[2].splitlines() == [
+        "- Konstantin Mishchenko, Francis Bach, Mathieu Even, Blake Woodworth. Asynchronous SGD"
+        " Beats Minibatch SGD Under Arbitrary Delays. NeurIPS, 2022. arXiv:2206.07638.",
+        "- Shuxin Zheng, Qi Meng, Taifeng Wang, Wei Chen, Nenghai Yu, Zhi-Ming Ma, Tie-Yan Liu."
+        " Asynchronous Stochastic Gradient Descent with Delay Compensation. ICML, 2017."
+        " arXiv:1609.08326.",
+    ]
+    page = report.html.read_text().partition("<h2>References</h2>")[2]
+    assert page.count("<li>") == 2
+    assert "arXiv:1609.08326" in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "families"),
+    [
+        ({"algorithm": "asgd"}, []),
+        ({"algorithm": "asgd", "rule.compensation.name": "dc-constant"}, ["Zheng"]),
+        ({"algorithm": "dana-dc"}, ["Zheng", "Hakimi"]),
+        ({"algorithm": "dcasgd-a", "rule.compensation.name": "none"}, []),
+        ({"algorithm": "dcasgd-a", "rule.compensation.name": "my_rules:Own"}, []),
+        ({"algorithm": "dcasgd-a", "rule.compensation.dc_lambda": "of another version"}, ["Zheng"]),
+        ({"algorithm": "of another version"}, []),
+        (
+            {
+                "algorithm": "sgd",
+                "rule.weight_decay.rate": 1.0,
+                "rule.weight_decay.place": "inside",
+            },
+            [],
+        ),
+        (
+            {
+                "algorithm": "sgd",
+                "rule.weight_decay.rate": 1.0,
+                "rule.weight_decay.place": "decoupled",
+            },
+            ["Loshchilov"],
+        ),
+    ],
+)
+def test_the_papers_are_those_of_the_parts_of_the_job(
+    settings: dict[str, object], families: list[str]
+) -> None:
+    assert [each.authors[0].split()[-1] for each in job_references(settings)] == families
 
 
 def test_a_report_has_tables_pictures_settings_and_what_failed(grid: Path, tmp_path: Path) -> None:

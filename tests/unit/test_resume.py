@@ -1,4 +1,4 @@
-"""A run that was stopped goes on from its checkpoint as if nothing had happened."""
+"""A run that was stopped resuming from its checkpoint as if nothing had happened."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from toy import CPU, World, toy_dataset, toy_model
 
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
-from mpi_dcasgd.drivers.evaluator import Evaluator, Snapshot
-from mpi_dcasgd.drivers.observer import Evaluation, NullObserver, WorkerTotals
+from mpi_dcasgd.drivers.evaluator import Evaluator, WeightsCopy
+from mpi_dcasgd.drivers.observer import Evaluation, NullObserver
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.synchronous import run_synchronous
@@ -22,7 +23,7 @@ from mpi_dcasgd.learning.task import evaluate
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
-from mpi_dcasgd.server.server import MAX_ATTEMPTS
+from mpi_dcasgd.server.refusals import MAX_ATTEMPTS
 
 
 class Notebook(NullObserver):
@@ -40,8 +41,8 @@ class Notebook(NullObserver):
     def evaluation(self, evaluation: Evaluation) -> None:
         self.told.append(evaluation)
 
-    def worker(self, totals: WorkerTotals) -> None:
-        self.told.append(totals)
+    def worker(self, account: Account) -> None:
+        self.told.append(account)
 
     def ended(self, status: Any, time_s: float, **facts: Any) -> None:
         self.told.append((status, facts))
@@ -70,7 +71,7 @@ def test_sequential_run_equals_the_server_moved_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3]), (2, [2, 3])])
-def test_evaluation_follows_samples_and_scores_the_snapshot(every: int, epochs: list[int]) -> None:
+def test_evaluation_follows_samples_and_scores_a_copy(every: int, epochs: list[int]) -> None:
     world, notebook = World(1), Notebook()
     conductor = conduct(world, notebook, every)
     run_sequential(world.server, world.tasks[0], conductor, StopFlag())
@@ -117,7 +118,7 @@ def test_what_evaluation_raises_reaches_the_training_thread() -> None:
 
     evaluator = Evaluator(FlatModel(toy_model(), CPU), Broken())  # type: ignore[arg-type]
     weights = FlatModel(toy_model(), CPU).weights
-    evaluator.submit(Snapshot(weights, 1, 8, 0, 0.0, 0.0, 0.1))
+    evaluator.submit(WeightsCopy(weights, 1, 8, 0, 0.0, 0.0, 0.1))
     with pytest.raises(ZeroDivisionError):
         evaluator.finish()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,14 +14,44 @@ from toy import LR, World
 
 from mpi_dcasgd.errors import NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.rules.admission import Admission, Verdict
+from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import Action
-from mpi_dcasgd.server.server import MAX_ATTEMPTS
+from mpi_dcasgd.server.refusals import MAX_ATTEMPTS
 
 
 def shuffled(seed: int):  # type: ignore[no-untyped-def]
     rng = random.Random(seed)
     return lambda working: rng.choice(working)
+
+
+class Scripted(Admission):
+    """Gives the verdicts that it is told, one after the other, and notes what it was asked.
+
+    Two held gradients make a step.
+    """
+
+    def follow(self, verdicts: Sequence[Verdict]) -> list[Facts]:
+        """Begin with these verdicts; the facts of each push, as they come."""
+        noted: list[Facts] = []
+        object.__setattr__(self, "_verdicts", iter(verdicts))
+        object.__setattr__(self, "_noted", noted)
+        return noted
+
+    def verdict(self, facts: Facts) -> Verdict:
+        self._noted.append(facts)  # type: ignore[attr-defined]
+        return next(self._verdicts)  # type: ignore[attr-defined,no-any-return]
+
+    def collect(self, num_workers: int) -> int:
+        return 2
+
+
+def scripted(world: World, *verdicts: Verdict) -> list[Facts]:
+    """Have the world's server follow these verdicts; the facts of each push."""
+    admission = Scripted()
+    world.server.rule = replace(world.server.rule, admission=admission)
+    return admission.follow(verdicts)
 
 
 @pytest.mark.parametrize("algorithm", ["dcasgd-c", "dcasgd-a"])
@@ -56,6 +88,50 @@ def test_each_worker_has_its_own_snapshot_equal_to_what_it_was_sent() -> None:
     assert torch.equal(slots[1].snapshot, world.initial)
     world.step(1)
     assert torch.equal(slots[1].snapshot, world.server.weights)
+
+
+@pytest.mark.parametrize("algorithm", ["asgd", "dcasgd-a", "dana"])
+def test_the_snapshot_has_the_statistics_that_the_server_has_after_the_push(algorithm: str) -> None:
+    world = World(2, algorithm, batchnorm=True)
+    world.join()
+    border = world.server.layout.num_params
+    for worker in (0, 1, 1, 0):
+        before = world.server.weights[border:].clone()
+        world.step(worker)
+        assert not torch.equal(world.server.weights[border:], before)
+        snapshot = world.server.slots[worker].snapshot
+        assert torch.equal(snapshot[border:], world.server.weights[border:])
+
+
+def test_a_rule_is_told_the_updates_so_far_and_not_the_pushes() -> None:
+    world = World(3)
+    told = scripted(world, "apply", "drop", "hold", "hold", "drop", "apply", "apply")
+    world.join()
+    versions = []
+    for worker in (0, 1, 2, 0, 1, 2, 0):
+        versions.append(world.server.version)
+        world.step(worker)
+    assert versions == [0, 1, 1, 1, 2, 2, 3]
+    assert [facts.version for facts in told] == versions
+    assert [a.record.version for a in world.answers] == versions
+
+
+@pytest.mark.parametrize("verdict", ["drop", "hold"])
+def test_a_gradient_that_makes_no_step_moves_neither_parameters_nor_statistics(
+    verdict: Verdict,
+) -> None:
+    world = World(2, "asgd", {"momentum": {"name": "nesterov"}}, batchnorm=True)
+    scripted(world, "apply", verdict)
+    world.join()
+    world.step(0)
+    before = world.server.weights.clone()
+    state = {name: [v.clone() for v in vs] for name, vs in world.server.chain.state_dict().items()}
+    record = world.step(1).record
+    assert record.action is {"drop": Action.DROPPED, "hold": Action.HELD}[verdict]
+    assert torch.equal(world.server.weights, before)
+    for name, vectors in world.server.chain.state_dict().items():
+        assert all(map(torch.equal, vectors, state[name])), name
+    assert torch.equal(world.server.slots[1].snapshot, before), "it was sent them all the same"
 
 
 def test_snapshots_share_no_memory_with_the_weights_or_each_other() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import Action
-from mpi_dcasgd.server.state import lasting_state, load_server_state, server_state, take_over
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "states"
 
 
 class Pairs(Admission):
@@ -62,9 +64,9 @@ def test_a_server_goes_on_from_its_state_bit_for_bit(cut: int, admission: Any) -
             world.queues[2].clear()
             world.receive(world.server.lose(2))
         world.step(rng.choice(world.working()))
-    state = through_a_file(server_state(world.server))
+    state = through_a_file(world.server.state_dict())
     resumed = world_of(admission)
-    load_server_state(resumed.server, state)
+    resumed.server.load_state_dict(state)
     resumed.queues = [list(queue) for queue in world.queues]
     choices = rng.getstate()
     finish(world, rng)
@@ -78,7 +80,7 @@ def test_a_server_goes_on_from_its_state_bit_for_bit(cut: int, admission: Any) -
 def test_a_state_is_a_copy() -> None:
     world = world_of()
     world.join()
-    state = server_state(world.server)
+    state = world.server.state_dict()
     world.step(0)
     assert torch.equal(state["weights"], world.initial)
     assert state["version"] == 0
@@ -99,13 +101,13 @@ def test_a_state_is_a_copy() -> None:
 )
 def test_another_jobs_state_is_refused(other: Any, message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
-        load_server_state(other().server, server_state(world_of().server))
+        other().server.load_state_dict(world_of().server.state_dict())
 
 
 def test_another_layout_is_refused(tmp_path: Path) -> None:
-    state = server_state(world_of().server) | {"layout": 99}
+    state = world_of().server.state_dict() | {"layout": 99}
     with pytest.raises(ProtocolError, match="layout: 99, here 1"):
-        load_server_state(world_of().server, state)
+        world_of().server.load_state_dict(state)
 
 
 ASYNCHRONOUS = [name for name, found in ALGORITHMS.items() if found.mode == "asynchronous"]
@@ -113,7 +115,7 @@ ASYNCHRONOUS = [name for name, found in ALGORITHMS.items() if found.mode == "asy
 
 def go_on(world: World, resumed: World) -> World:
     """Another world that goes on where this one is, with none of its workers."""
-    take_over(resumed.server, through_a_file(lasting_state(world.server)))
+    resumed.server.take_over(through_a_file(world.server.lasting_state()))
     resumed.join()
     return resumed
 
@@ -193,3 +195,102 @@ def test_refused_tickets_and_held_gradients_survive() -> None:
     assert resumed.step(0).record.action is Action.HELD
     assert resumed.step(0).record.action is Action.APPLIED
     assert resumed.server.tally.nonfinite == 1
+
+
+def golden(name: str) -> Any:
+    """A state that was written when it first got its layout number."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, list):
+            return [read(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if list(value) == ["float32"]:
+            return torch.tensor(value["float32"], dtype=torch.float32)
+        if list(value) == ["pairs"]:
+            return dict(value["pairs"])
+        return {key: read(each) for key, each in value.items()}
+
+    return read(json.loads((GOLDEN / f"{name}.json").read_text()))
+
+
+def assert_same(mine: Any, theirs: Any, where: str = "state") -> None:
+    assert type(mine) is type(theirs), where
+    if isinstance(mine, dict):
+        assert mine.keys() == theirs.keys(), where
+        for key in mine:
+            assert_same(mine[key], theirs[key], f"{where}[{key!r}]")
+    elif isinstance(mine, list):
+        assert len(mine) == len(theirs), where
+        for number, (one, other) in enumerate(zip(mine, theirs, strict=True)):
+            assert_same(one, other, f"{where}[{number}]")
+    elif isinstance(mine, torch.Tensor):
+        assert torch.equal(mine, theirs), where
+    else:
+        assert mine == theirs, where
+
+
+def test_a_state_of_before_is_loaded_and_would_be_written_again() -> None:
+    world, saved = world_of(Pairs()), golden("server")
+    world.server.load_state_dict(saved)
+    assert_same(world.server.state_dict(), saved)
+    assert_same(world.server.lasting_state(), golden("lasting"))
+    world.queues = [list(tickets) for tickets in saved["ledger"]["held"]]
+    finish(world, random.Random(1))
+    assert world.server.complete
+    assert world.server.samples == world.plan.total_samples
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_lasting_state_of_before_is_taken_over(workers: int) -> None:
+    rule = {"momentum": {"name": "heavy-ball", "momentum": 0.5}}
+    world, saved = World(workers, "dcasgd-a", rule, ahead=1, batchnorm=True), golden("lasting")
+    world.server.take_over(saved)
+    assert_same(world.server.lasting_state(), saved | {"num_workers": workers})
+    world.join()
+    assert world.queues[0][0] == saved["ledger"]["returned"][0]
+    finish(world, random.Random(1))
+    # One gradient was held for a second; this rule holds none, so it is never stepped along.
+    assert world.server.version == saved["version"] + world.plan.num_tickets - 9
+
+
+def test_the_largest_rate_so_far_outlives_a_checkpoint() -> None:
+    def falling(samples: int) -> float:
+        return 0.4 if samples < 30 else 0.05
+
+    def at_work() -> World:
+        return World(2, "gap-aware", {"momentum": {"momentum": 0.5}}, schedule=falling)
+
+    def push(world: World) -> torch.Tensor:
+        """One made-up push of worker 1, which is stale."""
+        server, slot = world.server, world.server.slots[1]
+        gradient = torch.linspace(-1, 1, len(server.weights))
+        norm = float(torch.linalg.vector_norm(gradient))
+        server.push(1, Push(slot.version, server.ledger.held(1)[0], 8, 1.0, norm, gradient))
+        return server.weights
+
+    world, same, later, forgetful = (at_work() for _ in range(4))
+    world.join()
+    for _ in range(6):
+        world.step(0)
+    state = through_a_file(world.server.state_dict())
+    same.server.load_state_dict(state)
+    forgetful.server.load_state_dict(state | {"lr_max": 0.0})
+    later.server.take_over(through_a_file(world.server.lasting_state()))
+    later.join()
+    # The gap of the one that resumes is made, since new workers are sent fresh weights.
+    later.server.slots[1].snapshot.copy_(world.server.slots[1].snapshot)
+    expected = push(world)
+    assert torch.equal(push(same), expected)
+    assert torch.equal(push(later), expected)
+    assert not torch.equal(push(forgetful), expected), "the largest rate does matter here"
+
+
+def test_a_state_of_the_first_release_lacks_two_numbers() -> None:
+    saved = golden("server")
+    del saved["rate"], saved["held"]["unit"]
+    world = world_of(Pairs())
+    world.server.load_state_dict(saved)
+    state = world.server.state_dict()
+    assert state["rate"] is None
+    assert state["held"]["unit"] == 1

@@ -113,7 +113,7 @@ def test_synchronous_workers_equal_one_with_a_batch_so_many_times_as_large(
         assert torch.equal(world.server.weights, large)
     assert world.server.complete
     assert [record.staleness for record in records] == [0] * world.plan.num_tickets
-    assert sum(totals.samples for totals in made.totals()) == 100
+    assert sum(account.samples for account in made.accounts()) == 100
 
 
 def test_delays_change_the_time_of_synchronous_runs_and_nothing_else() -> None:
@@ -178,4 +178,4 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(backup: int) -> None
     resumed.run()
     assert torch.equal(other.server.weights, world.server.weights)
     assert first + rest == records
-    assert resumed.totals() == made.totals()
+    assert resumed.accounts() == made.accounts()

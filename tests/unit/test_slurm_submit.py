@@ -189,11 +189,11 @@ def test_a_folder_whose_job_waits_is_not_submitted_again(
     ("words", "told"),
     [
         (["toy.yaml", "lrr=1", "-n", "3"], "lrr: unknown; did you mean lr?"),
-        (["toy.yaml"], "say how many ranks"),
+        (["toy.yaml"], "set the number of ranks"),
         (["toy.yaml", "-n", "1"], "needs a server and at least one worker"),
         (["toy.yaml", "--nodes", "2"], "--tasks-per-node"),
         (["toy.yaml", "-n", "3", "--time", "soon"], "time: got 'soon'"),
-        (["toy.yaml", "-n", "3", "--only", "a"], "--only: is for studies"),
+        (["toy.yaml", "-n", "3", "--only", "a"], "--only: applies to studies"),
         (["toy.yaml", "-n", "3", "--site-env", "mars"], "--site-env mars: no slurm/env/mars.sh"),
         (["grid.yaml", "lr=1"], "lr=1: a study's own `set:`"),
         (["grid.yaml", "--only", "asgd-w3-s0"], "--only asgd-w3-s0: no such run"),
@@ -376,7 +376,7 @@ def test_without_slurm_folders_tell(
         "broken": "failed",
     }
     assert runs["broken"]["reason"] == "NaN"
-    assert "no word for" in runs["long-ago"]["reason"]
+    assert "no sign of life for" in runs["long-ago"]["reason"]
 
 
 def test_a_run_of_a_plain_script_is_found_in_the_queue_by_its_own_record(

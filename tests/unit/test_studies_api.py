@@ -222,5 +222,5 @@ def test_a_request_says_how_many_ranks_there_are() -> None:
     assert size(None, nodes=2, ranks=7) == (2, None, 7)
     with pytest.raises(LaunchError, match="give one of them"):
         size(None, ranks=4, tasks_per_node=2)
-    with pytest.raises(LaunchError, match="say how many ranks"):
+    with pytest.raises(LaunchError, match="set the number of ranks"):
         size(None)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from mpi_dcasgd.drivers.observer import WorkerTotals
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.engine import Engine
@@ -20,7 +21,6 @@ from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import HEADER_BYTES
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.server.state import load_server_state, server_state
 
 _HOST = "simulated"
 
@@ -136,32 +136,30 @@ class Simulator:
         """Go on to the end, or for so many pushes."""
         self._engine.run(pushes)
 
-    def totals(self) -> list[WorkerTotals]:
-        """Virtual time of each worker, by kind."""
-        spent = self._engine.spent
+    def accounts(self) -> list[Account]:
+        """Return where each worker's virtual time went, up to now."""
+        engine, device = self._engine, str(self._task.device)
         return [
-            WorkerTotals(
-                worker=worker,
+            replace(
+                account,
                 host=_HOST,
-                device=str(self._task.device),
-                updates=spent.pushes[worker],
-                samples=self._site.samples[worker],
-                compute_s=self._engine.computed_s(worker),
-                wait_s=spent.wait_s[worker],
+                device=device,
+                samples=samples,
+                compute_s=engine.computed_s(account.worker),
             )
-            for worker in range(self.server.num_workers)
+            for account, samples in zip(engine.accounts, self._site.samples, strict=True)
         ]
 
     @property
     def server_busy(self) -> float:
         """Share of the time in which the server was taking pushes."""
         engine = self._engine
-        return engine.spent.server_busy_s / engine.now if engine.now else 0.0
+        return engine.server_busy_s / engine.now if engine.now else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Complete state to resume from, the server included, in plain values and tensors."""
         return {
-            "server": server_state(self.server),
+            "server": self.server.state_dict(),
             "engine": self._engine.state_dict(),
             "queues": [list(queue) for queue in self._site.queues],
             "samples": list(self._site.samples),
@@ -173,7 +171,7 @@ class Simulator:
         Raises:
             ProtocolError: It is another job's.
         """
-        load_server_state(self.server, saved["server"])
+        self.server.load_state_dict(saved["server"])
         self._engine.load_state_dict(saved["engine"])
         for queue, tickets in zip(self._site.queues, saved["queues"], strict=True):
             queue.clear()

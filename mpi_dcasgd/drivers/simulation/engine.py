@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, WorkerClock, crash_s, crashing
 from mpi_dcasgd.errors import DcasgdError
 
@@ -42,15 +43,24 @@ class Site(Protocol):
 _ARRIVED, _SERVED, _CRASHED, _REPAIRED = range(4)  # kinds of events; plain, to be saved
 
 
-class Spending:
-    """Virtual seconds of all workers and the server, each list by worker."""
+def accounts_state(
+    accounts: Sequence[Account], *, crashes: int, server_busy_s: float = 0.0
+) -> dict[str, Any]:
+    """Return where virtual time went in plain values, as a simulator's checkpoint holds it."""
+    return {
+        "compute_s": [account.compute_s for account in accounts],
+        "wait_s": [account.wait_s for account in accounts],
+        "pushes": [account.updates for account in accounts],
+        "server_busy_s": server_busy_s,
+        "crashes": crashes,
+    }
 
-    def __init__(self, num_workers: int) -> None:
-        self.compute_s = [0.0] * num_workers
-        self.wait_s = [0.0] * num_workers
-        self.pushes = [0] * num_workers
-        self.server_busy_s = 0.0
-        self.crashes = 0
+
+def load_accounts(accounts: Sequence[Account], state: Mapping[str, Any]) -> None:
+    """Restore the workers' part of ``accounts_state``."""
+    columns = (state["compute_s"], state["wait_s"], state["pushes"])
+    for account, *values in zip(accounts, *columns, strict=True):
+        account.compute_s, account.wait_s, account.updates = values
 
 
 class Engine:
@@ -65,7 +75,9 @@ class Engine:
 
     Attributes:
         now: Virtual seconds since the start.
-        spent: Where they went.
+        accounts: Where each worker's went, a step that is being computed included up to its end.
+        server_busy_s: Seconds in which the server was taking pushes.
+        crashes: How many there were.
 
     Raises:
         ConfigError: The cluster speaks of workers that there are not.
@@ -76,7 +88,9 @@ class Engine:
     ) -> None:
         self.now = 0.0
         self.num_workers = num_workers
-        self.spent = Spending(num_workers)
+        self.accounts = [Account(worker=worker) for worker in range(num_workers)]
+        self.server_busy_s = 0.0
+        self.crashes = 0
         self._cluster = cluster
         self._seed = seed
         self._site = site
@@ -102,7 +116,9 @@ class Engine:
         """
         if not self._begun:
             self._begin()
-        target = None if pushes is None else sum(self.spent.pushes) + pushes
+        target = (
+            None if pushes is None else sum(account.updates for account in self.accounts) + pushes
+        )
         served = 0 if target is None else target - (pushes or 0)
         events, pop = self._events, heapq.heappop
         while not self._site.done and served != target:
@@ -125,7 +141,7 @@ class Engine:
     def computed_s(self, worker: int) -> float:
         """Seconds that the worker has computed until now, an unfinished step as far as it got."""
         ahead = max(0.0, self._computed_s[worker] - self.now) if self._alive[worker] else 0.0
-        return max(0.0, self.spent.compute_s[worker] - ahead)
+        return max(0.0, self.accounts[worker].compute_s - ahead)
 
     def _begin(self) -> None:
         self._begun = True
@@ -136,12 +152,13 @@ class Engine:
 
     def _start(self, workers: Sequence[int]) -> None:
         """Replies leave for these workers now."""
-        spent, message_s = self.spent, self._message_s
+        accounts, message_s = self.accounts, self._message_s
         for worker in workers:
             begin = self.now + message_s
             end = self._clock.finish(worker, begin)
-            spent.wait_s[worker] += begin - self._computed_s[worker]
-            spent.compute_s[worker] += end - begin
+            account = accounts[worker]
+            account.wait_s += begin - self._computed_s[worker]
+            account.compute_s += end - begin
             self._computed_s[worker] = end
             self._at(end + message_s, worker, _ARRIVED)
 
@@ -170,13 +187,13 @@ class Engine:
 
     def _served(self, worker: int, life: int) -> int:
         # The server was busy with it, whether or not the worker has died meanwhile.
-        self.spent.server_busy_s += self._service_s
+        self.server_busy_s += self._service_s
         taken = self._take(worker) if life == self._life[worker] else 0
         self._serve()
         return taken
 
     def _take(self, worker: int) -> int:
-        self.spent.pushes[worker] += 1
+        self.accounts[worker].updates += 1
         self._start(self._site.push(worker))
         return 1
 
@@ -189,10 +206,9 @@ class Engine:
     def _crash(self, worker: int) -> None:
         crashes = self._cluster.crashes
         assert crashes is not None
-        spent = self.spent
         # Of what it was computing, only what it came to was spent.
-        spent.compute_s[worker] -= max(0.0, self._computed_s[worker] - self.now)
-        spent.crashes += 1
+        self.accounts[worker].compute_s -= max(0.0, self._computed_s[worker] - self.now)
+        self.crashes += 1
         self._life[worker] += 1
         self._alive[worker] = False
         self._at(self.now + crashes.repair_s, worker, _REPAIRED)
@@ -206,7 +222,6 @@ class Engine:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values from which ``load_state_dict`` goes on, bit for bit."""
-        spent = self.spent
         return {
             "now": self.now,
             "events": [list(event) for event in self._events],
@@ -218,7 +233,9 @@ class Engine:
             "alive": list(self._alive),
             "begun": self._begun,
             "clock": self._clock.state_dict(),
-            "spent": {name: _copied(value) for name, value in vars(spent).items()},
+            "spent": accounts_state(
+                self.accounts, crashes=self.crashes, server_busy_s=self.server_busy_s
+            ),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -233,9 +250,6 @@ class Engine:
         self._alive = list(saved["alive"])
         self._begun = bool(saved["begun"])
         self._clock.load_state_dict(saved["clock"])
-        for name, value in saved["spent"].items():
-            setattr(self.spent, name, _copied(value))
-
-
-def _copied(value: Any) -> Any:
-    return list(value) if isinstance(value, list) else value
+        load_accounts(self.accounts, saved["spent"])
+        self.server_busy_s = float(saved["spent"]["server_busy_s"])
+        self.crashes = int(saved["spent"]["crashes"])

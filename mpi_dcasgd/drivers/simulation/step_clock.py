@@ -11,8 +11,9 @@ import heapq
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, WorkerClock, crash_s, crashing
-from mpi_dcasgd.drivers.simulation.engine import Spending
+from mpi_dcasgd.drivers.simulation.engine import accounts_state, load_accounts
 
 
 class StepClock:
@@ -28,7 +29,8 @@ class StepClock:
 
     Attributes:
         now: Virtual seconds since the start.
-        spent: Where they went.
+        accounts: How each worker's were spent; waiting is not told apart from them.
+        crashes: How many there were.
         dropped: Gradients that came too late.
         grant: How many minibatches the worker finds to compute, one after the other; asked
             whenever one is free.
@@ -39,7 +41,8 @@ class StepClock:
         self, cluster: Cluster, num_workers: int, needed: int, vector_bytes: int, seed: int
     ) -> None:
         self.now = 0.0
-        self.spent = Spending(num_workers)
+        self.accounts = [Account(worker=worker) for worker in range(num_workers)]
+        self.crashes = 0
         self.dropped = 0
         self.grant: Callable[[int], int] = lambda worker: 1
         self.hand_back: Callable[[int], None] = lambda worker: None
@@ -66,7 +69,7 @@ class StepClock:
         got: list[int] = []
         while self._events and len(got) < self._needed:
             self.now, worker, step = heapq.heappop(self._events)
-            self.spent.pushes[worker] += 1
+            self.accounts[worker].updates += 1
             if step == self._step:
                 got.append(worker)
             else:
@@ -85,14 +88,14 @@ class StepClock:
             self._free.append(worker)  # it asks again at the next step
             return
         end = self._finish(worker, self.now, minibatches)
-        self.spent.compute_s[worker] += end - self.now
+        self.accounts[worker].compute_s += end - self.now
         heapq.heappush(self._events, (end, worker, self._step))
 
     def _finish(self, worker: int, begin_s: float, minibatches: int) -> float:
         end_s = self._work(worker, begin_s, minibatches)
         crashes, death_s = self._cluster.crashes, self._death_s[worker]
         while crashes is not None and death_s is not None and death_s < end_s:
-            self.spent.crashes += 1
+            self.crashes += 1
             back_s = max(begin_s, death_s + crashes.repair_s)
             death_s = self._rise(worker, death_s + crashes.repair_s)
             end_s = self._work(worker, back_s, minibatches)
@@ -113,7 +116,6 @@ class StepClock:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values from which ``load_state_dict`` goes on, bit for bit."""
-        spent = {k: list(v) if isinstance(v, list) else v for k, v in vars(self.spent).items()}
         return {
             "now": self.now,
             "dropped": self.dropped,
@@ -123,7 +125,7 @@ class StepClock:
             "free": list(self._free),
             "step": self._step,
             "clock": self._clock.state_dict(),
-            "spent": spent,
+            "spent": accounts_state(self.accounts, crashes=self.crashes),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -136,5 +138,5 @@ class StepClock:
         self._free = list(saved["free"])
         self._step = saved["step"]
         self._clock.load_state_dict(saved["clock"])
-        for name, value in saved["spent"].items():
-            setattr(self.spent, name, list(value) if isinstance(value, list) else value)
+        load_accounts(self.accounts, saved["spent"])
+        self.crashes = int(saved["spent"]["crashes"])

@@ -8,11 +8,12 @@ every sample once (``step_clock.py`` says what takes how long).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from mpi_dcasgd.drivers.observer import WorkerTotals
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.step_clock import StepClock
@@ -22,12 +23,6 @@ from mpi_dcasgd.server.message import Kind
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.server.state import (
-    ledger_state,
-    load_ledger,
-    load_server_state,
-    server_state,
-)
 
 
 class SynchronousSimulator:
@@ -145,9 +140,9 @@ class SynchronousSimulator:
     def state_dict(self) -> dict[str, Any]:
         """Complete state to resume from, the server included, in plain values and tensors."""
         return {
-            "server": server_state(self.server),
+            "server": self.server.state_dict(),
             "clock": self.clock.state_dict(),
-            "ledger": None if self._ledger is None else ledger_state(self._ledger),
+            "ledger": None if self._ledger is None else self._ledger.state_dict(),
             "samples": list(self._samples),
             "begun": self._begun,
         }
@@ -158,25 +153,23 @@ class SynchronousSimulator:
         Raises:
             ProtocolError: It is another job's.
         """
-        load_server_state(self.server, saved["server"])
+        self.server.load_state_dict(saved["server"])
         self.clock.load_state_dict(saved["clock"])
         if self._ledger is not None:
-            load_ledger(self._ledger, saved["ledger"])
+            self._ledger.load_state_dict(saved["ledger"])
         self._samples = list(saved["samples"])
         self._begun = saved["begun"]
 
-    def totals(self) -> list[WorkerTotals]:
-        """Virtual time of each worker, by kind."""
-        spent = self.clock.spent
+    def accounts(self) -> list[Account]:
+        """Return where each worker's virtual time went, up to now."""
+        device = str(self._task.device)
         return [
-            WorkerTotals(
-                worker=worker,
+            replace(
+                account,
                 host="simulated",
-                device=str(self._task.device),
-                updates=spent.pushes[worker],
+                device=device,
                 samples=samples,
-                compute_s=spent.compute_s[worker],
-                wait_s=max(0.0, self.clock.now - spent.compute_s[worker]),
+                wait_s=max(0.0, self.clock.now - account.compute_s),
             )
-            for worker, samples in enumerate(self._samples)
+            for account, samples in zip(self.clock.accounts, self._samples, strict=True)
         ]

@@ -54,11 +54,6 @@ class CountingSite:
     def done(self) -> bool:
         return self.version >= self._updates
 
-    @property
-    def ages(self) -> list[int]:
-        """By how many updates each worker's weights lag behind now."""
-        return [self.version - pulled for pulled in self._pulled]
-
     def join(self, worker: int) -> Sequence[int]:
         return self._serve(worker)
 
@@ -207,16 +202,16 @@ def simulate_timing(
     site = CountingSite(num_workers, updates, admission)
     engine = Engine(cluster, num_workers, message_bytes, seed, site)
     engine.run()
-    time_s, spent = engine.now, engine.spent
+    time_s = engine.now
     return Timing(
         num_workers=num_workers,
         updates=site.version,
         time_s=time_s,
         staleness=dict(sorted(site.staleness.items())),
         dropped=site.dropped,
-        server_busy=spent.server_busy_s / time_s if time_s else 0.0,
+        server_busy=engine.server_busy_s / time_s if time_s else 0.0,
         workers_busy=[engine.computed_s(w) / time_s if time_s else 0.0 for w in range(num_workers)],
-        crashes=spent.crashes,
+        crashes=engine.crashes,
     )
 
 
@@ -246,7 +241,7 @@ def simulate_synchronous_timing(
     clock.grant = lambda worker: accumulate
     for _ in range(steps):
         clock.step()
-    time_s, spent = clock.now, clock.spent
+    time_s = clock.now
     return Timing(
         num_workers=everyone,
         updates=steps,
@@ -254,6 +249,8 @@ def simulate_synchronous_timing(
         staleness={0: steps},
         dropped=clock.dropped,
         server_busy=0.0,
-        workers_busy=[min(1.0, s / time_s) if time_s else 0.0 for s in spent.compute_s],
-        crashes=spent.crashes,
+        workers_busy=[
+            min(1.0, account.compute_s / time_s) if time_s else 0.0 for account in clock.accounts
+        ],
+        crashes=clock.crashes,
     )

@@ -24,14 +24,14 @@ from mpi4py import MPI  # noqa: E402 # the thread level has to be chosen before
 from mpi_dcasgd.drivers.backoff import Backoff, spin_s, wait_until  # noqa: E402
 from mpi_dcasgd.drivers.conductor import Conductor  # noqa: E402
 from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
-from mpi_dcasgd.drivers.mpi_worker import TAG_PUSH, TAG_REPLY, Link, run_worker  # noqa: E402
+from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
 from mpi_dcasgd.drivers.signals import StopFlag  # noqa: E402
 from mpi_dcasgd.drivers.world import host_ranks  # noqa: E402
 from mpi_dcasgd.learning.flat import Field, FlatLayout  # noqa: E402
 from mpi_dcasgd.learning.task import Batch, Gradient, Task  # noqa: E402
 from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
 from mpi_dcasgd.rules.algorithms import resolve_rule  # noqa: E402
-from mpi_dcasgd.server.message import Kind, Message  # noqa: E402
+from mpi_dcasgd.server.message import Kind, Message, Tag  # noqa: E402
 from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
 
@@ -118,8 +118,8 @@ def _serve(comm: MPI.Comm, algorithm: str, size: int, updates: int, pause_s: flo
 def _echo(comm: MPI.Comm, what: str, size: int, updates: int, pause_s: float) -> float:
     workers = range(comm.size - 1)
     inbox, outbox = ([Message(size) for _ in workers] for _ in range(2))
-    receives = [comm.Recv_init(inbox[w].raw, source=w + 1, tag=TAG_PUSH) for w in workers]
-    sends = [comm.Send_init(outbox[w].raw, dest=w + 1, tag=TAG_REPLY) for w in workers]
+    receives = [comm.Recv_init(inbox[w].raw, source=w + 1, tag=Tag.PUSH) for w in workers]
+    sends = [comm.Send_init(outbox[w].raw, dest=w + 1, tag=Tag.REPLY) for w in workers]
     granted = done = 0
     comm.Barrier()
     started = time.perf_counter()

@@ -25,7 +25,6 @@ from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.server.state import load_server_state, server_state
 
 _ENDLESS = TicketPlan(num_samples=1 << 40, batch_size=1, seed=0, epochs=1)
 
@@ -92,12 +91,12 @@ class RuleServer:
         return self.server.push(worker, Push(slot.version, ticket, 1, 0.0, norm, grad)).record
 
     def state_dict(self) -> dict[str, Any]:
-        """Complete state of the server, to resume from."""
-        return server_state(self.server)
+        """Return the complete state of the server, to resume from."""
+        return self.server.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become what another server was."""
-        load_server_state(self.server, state)
+        self.server.load_state_dict(state)
 
 
 class PlainServer:

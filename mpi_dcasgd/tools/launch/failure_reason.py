@@ -21,7 +21,7 @@ def last_words(text: str) -> str:
     own = _without_banners(lines) or lines
     errors = [number for number, line in enumerate(own) if _ERROR.match(line)]
     if not errors:
-        return "\n".join(own[-LAST_LINES:]) or "it printed nothing"
+        return "\n".join(own[-LAST_LINES:]) or "no output"
     start = errors[-1]
     end = start + 1
     while end < len(own) and own[end].startswith("  "):

@@ -74,7 +74,7 @@ def plan(
     if pick_launcher(launcher, mpirun) == "srun":
         if fault_tolerant:
             raise LaunchError(
-                "srun ends all ranks when one dies; leave --fault-tolerant away, or choose "
+                "srun ends all ranks when one dies; omit --fault-tolerant, or choose "
                 "--launcher mpirun"
             )
         return srun_command(n, program, extra=extra)
@@ -202,8 +202,8 @@ def _wait(world: subprocess.Popen[bytes], command: MpirunCommand, end: RunEnd | 
         ended_at = time.monotonic() if ended_at is None else ended_at
         if time.monotonic() - ended_at >= _LINGER_S:
             print(
-                f"{command.argv[0]} is still there {_LINGER_S:g} s after the run's end, and is "
-                "ended now; what the run has written is complete",
+                f"{command.argv[0]} is still running {_LINGER_S:g} s after the run's end and is "
+                "stopped now; the run's files are complete",
                 file=sys.stderr,
             )
             _end(world)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from toy import LR, World
 
-from mpi_dcasgd.server.accumulator import HeldGradients
+from mpi_dcasgd.server.accumulator import GradientAccumulator
 from mpi_dcasgd.server.push import Push
 
 
 def test_the_mean_is_over_samples() -> None:
-    held = HeldGradients(2, torch.device("cpu"))
+    held = GradientAccumulator(2, torch.device("cpu"))
     for values, samples in (([1.0, 4.0], 8), ([4.0, 1.0], 8), ([10.0, 10.0], 2)):
         held.add(torch.tensor(values), samples)
     assert held.take().tolist() == pytest.approx([60 / 18, 60 / 18])
@@ -20,14 +20,14 @@ def test_the_mean_is_over_samples() -> None:
 
 
 def test_a_large_gradient_stays_finite_however_many_samples_it_is_of() -> None:
-    held = HeldGradients(1, torch.device("cpu"))
+    held = GradientAccumulator(1, torch.device("cpu"))
     for _ in range(3):
         held.add(torch.tensor([1e37]), 128)
     assert held.take().item() == pytest.approx(1e37, rel=1e-6)
 
 
 def test_what_is_held_survives_its_state() -> None:
-    held, other = (HeldGradients(1, torch.device("cpu")) for _ in range(2))
+    held, other = (GradientAccumulator(1, torch.device("cpu")) for _ in range(2))
     held.add(torch.tensor([2.0]), 4)
     other.load_state_dict(held.state_dict())
     for each in (held, other):
