@@ -32,6 +32,7 @@ class Link:
         self, comm: MPI.Comm, size: int, device: torch.device, spin_s: float = CROWDED_SPIN_S
     ) -> None:
         self._spin_s = spin_s
+        self._expecting = False
         pinned = device.type == "cuda"
         self.device = device
         self.reply = Message(size, pinned=pinned)
@@ -41,6 +42,7 @@ class Link:
 
     def expect(self) -> None:
         """Let the next reply come in; the weights are undefined from here on."""
+        self._expecting = True
         self._receiving.Start()
 
     def send(self) -> None:
@@ -50,10 +52,13 @@ class Link:
     def wait(self) -> None:
         """Wait for the reply. That it came means that the push was taken in."""
         wait_until(self._receiving.Test, self._spin_s)
+        self._expecting = False
         wait_until(self._sending.Test, self._spin_s)
 
     def close(self) -> None:
-        """Give the requests back to MPI."""
+        """Give the requests back to MPI, those of a run that failed, too."""
+        if self._expecting:
+            self._receiving.Cancel()  # or a reply could still come in, into memory of others
         self._receiving.Free()
         self._sending.Free()
 
