@@ -1,5 +1,5 @@
 # Sets up everything in .venv, on a machine with Python 3.11 or 3.12, a C++ compiler and make.
-# On a cluster, where Python, PyTorch and MPI are the site's, none of this is needed: see README.md.
+# On a cluster, where Python, PyTorch and MPI are the site's, none of this is needed: see docs/guide.md.
 
 VENV ?= .venv
 MPICH_VENV ?= $(VENV)-mpich

@@ -185,13 +185,13 @@ def _mpi(args: argparse.Namespace) -> int:
 
 def _check(rules: Sequence[str]) -> None:
     from mpi_dcasgd.config.check import unknown_algorithm
-    from mpi_dcasgd.rules.algorithms import ALGORITHMS
+    from mpi_dcasgd.rules.algorithms import ALGORITHMS, mode_of
 
     problems = []
     for name in rules:
         if name not in ALGORITHMS:
             problems.append(f"--rules: {unknown_algorithm(name)}")
-        elif ALGORITHMS[name].mode != "asynchronous":
+        elif mode_of(name) != "asynchronous":
             problems.append(f"--rules {name}: has no server; choose an asynchronous algorithm")
     if problems:
         raise ConfigError("command line", problems)

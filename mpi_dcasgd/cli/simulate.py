@@ -104,8 +104,6 @@ def _as_json(timing: Timing) -> str:
 
 
 def _as_text(job: Job, timing: Timing) -> str:
-    from mpi_dcasgd.rules.algorithms import ALGORITHMS
-
     busy = timing.workers_busy
     rows: Sequence[tuple[str, str]] = (
         ("updates", f"{timing.updates} in {timing.time_s:.6g} s"),
@@ -125,7 +123,7 @@ def _as_text(job: Job, timing: Timing) -> str:
     )
     head = f"{job.name}: {job.algorithm}, {timing.num_workers} simulated workers, timing only"
     lines = [head, *(f"  {name:<13} {value}" for name, value in rows)]
-    if ALGORITHMS[job.algorithm].mode == "synchronous":
+    if job.mode == "synchronous":
         return "\n".join(lines)
     if timing.updates < _SETTLED * timing.num_workers:
         enough = 10 * _SETTLED * timing.num_workers

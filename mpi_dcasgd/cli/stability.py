@@ -64,8 +64,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _momentum(job: Job) -> str:
-    from mpi_dcasgd.rules.algorithms import resolve_rule
-
-    momentum = resolve_rule(job.algorithm, job.rule).momentum
+    momentum = job.rule.momentum
     value = getattr(momentum, "momentum", None)
     return "" if value is None else f", momentum {value:g}"

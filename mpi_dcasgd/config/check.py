@@ -20,6 +20,7 @@ from mpi_dcasgd.learning.models import check_model
 from mpi_dcasgd.learning.schedules import ScheduleSettings
 from mpi_dcasgd.learning.settings import DataSettings, ModelSettings
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, describe_rule, resolve_rule
+from mpi_dcasgd.rules.rule import Rule
 
 T = TypeVar("T")
 
@@ -170,22 +171,22 @@ def _check_schedule(schedule: ScheduleSettings) -> list[str]:
     return []
 
 
-def _rule(algorithm: Any, changes: Any, problems: list[str]) -> dict[str, Any]:
-    """The rule written out, or nothing if it has problems."""
+def _rule(algorithm: Any, changes: Any, problems: list[str]) -> Rule:
+    """The resolved rule; a plain one if it has problems, which are noted."""
     changes = {} if changes is None else changes
     if not isinstance(changes, Mapping):
         problems.append(f"rule: got {seen(changes)}; allowed: a mapping of {', '.join(PARTS)}")
-        return {}
+        return Rule()
     if not isinstance(algorithm, str):
-        return {}  # reported as a value of the wrong type
+        return Rule()  # reported as a value of the wrong type
     if algorithm not in ALGORITHMS:
         problems.append(f"algorithm: {unknown_algorithm(algorithm)}")
-        return {}
+        return Rule()
     try:
-        return describe_rule(resolve_rule(algorithm, changes))
+        return resolve_rule(algorithm, changes)
     except ConfigError as error:
         problems += [f"rule.{line}" for line in error.problems]
-        return {}
+        return Rule()
 
 
 def _problem(kind: type, values: Mapping[str, Any], prefix: str, details: ErrorDetails) -> str:

@@ -14,7 +14,8 @@ from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.yaml12 import YamlError, dump_yaml, load_yaml
 from mpi_dcasgd.errors import ConfigError, did_you_mean
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
+from mpi_dcasgd.rules.algorithms import ALGORITHMS, describe_rule
+from mpi_dcasgd.rules.rule import Rule
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*\Z")
 
@@ -182,6 +183,8 @@ def _other_file(path: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Rule):
+        return _plain(describe_rule(value))
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

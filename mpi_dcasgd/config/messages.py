@@ -6,7 +6,7 @@ import math
 import reprlib
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -26,7 +26,7 @@ def settings_of(kind: Any) -> dict[str, FieldInfo]:
 
 def is_section(annotation: Any) -> bool:
     """Whether a field of this type is a section with keys of its own."""
-    return isinstance(annotation, type) and is_dataclass(annotation)
+    return isinstance(annotation, type) and hasattr(annotation, "__pydantic_fields__")
 
 
 def allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:

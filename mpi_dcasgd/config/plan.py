@@ -8,11 +8,11 @@ from pathlib import Path
 from mpi_dcasgd.config.fit import check_last_batch, without_memory
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
+from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import ConfigError, LaunchError
 from mpi_dcasgd.learning.data import describe
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
-from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.message import HEADER_BYTES
@@ -77,8 +77,8 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
         ConfigError: The model does not take the data, or the job can only be simulated.
     """
     check_real(job)
-    mode = ALGORITHMS[job.algorithm].mode
-    num_workers = world_size - 1 if mode == "asynchronous" else world_size
+    mode = job.mode
+    num_workers = world_of(job, world_size).num_workers
     data = describe(job.data)
     module = without_memory(job.model, data)
     problems = check_last_batch(module, data, job.batch_size)
@@ -87,7 +87,6 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
     layout = FlatLayout.of(module)
     group = num_workers * job.sync.accumulate if mode == "synchronous" else 1
     plan = TicketPlan(data.num_train, job.batch_size * group, job.seed, job.epochs)
-    rule = resolve_rule(job.algorithm, job.rule)
     return Plan(
         mode=mode,
         world_size=world_size,
@@ -100,7 +99,7 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
         needs=_needs(
             mode,
             layout,
-            rule,
+            job.rule,
             num_workers,
             data.resident_bytes,
             accumulate=job.sync.accumulate,
@@ -169,30 +168,36 @@ def _count(number: int, noun: str) -> str:
 
 
 def check_ranks(job: Job, ranks: int | None) -> int:
-    """The number of processes to start.
+    """Return the number of processes to start.
+
+    Args:
+        job: Checked.
+        ranks: What the user asked for (``-n``), or None.
 
     Raises:
-        LaunchError: The algorithm cannot be run by so many.
+        LaunchError: The algorithm cannot run on so many ranks, or nothing says how many.
         ConfigError: The job can only be simulated.
     """
     check_real(job)
-    mode = ALGORITHMS[job.algorithm].mode
-    if mode == "sequential":
-        if ranks not in (None, 1):
-            raise LaunchError(
-                f"-n {ranks}: algorithm {job.algorithm} is one process; leave -n out, or choose "
-                "another algorithm"
-            )
-        return 1
-    what = "a server and its workers" if mode == "asynchronous" else "all of which train"
-    if ranks is None:
+    if ranks is None and job.mode != "sequential":
+        what = "a server and its workers" if job.mode == "asynchronous" else "all of which train"
         raise LaunchError(f"algorithm {job.algorithm} needs -n: the number of ranks, {what}")
-    if mode == "asynchronous" and ranks < 2:
-        raise LaunchError(
-            f"-n {ranks}: algorithm {job.algorithm} needs a server and at least one worker, so "
-            "2 ranks or more"
-        )
-    return ranks
+    ranks = 1 if ranks is None else ranks
+    return world_of(job, ranks, origin=f"-n {ranks}").world_size
+
+
+def world_of(job: Job, world_size: int, *, origin: str = "") -> Topology:
+    """Return the ranks of a job in a world of a given size.
+
+    Args:
+        job: Checked.
+        world_size: Ranks, the server included.
+        origin: Where the number comes from, for the message.
+
+    Raises:
+        LaunchError: The algorithm cannot run on so many ranks.
+    """
+    return Topology.of_world(job.mode, world_size, algorithm=job.algorithm, origin=origin)
 
 
 GIB = 1 << 30

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, InstanceOf
 from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.drivers.reducers import Backend, Compression
 from mpi_dcasgd.drivers.simulation.injection import InjectSettings
+from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.flat import StatisticsPolicy
 from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
 from mpi_dcasgd.learning.settings import Count, DataSettings, ModelSettings
 from mpi_dcasgd.record.settings import CheckpointSettings, RecordSettings
+from mpi_dcasgd.rules.algorithms import mode_of
+from mpi_dcasgd.rules.compatibility import Mode
+from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.server import MAX_AHEAD
 
 
@@ -68,8 +72,8 @@ class Job:
     """What is trained and how; not where, nor by how many workers.
 
     Attributes:
-        rule: The update rule written out: every role, with the name of its part and all the
-            part's settings. A job file need only say what differs from the named algorithm.
+        rule: The resolved update rule. A job file need only say what differs from the named
+            algorithm; job.yaml has it written out, every part with all of its settings.
     """
 
     name: Annotated[
@@ -92,8 +96,8 @@ class Job:
         ScheduleSettings, Field(description="how lr changes with the samples applied")
     ] = field(default_factory=ScheduleSettings)
     rule: Annotated[
-        dict[str, Any], Field(description="changes to the algorithm's update rule, by role")
-    ] = field(default_factory=dict)
+        InstanceOf[Rule], Field(description="changes to the algorithm's update rule, by role")
+    ] = field(default_factory=Rule)
     model: Annotated[ModelSettings, Field(description="what is trained")]
     data: Annotated[DataSettings, Field(description="what it is trained on")]
     batchnorm: Annotated[
@@ -146,6 +150,15 @@ class Job:
     record: Annotated[RecordSettings, Field(description="what is shown and written down")] = field(
         default_factory=RecordSettings
     )
+
+    @property
+    def mode(self) -> Mode:
+        """How the algorithm is driven: sequential, synchronous or asynchronous."""
+        return mode_of(self.algorithm)
+
+    def world(self, num_workers: int) -> Topology:
+        """Return the ranks of a real run of this job with so many workers."""
+        return Topology(self.mode, num_workers)
 
     @property
     def tickets_ahead(self) -> int:

@@ -11,7 +11,6 @@ from mpi_dcasgd.config.load import job_as_yaml, read_mapping
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, WorkerClock, parse_cluster
 from mpi_dcasgd.errors import ConfigError, did_you_mean
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
 Driver = Literal["real", "simulated"]
 
@@ -107,7 +106,7 @@ def check_simulated(settings: Mapping[str, Any], job: Job, num_workers: int) -> 
 
 def backup_workers(job: Job) -> int:
     """Workers beyond those whose gradients make an update."""
-    return job.sync.backup if ALGORITHMS[job.algorithm].mode == "synchronous" else 0
+    return job.sync.backup if job.mode == "synchronous" else 0
 
 
 def same_steps(one: Job, other: Job) -> bool:

@@ -28,7 +28,7 @@ from mpi_dcasgd.config.simulated import (
 )
 from mpi_dcasgd.errors import STRICT, ConfigError
 from mpi_dcasgd.learning.settings import Count
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
+from mpi_dcasgd.rules.algorithms import ALGORITHMS, mode_of
 
 _GRID = {"algorithm": "algorithms", "seed": "seeds"}
 
@@ -107,14 +107,14 @@ class Element:
 
     @property
     def sequential(self) -> bool:
-        return ALGORITHMS[self.job.algorithm].mode == "sequential"
+        return self.job.mode == "sequential"
 
     @property
     def ranks(self) -> int:
         """Processes that it is made of, a server included."""
         if self.simulated:
             return 1
-        return self.num_workers + (ALGORITHMS[self.job.algorithm].mode == "asynchronous")
+        return self.job.world(self.num_workers).world_size
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def _variants(settings: StudySettings, problems: list[str]) -> list[_Variant]:
         else:
             entries.append((algorithm, changes))
             places.append(index)
-    parallel = [name for name, _ in entries if ALGORITHMS[name].mode != "sequential"]
+    parallel = [name for name, _ in entries if mode_of(name) != "sequential"]
     if parallel and not settings.workers:
         problems.append(f"workers: missing; {parallel[0]} needs a list of whole numbers >= 1")
     problems += [f"set.{key}: is what {_GRID[key]} are for" for key in settings.set if key in _GRID]
@@ -270,7 +270,7 @@ def _elements(
     elements: list[Element] = []
     told: dict[str, list[str]] = {}
     for variant in variants:
-        sequential = ALGORITHMS[variant.algorithm].mode == "sequential"
+        sequential = mode_of(variant.algorithm) == "sequential"
         for seed in settings.seeds:
             pairs = (
                 *settings.set.items(),
@@ -334,7 +334,7 @@ def _source(element: Element, elements: Sequence[Element]) -> Element | None:
     """The run whose delays a simulated one takes: the first, so that all have the same."""
     for other in elements:
         alike = (other.num_workers, other.job.seed) == (element.num_workers, element.job.seed)
-        asynchronous = ALGORITHMS[other.job.algorithm].mode == "asynchronous"
+        asynchronous = other.job.mode == "asynchronous"
         if alike and asynchronous and same_steps(element.job, other.job):
             return other
     return None

@@ -1,4 +1,4 @@
-"""Waiting for MPI without burning a core that somebody else on the host could use."""
+"""Waiting for MPI without burning a core that another process on the host could use."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import time
 from collections.abc import Callable
 
 SPIN_S = 1e-3
-"""How long a wait polls without sleeping where every rank of the host has a core of its own."""
+"""Seconds that a wait polls without sleeping if every rank of the host has its own core."""
 CROWDED_SPIN_S = 50e-6
-"""The same where ranks share cores: about as long as the shortest sleep takes anyway."""
+"""The same if ranks share cores: about as long as the shortest sleep takes anyway."""
 FRACTION = 0.1
-"""A pause is this part of the time waited so far, so that waiting is late by no more than that."""
+"""Length of a pause in proportion to the time waited so far; the wait is late by at most that."""
 LONGEST_S = 1e-3
-"""The longest pause: a message beyond MPI's eager limit moves only while somebody polls."""
+"""Longest pause, since a message beyond MPI's eager limit moves only while someone polls."""
 
 
 def spin_s(ranks_on_host: int) -> float:
-    """How long waits should poll without sleeping, given how many ranks share the host's cores."""
+    """Return the seconds that a wait should poll without sleeping.
+
+    Args:
+        ranks_on_host: Number of ranks that share the host's cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return SPIN_S if ranks_on_host <= (cores or 1) else CROWDED_SPIN_S
 
@@ -28,7 +32,7 @@ class Backoff:
     Args:
         spin_s: Seconds of polling before the first pause.
         clock: Seconds, monotonic.
-        sleep: How to pause; 0 gives way to whoever wants the core.
+        sleep: Pauses for so many seconds; 0 yields the core.
     """
 
     def __init__(
@@ -43,11 +47,11 @@ class Backoff:
         self._since: float | None = None
 
     def reset(self) -> None:
-        """Something arrived: poll eagerly again."""
+        """Poll eagerly again, since something arrived."""
         self._since = None
 
     def pause(self) -> None:
-        """Nothing arrived: give way, longer each time."""
+        """Yield the core, for longer each time, since nothing arrived."""
         now = self._clock()
         if self._since is None:
             self._since = now
@@ -56,7 +60,7 @@ class Backoff:
 
 
 def wait_until(done: Callable[[], bool], spin_s: float = CROWDED_SPIN_S) -> None:
-    """Poll ``done`` with growing pauses until it says true."""
+    """Poll ``done`` with growing pauses until it returns true."""
     backoff = Backoff(spin_s)
     while not done():
         backoff.pause()

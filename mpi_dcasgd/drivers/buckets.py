@@ -1,8 +1,8 @@
-"""A flat gradient in buckets, each of them summed over the ranks as soon as it is filled.
+"""Buckets of a flat gradient, each summed over the ranks as soon as it is filled.
 
-The backward pass finds the gradients of the last layers first. While it goes on with the others,
-these are on their way already, as in Horovod's own optimizer and in PyTorch's DDP. A bucket is a
-stretch of the flat vector, so nothing is gathered.
+The backward pass computes the gradients of the last layers first. They travel while it computes
+the others, as in Horovod's own optimizer and in PyTorch's DDP. A bucket is a stretch of the flat
+vector, so nothing is gathered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mpi_dcasgd.drivers.reducers import Reducer
 from mpi_dcasgd.learning.flat import FlatLayout
 
 BUCKET_BYTES = 4 << 20
-"""From so many bytes on a bucket is full: some milliseconds on a fast network."""
+"""Size at which a bucket is full: some milliseconds on a fast network."""
 
 
 class _Bucket(NamedTuple):
@@ -30,7 +30,7 @@ class _Bucket(NamedTuple):
 
 
 def split_in_buckets(layout: FlatLayout, bucket_bytes: int) -> list[_Bucket]:
-    """The parameters' part of a vector in buckets, the last fields first."""
+    """Split the parameters' part of a vector into buckets, the last fields first."""
     buckets: list[_Bucket] = []
     last, end = len(layout.params) - 1, layout.num_params
     for number in range(last, -1, -1):
@@ -42,17 +42,17 @@ def split_in_buckets(layout: FlatLayout, bucket_bytes: int) -> list[_Bucket]:
 
 
 class Buckets:
-    """Sums a vector over all ranks, bucket by bucket.
+    """Sum of a vector over all ranks, bucket by bucket.
 
     Every rank begins the buckets in the same order, which ``torch.distributed`` needs, so one that
     is filled before its turn waits for it.
 
     Args:
-        layout: Of the vector.
-        vector: Its part of the parameters is replaced by the sum over all ranks.
-        reducer: Sums.
-        dtype: What travels, if it is not the vector's own.
-        bucket_bytes: From how many on a bucket is full.
+        layout: Layout of the vector.
+        vector: Vector whose parameters are replaced by their sum over all ranks.
+        reducer: Sums over the ranks.
+        dtype: Type in which elements travel, if not the vector's own.
+        bucket_bytes: Size at which a bucket is full.
     """
 
     def __init__(
@@ -79,18 +79,18 @@ class Buckets:
         return len(self._buckets)
 
     def filled(self, field: int) -> None:
-        """A field of the vector is what this rank adds to the sum."""
+        """Note that a field of the vector holds this rank's share of the sum."""
         self._lacking[self._bucket_of[field]] -= 1
         while self._begun < len(self) and not self._lacking[self._begun]:
             self._begin()
 
     def filled_all(self) -> None:
-        """The whole vector is."""
+        """Note that the whole vector does."""
         while self._begun < len(self):
             self._begin()
 
     def wait(self) -> None:
-        """Return when the vector is the sum."""
+        """Wait until the vector is the sum."""
         for wait in self._waits:
             wait()
         self._clear()

@@ -1,12 +1,12 @@
 """Rank 0 of an asynchronous run: the server's state machine behind nonblocking MPI.
 
-One persistent receive and one persistent send a worker, made once. The receive for a worker's
-next push is started before its reply goes out, so that no push ever finds the door closed. All
-pushes that have arrived are taken per wake-up, beginning each time with another worker, so that
-none of them is starved.
+Each worker has one persistent receive and one persistent send, created once. The receive for a
+worker's next push is started before its reply goes out, so a push always finds a receive posted.
+Each wake-up takes all pushes that have arrived, beginning with another worker each time, so that
+none of them starves.
 
 With a fault-tolerant MPI (ULFM) the receive from a worker that died completes with an error: its
-tickets go to others, and the run goes on. Any other MPI loses the whole job at that moment.
+tickets are requeued, and the run continues. Any other MPI loses the whole job at that moment.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import DcasgdError, WorkersLostError
 from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
 
 _DEATH = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
-"""What ULFM reports where a peer is gone, directly or as one request's status among several."""
+"""Errors by which ULFM reports a dead peer, directly or as one request's status among several."""
 
 
 class ServerLoop:
-    """Moves messages between the workers (ranks 1 .. W) and the server's slots.
+    """Loop that moves messages between the workers (ranks 1 .. W) and the server's slots.
 
     Args:
-        comm: Rank 0 is this process; it has ``server.num_workers + 1`` ranks.
-        server: Whose slots' messages are sent from.
+        comm: The world of the server, which is this process, and its workers.
+        server: The server; replies are sent from its slots' messages.
         conductor: Has begun; is told of every push.
-        stop: Looked at after every wake-up.
+        stop: Checked after every wake-up.
         spin_s: Seconds that a wait polls before it sleeps.
         accounts: One a worker, to add to; new ones if None.
 
@@ -53,17 +54,18 @@ class ServerLoop:
         accounts: Sequence[Account] | None = None,
     ) -> None:
         self._comm = comm
+        self._world = Topology("asynchronous", server.num_workers)
         self._spin_s = spin_s
         self._server = server
         self._conductor = conductor
         self._stop = stop
         self._inbox = [Message(server.layout.size) for _ in server.slots]
         self._receives = [
-            comm.Recv_init(message.raw, source=worker + 1, tag=Tag.PUSH)
+            comm.Recv_init(message.raw, source=self._world.rank_of(worker), tag=Tag.PUSH)
             for worker, message in enumerate(self._inbox)
         ]
         self._sends = [
-            comm.Send_init(slot.message.raw, dest=worker + 1, tag=Tag.REPLY)
+            comm.Send_init(slot.message.raw, dest=self._world.rank_of(worker), tag=Tag.REPLY)
             for worker, slot in enumerate(server.slots)
         ]
         self._first = 0
@@ -74,7 +76,11 @@ class ServerLoop:
         self.accounts = accounts
 
     def run(self) -> None:
-        """Serve until every worker has been told to stop."""
+        """Serve until every worker has been told to stop.
+
+        Raises:
+            WorkersLostError: All workers died before training was over.
+        """
         server = self._server
         for worker in range(server.num_workers):
             self._reply(server.pull(worker))
@@ -93,13 +99,13 @@ class ServerLoop:
                 self._conductor.poll()
                 backoff.pause()
         if not any(slot.status == "stopped" for slot in server.slots):
-            raise WorkersLostError("no worker is left: all of them died before training was over")
+            raise WorkersLostError("no worker is left: all died before training was over")
         for send, slot in zip(self._sends, server.slots, strict=True):
             if slot.status != "lost":
                 wait_until(send.Test, self._spin_s)
 
     def close(self) -> None:
-        """Give the requests back to MPI, those of a run that failed, too."""
+        """Free the MPI requests, those of a run that failed, too."""
         for receive, owed in zip(self._receives, self._owed, strict=True):
             if owed:
                 receive.Cancel()  # or a push could still come in, into memory that is others'
@@ -107,7 +113,7 @@ class ServerLoop:
             request.Free()
 
     def _arrivals(self) -> list[int]:
-        """The workers whose pushes are in; those that died meanwhile are given up."""
+        """Return the workers whose pushes have arrived; handle those that died meanwhile."""
         try:
             arrived = MPI.Request.Testsome(self._receives)
         except MPI.Exception as error:
@@ -115,18 +121,18 @@ class ServerLoop:
                 raise
             arrived = self._arrivals_beside_failures()
         if arrived is None:
-            raise DcasgdError("the server waits for pushes, but no worker owes it any")
+            raise DcasgdError("the server is waiting for pushes, but no worker owes it one")
         for worker in arrived:
             self._owed[worker] = False
         return arrived
 
     def _arrivals_beside_failures(self) -> list[int]:
         failed = self._comm.Get_failed()
-        ranks = range(1, self._comm.size)
-        places = MPI.Group.Translate_ranks(self._comm.group, list(ranks), failed)
-        dead = [rank - 1 for rank, place in zip(ranks, places, strict=True) if place >= 0]
+        ranks = list(self._world.worker_ranks)
+        places = MPI.Group.Translate_ranks(self._comm.group, ranks, failed)
+        dead = [worker for worker, place in enumerate(places) if place >= 0]
         if not dead:
-            raise DcasgdError("a receive failed, but MPI knows of no process that died")
+            raise DcasgdError("a receive failed, but MPI reports no dead process")
         for worker in dead:
             if self._server.slots[worker].status != "lost":
                 self._lose(worker)
@@ -139,7 +145,8 @@ class ServerLoop:
         tickets = self._server.ledger.held(worker)
         ready = self._server.lose(worker)
         self._conductor.message(
-            f"worker {worker} (rank {worker + 1}) died; its tickets {list(tickets)} go to others, "
+            f"worker {worker} (rank {self._world.rank_of(worker)}) died; its tickets "
+            f"{list(tickets)} are requeued, "
             f"{self._alive()} of {self._server.num_workers} workers are left"
         )
         self._reply(ready)

@@ -1,4 +1,4 @@
-"""A worker: weights in, gradient out, until told to stop."""
+"""Worker of an asynchronous run: weights in, gradient out, until told to stop."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import torch
 from mpi4py import MPI
 
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
+from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import Kind, Message, Tag
 
-SERVER = 0
-
 
 class Link:
-    """A worker's two messages and the persistent requests that carry them.
+    """Connection to the server: two messages and the persistent requests that carry them.
 
     On the CPU the model's weights are the reply's vector and its gradient is the push's: nothing
     is copied. On a GPU both messages are page-locked and staged through.
@@ -24,7 +23,7 @@ class Link:
     Args:
         comm: The server is its rank 0.
         size: Elements of a vector.
-        device: Where the model is.
+        device: Device of the model.
         spin_s: Seconds that a wait polls before it sleeps.
     """
 
@@ -41,22 +40,22 @@ class Link:
         self._sending = comm.Send_init(self.push.raw, dest=SERVER, tag=Tag.PUSH)
 
     def expect(self) -> None:
-        """Let the next reply come in; the weights are undefined from here on."""
+        """Start to receive the next reply; the weights are undefined until it is here."""
         self._expecting = True
         self._receiving.Start()
 
     def send(self) -> None:
-        """Send the push; its vector must not be touched until the reply is here."""
+        """Start to send the push; its vector must not be touched until the reply is here."""
         self._sending.Start()
 
     def wait(self) -> None:
-        """Wait for the reply. That it came means that the push was taken in."""
+        """Wait for the reply, which means that the push has been received."""
         wait_until(self._receiving.Test, self._spin_s)
         self._expecting = False
         wait_until(self._sending.Test, self._spin_s)
 
     def close(self) -> None:
-        """Give the requests back to MPI, those of a run that failed, too."""
+        """Free the MPI requests, those of a run that failed, too."""
         if self._expecting:
             self._receiving.Cancel()  # or a reply could still come in, into memory of others
         self._receiving.Free()
@@ -64,10 +63,10 @@ class Link:
 
 
 def run_worker(link: Link, task: Task, *, background: bool) -> None:
-    """Serve one worker's part of a run; the first reply must already be expected.
+    """Compute gradients until the server says stop; the first reply must already be expected.
 
     Args:
-        link: The connection to the server.
+        link: Connection to the server.
         task: Bound to the link's vectors on the CPU, to vectors of its own on a GPU.
         background: Load granted tickets ahead of their turn.
     """

@@ -1,8 +1,8 @@
-"""What a driver tells about a run while it goes on: facts only, no files and no terminal.
+"""Observers: the interface by which drivers report on a run, without files or terminal.
 
-A driver calls an :class:`Observer`; ``record/`` holds the one that writes the run folder. All
-times are ``time_s``, seconds on a monotonic clock since training began, so that start-up and
-compilation are told apart from training.
+A driver calls an :class:`Observer`; ``record/`` has the one that writes the run folder. All times
+are ``time_s``, seconds on a monotonic clock since training began, so start-up and compilation are
+kept apart from training.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ Status = Literal["completed", "interrupted", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The test set, seen by one snapshot of the weights.
+    """Result of evaluating one copy of the weights on the test set.
 
     Attributes:
-        time_s: When the snapshot was taken, not when its evaluation was done.
-        eval_s: How long the evaluation took.
-        version: Updates applied in the snapshot.
-        samples: Training samples applied in the snapshot.
-        epoch: Whole passes over the training data that the snapshot has seen.
+        time_s: Time at which the copy was made, not at which its evaluation was done.
+        eval_s: Duration of the evaluation.
+        version: Updates applied in the copy.
+        samples: Training samples applied in the copy.
+        epoch: Whole passes over the training data that the copy has seen.
         test_error: Wrong answers over all answers, in [0, 1].
         test_loss: Mean loss over the test set.
         train_loss: Mean loss of the pushed minibatches since the evaluation before this one.
-        lr: Learning rate of the schedule at the last sample before the snapshot.
+        lr: Learning rate of the schedule at the last sample before the copy.
     """
 
     time_s: float
@@ -45,38 +45,38 @@ class Evaluation:
 
 
 class Observer(Protocol):
-    """Whoever wants to know. Calls come from one thread, in the order of ``time_s``."""
+    """Receiver of a run's events. Calls come from one thread, in the order of ``time_s``."""
 
     def started(self, startup_s: float) -> None:
-        """Training begins now; getting here (imports, data, MPI, compilation) took this long."""
+        """Report that training begins, after a start-up (imports, data, MPI, compilation)."""
 
     def update(self, record: UpdateRecord, time_s: float) -> None:
-        """The server dealt with one push. Called for every one: it has to be quick."""
+        """Report a push that the server has handled; must be fast, since there are many."""
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        """A snapshot was evaluated."""
+        """Report an evaluation."""
 
     def worker(self, account: Account) -> None:
-        """A worker is done."""
+        """Report where a worker's time went, at the end of the run."""
 
     def message(self, text: str) -> None:
-        """One line that a person should see and that belongs in the log."""
+        """Report a line for people and for the log."""
 
     def ended(
         self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""
     ) -> None:
-        """The run is over; nothing is told after this.
+        """Report the end of the run, after which nothing is reported.
 
         Args:
-            status: How it ended.
-            time_s: When training stopped.
-            weights_sha256: Of the final weights, if there are any.
-            reason: Why, unless it completed.
+            status: Outcome of the run.
+            time_s: Time at which training stopped.
+            weights_sha256: SHA-256 of the final weights, if there are any.
+            reason: Reason for the end, unless the run completed.
         """
 
 
 class NullObserver:
-    """Listens to nothing: for tests and for benchmarks of what is being observed."""
+    """Observer that ignores everything, for tests and benchmarks."""
 
     def started(self, startup_s: float) -> None:
         pass
@@ -100,7 +100,7 @@ class NullObserver:
 
 
 class Fanout:
-    """Tells several observers, in the order given."""
+    """Observer that passes everything on to several others, in the order given."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)

@@ -1,4 +1,4 @@
-"""Summing vectors over all ranks: Horovod, or torch.distributed where a site has no Horovod."""
+"""Sums of vectors over all ranks, by Horovod or by torch.distributed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Reducer(Protocol):
-    """Sums over the ranks of a synchronous run.
+    """Backend that sums over the ranks of a synchronous run.
 
     Attributes:
-        name: Of the backend.
-        rank, size: This process among them.
-        in_background: Whether ``start`` returns while the sum is still being made.
+        name: Name of the backend.
+        rank, size: This process's rank, and the number of ranks.
+        in_background: Whether ``start`` returns while the sum is still being computed.
     """
 
     name: str
@@ -36,21 +36,25 @@ class Reducer(Protocol):
     in_background: bool
 
     def start(self, tensor: Tensor, name: str) -> Callable[[], None]:
-        """Begin to replace ``tensor`` by its sum over all ranks; the result waits for the end."""
+        """Start to replace ``tensor`` by its sum over all ranks.
+
+        Returns:
+            A function that waits for the sum.
+        """
 
     def close(self) -> None:
-        """Give the backend back, while MPI is still there."""
+        """Shut the backend down, while MPI is still initialised."""
 
 
 class HorovodReducer:
-    """``horovod.torch`` on an MPI communicator.
+    """Reducer that uses ``horovod.torch`` on an MPI communicator.
 
     Args:
-        comm: The ranks.
-        device: Where this rank's gradients are.
+        comm: Communicator of the ranks.
+        device: Device of this rank's gradients.
 
     Raises:
-        LaunchError: It cannot be imported, has no MPI, or MPI has no threads.
+        LaunchError: Horovod cannot be imported or has no MPI, or MPI does not support threads.
     """
 
     name = "horovod"
@@ -84,14 +88,14 @@ class HorovodReducer:
 
 
 class DistributedReducer:
-    """``torch.distributed``, its processes introduced to each other over MPI.
+    """Reducer that uses ``torch.distributed``, set up over MPI.
 
-    NCCL where every rank of a host has a GPU of its own, gloo elsewhere: NCCL does not take two
-    ranks on one GPU.
+    It uses NCCL if every rank of a host has a GPU of its own, otherwise gloo, since NCCL does not
+    accept two ranks on one GPU.
 
     Args:
-        comm: The ranks; rank 0's host must be reachable from all others.
-        device: Where this rank's gradients are.
+        comm: Communicator of the ranks; rank 0's host must be reachable from all others.
+        device: Device of this rank's gradients.
     """
 
     name = "ddp"
@@ -134,10 +138,16 @@ class DistributedReducer:
 def make_reducer(
     backend: Backend, compression: Compression, comm: MPI.Comm, device: torch.device
 ) -> Reducer:
-    """The reducer that a job asks for.
+    """Return the reducer that a job asks for.
+
+    Args:
+        backend: The job's ``sync.backend``.
+        compression: The job's ``sync.compression``.
+        comm: Communicator of the ranks; all of them must call this.
+        device: Device of this rank's gradients.
 
     Raises:
-        LaunchError: It is not to be had here.
+        LaunchError: It is not available here, or cannot compress so.
     """
     if backend == "ddp":
         return DistributedReducer(comm, device)

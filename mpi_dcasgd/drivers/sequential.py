@@ -1,4 +1,4 @@
-"""The sequential baseline: one worker in the server's own process, so staleness is always 0."""
+"""Sequential baseline: one worker in the server's own process, so staleness is always 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Getting through start-up together: what stops one rank must stop all, with one message."""
+"""Start-up in step: an error on one rank stops all of them, with one message."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ T = TypeVar("T")
 
 
 def together(comm: MPI.Comm, step: Callable[[], T]) -> T:
-    """Do one step of start-up on every rank and go on only if all of them managed.
+    """Run one step of start-up on every rank, and continue only if it succeeded on all.
 
     Args:
         comm: Every rank of it must call this.
-        step: What to do on this rank.
+        step: The step on this rank.
+
+    Returns:
+        The result of the step on this rank.
 
     Raises:
-        UserError: On every rank alike, if ``step`` raised one on any: the error itself where all
-            ranks say the same, otherwise a list of what each of them said.
+        UserError: On every rank, if ``step`` raised one on any: the error itself if all ranks
+            report the same, otherwise a list of what each reported.
     """
     error: UserError | None = None
     result: list[T] = []
@@ -43,13 +46,13 @@ def together(comm: MPI.Comm, step: Callable[[], T]) -> T:
 
 
 def share_files(comm: MPI.Comm, settings: DataSettings) -> None:
-    """Let rank 0 look for the data's files, and all other ranks take its word for it.
+    """List the data's files on rank 0 and send the list to all others.
 
-    A million images on a parallel file system take minutes to list, and all the longer the more
-    ranks do it at once.
+    A million images on a parallel file system take minutes to list, and longer the more ranks do
+    it at once.
 
     Raises:
-        UserError: On every rank alike, if the data are missing on any.
+        UserError: On every rank, if the data are missing on any.
     """
     together(comm, lambda: find_files(settings))
     found = together(comm, lambda: list_files(settings) if comm.rank == 0 else None)
@@ -57,7 +60,7 @@ def share_files(comm: MPI.Comm, settings: DataSettings) -> None:
 
 
 def _grouped(said: list[tuple[str, str] | None]) -> list[str]:
-    """One line for each thing said, with the ranks that said it."""
+    """Return a line for each different report, with the ranks that made it."""
     speakers: dict[tuple[str, str], list[int]] = {}
     for rank, line in enumerate(said):
         if line is not None:

@@ -1,10 +1,10 @@
-"""Synchronous SGD (SSGD): every rank trains, an allreduce averages the gradients.
+"""Synchronous SGD (SSGD): every rank trains, and an allreduce averages the gradients.
 
-Each rank keeps a replica of the server with a single worker, the whole synchronous group, whose
+Each rank keeps a replica of the server. Its single worker is the whole synchronous group, whose
 tickets are ``num_workers * accumulate`` times as large. Rank r takes every ``num_workers``-th part
-of each from the r-th on: the very minibatches that an asynchronous run would have named so. All
-apply the same averaged gradient through the same rule. The average weights samples equally, also
-where an epoch's last ticket does not give every rank a full part, so W workers equal one worker
+of each ticket, starting with the r-th: the same minibatches that an asynchronous run grants. All
+ranks apply the same averaged gradient through the same rule. The average weights samples equally,
+even if an epoch's last ticket does not give every rank a full part, so W workers equal one worker
 with a batch W times as large.
 """
 
@@ -41,19 +41,19 @@ def run_synchronous(
     bucket_bytes: int | None = None,
     account: Account | None = None,
 ) -> Account:
-    """Train one rank of the group until the tickets are used up or any rank is asked to stop.
+    """Train one rank of the group until the tickets are used up or any rank has to stop.
 
     Args:
         reducer: Sums over the ranks.
         server: This rank's replica: one worker, tickets ``reducer.size * accumulate`` times the
             batch size.
         task: Its plan is the server's, split; its weights are the only slot's snapshot.
-        conductor: On the rank that records, else None.
-        stop: Set on any rank, it stops all of them after the same update.
-        accumulate: Minibatches of each rank that make one update.
-        compression: What gradients are rounded to while they travel.
-        bucket_bytes: From how many on a part of the gradient is sent while the backward pass goes
-            on; None sends all of it at the end. The task must not be recorded as a graph if the
+        conductor: Present on the rank that records, else None.
+        stop: If set on any rank, stops all of them after the same update.
+        accumulate: Minibatches of each rank in one update.
+        compression: Type that gradients are rounded to while they travel.
+        bucket_bytes: Size from which a part of the gradient is sent during the backward pass;
+            None sends all of it at the end. The task must not be recorded as a graph if the
             gradient is larger.
         account: Receives the time that is spent; a new one if None.
 
@@ -84,7 +84,7 @@ def run_synchronous(
 
 
 class _Group:
-    """One rank's part in making the mean gradient of a large ticket."""
+    """One rank's share in the mean gradient of a large ticket."""
 
     def __init__(
         self,
@@ -122,15 +122,15 @@ class _Group:
         self._account = account
 
     def parts_of(self, ticket: int) -> list[int]:
-        """The small tickets that this rank computes of a large one; may be none at all."""
+        """Return the small tickets that this rank computes of a large one; there may be none."""
         reducer = self._reducer
         return self._plan.parts(ticket, reducer.rank, reducer.size, self._accumulate)
 
     def compute(self, pipeline: Pipeline, ticket: int, count: int) -> float:
-        """This rank's share of the mean gradient, left in the sum; returns its share of the loss.
+        """Leave this rank's share of the mean gradient in the sum; return its share of the loss.
 
-        The shares of all ranks add up to the mean over all samples of the ticket. Where the
-        gradient streams, its sum over the ranks begins within the last minibatch's backward pass.
+        The shares of all ranks add up to the mean over all samples of the ticket. If the gradient
+        streams, its sum over the ranks begins within the last minibatch's backward pass.
         """
         samples = self._plan.size(ticket)
         loss = 0.0
@@ -152,7 +152,7 @@ class _Group:
         return loss
 
     def exchange(self, ticket: int, loss: float, stop: bool, version: int) -> tuple[Push, bool]:
-        """Sum over all ranks: the push of the whole group, and whether any rank wants to stop."""
+        """Sum over all ranks; return the group's push, and whether any rank wants to stop."""
         started = time.perf_counter()
         params, stats, side = self._sum[: self._border], self._sum[self._border :], self._side
         side[0] = loss
@@ -181,7 +181,7 @@ class _Group:
             self._buckets.filled(number)
 
     def _collect(self) -> None:
-        """Add what the task left in its flat gradient to the sum: all, or the statistics."""
+        """Add the task's flat gradient to the sum, or only its statistics if it streams."""
         grad, mine, share = self._task.flat.grad, self._sum, self._share
         if self._streams:
             # What the loss did not depend on has no gradient.

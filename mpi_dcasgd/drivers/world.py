@@ -1,9 +1,9 @@
-"""What the launcher says about the world, read before MPI is (and without importing mpi4py).
+"""The world as the launcher describes it, read before MPI starts and without importing mpi4py.
 
 A launcher and an MPI library that do not speak the same protocol fail silently: ``srun
 --mpi=pmi2`` with Open MPI 5, or MPICH's ``mpirun`` with an mpi4py that runs on Open MPI, start N
-processes of which each believes to be alone. Every one of them would train, and write, by itself.
-The launcher's environment variables tell such a world from one process that was meant to be one.
+processes each of which believes it is alone. Each of them would train, and write, on its own.
+The launcher's environment variables distinguish such a world from a single process.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ DeviceChoice = Literal["auto", "cpu", "cuda"]
 
 
 class _Protocol(NamedTuple):
-    """The variables by which one kind of launcher tells a process its place, all of them set."""
+    """Variables by which one kind of launcher tells a process its place; it sets all of them."""
 
     launcher: str
-    names: tuple[str, str, str]  # of the world's size, this rank, and its number on its host
+    names: tuple[str, str, str]  # world size, rank, and rank on the host
     remedy: str
 
 
@@ -60,15 +60,15 @@ _PROTOCOLS = (
 
 @dataclass(frozen=True)
 class Launch:
-    """A process's place in the world that its launcher meant.
+    """Place of a process in the world that its launcher started.
 
     Attributes:
-        launcher: Its name in messages, or None when nothing started this process as one of a
-            world; the numbers are then those of a process on its own.
-        size: Processes that were started together.
-        rank: This one's number among them.
-        local_rank: Its number among those on this host.
-        remedy: What to do when MPI's world is another.
+        launcher: Name of the launcher in messages, or None if this process was started alone;
+            the numbers are then those of a single process.
+        size: Number of processes that were started together.
+        rank: Rank of this one.
+        local_rank: Its rank among those on this host.
+        remedy: Advice if MPI's world is a different one.
     """
 
     launcher: str | None = None
@@ -89,14 +89,14 @@ class Launch:
 
 
 def check_world(size: int, env: Mapping[str, str] = os.environ, *, library: str = "") -> None:
-    """Refuse a world of size 1 whose launcher started more.
+    """Refuse an MPI world of size 1 if the launcher started more processes.
 
     Other differences are no error: the launcher may have started this process for another
     purpose, as SLURM starts mpirun's daemons.
 
     Args:
-        size: Of MPI's world communicator.
-        env: The process's environment.
+        size: Size of MPI's world communicator.
+        env: Environment of the process.
         library: The MPI library that mpi4py runs on, for the message
             (``MPI.Get_library_version()``).
 
@@ -116,7 +116,7 @@ def check_world(size: int, env: Mapping[str, str] = os.environ, *, library: str 
 
 
 def host_ranks(comm: MPI.Comm) -> tuple[int, int]:
-    """This rank's number on its host and the ranks on that host; all ranks must call it."""
+    """Return this rank's number on its host and the number of ranks there; all ranks must call."""
     from mpi4py import MPI
 
     shared = comm.Split_type(MPI.COMM_TYPE_SHARED)
@@ -132,13 +132,13 @@ def host_ranks(comm: MPI.Comm) -> tuple[int, int]:
 
 
 def pick_device(choice: DeviceChoice, local_rank: int) -> torch.device:
-    """The device a rank computes on: its number on its host modulo the GPUs that it sees.
+    """Return the device for a rank: GPU number ``local_rank`` modulo the visible GPUs, or the CPU.
 
     Modulo, because sites differ: some show every rank all of a node's GPUs, some one each; and
     several workers may share one.
 
     Args:
-        choice: ``auto`` is a GPU where there is one.
+        choice: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
         local_rank: The rank's number on its host.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The batches of granted tickets, loaded ahead of their turn where that pays."""
+"""Prefetching: the batches of granted tickets, loaded ahead of their turn where that pays."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mpi_dcasgd.learning.task import Batch, Task
 
 
 class Pipeline:
-    """Turns tickets into batches, in the order in which they were granted.
+    """Batches of granted tickets, in the order of the grants.
 
     Args:
-        task: What loads a ticket.
+        task: Loads the tickets.
         background: Load on a thread as soon as a ticket is granted; otherwise when it is its
             turn. A thread, not a process: forking a process that runs MPI is not safe.
     """
@@ -25,13 +25,13 @@ class Pipeline:
         self._waiting: deque[tuple[int, Future[Batch] | None]] = deque()
 
     def grant(self, tickets: Iterable[int]) -> None:
-        """Take on tickets that the server granted."""
+        """Queue tickets that the server granted, and begin to load them if in the background."""
         for ticket in tickets:
             future = self._pool.submit(self._task.load, ticket) if self._pool else None
             self._waiting.append((ticket, future))
 
     def next(self) -> Batch:
-        """The batch of the oldest ticket; waits for it if need be."""
+        """Return the batch of the oldest ticket, waiting for it if necessary."""
         ticket, future = self._waiting.popleft()
         return self._task.load(ticket) if future is None else future.result()
 

@@ -89,14 +89,12 @@ class Algorithm:
         mode: Which driver runs it.
         summary: One line for lists.
         parts: Role to the name of a part.
-        settings: Role to those of the part's settings that differ from its defaults.
     """
 
     name: str
     mode: Mode
     summary: str
     parts: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -187,6 +185,11 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 
 
+def mode_of(algorithm: str) -> Mode:
+    """Return how a named algorithm is driven; ``Job.mode`` says it of a job."""
+    return ALGORITHMS[algorithm].mode
+
+
 def resolve_rule(algorithm: str, changes: Mapping[str, Any] | None = None) -> Rule:
     """The named algorithm's chain with a job's changes.
 
@@ -242,8 +245,6 @@ def _resolve_part(role: str, default: str, change: Any, named: Algorithm) -> Par
     settings = dict(change)
     name = settings.pop("name", default)
     kind = _find_part(role, name)
-    if name == default:
-        settings = {**named.settings.get(role, {}), **settings}
     allowed = _settings_of(kind)
     problems = [
         f".{key}: unknown setting of {name}{did_you_mean(str(key), allowed)} "

@@ -26,7 +26,7 @@ from mpi_dcasgd.rules.weight_decay import WeightDecay
 __all__ = ["Chain", "Rule", "acting_parts"]
 
 _FIRST_STATE_LANE = 3
-"""Weights, snapshot and gradient are lanes 0, 1 and 2 (memory.py)."""
+"""Weights, snapshot and gradient are lanes 0, 1 and 2 (alignment.py)."""
 
 
 class Chain:

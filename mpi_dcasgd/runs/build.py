@@ -15,7 +15,6 @@ from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.learning.schedules import Schedule
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
-from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.server import ParameterServer
@@ -100,7 +99,7 @@ class Workshop:
         server = ParameterServer(
             initial.weights,
             initial.layout,
-            resolve_rule(job.algorithm, job.rule),
+            job.rule,
             plan,
             Schedule(job.schedule, self.lr, plan.num_samples, job.epochs),
             num_workers,

@@ -6,8 +6,6 @@ import torch
 
 from mpi_dcasgd.config.plan import Need, Plan, plan_job
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.errors import LaunchError
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
 ASSUMED_WORKERS = 4
 """Workers that are planned for when nothing says how many there will be."""
@@ -26,22 +24,14 @@ def describe_needs(job: Job, ranks: int | None) -> str:
         LaunchError: The algorithm cannot be run by so many.
         DataError: The data are needed to know their shape, and are not there.
     """
-    mode = ALGORITHMS[job.algorithm].mode
     assumed = ranks is None
     if ranks is None:
-        ranks = {"sequential": 1, "synchronous": ASSUMED_WORKERS}.get(mode, ASSUMED_WORKERS + 1)
-    if mode == "asynchronous" and ranks < 2:
-        raise LaunchError(
-            f"algorithm {job.algorithm} needs a server and at least one worker, so 2 ranks or "
-            f"more; got {ranks}"
-        )
-    if mode == "sequential" and ranks > 1:
-        raise LaunchError(f"algorithm {job.algorithm} is one process; got {ranks}")
+        ranks = job.world(1 if job.mode == "sequential" else ASSUMED_WORKERS).world_size
     gpu = job.device == "cuda" or (job.device == "auto" and torch.cuda.is_available())
     plan = plan_job(job, ranks, gpu=gpu)
     return "\n".join(
         [
-            *_facts(plan, gpu=gpu, assumed=assumed and mode != "sequential"),
+            *_facts(plan, gpu=gpu, assumed=assumed and job.mode != "sequential"),
             "",
             "memory for vectors (activations, libraries and MPI's own buffers not counted):",
             *(line for need in plan.needs for line in _memory(need)),

@@ -11,7 +11,6 @@ from pathlib import Path
 from mpi_dcasgd.config.plan import available_bytes, check_memory, check_ranks, plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.jobs import load_job
 from mpi_dcasgd.tools.launch import world
 from mpi_dcasgd.tools.launch.exit_status import interrupted_status
@@ -59,7 +58,7 @@ class LaunchPlan:
     @property
     def sequential(self) -> bool:
         """Whether it is one process, which needs no launcher."""
-        return ALGORITHMS[self.job.algorithm].mode == "sequential"
+        return self.job.mode == "sequential"
 
     def command(self, run_dir: Path | None = None) -> MpirunCommand:
         """The command that starts the world.
@@ -122,7 +121,7 @@ def plan_launch(
         LaunchError: The number of ranks is.
     """
     job = load_job(file, words=words)
-    sequential = ALGORITHMS[job.algorithm].mode == "sequential"
+    sequential = job.mode == "sequential"
     ranks = check_ranks(job, ranks or (None if sequential else allocated_tasks()))
     options = ["--overwrite"] if overwrite else []
     options += ["--resume", resume] if resume is not None else []

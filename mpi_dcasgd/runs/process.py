@@ -20,7 +20,8 @@ def torch_as_it_was() -> Iterator[None]:
     threads, flags = torch.get_num_threads(), (cudnn.deterministic, cudnn.benchmark)
     generator = torch.get_rng_state()
     # Where CUDA is not in use yet there is nothing of the caller's to keep.
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    on_gpus = torch.cuda.get_rng_state_all() if in_use else []
     try:
         yield
     finally:

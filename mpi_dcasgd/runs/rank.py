@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job
+from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job, world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import spin_s, wait_until
@@ -23,13 +23,12 @@ from mpi_dcasgd.drivers.simulation.injection import Injection, SlowedTask
 from mpi_dcasgd.drivers.startup import share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
-from mpi_dcasgd.errors import LaunchError, ProtocolError
+from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.recording import Recording, reason_of
 from mpi_dcasgd.runs.resume import Standing
@@ -66,7 +65,7 @@ class Rank:
         self.recording: Recording | None = None
         self.in_step = True
         self._resources = ExitStack()
-        self.synchronous = ALGORITHMS[job.algorithm].mode == "synchronous"
+        self.synchronous = job.mode == "synchronous"
         self.local_rank, ranks_on_host = host_ranks(comm)
         launch = Launch.of()
         if launch.size > comm.size:  # others, who are not of this run, have their GPUs
@@ -98,7 +97,7 @@ class Rank:
         # The server's own vectors are on the CPU; its device is where it evaluates.
         place = RankPlace(
             rank=comm.rank,
-            role=self._role(),
+            role=self.world.role(comm.rank),
             host=socket.gethostname(),
             device=str(self.device),
             device_name=torch.cuda.get_device_name(self.device)
@@ -113,7 +112,7 @@ class Rank:
         self.in_step = False
         if self.synchronous:
             self._train_synchronously()
-        elif self.comm.rank == 0:
+        elif self.world.worker_of(self.comm.rank) is None:
             self._serve()
         else:
             self._work()
@@ -169,11 +168,12 @@ class Rank:
         from mpi_dcasgd.drivers.mpi_server import ServerLoop
 
         comm, workshop = self.comm, self.workshop
-        server = workshop.server(comm.size - 1, _CPU)
+        server = workshop.server(self.world.num_workers, _CPU)
         assert self.recording is not None  # rank 0 has it
-        observer = self._recorder("mpi", comm.size - 1, server)
+        observer = self._recorder("mpi", self.world.num_workers, server)
         conductor = self.recording.conductor(workshop, server, observer)
-        accounts = [account_of(worker, place) for worker, place in enumerate(self.places[1:])]
+        ranks = enumerate(self.world.worker_ranks)
+        accounts = [account_of(worker, self.places[rank]) for worker, rank in ranks]
         loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts)
         self._resources.callback(loop.close)
         conductor.accounts = lambda: accounts
@@ -224,12 +224,12 @@ class Rank:
 
     def _make_injection(self) -> Injection | None:
         """What holds this rank's steps up, if the job says so; the server computes none."""
-        settings, rank = self.job.inject, self.comm.rank
+        settings = self.job.inject
         if not settings.active:
             return None
-        workers = self.comm.size if self.synchronous else self.comm.size - 1
-        worker = rank if self.synchronous else max(0, rank - 1)
-        return Injection(settings, worker, workers, self.job.seed)
+        # The server makes one, too: it would be the only rank that does not see a wrong setting.
+        worker = self.world.worker_of(self.comm.rank) or 0
+        return Injection(settings, worker, self.world.num_workers, self.job.seed)
 
     def _slowed(self, task: Task) -> Task:
         """The task, held up from now on as the job says."""
@@ -249,21 +249,11 @@ class Rank:
         assert self.recording is not None  # rank 0 has it
         return self.recording.recorder(driver, num_workers, self.places, server, _mpi_library())
 
-    def _role(self) -> str:
-        if self.synchronous:
-            return "trainer"
-        return "server" if self.comm.rank == 0 else "worker"
-
     def _check_size(self) -> None:
         from mpi4py import MPI
 
         check_world(MPI.COMM_WORLD.size, library=_mpi_library())
-        if not self.synchronous and self.comm.size < 2:
-            raise LaunchError(
-                f"algorithm {self.job.algorithm} got 1 rank; it needs a server and at least one "
-                "worker, so start 2 or more: mpirun -n 5 python -m mpi_dcasgd train JOB, or "
-                "mpi-dcasgd run -n 5 JOB"
-            )
+        self.world = world_of(self.job, self.comm.size)
 
     def _check_replicas(self, weights: torch.Tensor) -> None:
         """All ranks must have come to the same weights, or the run is not what it says it is."""

@@ -27,7 +27,6 @@ from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace, TraceRecord
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.jobs import resolve_job
 from mpi_dcasgd.runs.process import torch_as_it_was
@@ -55,7 +54,8 @@ class Replay:
         seconds: How long that took.
         difference: The first push that differs, if one does.
         push: That push as it was recorded.
-        weights_sha256: Name of the weights that were computed, up to the difference if there is one.
+        weights_sha256: Name of the weights that were computed, up to the difference if there is
+            one.
         recorded_sha256: Name of the run's final weights; empty if it was killed, so that there are
             none to compare.
 
@@ -113,7 +113,7 @@ class Replay:
 
 
 @overload
-def replay(  # type: ignore[overload-overlap]  # without changes there is no new run
+def replay(  # without changes there is no new run
     run: Run | Path | str,
     run_dir: None = None,
     *,
@@ -194,7 +194,7 @@ def replay(
     started = time.monotonic() if started is None else started
     flag = StopFlag() if stop is None else stop
     recorded = _Recorded.open(path, words, overrides)
-    if ALGORITHMS[recorded.job.algorithm].mode != "asynchronous":
+    if recorded.job.mode != "asynchronous":
         raise RunFolderError(
             f"algorithm={recorded.job.algorithm}: has no pushes to put in a recorded order; choose "
             "an asynchronous algorithm"

@@ -27,7 +27,6 @@ from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
-from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job
 from mpi_dcasgd.runs.process import torch_as_it_was
@@ -175,8 +174,8 @@ def simulate_timing(
     with torch.device("meta"):
         model = build_model(checked.model, facts.input_shape, facts.num_classes)
     vector_bytes = 4 * FlatLayout.of(model).size
-    synchronous = ALGORITHMS[checked.algorithm].mode == "synchronous"
-    admission = resolve_rule(checked.algorithm, checked.rule).admission
+    synchronous = checked.mode == "synchronous"
+    admission = checked.rule.admission
     if updates is None:
         group = simulation.workers * checked.sync.accumulate if synchronous else 1
         minibatch = checked.batch_size * group
@@ -222,7 +221,7 @@ def _resolve(
 
 
 def _check(job: Job, simulation: Simulation, pairs: Sequence[Override]) -> None:
-    mode = ALGORITHMS[job.algorithm].mode
+    mode = job.mode
     problems = []
     if mode == "sequential" and simulation.workers != 1:
         problems.append(f"workers: {job.algorithm} is one process; give workers=1, or asgd")
@@ -236,7 +235,7 @@ def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
     device = pick_device(job.device, 0)
     workers, seed = simulation.workers, simulation.delay_seed
     seed = job.seed if seed is None else seed
-    synchronous = ALGORITHMS[job.algorithm].mode == "synchronous"
+    synchronous = job.mode == "synchronous"
     workshop = Workshop.open(job, device, workers * job.sync.accumulate if synchronous else 1)
     server = workshop.server(1 if synchronous else workers, device)
     task = workshop.task(workshop.flat_model(device))
@@ -260,7 +259,7 @@ def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
         workshop=workshop,
         driver="simulator",
         num_workers=workers,
-        world_size=workers + (not synchronous),
+        world_size=job.world(workers).world_size,
         settings=_paced(job.record, run_s),
     )
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
 from mpi_dcasgd.runs.jobs import JobSource, load_job
 from mpi_dcasgd.tools.stability import Stable, stable_rates
 
@@ -54,10 +53,10 @@ def stability(
         [1, 2]
     """
     checked = load_job(job, words=words, **overrides)
-    if ALGORITHMS[checked.algorithm].mode != "asynchronous":
+    if checked.mode != "asynchronous":
         raise ConfigError(
             f"job {checked.name}",
             [f"algorithm: no gradient of {checked.algorithm} is stale; set algorithm=asgd, say"],
         )
-    rule = resolve_rule(checked.algorithm, checked.rule)
-    return Stability(checked, tuple(stable_rates(rule, list(workers), checked.algorithm)))
+    rates = stable_rates(checked.rule, list(workers), checked.algorithm)
+    return Stability(checked, tuple(rates))

@@ -19,7 +19,6 @@ from mpi_dcasgd.errors import ConfigError, LaunchError, RunFolderError
 from mpi_dcasgd.record.run_folder import RUNS, RunFolder, write_atomic
 from mpi_dcasgd.record.slurm_folder import SlurmFolder, Submission
 from mpi_dcasgd.record.study_folder import StudyFolder
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.slurm_request import SlurmRequest
 from mpi_dcasgd.runs.study_runs import choose, groups, planned, write_job
 from mpi_dcasgd.tools.comparison import look_at
@@ -120,7 +119,7 @@ def _submit_job(
     job: Job, out: Path | None, request: SlurmRequest, *, threads: bool, dry_run: bool
 ) -> Submitted:
     """Submit a job; ``threads`` says whether it sets them itself."""
-    mode = ALGORITHMS[job.algorithm].mode
+    mode = job.mode
     site = _site(request, 1 if mode == "sequential" else None)
     if mode != "sequential":
         check_ranks(job, site.total_tasks)

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 from mpi_dcasgd.config.load import parse_overrides
+from mpi_dcasgd.config.plan import world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection, SlowedTask
 from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch, pick_device
-from mpi_dcasgd.errors import LaunchError, UserError, WorkersLostError
+from mpi_dcasgd.errors import UserError, WorkersLostError
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.record.environment import RankPlace, git_state
-from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job
 from mpi_dcasgd.runs.process import torch_as_it_was
@@ -107,8 +107,10 @@ def train(
     place = None if run_dir is None else Path(run_dir)
     request = _Request(checked, place, str(resume), overwrite, show, argv, started, flag)
     with torch_as_it_was(), flag.listening() if stop is None else nullcontext():
-        if ALGORITHMS[checked.algorithm].mode == "sequential":
-            _refuse_a_world(checked.algorithm, comm)
+        if checked.mode == "sequential":
+            launch = Launch.of()
+            origin = launch.launcher or "" if comm is None else "comm"
+            world_of(checked, launch.size if comm is None else comm.size, origin=origin)
             path = _train_alone(request)
         else:
             path = _train_in_world(request, comm, on_error)
@@ -142,7 +144,7 @@ class _Request:
 
 def _train_in_world(request: _Request, given: MPI.Intracomm | None, on_error: OnError) -> Path:
     """One rank of a run; the run's folder."""
-    synchronous = ALGORITHMS[request.job.algorithm].mode == "synchronous"
+    synchronous = request.job.mode == "synchronous"
     # Before MPI if that is still possible: this starts processes, which some networks' MPI does
     # not survive unless they are started with vfork, as Python does on Linux.
     records = (Launch.of() if given is None else given).rank == 0
@@ -222,22 +224,6 @@ def _slowed(task: Task, job: Job) -> Task:
     if not job.inject.active:
         return task
     return SlowedTask(task, Injection.of_one_process(job.inject, job.seed))
-
-
-def _refuse_a_world(algorithm: str, comm: MPI.Intracomm | None) -> None:
-    if comm is not None:
-        if comm.size > 1:
-            raise LaunchError(
-                f"algorithm {algorithm} is one process, but the communicator has {comm.size}; "
-                "give MPI.COMM_SELF on one rank, or choose another algorithm"
-            )
-        return
-    launch = Launch.of()
-    if launch.size > 1:
-        raise LaunchError(
-            f"algorithm {algorithm} is one process, but {launch.launcher} started {launch.size}; "
-            "start it without a launcher, or choose another algorithm"
-        )
 
 
 def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:

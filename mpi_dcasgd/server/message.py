@@ -1,4 +1,4 @@
-"""The one kind of message: a fixed header in front of a flat float32 vector, in one buffer.
+"""Messages between workers and server: a fixed header before a flat float32 vector, in one buffer.
 
 Header, sixteen little words of 8 bytes (128 bytes, so that the vector starts on a cache line)::
 
@@ -36,7 +36,7 @@ _CPU = torch.device("cpu")
 
 
 class Kind(IntEnum):
-    """What a message is, word 0. Zero is none of them, so an unwritten buffer is noticed."""
+    """Kind of a message, in word 0. Zero is none of them, so an unwritten buffer is detected."""
 
     PUSH = 1
     WORK = 2
@@ -51,14 +51,14 @@ class Tag(IntEnum):
 
 
 class Message:
-    """A buffer with typed windows onto it.
+    """Buffer of one message, with typed views of its header and its vector.
 
     Args:
         size: Elements of the vector.
-        device: Where the vector lives. Off the CPU the header stays behind on it, and there is
-            no one buffer to send: such messages are for drivers that stay within a process.
-        pinned: Page-locked memory, for staging to and from a GPU.
-        dtype: Of the vector. Weights travel as float32; float64 serves to check a rule's
+        device: Device of the vector. Off the CPU the header stays behind on it, so there is no
+            single buffer to send: such messages are for drivers that stay within a process.
+        pinned: Whether to use page-locked memory, for staging to and from a GPU.
+        dtype: Type of the vector. Weights travel as float32; float64 serves to check a rule's
             mathematics within a process.
 
     Attributes:
@@ -88,9 +88,9 @@ class Message:
 
     @property
     def raw(self) -> NDArray[np.int32]:
-        """The whole buffer, for MPI, as int32: nobody may think of rounding a header."""
+        """The whole buffer, for MPI, as int32, so that no library rounds the header."""
         if self._raw is None:
-            raise ProtocolError("a message with its vector on a device cannot be sent as it is")
+            raise ProtocolError("a message whose vector is not on the CPU cannot be sent")
         return self._raw
 
     @property
@@ -105,7 +105,11 @@ class Message:
         return int(self._words[1])
 
     def write_reply(self, kind: Kind, version: int, tickets: Sequence[int]) -> None:
-        """Fill the header of a reply; the vector is the caller's business."""
+        """Write the header of a reply; the caller writes the vector.
+
+        Raises:
+            ProtocolError: The header has no room for so many tickets.
+        """
         if len(tickets) > MAX_GRANTS:
             raise ProtocolError(f"{len(tickets)} tickets granted at once; {MAX_GRANTS} fit")
         self._words[: 3 + len(tickets)] = (kind, version, len(tickets), *tickets)
@@ -127,7 +131,7 @@ class Message:
         wait_ns: int = 0,
         data_ns: int = 0,
     ) -> None:
-        """Fill the header of a push."""
+        """Write the header of a push."""
         self._words[:4] = (Kind.PUSH, version, ticket, samples)
         self._floats[4:6] = (loss, grad_norm)
         self._words[6:9] = (compute_ns, wait_ns, data_ns)

@@ -1,4 +1,4 @@
-"""What the server says about each gradient that it was sent: one small record a push."""
+"""Records of pushes: one small record for each gradient that the server receives."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ _TWO_DOUBLES = struct.Struct("<dd")
 
 
 class Action(IntEnum):
-    """What became of a pushed gradient. The numbers are part of the trace's binary layout."""
+    """Fate of a pushed gradient. The numbers are part of the trace's binary layout."""
 
     APPLIED = 0
-    """It (with those held before it, if any) changed the weights; the version went up by one."""
+    """It changed the weights, with those held before it, if any; the version went up by one."""
     DROPPED = 1
-    """The rule's admission part refused it; its ticket went back to the queue."""
+    """The rule's admission part refused it; its ticket was requeued."""
     HELD = 2
     """It was kept for a later step; the version stays until that step is made."""
     NONFINITE = 3
-    """It held NaN or infinity: counted and refused; it never reached the weights. (Where a run's
-    last ticket is given up so, gradients that were held for company make their step then.)"""
+    """It had NaN or infinity, so it was refused and counted; it never reached the weights. (If a
+    run's last ticket is given up this way, gradients that were held make their step then.)"""
 
 
 class UpdateRecord(NamedTuple):
     """One push, as the server saw it. A named tuple because one is made for every push.
 
     Attributes:
-        worker: Who pushed, from 0.
+        worker: Number of the worker, from 0.
         ticket: The minibatch that the gradient is the mean of.
         version: Updates applied before this push.
         staleness: ``version`` minus the version that the gradient was computed at, in updates.
-        action: What became of the gradient.
+        action: Fate of the gradient.
         samples: Samples in the ticket.
         loss: Mean training loss over the ticket, at the weights that the worker had.
         grad_norm: Euclidean norm of the gradient as it was pushed.
-        lr: Learning rate of the step that was really made, after the rule's step size part; 0 if
-            none was.
+        lr: Learning rate of the step, after the rule's step size part; 0 if there was no step.
         total_samples: Samples applied up to and including this push.
         epoch: ``total_samples`` in passes over the training data.
     """
@@ -62,7 +61,7 @@ class UpdateRecord(NamedTuple):
 
 
 def record_of(numbers: Sequence[float]) -> UpdateRecord:
-    """The record whose fields, all as floats, these are: how a checkpoint holds it."""
+    """Restore a record from its fields as floats, the form in which checkpoints hold it."""
     worker, ticket, version, staleness, action, samples, *rest = numbers
     loss, grad_norm, lr, total_samples, epoch = rest
     return UpdateRecord(
@@ -81,9 +80,9 @@ def record_of(numbers: Sequence[float]) -> UpdateRecord:
 
 
 def fingerprint(loss: float, grad_norm: float) -> int:
-    """Sixteen bits that tell, but for chance, whether two gradients are bit for bit the same.
+    """Return sixteen bits that differ, but for chance, if two gradients differ in any bit.
 
-    A replay compares them push by push and so finds the first one that differs, for two bytes
-    in the trace.
+    A replay compares them push by push and so finds the first gradient that differs. They cost two
+    bytes a push in the trace.
     """
     return zlib.crc32(_TWO_DOUBLES.pack(loss, grad_norm)) & 0xFFFF

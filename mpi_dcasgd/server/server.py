@@ -19,39 +19,41 @@ from torch import Tensor
 
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.flat import FlatLayout
-from mpi_dcasgd.learning.task import norm_of
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.admission import Admission
-from mpi_dcasgd.rules.chain import Chain, Rule
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
-from mpi_dcasgd.server.accumulator import GradientAccumulator
+from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import MAX_GRANTS, Kind, Message
+from mpi_dcasgd.server.model_state import ModelState
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.refusals import Refusals
 from mpi_dcasgd.server.slot import Slot, Tally
-from mpi_dcasgd.server.state import LAYOUT, check_fits, saved
+from mpi_dcasgd.server.state import LAYOUT, check_fits
 
 MAX_AHEAD = MAX_GRANTS - 1
-"""Tickets beyond the current one that one reply has room for."""
+"""Number of tickets beyond the current one that a reply has room for."""
 
 
 class ParameterServer:
-    """Weights, one slot a worker, the rule's state and the ticket ledger.
+    """Parameter server: weights, one slot a worker, the rule's state and the ticket ledger.
 
     Args:
         weights: Initial ``[parameters | statistics]``, shape (layout.size,); updated in place.
-        layout: Where parameters end and statistics begin.
-        rule: What is done with a gradient.
-        plan: The tickets of the run.
+        layout: Layout of the weights; parameters come before statistics.
+        rule: Rule that applies gradients.
+        plan: Tickets of the run.
         schedule: Learning rate by samples applied.
-        num_workers: How many slots there are.
-        stats_rate: How far the running statistics move towards pushed ones, (num_stats,).
+        num_workers: Number of workers.
+        stats_rate: Share by which running statistics move towards pushed ones, (num_stats,).
         ahead: Tickets that a worker holds beyond the one it computes, to prefetch their data.
-        ledger: Hands out the tickets; a new one for the whole plan if None.
-        fuse: How an update is computed (``rules.chain.Chain``).
+        ledger: Ledger that grants the tickets; a new one for the whole plan if None.
+        fuse: Way in which an update is computed (``rules.chain.Chain``).
+
+    Raises:
+        ProtocolError: ``ahead`` is out of range.
     """
 
     def __init__(
@@ -69,31 +71,37 @@ class ParameterServer:
     ) -> None:
         if not 0 <= ahead <= MAX_AHEAD:
             raise ProtocolError(f"ahead must be within 0 and {MAX_AHEAD}, got {ahead}")
+        self._model = ModelState(weights, layout, rule, schedule, num_workers, stats_rate, fuse)
         self.weights = weights
         self.layout = layout
-        self.plan = plan
         self.schedule = schedule
+        self.chain = self._model.chain
+        self.plan = plan
         self.ahead = ahead
         self.rule = rule
-        self.chain = Chain(rule, weights[: layout.num_params], num_workers, fuse)
         self.ledger = ledger or TicketLedger(plan.num_tickets, num_workers)
         self.slots = [
             Slot(Message(layout.size, device=weights.device, dtype=weights.dtype))
             for _ in range(num_workers)
         ]
-        self.version = 0
-        self.samples = 0
         self.tally = Tally()
-        self._stats_rate = stats_rate.to(weights.device)
         self._refusals = Refusals(num_workers)
-        self._lr_max = 0.0
-        self._rate: float | None = None  # of the last update
-        self._held = GradientAccumulator(layout.size, weights.device, weights.dtype)
         self._halted = False
 
     @property
     def num_workers(self) -> int:
+        """Number of workers, lost ones included."""
         return len(self.slots)
+
+    @property
+    def version(self) -> int:
+        """Number of updates so far."""
+        return self._model.version
+
+    @property
+    def samples(self) -> int:
+        """Number of samples applied so far, those of tickets that were given up included."""
+        return self._model.samples
 
     @property
     def epoch(self) -> float:
@@ -107,21 +115,27 @@ class ParameterServer:
 
     @property
     def complete(self) -> bool:
-        """Whether every ticket of the run has been dealt with."""
+        """Whether every ticket of the run has been completed or given up."""
         return self.ledger.done
 
     def pull(self, worker: int) -> list[int]:
-        """A worker asks for weights and work, which it does once, at the start.
+        """Handle a worker that asks for weights and work, once, at the start.
 
         Returns:
             The workers whose replies can be sent now.
+
+        Raises:
+            ProtocolError: The worker has pulled before.
         """
         if self.slots[worker].status != "absent":
             raise ProtocolError(f"worker {worker} pulled twice without a push in between")
         return self._serve(worker, renew=True)
 
     def push(self, worker: int, push: Push) -> Answer:
-        """A worker delivers a gradient and, in the same step, gets new weights and work.
+        """Handle a gradient; in the same step, the worker gets new weights and work.
+
+        Returns:
+            The record of the push, and the workers whose replies can be sent now.
 
         Raises:
             ProtocolError: The version or the ticket is not what the worker was given.
@@ -133,9 +147,9 @@ class ParameterServer:
                 f"worker {worker} ({slot.status}) pushed version {push.version}, "
                 f"but pulled {slot.version}"
             )
-        facts = self._facts(worker, self.version - push.version, push.grad_norm)
-        slot.clock += 1
         version = self.version
+        facts = self._model.facts(worker, version - push.version, push.grad_norm)
+        slot.clock += 1
         action, rate = self._take_in(worker, push, facts)
         record = UpdateRecord(
             worker=worker,
@@ -153,7 +167,7 @@ class ParameterServer:
         return Answer(record, self._after(worker, renewed=record.stepped))
 
     def lose(self, worker: int) -> list[int]:
-        """A worker died: its tickets go to others.
+        """Handle the death of a worker: requeue its tickets.
 
         Returns:
             Parked workers whose replies can be sent now.
@@ -163,24 +177,27 @@ class ParameterServer:
         return self._wake()
 
     def rejoin(self, worker: int) -> list[int]:
-        """A worker that was lost is back, with nothing in its hands, and asks for work.
+        """Handle the return of a lost worker, which holds nothing and asks for work.
 
-        It goes on from the clock of the slowest of the others, so that nobody has to wait for
-        what it missed. The rule's state for it is what it was.
+        Its clock moves up to that of the slowest of the others, so that nobody has to wait for
+        what it missed. The rule's state for it is unchanged.
 
         Returns:
             The workers whose replies can be sent now.
+
+        Raises:
+            ProtocolError: The worker is not lost.
         """
         slot = self.slots[worker]
         if slot.status != "lost":
-            raise ProtocolError(f"worker {worker} came back, but is {slot.status}")
+            raise ProtocolError(f"worker {worker} rejoined, but is {slot.status}, not lost")
         busy = [other.clock for other in self.slots if other.status == "working"]
         slot.clock = max(slot.clock, min(busy, default=0))
         slot.status = "absent"
         return self.pull(worker)
 
     def halt(self) -> list[int]:
-        """Grant no more tickets; each worker is told to stop when it next delivers.
+        """Grant no more tickets, and tell each worker to stop when it next delivers.
 
         Returns:
             Parked workers whose replies can be sent now.
@@ -206,8 +223,10 @@ class ParameterServer:
         Raises:
             ProtocolError: It is of another layout, model, rule or number of workers.
         """
-        self._load(state, num_workers=self.num_workers, num_tickets=self.ledger.num_tickets)
-        self.chain.load_state_dict(state["rule"])
+        self._check(state, num_workers=self.num_workers, num_tickets=self.ledger.num_tickets)
+        self._model.load_state_dict(state)
+        self.tally.load_state_dict(state["tally"])
+        self._refusals.load_state_dict(state)
         for slot, its in zip(self.slots, state["slots"], strict=True):
             slot.load_state_dict(its)
         self.ledger.load_state_dict(state["ledger"])
@@ -222,19 +241,10 @@ class ParameterServer:
             "layout": LAYOUT,
             "size": self.layout.size,
             "num_workers": self.num_workers,
-            "weights": saved(self.weights),
-            "version": self.version,
-            "samples": self.samples,
-            "rule": {
-                name: [saved(vector) for vector in vectors]
-                for name, vectors in self.chain.state_dict().items()
-            },
+            **self._model.state_dict(),
             "ledger": self.ledger.lasting_state(),
-            "held": self._held.state_dict(),
             "tally": self.tally.state_dict(),
             **self._refusals.state_dict(),
-            "lr_max": self._lr_max,
-            "rate": self._rate,
         }
 
     def take_over(self, state: Mapping[str, Any], *, tickets: bool = True) -> None:
@@ -249,28 +259,24 @@ class ParameterServer:
         Raises:
             ProtocolError: It is of another layout, model or rule.
         """
-        self._load(state, num_tickets=self.ledger.num_tickets if tickets else None)
-        self.chain.take_over(state["rule"])
+        self._check(state, num_tickets=self.ledger.num_tickets if tickets else None)
+        self._model.take_over(state)
+        self.tally.load_state_dict(state["tally"])
+        self._refusals.load_state_dict(state)
         if tickets:
             self.ledger.take_over(state["ledger"])
 
-    def _load(self, state: Mapping[str, Any], **also: int | None) -> None:
-        """Restore all but rule, slots and ledger."""
+    def _check(self, state: Mapping[str, Any], **also: int | None) -> None:
         check_fits(state, size=self.layout.size, rule=self.chain.state_dict(), **also)
-        self.weights.copy_(state["weights"])
-        self.version = state["version"]
-        self.samples = state["samples"]
-        self._held.load_state_dict(state["held"])
-        self.tally.load_state_dict(state["tally"])
-        self._refusals.load_state_dict(state)
-        self._lr_max = state["lr_max"]
-        self._rate = state.get("rate")  # missing in the first checkpoints
 
     def _take_in(self, worker: int, push: Push, facts: Facts) -> tuple[Action, float]:
+        """Accept or refuse a gradient; return its fate, and the rate of the step or 0."""
+        model, snapshot = self._model, self.slots[worker].snapshot
         if not push.is_finite(self.layout.num_params):
             self._refuse(worker, push)
-            if self.ledger.done and self._held.count:
-                return Action.NONFINITE, self._apply_held(worker, facts)
+            if self.ledger.done and model.num_held:
+                self.tally.applied += 1
+                return Action.NONFINITE, model.apply_held(snapshot, facts)
             return Action.NONFINITE, 0.0
         self._refusals.reset()
         verdict = self.rule.admission.verdict(facts)
@@ -279,46 +285,17 @@ class ParameterServer:
             self.tally.dropped += 1
             return Action.DROPPED, 0.0
         self.ledger.complete(worker, push.ticket)
-        self.samples += push.samples
+        model.samples += push.samples
         self.tally.staleness[facts.staleness] += 1
         if verdict == "apply":
-            return Action.APPLIED, self._apply(worker, push.vector, facts)
-        self._held.add(push.vector, push.samples)
+            self.tally.applied += 1
+            return Action.APPLIED, model.apply(push.vector, snapshot, facts)
+        model.hold(push.vector, push.samples)
         wanted = self.rule.admission.collect(self.num_workers)
-        if self._held.count < wanted and not self.ledger.done:
+        if model.num_held < wanted and not self.ledger.done:
             return Action.HELD, 0.0
-        return Action.APPLIED, self._apply_held(worker, facts)
-
-    def _apply_held(self, worker: int, facts: Facts) -> float:
-        mean = self._held.take()
-        norm = norm_of(mean[: self.layout.num_params])
-        return self._apply(worker, mean, facts._replace(grad_norm=norm))
-
-    def _apply(self, worker: int, vector: Tensor, facts: Facts) -> float:
-        weights, snapshot = self.weights, self.slots[worker].snapshot
-        if self.layout.num_stats:
-            border = self.layout.num_params
-            stats = weights[border:]
-            stats.lerp_(vector[border:], self._stats_rate)
-            snapshot[border:].copy_(stats)
-            weights, vector, snapshot = weights[:border], vector[:border], snapshot[:border]
-        rate = self._rate = self.chain.apply(weights, vector, snapshot, facts)
-        self.version += 1
         self.tally.applied += 1
-        return rate
-
-    def _facts(self, worker: int, staleness: int, grad_norm: float) -> Facts:
-        rate = self.schedule(self.samples)
-        self._lr_max = max(self._lr_max, rate)
-        return Facts(
-            lr=rate,
-            lr_max=self._lr_max,
-            staleness=staleness,
-            version=self.version,
-            worker=worker,
-            num_workers=self.num_workers,
-            grad_norm=grad_norm,
-        )
+        return Action.APPLIED, model.apply_held(snapshot, facts)
 
     def _refuse(self, worker: int, push: Push) -> None:
         self.tally.nonfinite += 1
@@ -326,7 +303,7 @@ class ParameterServer:
             self.ledger.hand_back(worker, push.ticket)
         else:
             self.ledger.complete(worker, push.ticket)
-            self.samples += push.samples
+            self._model.samples += push.samples
             self.tally.given_up += 1
 
     def _after(self, worker: int, *, renewed: bool) -> list[int]:
@@ -359,18 +336,11 @@ class ParameterServer:
         if not self.ledger.held(worker):
             return []
         if renew:
-            self._renew(worker)
+            self._model.send(worker, slot.snapshot)
         slot.version = self.version
         slot.status = "working"
         slot.message.write_reply(Kind.WORK, self.version, granted)
         return [worker]
-
-    def _renew(self, worker: int) -> None:
-        border = self.layout.num_params
-        snapshot = self.slots[worker].snapshot
-        facts = self._facts(worker, 0, 0.0)
-        self.chain.send(self.weights[:border], snapshot[:border], facts, self._rate)
-        snapshot[border:].copy_(self.weights[border:])
 
     def _grant(self, worker: int) -> list[int]:
         granted: list[int] = []

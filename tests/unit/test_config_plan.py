@@ -103,7 +103,7 @@ def test_the_text_says_who_does_what(tmp_path: Path) -> None:
 def test_a_number_of_ranks_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match="at least one worker"):
         describe_needs(job(tmp_path, "algorithm=asgd"), 1)
-    with pytest.raises(LaunchError, match="one process; got 2"):
+    with pytest.raises(LaunchError, match="one process, but got 2"):
         describe_needs(job(tmp_path, "algorithm=sgd"), 2)
 
 

@@ -238,7 +238,7 @@ def test_a_worker_that_was_lost_can_come_back_for_fresh_weights_and_work() -> No
 def test_only_a_lost_worker_can_come_back() -> None:
     world = World(2)
     world.join()
-    with pytest.raises(ProtocolError, match="worker 1 came back, but is working"):
+    with pytest.raises(ProtocolError, match="worker 1 rejoined, but is working, not lost"):
         world.server.rejoin(1)
 
 

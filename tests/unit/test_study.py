@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mpi_dcasgd.config.load import load_job
+from mpi_dcasgd.config.load import job_as_yaml, load_job
 from mpi_dcasgd.config.study import Study, load_study
 from mpi_dcasgd.drivers.simulation.cluster import parse_cluster
 from mpi_dcasgd.drivers.simulation.delays import Exponential, Gamma
@@ -68,7 +68,7 @@ def test_settings_for_all_and_for_one(tmp_path: Path) -> None:
 
 def test_what_the_job_says_of_its_own_algorithm_is_not_for_the_others(tmp_path: Path) -> None:
     found = study(tmp_path, "algorithms: [asgd, dcasgd-c, dcasgd-a]\nworkers: [1]\n")
-    lambdas = [e.job.rule["compensation"].get("dc_lambda") for e in found.elements]
+    lambdas = [job_as_yaml(e.job)["rule"]["compensation"].get("dc_lambda") for e in found.elements]
     assert lambdas == [None, 0.04, 1.5]
 
 

@@ -5,7 +5,7 @@ takes pushes one after the other in order of arrival. Events of the same instant
 of rank, so a run is the same every time, on every machine.
 
 What a push *does* is the business of a site: one with a real server and real gradients
-(``simulator.py``), or one that only counts (``simulator_timing.py``).
+(``asynchronous.py``), or one that only counts (``timing.py``).
 """
 
 from __future__ import annotations

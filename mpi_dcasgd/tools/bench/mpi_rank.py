@@ -26,6 +26,7 @@ from mpi_dcasgd.drivers.conductor import Conductor  # noqa: E402
 from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
 from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
 from mpi_dcasgd.drivers.signals import StopFlag  # noqa: E402
+from mpi_dcasgd.drivers.topology import Topology  # noqa: E402
 from mpi_dcasgd.drivers.world import host_ranks  # noqa: E402
 from mpi_dcasgd.learning.flat import Field, FlatLayout  # noqa: E402
 from mpi_dcasgd.learning.task import Batch, Gradient, Task  # noqa: E402
@@ -95,6 +96,10 @@ def measure(comm: MPI.Comm, what: str, size: int, updates: int) -> float:
     return updates / run(comm, what, size, updates, pause_s)
 
 
+def _world(comm: MPI.Comm) -> Topology:
+    return Topology.of_world("asynchronous", comm.size, algorithm="of the benchmark")
+
+
 def _serve(comm: MPI.Comm, algorithm: str, size: int, updates: int, pause_s: float) -> float:
     layout = FlatLayout((Field("vector", (size,), 0, size),), (), size, 0)
     server = ParameterServer(
@@ -103,7 +108,7 @@ def _serve(comm: MPI.Comm, algorithm: str, size: int, updates: int, pause_s: flo
         resolve_rule(algorithm),
         TicketPlan(updates, 1, 0, 1),
         lambda samples: 1e-6,
-        comm.size - 1,
+        _world(comm).num_workers,
         torch.empty(0),
     )
     loop = ServerLoop(comm, server, _Nobody(), StopFlag(), pause_s)
@@ -116,10 +121,13 @@ def _serve(comm: MPI.Comm, algorithm: str, size: int, updates: int, pause_s: flo
 
 
 def _echo(comm: MPI.Comm, what: str, size: int, updates: int, pause_s: float) -> float:
-    workers = range(comm.size - 1)
+    world = _world(comm)
+    workers = range(world.num_workers)
     inbox, outbox = ([Message(size) for _ in workers] for _ in range(2))
-    receives = [comm.Recv_init(inbox[w].raw, source=w + 1, tag=Tag.PUSH) for w in workers]
-    sends = [comm.Send_init(outbox[w].raw, dest=w + 1, tag=Tag.REPLY) for w in workers]
+    receives = [
+        comm.Recv_init(inbox[w].raw, source=world.rank_of(w), tag=Tag.PUSH) for w in workers
+    ]
+    sends = [comm.Send_init(outbox[w].raw, dest=world.rank_of(w), tag=Tag.REPLY) for w in workers]
     granted = done = 0
     comm.Barrier()
     started = time.perf_counter()
@@ -152,18 +160,19 @@ def main(spec: dict[str, Any]) -> None:
     """Measure each size: all kinds in turns, as many times as there are rounds."""
     torch.set_num_threads(1)
     comm = MPI.COMM_WORLD
+    workers = _world(comm).num_workers
     results = []
     for size in spec["params"]:
-        updates = max(12 * (comm.size - 1), min(2000, int(5e8 / size)))
+        updates = max(12 * workers, min(2000, int(5e8 / size)))
         kinds = [RAW, *spec["rules"]]
         rates: dict[str, list[float]] = {kind: [] for kind in kinds}
         for warm in (True, *[False] * spec["rounds"]):
             for kind in kinds:
-                few = 4 * (comm.size - 1)
+                few = 4 * workers
                 rate = measure(comm, kind, size, few if warm else updates)
                 if not warm:
                     rates[kind].append(rate)
-        results.append({"workers": comm.size - 1, "params": size, "per_s": rates})
+        results.append({"workers": workers, "params": size, "per_s": rates})
     if comm.rank == 0:
         print(json.dumps(results))
 

@@ -334,7 +334,7 @@ from pathlib import Path
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.tools.comparison import Comparison
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_compare import planned
+from test_comparison import planned
 out = Path({str(tmp_path)!r})
 for name, beside in (("b", True), ("a", True), ("b", False)):
     try:

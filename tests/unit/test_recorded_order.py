@@ -98,12 +98,12 @@ def test_a_run_that_was_stopped_can_be_replayed(algorithm: str, ahead: int) -> N
         original = World(3, algorithm, rule, ahead=ahead)
         records = stopped(original, after, random_order(after))
         complete.add(original.server.complete)
-        held.add(original.server._held.count)
+        held.add(original.server._model.num_held)
         world, difference = replayed(records, 3, algorithm, rule, finished=original.server.complete)
         assert difference is None, after
         assert torch.equal(world.server.weights, original.server.weights), after
         assert world.server.version == original.server.version
-        assert world.server._held.count == original.server._held.count
+        assert world.server._model.num_held == original.server._model.num_held
     assert complete == {False, True}
     assert any(held) == (algorithm == "rennala")
 

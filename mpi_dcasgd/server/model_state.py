@@ -1,0 +1,148 @@
+"""The weights, and all that an update of them reads and writes beside a worker's snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.learning.task import norm_of
+from mpi_dcasgd.rules.chain import Chain, Rule
+from mpi_dcasgd.rules.fuse import Fuse
+from mpi_dcasgd.rules.part import Facts
+from mpi_dcasgd.server.accumulator import GradientAccumulator
+from mpi_dcasgd.server.state import saved
+
+
+class ModelState:
+    """Weights with running statistics, the rule that updates them, and the gradients it holds.
+
+    Args:
+        weights: Initial ``[parameters | statistics]``, shape (layout.size,); updated in place.
+        layout: Layout of the weights; parameters come before statistics.
+        rule: Rule that applies gradients.
+        schedule: Learning rate by samples applied.
+        num_workers: Number of workers.
+        stats_rate: Share by which running statistics move towards pushed ones, (num_stats,).
+        fuse: Way in which an update is computed (``rules.chain.Chain``).
+
+    Attributes:
+        version: Number of updates so far.
+        samples: Number of samples applied so far; counted by the server.
+    """
+
+    def __init__(
+        self,
+        weights: Tensor,
+        layout: FlatLayout,
+        rule: Rule,
+        schedule: Callable[[int], float],
+        num_workers: int,
+        stats_rate: Tensor,
+        fuse: Fuse,
+    ) -> None:
+        self.weights = weights
+        self.layout = layout
+        self.schedule = schedule
+        self.chain = Chain(rule, weights[: layout.num_params], num_workers, fuse)
+        self.version = 0
+        self.samples = 0
+        self._num_workers = num_workers
+        self._stats_rate = stats_rate.to(weights.device)
+        self._lr_max = 0.0
+        self._rate: float | None = None  # of the last update
+        self._held = GradientAccumulator(layout.size, weights.device, weights.dtype)
+
+    @property
+    def num_held(self) -> int:
+        """Number of gradients that are held for a common step."""
+        return self._held.count
+
+    def facts(self, worker: int, staleness: int, grad_norm: float) -> Facts:
+        """Return what the rule is told about a push, at the present rate and version."""
+        rate = self.schedule(self.samples)
+        self._lr_max = max(self._lr_max, rate)
+        return Facts(
+            lr=rate,
+            lr_max=self._lr_max,
+            staleness=staleness,
+            version=self.version,
+            worker=worker,
+            num_workers=self._num_workers,
+            grad_norm=grad_norm,
+        )
+
+    def apply(self, vector: Tensor, snapshot: Tensor, facts: Facts) -> float:
+        """Make one update, and renew the snapshot of the worker that pushed.
+
+        Args:
+            vector: ``[gradient | statistics]``, shape (layout.size,); left as it is.
+            snapshot: The weights that the worker was sent, shape (layout.size,); becomes those
+                that it is sent next.
+            facts: What is known about the push.
+
+        Returns:
+            The learning rate of the update.
+        """
+        weights = self.weights
+        if self.layout.num_stats:
+            border = self.layout.num_params
+            stats = weights[border:]
+            stats.lerp_(vector[border:], self._stats_rate)
+            snapshot[border:].copy_(stats)
+            weights, vector, snapshot = weights[:border], vector[:border], snapshot[:border]
+        rate = self._rate = self.chain.apply(weights, vector, snapshot, facts)
+        self.version += 1
+        return rate
+
+    def hold(self, vector: Tensor, samples: int) -> None:
+        """Keep a gradient, a mean over ``samples``, for a common step."""
+        self._held.add(vector, samples)
+
+    def apply_held(self, snapshot: Tensor, facts: Facts) -> float:
+        """Make one update along the mean of the held gradients; arguments as of ``apply``."""
+        mean = self._held.take()
+        norm = norm_of(mean[: self.layout.num_params])
+        return self.apply(mean, snapshot, facts._replace(grad_norm=norm))
+
+    def send(self, worker: int, snapshot: Tensor) -> None:
+        """Renew a worker's snapshot without an update."""
+        border = self.layout.num_params
+        facts = self.facts(worker, 0, 0.0)
+        self.chain.send(self.weights[:border], snapshot[:border], facts, self._rate)
+        snapshot[border:].copy_(self.weights[border:])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state in plain values; tensors are copies on the CPU."""
+        return {
+            "weights": saved(self.weights),
+            "version": self.version,
+            "samples": self.samples,
+            "rule": {
+                name: [saved(vector) for vector in vectors]
+                for name, vectors in self.chain.state_dict().items()
+            },
+            "held": self._held.state_dict(),
+            "lr_max": self._lr_max,
+            "rate": self._rate,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``, with as many workers; further keys are ignored."""
+        self._load(state)
+        self.chain.load_state_dict(state["rule"])
+
+    def take_over(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``, with any number of workers (``Chain.take_over``)."""
+        self._load(state)
+        self.chain.take_over(state["rule"])
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.weights.copy_(state["weights"])
+        self.version = state["version"]
+        self.samples = state["samples"]
+        self._held.load_state_dict(state["held"])
+        self._lr_max = state["lr_max"]
+        self._rate = state.get("rate")  # missing in the first checkpoints
