@@ -26,7 +26,8 @@ def old_checkpoint_in(folder: RunFolder) -> list[Path]:
 
 def remove_old_checkpoint(folder: RunFolder) -> None:
     """Remove it from the folder of a run that begins anew."""
-    (folder.checkpoints / _NAME).unlink(missing_ok=True)
+    for path in old_checkpoint_in(folder):
+        path.unlink()
 
 
 def is_old(content: Mapping[str, Any]) -> bool:

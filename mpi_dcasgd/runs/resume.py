@@ -129,9 +129,7 @@ class Standing:
 
 def _read(where: Path, virtual: Mapping[str, Any] | None) -> Checkpoint | None:
     """The checkpoint in a file, or the newest in a run folder that can be read."""
-    if where.is_file():
-        return Checkpoint(where, _content(where))
-    paths = checkpoints_in(RunFolder(where).checkpoints)
+    paths = [where] if where.is_file() else checkpoints_in(RunFolder(where).checkpoints)
     if virtual is not None and not paths:
         paths = old_checkpoint_in(RunFolder(where))
     passed_over: list[str] = []
@@ -140,7 +138,7 @@ def _read(where: Path, virtual: Mapping[str, Any] | None) -> Checkpoint | None:
             return Checkpoint(path, _content(path), tuple(passed_over))
         except RunFolderError as error:
             if path == paths[-1]:
-                raise
+                raise RunFolderError(f"{error}; or begin anew with --resume never") from error
             passed_over.append(f"{error}; trying the one before")
     return None
 
