@@ -260,7 +260,7 @@ def test_a_simulation_that_version_0_1_began_is_gone_on_with(
     shutil.copy(GOLDEN / f"simulator-{algorithm}.pt", folder / "simulator.pt")
     resumed = simulate(job, tmp_path / "cut", *words)
     events = RunFolder(tmp_path / "cut").metrics()
-    assert any("goes on after" in e["text"] for e in events if e["event"] == "message")
+    assert any("resumed after" in e["text"] for e in events if e["event"] == "message")
     for key in ("updates", "samples", "staleness_histogram", "restarts", "best_epoch"):
         assert resumed[key] == whole[key]
     traces = [RunFolder(tmp_path / name).trace(strict=True) for name in ("whole", "cut")]
