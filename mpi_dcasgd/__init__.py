@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         WorkersLostError,
     )
     from mpi_dcasgd.learning.task import Task
+    from mpi_dcasgd.reporting.write import Report, ReportWithoutPlotsError
     from mpi_dcasgd.rules.part import Part
     from mpi_dcasgd.runs.calibrate import Calibration, calibrate
     from mpi_dcasgd.runs.compare import compare
@@ -62,6 +63,7 @@ __all__ = [
     "Replay",
     "Timing",
     "Calibration",
+    "Report",
     "StopFlag",
     "Task",
     "Part",
@@ -74,6 +76,7 @@ __all__ = [
     "ProtocolError",
     "NonFiniteError",
     "WorkersLostError",
+    "ReportWithoutPlotsError",
     "STARTED",
     "__version__",
 ]
@@ -96,7 +99,9 @@ if not TYPE_CHECKING:  # or a type checker would believe in any attribute
         "StopFlag": "drivers.signals",
         "Task": "learning.task",
         "Part": "rules.part",
+        "Report": "reporting.write",
         **{name: "errors" for name in __all__ if name.endswith("Error")},
+        "ReportWithoutPlotsError": "reporting.write",
     }
 
     def __getattr__(name):
