@@ -199,6 +199,20 @@ def mpirun(processes: Processes) -> Callable[..., Finished]:
     return run
 
 
+@pytest.fixture(scope="session")
+def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """``shared_world("module:function", *arguments, ranks=n)``: see shared_world.py."""
+    from shared_world import SharedWorld
+
+    started = Processes(tmp_path_factory.mktemp("world"))
+    world = SharedWorld(started)
+    try:
+        yield world
+        world.close()
+    finally:
+        started.close()
+
+
 @pytest.fixture
 def every_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a run wait for the checkpoint before to be written; otherwise it skips the one due."""
