@@ -27,7 +27,7 @@ from mpi_dcasgd.runs.simulation import (
     resolve_simulation,
     split_overrides,
 )
-from mpi_dcasgd.server.message import HEADER_BYTES
+from mpi_dcasgd.server.header import HEADER_BYTES
 
 _SETTLED = 10
 """Updates a worker before throughput and staleness are near what they come to."""
