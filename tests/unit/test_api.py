@@ -325,6 +325,7 @@ def test_a_signal_interrupts_and_the_same_call_resumes(
     if function != "train":
         assert resumed.summary["restarts"] == 0, "virtual workers have not been interrupted"
         assert times[0] == times[1]
+        assert resumed.metrics("progress") == whole.metrics("progress")
         assert (resumed.path / "trace.bin").read_bytes() == (whole.path / "trace.bin").read_bytes()
 
 
