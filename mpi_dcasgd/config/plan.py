@@ -15,7 +15,7 @@ from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
-from mpi_dcasgd.server.message import HEADER_BYTES
+from mpi_dcasgd.server.header import HEADER_BYTES
 
 ELEMENT_BYTES = 4  # float32
 

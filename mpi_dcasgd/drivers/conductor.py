@@ -77,7 +77,7 @@ class Conductor:
             self.checkpointer.begin()
         server = self._server
         self._observer.message(
-            f"goes on after {server.samples / server.plan.num_samples:.4g} epochs, "
+            f"resumed after {server.samples / server.plan.num_samples:.4g} epochs, "
             f"{server.version} updates and {self.time_s:.1f} s"
         )
 

@@ -6,18 +6,17 @@ import os
 import socket
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
+from mpi_dcasgd.drivers.sync_settings import Backend, Compression
 from mpi_dcasgd.errors import LaunchError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-Backend = Literal["horovod", "ddp"]
-Compression = Literal["none", "fp16", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 

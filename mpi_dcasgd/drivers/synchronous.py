@@ -19,8 +19,9 @@ from torch import Tensor
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.buckets import Buckets
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.reducers import DTYPES, Compression, Reducer
+from mpi_dcasgd.drivers.reducers import DTYPES, Reducer
 from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.sync_settings import Compression
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan

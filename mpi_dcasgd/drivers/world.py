@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import torch
-
 from mpi_dcasgd.errors import LaunchError
 
 if TYPE_CHECKING:
+    import torch
     from mpi4py import MPI
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -144,6 +143,8 @@ def pick_device(choice: DeviceChoice, local_rank: int) -> torch.device:
     Raises:
         LaunchError: A GPU is asked for and this process sees none.
     """
+    import torch  # not before: commands that start processes have no need of it
+
     if choice == "cpu":
         return torch.device("cpu")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -158,6 +159,8 @@ def pick_device(choice: DeviceChoice, local_rank: int) -> torch.device:
 
 
 def _why_no_gpu() -> str:
+    import torch
+
     if torch.version.cuda is None and torch.version.hip is None:
         return f"PyTorch {torch.__version__} is built without CUDA"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

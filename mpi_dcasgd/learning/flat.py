@@ -15,24 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from mpi_dcasgd.learning.settings import StatisticsPolicy
 
 ALIGN = 16
 """Elements (64 bytes) to which every tensor is aligned: a cache line, and AVX-512's width."""
 
 _WORTH_BINDING = 1 << 14
 """Elements a tensor, on average, from which a view of it costs little beside its memory."""
-
-StatisticsPolicy = Literal["average", "latest"]
-"""What the server does with BatchNorm's running statistics, which no rule ever compensates.
-
-``average``: workers push the statistics of their batch; the server keeps the running mean with
-the layers' own momentum, as one process that saw all batches would. ``latest``: workers push
-their own running statistics and the server keeps the last that came (Giladi et al. 2020).
-"""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,14 @@ from mpi_dcasgd.errors import STRICT
 
 Count = Annotated[int, Field(ge=1)]
 
+StatisticsPolicy = Literal["average", "latest"]
+"""What the server does with BatchNorm's running statistics, which no rule ever compensates.
+
+``average``: workers push the statistics of their batch; the server keeps the running mean with
+the layers' own momentum, as one process that saw all batches would. ``latest``: workers push
+their own running statistics and the server keeps the last that came (Giladi et al. 2020).
+"""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelSettings:

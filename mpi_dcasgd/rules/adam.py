@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
 from mpi_dcasgd.rules.references import KINGMA_2015, Reference
+
+if TYPE_CHECKING:  # a job is checked without loading PyTorch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -75,5 +76,5 @@ class Adam(Part):
         beta1, intake1, beta2, intake2, unbias1, unbias2, eps = scalars
         mean = state[0] * beta1 + lanes.direction * intake1
         mean_square = state[1] * beta2 + lanes.direction * lanes.direction * intake2
-        direction = mean * unbias1 / (torch.sqrt(mean_square) * unbias2 + eps)
+        direction = mean * unbias1 / (mean_square.sqrt() * unbias2 + eps)
         return lanes._replace(direction=direction), (mean, mean_square)

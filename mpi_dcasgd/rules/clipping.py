@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role
 from mpi_dcasgd.rules.references import PASCANU_2013, Reference
+
+if TYPE_CHECKING:  # a job is checked without loading PyTorch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

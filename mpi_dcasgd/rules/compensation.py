@@ -13,16 +13,17 @@ live weights (no correction at all), and a lambda divided by its root mean squar
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
 from mpi_dcasgd.rules.references import ZHENG_2017, Reference
+
+if TYPE_CHECKING:  # a job is checked without loading PyTorch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -122,7 +123,7 @@ class AdaptiveCompensation(Part):
     ) -> tuple[Lanes, tuple[Tensor, ...]]:
         dc_lambda, decay, one_minus_decay, eps = scalars
         mean_square = state[0] * decay + lanes.grad * lanes.grad * one_minus_decay
-        strength = dc_lambda / torch.sqrt(mean_square + eps)
+        strength = dc_lambda / (mean_square + eps).sqrt()
         drift = lanes.params - lanes.snapshot
         # In this order a mean square that overflows gives a strength of 0 and not NaN.
         correction = lanes.grad * drift * (lanes.grad * strength)

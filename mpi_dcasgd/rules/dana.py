@@ -7,15 +7,17 @@ Asynchronous Environment", arXiv:1907.11612.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.momentum import Coefficient, LookAhead
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
 from mpi_dcasgd.rules.references import HAKIMI_2019, Reference
+
+if TYPE_CHECKING:  # a job is checked without loading PyTorch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.momentum import Coefficient
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
 from mpi_dcasgd.rules.references import BARKAI_2020, Reference
+
+if TYPE_CHECKING:  # a job is checked without loading PyTorch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -79,8 +80,8 @@ class GapAware(Part):
         self, lanes: Lanes, state: tuple[Tensor, ...], scalars: tuple[float | Tensor, ...]
     ) -> tuple[Lanes, tuple[Tensor, ...]]:
         momentum, decay, intake, unbias, per_rate, eps = scalars
-        typical = torch.sqrt(state[1]) * unbias + eps
-        gap = torch.abs(lanes.params - lanes.snapshot) * per_rate / typical + 1.0
+        typical = state[1].sqrt() * unbias + eps
+        gap = (lanes.params - lanes.snapshot).abs() * per_rate / typical + 1.0
         velocity = state[0] * momentum + lanes.direction / gap
         mean_square = state[1] * decay + velocity * velocity * intake
         return lanes._replace(direction=velocity), (velocity, mean_square)

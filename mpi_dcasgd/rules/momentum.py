@@ -7,15 +7,17 @@ constant rate the two are the same.) DANA, Adam and gap-aware momentum have modu
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
 from mpi_dcasgd.rules.references import GILADI_2020, POLYAK_1964, SUTSKEVER_2013, Reference
+
+if TYPE_CHECKING:  # a job is checked without loading PyTorch
+    from torch import Tensor
 
 Coefficient = Annotated[float, Field(ge=0, lt=1, description="what a buffer keeps of itself")]
 Dampening = Annotated[

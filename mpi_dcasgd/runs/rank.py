@@ -19,7 +19,8 @@ from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
 from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
-from mpi_dcasgd.drivers.simulation.injection import Injection, SlowedTask
+from mpi_dcasgd.drivers.simulation.injection import Injection
+from mpi_dcasgd.drivers.simulation.slowed_task import SlowedTask
 from mpi_dcasgd.drivers.startup import share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device

@@ -266,7 +266,8 @@ class Recording:
             self.write_weights(workshop, server)
             if stopped:
                 conductor.message(
-                    f"{stopped}; the same command with --run-dir {self.folder.path} goes on"
+                    f"{stopped}; to resume, rerun the same command with --run-dir "
+                    f"{self.folder.path}"
                 )
 
         conductor.finish(totals, reason=stopped, closing=close)

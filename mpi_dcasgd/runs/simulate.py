@@ -40,7 +40,7 @@ from mpi_dcasgd.runs.simulation import (
     split_overrides,
 )
 from mpi_dcasgd.runs.virtual import VirtualSetup, run_virtually
-from mpi_dcasgd.server.message import HEADER_BYTES
+from mpi_dcasgd.server.header import HEADER_BYTES
 
 _EVENTS, _LINES = 200, 20  # progress events and progress lines of a run, about
 

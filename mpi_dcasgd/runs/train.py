@@ -19,7 +19,8 @@ from mpi_dcasgd.config.plan import world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
-from mpi_dcasgd.drivers.simulation.injection import Injection, SlowedTask
+from mpi_dcasgd.drivers.simulation.injection import Injection
+from mpi_dcasgd.drivers.simulation.slowed_task import SlowedTask
 from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch, pick_device
 from mpi_dcasgd.errors import UserError, WorkersLostError

@@ -28,10 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.server.header import HEADER_BYTES, MAX_GRANTS
 
-HEADER_WORDS = 16
-HEADER_BYTES = 8 * HEADER_WORDS
-MAX_GRANTS = HEADER_WORDS - 3
 _CPU = torch.device("cpu")
 
 

@@ -24,17 +24,15 @@ from mpi_dcasgd.rules.admission import Admission
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
+from mpi_dcasgd.server.header import MAX_AHEAD
 from mpi_dcasgd.server.ledger import TicketLedger
-from mpi_dcasgd.server.message import MAX_GRANTS, Kind, Message
+from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.model_state import ModelState
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.refusals import Refusals
 from mpi_dcasgd.server.slot import Slot, Tally
 from mpi_dcasgd.server.state import LAYOUT, check_fits
-
-MAX_AHEAD = MAX_GRANTS - 1
-"""Number of tickets beyond the current one that a reply has room for."""
 
 
 class ParameterServer:

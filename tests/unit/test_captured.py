@@ -14,7 +14,8 @@ from toy import CPU, LR, toy_dataset, toy_model
 from mpi_dcasgd.drivers.simulation.asynchronous import Simulator
 from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.delays import Gamma
-from mpi_dcasgd.drivers.simulation.injection import Injection, InjectSettings, SlowedTask
+from mpi_dcasgd.drivers.simulation.injection import Injection, InjectSettings
+from mpi_dcasgd.drivers.simulation.slowed_task import SlowedTask
 from mpi_dcasgd.learning.captured import CapturedTask, CudaGraphs, make_task
 from mpi_dcasgd.learning.data import Dataset, ResidentSplit, load_dataset
 from mpi_dcasgd.learning.flat import FlatModel, StatisticsPolicy

@@ -8,7 +8,8 @@ from toy import World
 
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, Pauses, WorkerClock
 from mpi_dcasgd.drivers.simulation.delays import Constant, Gamma
-from mpi_dcasgd.drivers.simulation.injection import Injection, InjectSettings, SlowedTask
+from mpi_dcasgd.drivers.simulation.injection import Injection, InjectSettings
+from mpi_dcasgd.drivers.simulation.slowed_task import SlowedTask
 from mpi_dcasgd.errors import ConfigError
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mpi_dcasgd.errors import ProtocolError
-from mpi_dcasgd.server.message import HEADER_BYTES, MAX_GRANTS, Kind, Message
+from mpi_dcasgd.server.header import HEADER_BYTES, MAX_GRANTS
+from mpi_dcasgd.server.message import Kind, Message
 
 
 def test_a_push_survives_the_journey_as_bytes() -> None:

@@ -218,7 +218,7 @@ def test_another_simulations_checkpoint_is_refused(
     simulate(job, tmp_path / "run", "workers=2", "--checkpoint-every", "1")
     words = ["--run-dir", str(tmp_path / "run"), "--resume"]
     assert main(["simulate", str(job), "workers=2", "lr=0.2", *words]) == 2
-    assert "is of another job (lr differ); go on with the job" in capsys.readouterr().err
+    assert "is of another job (lr differ); resume with the job" in capsys.readouterr().err
     assert main(["simulate", str(job), "workers=3", "slow={2: 3}", *words]) == 2
     assert "is of another simulation (cluster.slow.2, workers differ)" in capsys.readouterr().err
     assert main(["train", str(job), "algorithm=sgd", *words[:2]]) == 2
@@ -260,7 +260,7 @@ def test_a_simulation_that_version_0_1_began_is_gone_on_with(
     shutil.copy(GOLDEN / f"simulator-{algorithm}.pt", folder / "simulator.pt")
     resumed = simulate(job, tmp_path / "cut", *words)
     events = RunFolder(tmp_path / "cut").metrics()
-    assert any("goes on after" in e["text"] for e in events if e["event"] == "message")
+    assert any("resumed after" in e["text"] for e in events if e["event"] == "message")
     for key in ("updates", "samples", "staleness_histogram", "restarts", "best_epoch"):
         assert resumed[key] == whole[key]
     traces = [RunFolder(tmp_path / name).trace(strict=True) for name in ("whole", "cut")]

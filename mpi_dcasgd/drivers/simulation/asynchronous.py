@@ -18,7 +18,7 @@ from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.engine import Engine
 from mpi_dcasgd.drivers.simulation.turn import take_turn
 from mpi_dcasgd.learning.task import Task
-from mpi_dcasgd.server.message import HEADER_BYTES
+from mpi_dcasgd.server.header import HEADER_BYTES
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
 
