@@ -266,8 +266,8 @@ class Recording:
             self.write_weights(workshop, server)
             if stopped:
                 conductor.message(
-                    f"{stopped}; to resume, rerun the same command with --run-dir "
-                    f"{self.folder.path}"
+                    f"{stopped}; to resume, rerun the same command with "
+                    f"--run-dir {self.folder.path}"
                 )
 
         conductor.finish(totals, reason=stopped, closing=close)

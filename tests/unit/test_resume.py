@@ -82,8 +82,10 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     for after in cuts:
         assert go(cut, stop_after=after) == 138
         assert summary(cut)["status"] == "interrupted"
-        told = f"to resume, rerun the same command with --run-dir {cut}"
-        assert told in (cut / "metrics.jsonl").read_text()
+        assert (
+            f"to resume, rerun the same command with --run-dir {cut}"
+            in (cut / "metrics.jsonl").read_text()
+        )
     assert go(cut) == 0
     assert summary(cut)["weights_sha256"] == summary(whole)["weights_sha256"]
     for key in ("updates", "samples", "test_error", "train_loss", "staleness_histogram"):
