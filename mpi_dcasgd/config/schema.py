@@ -116,8 +116,12 @@ class Job:
         return mode_of(self.algorithm)
 
     def world(self, num_workers: int) -> Topology:
-        """Return the ranks of a real run of this job with so many workers."""
-        return Topology(self.mode, num_workers)
+        """Return the ranks of a real run of this job with so many workers.
+
+        Raises:
+            LaunchError: The algorithm cannot run with so many.
+        """
+        return Topology.of_workers(self.mode, num_workers, algorithm=self.algorithm)
 
     @property
     def tickets_ahead(self) -> int:
