@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from mpi_dcasgd.config.messages import allowed, is_section, settings_of
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.config.study import StudySettings
+from mpi_dcasgd.config.study_settings import StudySettings
 from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
 
