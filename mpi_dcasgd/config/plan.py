@@ -1,4 +1,4 @@
-"""What a job would take, worked out without starting it: ranks, updates and memory."""
+"""Plan of a job that has not been started: its ranks, updates and memory."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ELEMENT_BYTES = 4  # float32
 
 @dataclass(frozen=True)
 class Need:
-    """What one kind of process holds in memory.
+    """Memory that one kind of process needs.
 
     Attributes:
         who: ``"server"``, ``"each worker"``, ...
-        items: What they are for, and their bytes.
+        items: Their purposes and bytes.
     """
 
     who: str
@@ -65,7 +65,7 @@ class Plan:
 
 
 def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
-    """Work out what a job would take.
+    """Work out the ranks, updates and memory of a job.
 
     Args:
         job: Checked.

@@ -115,7 +115,7 @@ def _summary(kind: type) -> str:
 
 
 def _argument_notes(kind: type) -> dict[str, str]:
-    """What a class's docstring says of its settings, under ``Args:``."""
+    """Return a class docstring's notes on its settings, under ``Args:``."""
     section = (inspect.getdoc(kind) or "").partition("\nArgs:\n")[2]
     section = re.split(r"\n\n?(?=\S)", section, maxsplit=1)[0]
     notes: dict[str, str] = {}

@@ -28,7 +28,7 @@ from mpi_dcasgd.server.header import MAX_AHEAD
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Job:
-    """What is trained and how; not where, nor by how many workers.
+    """One training experiment: model, data, algorithm; not where it runs, nor on how many workers.
 
     Attributes:
         rule: The resolved update rule. A job file need only say what differs from the named
@@ -112,7 +112,7 @@ class Job:
 
     @property
     def mode(self) -> Mode:
-        """How the algorithm is driven: sequential, synchronous or asynchronous."""
+        """Driving mode of the algorithm: sequential, synchronous or asynchronous."""
         return mode_of(self.algorithm)
 
     def world(self, num_workers: int) -> Topology:

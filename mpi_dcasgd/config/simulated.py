@@ -85,7 +85,7 @@ def with_injected(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
 
 
 def check_injected(job: Job, num_workers: int) -> list[str]:
-    """What the job would have slowed and is not there, a line each."""
+    """Return what the job would have slowed and is not there, a line each."""
     inject = job_as_yaml(job)["inject"]
     settings = {key: inject[key] for key in ("slow", "pauses") if inject[key]}
     try:
@@ -96,7 +96,7 @@ def check_injected(job: Job, num_workers: int) -> list[str]:
 
 
 def check_simulated(settings: Mapping[str, Any], job: Job, num_workers: int) -> list[str]:
-    """What keeps a run from being simulated on a cluster, a line each."""
+    """Return what keeps a run from being simulated on a cluster, a line each."""
     try:
         WorkerClock(parse_cluster("cluster", settings), num_workers + backup_workers(job), 0)
     except ConfigError as error:
@@ -110,5 +110,5 @@ def backup_workers(job: Job) -> int:
 
 
 def same_steps(one: Job, other: Job) -> bool:
-    """Whether a step of one job takes as long as one of the other: what calibration goes by."""
+    """Return whether a step of one job takes as long as one of the other, as calibration needs."""
     return all(getattr(one, key) == getattr(other, key) for key in _SAME_STEP)
