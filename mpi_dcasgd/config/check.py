@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mpi_dcasgd.config.fit import check_fit
 from mpi_dcasgd.config.messages import allowed, choices, element, is_section, seen, settings_of
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.config.sections import check_fit, find_kind, is_named, keys_of, own_settings
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
-from mpi_dcasgd.learning.data import check_data
-from mpi_dcasgd.learning.models import check_model
 from mpi_dcasgd.learning.schedules import ScheduleSettings
-from mpi_dcasgd.learning.settings import DataSettings, ModelSettings
+from mpi_dcasgd.learning.settings import Named
+from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.record.sinks import check_sinks
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, describe_rule, resolve_rule
 from mpi_dcasgd.rules.rule import Rule
 
@@ -138,9 +138,16 @@ def _section(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
     value = {} if value is None else value  # a section whose keys are all commented out
     if not isinstance(value, Mapping):
         hint = f"; to choose one, say {key}.name" if "name" in settings_of(kind) else ""
-        problems.append(f"{key}: got {seen(value)}; allowed: {allowed(kind)}{hint}")
+        what = "a mapping of name and its settings" if is_named(kind) else allowed(kind)
+        problems.append(f"{key}: got {seen(value)}; allowed: {what}{hint}")
         return None
     mine: list[str] = []
+    if is_named(kind):
+        found = find_kind(kind, key, value, mine)
+        if found is None:
+            problems += mine
+            return None
+        kind, value = found, own_settings(kind, found, key, value, mine)
     section = build(kind, known(value, f"{key}.", kind, mine), f"{key}.", mine)
     if section is not None:
         mine += [f"{key}.{line}" for line in _look_up(section)]
@@ -151,12 +158,12 @@ def _section(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
 def _look_up(section: Any) -> list[str]:
     """Return what types and ranges cannot say, a line each beginning with the key."""
     try:
-        if isinstance(section, ModelSettings):
-            return check_model(section)
-        if isinstance(section, DataSettings):
-            return check_data(section)
-    except UserError as error:  # no torchvision to ask whether it has such a model
+        if isinstance(section, Named):
+            return section.check()
+    except UserError as error:  # of a model or data set of the user's own
         return [f"name: {error}"]
+    if isinstance(section, RecordSettings):
+        return [f"sinks: {line}" for line in check_sinks(section.sinks)]
     if isinstance(section, ScheduleSettings):
         return _check_schedule(section)
     return []
@@ -248,7 +255,7 @@ def _places() -> dict[str, list[str]]:
     for key, info in settings_of(Job).items():
         found.setdefault(key, []).append(key)
         if is_section(info.annotation):
-            for inner in settings_of(info.annotation):
+            for inner in keys_of(info.annotation):
                 found.setdefault(inner, []).append(f"{key}.{inner}")
     for role in PARTS:
         found.setdefault(role, []).append(f"rule.{role}")

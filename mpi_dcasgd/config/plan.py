@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpi_dcasgd.config.fit import check_last_batch, without_memory
+from torch import nn
+
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import ConfigError, LaunchError
-from mpi_dcasgd.learning.data import describe
+from mpi_dcasgd.learning.data import Facts, describe
 from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.learning.models.shapes import check_last_batch, without_memory
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
@@ -80,11 +83,7 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
     mode = job.mode
     num_workers = world_of(job, world_size).num_workers
     data = describe(job.data)
-    module = without_memory(job.model, data)
-    problems = check_last_batch(module, data, job.batch_size)
-    if problems:
-        raise ConfigError(job.name, problems)
-    layout = FlatLayout.of(module)
+    layout = FlatLayout.of(_on_shapes(job, data))
     group = num_workers * job.sync.accumulate if mode == "synchronous" else 1
     plan = TicketPlan(data.num_train, job.batch_size * group, job.seed, job.epochs)
     return Plan(
@@ -106,6 +105,40 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             gpu=gpu,
         ),
     )
+
+
+def check_models(jobs: Iterable[Job]) -> None:
+    """Try out, on shapes alone, the models that do not know themselves what they take.
+
+    Loading a job has checked the others. Data whose sizes follow from their files are left to the
+    run's start, since to list them may take minutes.
+
+    Args:
+        jobs: Checked; they may differ in other things than model and data.
+
+    Raises:
+        ConfigError: One of them does not take its data.
+    """
+    tried = set()
+    for job in jobs:
+        data = job.data.known()
+        key = f"{job.model} {data} {job.batch_size}"
+        if data is not None and not job.model.shapes_known and key not in tried:
+            _on_shapes(job, data)
+            tried.add(key)
+
+
+def _on_shapes(job: Job, data: Facts) -> nn.Module:
+    """The model without memory, if it takes the data."""
+    try:
+        module = without_memory(job.model, data)
+    except ConfigError as error:
+        problems = [f"{error.where}.{line}" for line in error.problems]
+        raise ConfigError(job.name, problems) from error
+    problems = check_last_batch(job.model, data, job.batch_size, module)
+    if problems:
+        raise ConfigError(job.name, problems)
+    return module
 
 
 def check_real(job: Job) -> None:

@@ -17,19 +17,31 @@ from pydantic.fields import FieldInfo
 
 from mpi_dcasgd.config.messages import allowed, is_section, settings_of
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.config.sections import TORCHVISION, is_named, kinds_of
 from mpi_dcasgd.config.study_settings import StudySettings
 from mpi_dcasgd.config.yaml12 import dump_yaml
+from mpi_dcasgd.drivers.simulation.delays import DELAYS
+from mpi_dcasgd.learning.data import DataSource
+from mpi_dcasgd.learning.models import ModelSource
+from mpi_dcasgd.record.sinks import SINKS
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
 
 MARKER = "<!-- Below this line: python -m mpi_dcasgd.config.reference docs/jobs.md -->\n"
 
 
 def reference() -> str:
-    """All keys of a job file, the algorithms, the parts of rules, and a study file's keys."""
+    """All keys of a job file, what each table of names holds, and a study file's keys."""
     return "\n".join(
         [
             "## Keys of a job file\n",
             _table(_ROW, _job_rows()),
+            _kinds_text("## Models", ("`model.name`", "what it is"), kinds_of(ModelSource)),
+            _kinds_text("## Data sets", ("`data.name`", "what it is"), kinds_of(DataSource)),
+            _kinds_text("## Delay models", ("`model`", "step times"), dict(DELAYS.items())),
+            "One word is enough where the defaults are meant, as in `delays: gamma`; "
+            "`gamma-heterogeneous` is `gamma` with `machine_cv: 0.6`.\n",
+            _kinds_text("## Metric sinks", ("`record.sinks`", "what it is"), dict(SINKS.items())),
+            "`jsonl` is always written, and not named in a job.\n",
             "## Algorithms\n",
             _table(
                 ("algorithm", "driven", "what it does", "parts"),
@@ -46,7 +58,10 @@ def reference() -> str:
             "## Parts of a rule\n",
             "The first part of each role is the one that an algorithm has unless the table above"
             " names another.\n",
-            *(_part_text(role, kinds) for role, kinds in PARTS.items()),
+            *(
+                _kinds_text(f"### `rule.{role}`", ("part", "what it does"), kinds)
+                for role, kinds in PARTS.items()
+            ),
             "## Keys of a study file\n",
             _table(_ROW, (_row("", key, info) for key, info in settings_of(StudySettings).items())),
         ]
@@ -59,12 +74,18 @@ def renew(path: Path) -> None:
     path.write_text(f"{above}{MARKER}\n{reference()}", encoding="utf-8")
 
 
+_CHOOSES = ("name", "model")  # keys that say which of a table is meant
+
 _ROW = ("key", "allowed", "default", "what it is")
 
 
 def _job_rows() -> Iterable[tuple[str, ...]]:
     for key, info in settings_of(Job).items():
-        if is_section(info.annotation):
+        if is_named(info.annotation):
+            names = f"{_listed(kinds_of(info.annotation))}, or `package.module:Name`"
+            yield f"`{key}.name`", names, "must be given", _text(info)
+            yield f"`{key}.<setting>`", f"those of what `{key}.name` names: below", "", ""
+        elif is_section(info.annotation):
             for inner, field in settings_of(info.annotation).items():
                 yield _row(f"{key}.", inner, field)
         elif key == "rule":
@@ -94,18 +115,27 @@ def _text(info: FieldInfo) -> str:
     return info.description or ""
 
 
-def _part_text(role: str, kinds: Mapping[str, type]) -> str:
-    lines = [f"### `rule.{role}`\n"]
-    rows = [(f"`{name}`", _summary(kind)) for name, kind in kinds.items()]
-    lines.append(_table(("part", "what it does"), rows))
+def _listed(kinds: Mapping[str, type]) -> str:
+    return ", ".join(f"one of {name}" if name == TORCHVISION else f"`{name}`" for name in kinds)
+
+
+def _kinds_text(title: str, header: tuple[str, str], kinds: Mapping[str, type]) -> str:
+    """A table of what there is, then a table of the settings of each that has some."""
+    names: dict[type, list[str]] = {}
     for name, kind in kinds.items():
+        names.setdefault(kind, []).append(name if name == TORCHVISION else f"`{name}`")
+    listed = {kind: ", ".join(of_kind) for kind, of_kind in names.items()}
+    rows = [(listed[kind], _summary(kind)) for kind in listed]
+    lines = [f"{title}\n", _table(header, rows)]
+    for kind, name in listed.items():
         notes = _argument_notes(kind)
-        settings = settings_of(kind)
+        found = settings_of(kind) if is_section(kind) else {}
+        settings = {key: info for key, info in found.items() if key not in _CHOOSES}
         if settings:
-            rows_of_part = [
+            rows_of_kind = [
                 _row("", key, info, notes.get(key, "")) for key, info in settings.items()
             ]
-            lines += [f"Settings of `{name}`:\n", _table(_ROW, rows_of_part)]
+            lines += [f"Settings of {name}:\n", _table(_ROW, rows_of_kind)]
     return "\n".join(lines)
 
 

@@ -12,13 +12,10 @@ from mpi_dcasgd.drivers.simulation.injection import InjectSettings
 from mpi_dcasgd.drivers.sync_settings import SyncSettings
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import STRICT
+from mpi_dcasgd.learning.data import DataSource
+from mpi_dcasgd.learning.models import ModelSource
 from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
-from mpi_dcasgd.learning.settings import (
-    Count,
-    DataSettings,
-    ModelSettings,
-    StatisticsPolicy,
-)
+from mpi_dcasgd.learning.settings import Count, StatisticsPolicy
 from mpi_dcasgd.record.settings import CheckpointSettings, RecordSettings
 from mpi_dcasgd.rules.algorithms import mode_of
 from mpi_dcasgd.rules.compatibility import Mode
@@ -57,8 +54,8 @@ class Job:
     rule: Annotated[
         InstanceOf[Rule], Field(description="changes to the algorithm's update rule, by role")
     ] = field(default_factory=Rule)
-    model: Annotated[ModelSettings, Field(description="what is trained")]
-    data: Annotated[DataSettings, Field(description="what it is trained on")]
+    model: Annotated[ModelSource, Field(description="what is trained")]
+    data: Annotated[DataSource, Field(description="what it is trained on")]
     batchnorm: Annotated[
         StatisticsPolicy,
         Field(
@@ -128,4 +125,4 @@ class Job:
         """``ahead`` as a number."""
         if self.ahead != "auto":
             return self.ahead
-        return 2 if self.data.name == "imagefolder" else 0
+        return self.data.tickets_ahead

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from mpi_dcasgd.errors import LaunchError, UserError
-from mpi_dcasgd.learning.data import find_files, list_files, tell_files
-from mpi_dcasgd.learning.settings import DataSettings
+from mpi_dcasgd.learning.data import DataSource, find_files, list_files, tell_files
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -45,7 +44,7 @@ def together(comm: MPI.Comm, step: Callable[[], T]) -> T:
     raise LaunchError("start-up failed" + "".join(_grouped(said)))
 
 
-def share_files(comm: MPI.Comm, settings: DataSettings) -> None:
+def share_files(comm: MPI.Comm, data: DataSource) -> None:
     """List the data's files on rank 0 and send the list to all others.
 
     A million images on a parallel file system take minutes to list, and longer the more ranks do
@@ -54,9 +53,9 @@ def share_files(comm: MPI.Comm, settings: DataSettings) -> None:
     Raises:
         UserError: On every rank, if the data are missing on any.
     """
-    together(comm, lambda: find_files(settings))
-    found = together(comm, lambda: list_files(settings) if comm.rank == 0 else None)
-    tell_files(settings, comm.bcast(found))
+    together(comm, lambda: find_files(data))
+    found = together(comm, lambda: list_files(data) if comm.rank == 0 else None)
+    tell_files(data, comm.bcast(found))
 
 
 def _grouped(said: list[tuple[str, str] | None]) -> list[str]:

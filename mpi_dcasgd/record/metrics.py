@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.appending import AppendedFile
+from mpi_dcasgd.record.sinks import MetricSink
+
+if TYPE_CHECKING:
+    from mpi_dcasgd.record.run_folder import RunFolder
 
 
 def finite(value: Any) -> Any:
@@ -24,44 +28,27 @@ def finite(value: Any) -> Any:
     return value
 
 
-class MetricsWriter:
-    """Appends events; every line is handed to the system as soon as it is written.
+class JsonLines(MetricSink):
+    """JSON lines in metrics.jsonl, one event each, for any tool to read.
 
     Args:
-        path: The file.
-        offset: Bytes of it that stay; what lies behind them is cut off. None for all.
+        folder: The run's.
+        offset: Bytes of the file that stay; what lies behind them is cut off. None for all.
 
     Raises:
         RunFolderError: The file cannot be written, or is shorter.
     """
 
-    def __init__(self, path: Path, offset: int | None = None) -> None:
-        self._path = path
-        try:
-            if offset is not None:
-                if path.stat().st_size < offset:
-                    raise RunFolderError(
-                        f"{path}: has {path.stat().st_size} bytes, but the checkpoint goes on "
-                        f"after {offset}: it is not the file that belongs to it"
-                    )
-                os.truncate(path, offset)
-            self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
+    def __init__(self, folder: RunFolder, offset: int | None = None) -> None:
+        self._file = AppendedFile(folder.metrics_jsonl, offset)
 
-    def write(self, event: str, time_s: float, **values: Any) -> None:
-        """One line: ``event``, ``time_s`` (seconds since training began) and ``values``."""
+    def write(self, event: str, time_s: float, values: Mapping[str, Any]) -> None:
         line = {"event": event, "time_s": round(time_s, 6), **values}
-        try:
-            self._file.write(json.dumps(finite(line), allow_nan=False) + "\n")
-        except OSError as error:
-            raise RunFolderError(f"{self._path}: cannot be written: {error.strerror}") from error
+        self._file.append(json.dumps(finite(line), allow_nan=False) + "\n")
 
     @property
     def offset(self) -> int:
-        """Bytes written so far, those of before included."""
-        self._file.flush()
-        return os.fstat(self._file.fileno()).st_size
+        return self._file.offset
 
     def close(self) -> None:
         self._file.close()

@@ -13,11 +13,12 @@ from typing import Any, TextIO
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.observer import Evaluation, Status
 from mpi_dcasgd.record.description import RunDescription
-from mpi_dcasgd.record.metrics import MetricsWriter, finite
+from mpi_dcasgd.record.metrics import finite
 from mpi_dcasgd.record.progress import Status as ProgressStatus
 from mpi_dcasgd.record.progress import make_progress
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.record.sinks import JSONL, Sinks
 from mpi_dcasgd.record.trace_writer import TraceWriter
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint, record_of
 
@@ -71,9 +72,7 @@ class Recorder:
         self._folder = folder
         self._run = run
         self._logger = logger
-        self._metrics = MetricsWriter(
-            folder.metrics_jsonl, None if saved is None else saved["metrics"]
-        )
+        self._metrics = Sinks(folder, settings.sinks, _offsets(saved))
         self._trace = _trace(folder, run, settings, saved)
         self._progress = make_progress(
             settings.progress,
@@ -168,8 +167,10 @@ class Recorder:
     def state_dict(self) -> dict[str, Any]:
         """Where the files are and what the summary will need, in plain values."""
         window, applied = self._window, self._applied
+        offsets = self._metrics.offsets()
         return {
-            "metrics": self._metrics.offset,
+            "metrics": offsets.pop(JSONL),
+            "sinks": offsets,
             "trace": self._trace.place() if self._trace is not None else None,
             "plain": {name: getattr(self, f"_{name}") for name in _PLAIN},
             "refused": [self._refused[Action.DROPPED], self._refused[Action.NONFINITE]],
@@ -317,6 +318,11 @@ def _trace(
     return TraceWriter.resume(
         folder.trace_bin, saved["trace"], run.num_workers, flush_s=settings.trace_flush_s
     )
+
+
+def _offsets(saved: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where the sinks were at a checkpoint, which may be of a version that had but one."""
+    return {} if saved is None else {JSONL: saved["metrics"], **saved.get("sinks", {})}
 
 
 def _without_time(evaluation: Evaluation) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class RunFolder:
         job_yaml: The resolved job; a folder that has it is a run's.
         environment_json: The software and hardware of the last start.
         metrics_jsonl: Events, one a line.
+        metrics_csv: Numbers of the events, where the job asks for them.
         trace_bin: Every push; runs without a server have none.
         summary_json: The outcome, from the end of the run on.
         weights_pt: The final weights.
@@ -62,6 +63,7 @@ class RunFolder:
         self.job_yaml = self.path / JOB_YAML
         self.environment_json = self.path / "environment.json"
         self.metrics_jsonl = self.path / "metrics.jsonl"
+        self.metrics_csv = self.path / "metrics.csv"
         self.trace_bin = self.path / "trace.bin"
         self.summary_json = self.path / "summary.json"
         self.weights_pt = self.path / "weights.pt"
@@ -244,7 +246,8 @@ class RunFolder:
         """
         try:
             shutil.copyfile(other.metrics_jsonl, self.metrics_jsonl)
-            for file in (other.trace_bin, *other.path.glob("environment-*.json")):
+            beside = other.path.glob("environment-*.json")
+            for file in (other.trace_bin, other.metrics_csv, *beside):
                 if file.is_file():
                     shutil.copyfile(file, self.path / file.name)
             if other.environment_json.is_file():
@@ -278,6 +281,7 @@ class RunFolder:
             self.job_yaml,
             self.environment_json,
             self.metrics_jsonl,
+            self.metrics_csv,
             self.trace_bin,
             self.summary_json,
             self.weights_pt,

@@ -31,6 +31,14 @@ class RecordSettings:
         float,
         Field(gt=0, description="seconds of pushes that a killed run may lose from its trace"),
     ] = 1.0
+    sinks: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(
+            strict=False,
+            description="where metrics go besides metrics.jsonl: csv, or package.module:Name of a "
+            "tracker of your own",
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

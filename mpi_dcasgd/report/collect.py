@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,16 @@ class Collection:
     unfinished: tuple[UnfinishedRun, ...]
 
 
-def collect(paths: Sequence[Path]) -> Collection:
+ReadStored = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def collect(paths: Sequence[Path], read_stored: ReadStored = dict) -> Collection:
     """Read runs.
 
     Args:
         paths: Run folders, or folders that hold run folders.
+        read_stored: Brings a stored job to the keys of today, so that runs of several versions
+            can be compared.
 
     Raises:
         RunFolderError: One of them is neither, or all of them together hold no run.
@@ -110,7 +115,7 @@ def collect(paths: Sequence[Path]) -> Collection:
     runs: list[RunResult] = []
     unfinished: list[UnfinishedRun] = []
     for path in _folders(paths):
-        found = _load(RunFolder.open(path))
+        found = _load(RunFolder.open(path), read_stored)
         if isinstance(found, RunResult):
             runs.append(found)
         else:
@@ -135,9 +140,9 @@ def _folders(paths: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
-def _load(folder: RunFolder) -> RunResult | UnfinishedRun:
+def _load(folder: RunFolder, read_stored: ReadStored) -> RunResult | UnfinishedRun:
     try:
-        job = flatten(folder.job())
+        job = flatten(read_stored(folder.job()))
     except RunFolderError as error:
         return UnfinishedRun(folder.path, folder.path.name, "unreadable", str(error))
     label = f"{job.get('algorithm', '?')}, seed {job.get('seed', '?')}"

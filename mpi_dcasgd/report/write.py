@@ -9,7 +9,7 @@ from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.run_folder import write_atomic
-from mpi_dcasgd.report.collect import Collection, RunResult, UnfinishedRun, collect
+from mpi_dcasgd.report.collect import Collection, ReadStored, RunResult, UnfinishedRun, collect
 from mpi_dcasgd.report.document import (
     Block,
     Bullets,
@@ -72,7 +72,12 @@ class ReportWithoutPlotsError(PlotsUnavailableError):
 
 
 def write_report(
-    runs: Sequence[Path], out: Path, target_error: float | None = None, *, title: str = ""
+    runs: Sequence[Path],
+    out: Path,
+    target_error: float | None = None,
+    *,
+    title: str = "",
+    read_stored: ReadStored = dict,
 ) -> Report:
     """Compare runs.
 
@@ -81,12 +86,13 @@ def write_report(
         out: The folder to write into; made if need be.
         target_error: Also report how soon this test error, in [0, 1], was reached.
         title: Title of the report; by default the name of the runs' job.
+        read_stored: Brings a stored job to the keys of today.
 
     Raises:
         RunFolderError: A path is no run, or ``out`` cannot be written.
         ReportWithoutPlotsError: matplotlib is missing; everything else was written.
     """
-    found = collect(runs)
+    found = collect(runs, read_stored)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

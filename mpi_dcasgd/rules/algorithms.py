@@ -11,14 +11,14 @@ A job says ``algorithm: dcasgd-a`` and may change single settings of the named c
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pydantic import ValidationError
 
-from mpi_dcasgd.errors import ConfigError, did_you_mean
+from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
+from mpi_dcasgd.extension import import_class, is_path, unknown
 from mpi_dcasgd.rules.adam import Adam
 from mpi_dcasgd.rules.admission import AcceptAll, Collect, StaleSynchronous, Threshold
 from mpi_dcasgd.rules.clipping import NoClipping, NormClipping
@@ -286,19 +286,12 @@ def _find_part(role: str, name: Any) -> type[Part]:
     found = PARTS[role].get(name) if isinstance(name, str) else None
     if found is not None:
         return found
-    if not isinstance(name, str) or ":" not in name:
-        hint = did_you_mean(str(name), PARTS[role])
-        allowed = ", ".join(PARTS[role])
-        raise ConfigError(
-            role, [f".name: unknown {name!r}{hint} (allowed: {allowed}, or package.module:Name)"]
-        )
-    module_name, _, attribute = name.partition(":")
     try:
-        kind = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(role, [f".name: cannot import {name}: {error}"]) from error
-    if not (isinstance(kind, type) and issubclass(kind, Part)):
-        raise ConfigError(role, [f".name: {name} is not a subclass of mpi_dcasgd.rules.part.Part"])
+        if not isinstance(name, str) or not is_path(name):
+            raise UserError(unknown(name, PARTS[role]))
+        kind = import_class(name, Part)
+    except UserError as error:
+        raise ConfigError(role, [f".name: {error}"]) from error
     if kind.role != role:
         raise ConfigError(role, [f".name: {name} is a part for {kind.role}, not for {role}"])
     return kind

@@ -8,10 +8,12 @@ import torch
 
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.evaluator import Evaluator
+from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.captured import make_task
-from mpi_dcasgd.learning.data import Dataset, load_dataset
+from mpi_dcasgd.learning.data import Dataset, Facts, load_dataset
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.models import build_model
+from mpi_dcasgd.learning.models.shapes import check_last_batch
 from mpi_dcasgd.learning.schedules import Schedule
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
@@ -46,6 +48,7 @@ class Workshop:
 
         Raises:
             DataError: The data are missing or not what the job says.
+            ConfigError: The model does not train on the last minibatch of an epoch.
         """
         torch.set_num_threads(job.threads)
         if device.type == "cuda":
@@ -53,6 +56,9 @@ class Workshop:
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
         dataset = load_dataset(job.data, job.seed, device)
+        problems = check_last_batch(job.model, Facts.of(dataset), job.batch_size)
+        if problems:
+            raise ConfigError(job.name, problems)
         return cls(job, dataset, device, group, standing or Standing())
 
     @property

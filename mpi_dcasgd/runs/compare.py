@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.study import Study, load_study
 from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError
@@ -177,6 +178,7 @@ def compare(
     folders = tuple(run.folder for run in plan.runs)
     if not plan.runs:
         return ComparisonResult(plan.folder, (), (), None, None)
+    _check_models([element.job for element in plan.elements])
     for element in plan.elements:
         write_job(plan.study, element, plan.folder)
     if show is not None:
@@ -216,6 +218,14 @@ def report_study(study: Study | Path | str, out: Path | str | None = None) -> St
     names = [element.name for element in study.elements]
     missing = tuple(name for name in names if not folder.run(name).is_finished())
     return StudyReport(written, missing)
+
+
+def _check_models(jobs: Sequence[Job]) -> None:
+    """Refuse what would fail in each run's start, before any run is started."""
+    if not all(job.model.shapes_known for job in jobs):
+        from mpi_dcasgd.config.plan import check_models  # loads PyTorch
+
+        check_models(jobs)
 
 
 def _loaded(study: Study | Path | str) -> Study:

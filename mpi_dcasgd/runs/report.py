@@ -38,5 +38,7 @@ def report(
 
             print(report("runs/digits", "runs/digits/report", target_error=0.05).table)
     """
-    paths = [runs] if isinstance(runs, (Path, str)) else runs
-    return write_report([Path(path) for path in paths], Path(out), target_error, title=title)
+    from mpi_dcasgd.config.load import with_defaults  # loads all settings
+
+    paths = [Path(path) for path in ([runs] if isinstance(runs, (Path, str)) else runs)]
+    return write_report(paths, Path(out), target_error, title=title, read_stored=with_defaults)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 from mpi_dcasgd.config.load import parse_overrides, read_mapping
 from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, parse_cluster
-from mpi_dcasgd.drivers.simulation.delays import NAMES
-from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.drivers.simulation.delays import named_delays
+from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.record.run_folder import RunFolder
 
 _CLUSTER_KEYS = tuple(field.name for field in fields(Cluster))
@@ -106,8 +107,8 @@ def _place(settings: dict[str, Any], path: Sequence[str], value: Any) -> list[st
 
 
 def _named_delays(name: str) -> Any:
-    if name in NAMES:
-        return dict(NAMES[name])
+    with suppress(UserError):
+        return named_delays(name)
     path = Path(name).expanduser()
     if path.is_dir():
         from mpi_dcasgd.tools.calibration import delays_of_run

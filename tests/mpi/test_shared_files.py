@@ -18,11 +18,11 @@ from mpi4py import MPI
 from mpi_dcasgd.drivers.startup import share_files
 from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.learning.data import describe, load_dataset
-from mpi_dcasgd.learning.settings import DataSettings
+from mpi_dcasgd.learning.data.folder import ImageFolder
 from mpi_dcasgd.learning.vision import torchvision
 
 comm = MPI.COMM_WORLD
-settings = DataSettings(name="imagefolder", path=sys.argv[1], image_size=8, loaders=1)
+settings = ImageFolder(path=sys.argv[1], image_size=8, loaders=1)
 walked = []
 walk = torchvision().datasets.ImageFolder
 torchvision().datasets.ImageFolder = lambda path: walked.append(path) or walk(path)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mpi_dcasgd.cli import main
-from mpi_dcasgd.learning.settings import ModelSettings
+from mpi_dcasgd.learning.models.mlp import Mlp
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
 from mpi_dcasgd.tools.bench import update
 from mpi_dcasgd.tools.bench.show import as_table
@@ -111,7 +111,7 @@ def test_an_unknown_rule(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_simulator_is_measured_beside_a_plain_loop() -> None:
     case = Case(
         "small",
-        ModelSettings(name="mlp", hidden=(4,)),
+        Mlp(hidden=(4,)),
         (1, 2, 2),
         8,
         gradients=6,

@@ -12,14 +12,14 @@ from toy import CPU, toy_model
 from mpi_dcasgd.drivers.buckets import Buckets, split_in_buckets
 from mpi_dcasgd.learning.flat import FlatLayout, FlatModel
 from mpi_dcasgd.learning.models import build_model
-from mpi_dcasgd.learning.settings import ModelSettings
+from mpi_dcasgd.learning.models.resnet_cifar import CifarResNet
 
 
 @pytest.mark.parametrize("bucket_bytes", [1, 100, 4 << 10, 1 << 20, 1 << 30])
 def test_buckets_are_stretches_that_cover_the_parameters_from_the_last_on(
     bucket_bytes: int,
 ) -> None:
-    settings = ModelSettings(name="resnet20")
+    settings = CifarResNet(name="resnet20")
     layout = FlatLayout.of(build_model(settings, (3, 32, 32), 10))
     buckets = split_in_buckets(layout, bucket_bytes)
     end, last = layout.num_params, len(layout.params) - 1

@@ -17,18 +17,19 @@ from mpi_dcasgd.drivers.simulation.delays import Gamma
 from mpi_dcasgd.drivers.simulation.injection import Injection, InjectSettings
 from mpi_dcasgd.drivers.simulation.slowed_task import SlowedTask
 from mpi_dcasgd.learning.captured import CapturedTask, CudaGraphs, make_task
-from mpi_dcasgd.learning.data import Dataset, ResidentSplit, load_dataset
+from mpi_dcasgd.learning.data import DATA, Dataset, ResidentSplit, load_dataset
+from mpi_dcasgd.learning.data.digits import Digits
 from mpi_dcasgd.learning.flat import FlatModel, StatisticsPolicy
 from mpi_dcasgd.learning.models import build_model
-from mpi_dcasgd.learning.settings import DataSettings, ModelSettings
+from mpi_dcasgd.learning.models.cnn import Cnn
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
 
-DIGITS = DataSettings(name="digits", augment="standard")
-CNN = ModelSettings(name="cnn", dropout=0.3, batchnorm=True)
+DIGITS = Digits(augment="standard")
+CNN = Cnn(dropout=0.3, batchnorm=True)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_batches_that_are_loaded_are_copied_into_the_graph() -> None:
 @pytest.mark.parametrize("name", ["digits", "synthetic"])
 def test_what_lies_on_the_device_is_made_of_a_recipe(name: str) -> None:
     augment = "standard" if name == "digits" else "none"
-    train = load_dataset(DataSettings(name=name, augment=augment), seed=0).train
+    train = load_dataset(DATA[name](name=name, augment=augment), seed=0).train
     assert isinstance(train, ResidentSplit)
     plan = TicketPlan(len(train), batch_size=32, seed=0, epochs=1)
     indices = plan.indices(1)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpi_dcasgd.config.load import job_as_text, job_as_yaml, load_job, with_defaults
+from mpi_dcasgd.config.plan import check_models, plan_job
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.schedules import ScheduleSettings
+from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
 from mpi_dcasgd.rules.compensation import AdaptiveCompensation, ConstantCompensation
+from mpi_dcasgd.runs.build import Workshop
 
 GOOD = """\
 algorithm: dcasgd-a
@@ -124,13 +131,13 @@ threads: true
         "model.dropuot: unknown; did you mean model.dropout?",
         "model.hidden[1]: got 0 (a whole number); allowed: a whole number >= 1",
         "model.hidden[2]: got 'x' (text); allowed: a whole number >= 1",
-        "data.name: got 'digit' (text); allowed: one of digits, synthetic, cifar10, imagefolder;"
-        " did you mean digits?",
+        "data.name: unknown 'digit'; did you mean digits? (allowed: digits, synthetic, cifar10,"
+        " imagefolder, or package.module:Name)",
         "batchnorm: got 'on' (text); allowed: one of average, latest",
         "threads: got true; allowed: a whole number >= 1",
         "ahead: got 99 (a whole number); allowed: a whole number >= 0 and <= 12 or auto",
         "record: got 'off' (text); allowed: a mapping of progress, line_every_s, log_every_s,"
-        " trace, trace_flush_s",
+        " trace, trace_flush_s, sinks",
     ]
 
 
@@ -214,16 +221,94 @@ def test_a_last_minibatch_that_batchnorm_cannot_take_is_found_before_anything_st
     file: Path,
 ) -> None:
     # 17 images in minibatches of 16; the network leaves one pixel of each channel.
-    words = ("model={name: resnet18}", "data={name: synthetic, num_train: 17, shape: [3, 32, 32]}")
-    [line] = problems(file, *words)
-    assert line == (
+    shape = "data={name: synthetic, num_train: 17, shape: [3, 4, 4]}"
+    told = (
         "batch_size: 17 samples in minibatches of 16 leave one for the last, and of a single "
         "sample BatchNorm takes no statistics; choose another size"
     )
-    assert load_job(file, (*words, "batch_size=5")).batch_size == 5
+    assert problems(file, "model={name: resnet20}", shape) == [told]
+    assert load_job(file, ("model={name: resnet20}", shape, "batch_size=5")).batch_size == 5
     # Where maps are larger, and without BatchNorm, one sample is enough.
-    assert load_job(file, ("model={name: cnn, batchnorm: true}", words[1]))
+    assert load_job(file, ("model={name: cnn, batchnorm: true}", shape))
     assert load_job(file, ("batch_size=4",)).batch_size == 4, "1437 digits leave one as well"
+
+
+def test_models_of_torchvision_are_tried_out_when_a_run_is_about_to_start(file: Path) -> None:
+    large, small = (
+        f"data={{name: synthetic, num_train: 17, shape: [3, {n}, {n}]}}" for n in (224, 32)
+    )
+    name = "model={name: resnet18}"
+    lone, digits, good = (
+        load_job(file, words)
+        for words in ((name, small), (name,), ("model={name: alexnet}", large))
+    )
+    for start in (lambda job: plan_job(job, 2), lambda job: check_models([good, job])):
+        with pytest.raises(ConfigError, match="batch_size: 17 samples in minibatches of 16 leave"):
+            start(lone)
+        with pytest.raises(ConfigError, match=r"model.name: resnet18 cannot take .*\(1, 8, 8\)"):
+            start(digits)
+    with pytest.raises(ConfigError, match="batch_size: 17 samples"):
+        Workshop.open(lone, torch.device("cpu"))
+    check_models([load_job(file, (name, small, "batch_size=5")), good])
+    check_models([load_job(file, (name, "data={name: imagefolder, path: /nowhere}"))])
+
+
+def test_settings_of_other_models_and_data_sets_are_refused(file: Path) -> None:
+    assert problems(file, "data.path=x", "data.noise=1.0", "model.options={a: 1}") == [
+        "model.options: mlp has no such setting (it is for torchvision's models); omit it",
+        "data.path: digits has no such setting (it is for cifar10 and imagefolder); omit it",
+        "data.noise: digits has no such setting (it is for synthetic); omit it",
+    ]
+    assert problems(file, "model={name: resnet20, batchnorm: true, hidden: [3]}")[:2] == [
+        "model.batchnorm: resnet20 has no such setting (it is for cnn); omit it",
+        "model.hidden: resnet20 has no such setting (it is for mlp and cnn); omit it",
+    ]
+    assert problems(file, "data={}") == [
+        "data.name: missing; allowed: digits, synthetic, cifar10, imagefolder, or "
+        "package.module:Name"
+    ]
+    assert problems(file, "data.name=3")[0].startswith("data.name: got 3 (a whole number); allowed")
+    # Equal to the default is not enough if it is of another type.
+    assert problems(file, "data.num_train=4096.0")[0].startswith("data.num_train: digits has no")
+
+
+OLD_MODEL = {"name": "mlp", "hidden": [32], "dropout": 0.0, "batchnorm": False, "options": {}}
+OLD_DATA = {
+    "name": "digits",
+    "path": None,
+    "augment": "auto",
+    "image_size": 224,
+    "train_split": "train",
+    "test_split": None,
+    "loaders": 4,
+    "cache": "auto",
+    "num_train": 4096,
+    "num_test": 1024,
+    "shape": [1, 8, 8],
+    "num_classes": 10,
+    "noise": 2.0,
+}
+"""As versions wrote it that had the settings of all data sets in one section."""
+
+
+def test_a_stored_job_with_the_settings_of_all_data_sets_is_the_same_job(file: Path) -> None:
+    now = job_as_yaml(load_job(file))
+    assert now["data"] == {"name": "digits", "augment": "auto"}
+    assert now["model"] == {"name": "mlp", "hidden": [32], "dropout": 0.0}
+    old = {**now, "model": OLD_MODEL, "data": OLD_DATA}
+    assert changed_keys(with_defaults(old), now) == ()
+    stored = file.with_name("stored.yaml")
+    stored.write_text(dump_yaml(old))
+    assert load_job(stored) == load_job(file, ["name=mine"])
+    other = {**old, "data": {**OLD_DATA, "noise": 3.0}}
+    assert with_defaults(other) is other
+
+
+def test_a_job_can_be_sent_to_other_processes(file: Path) -> None:
+    for words in ((), ("model={name: resnet18}", "data={name: imagefolder, path: x}")):
+        job = load_job(file, words)
+        assert pickle.loads(pickle.dumps(job)) == job
+        assert replace(job, seed=3).data == job.data
 
 
 def test_a_value_that_repeats_itself_endlessly_is_cut_short(file: Path) -> None:

@@ -18,25 +18,30 @@ from torch import Tensor
 
 from mpi_dcasgd.errors import ConfigError, DataError, UserError
 from mpi_dcasgd.learning.data import (
+    DATA,
     Dataset,
+    DataSource,
+    Facts,
     Split,
     augments,
-    check_data,
     describe,
     digits,
     load_dataset,
 )
 from mpi_dcasgd.learning.data.decode import centre_crop, random_crops
 from mpi_dcasgd.learning.data.images import Jitter
-from mpi_dcasgd.learning.settings import DataSettings
 from mpi_dcasgd.learning.vision import torchvision
 
 TEST_DIGITS = "3c05733c55d710109b9a1878ea98f552bb9d33485cd2bddb57cbade1c3c55d6d"
 """SHA-256 of the test images: changing the split would make all published errors incomparable."""
 
 
+def source(name: str, **settings: Any) -> DataSource:
+    return DATA.find(name)(name=name, **settings)
+
+
 def load(name: str, seed: int = 0, **settings: Any) -> Dataset:
-    return load_dataset(DataSettings(name=name, **settings), seed)  # type: ignore[arg-type]
+    return load_dataset(source(name, **settings), seed)
 
 
 def whole(split: Split, seed: int | None = None) -> tuple[Tensor, Tensor]:
@@ -45,7 +50,7 @@ def whole(split: Split, seed: int | None = None) -> tuple[Tensor, Tensor]:
     return split.batch(np.arange(len(split)), rng)
 
 
-def facts_agree(dataset: Dataset, settings: DataSettings) -> None:
+def facts_agree(dataset: Dataset, settings: DataSource) -> None:
     facts = describe(settings)
     assert facts.num_train == len(dataset.train)
     assert facts.num_test == len(dataset.test)
@@ -92,7 +97,7 @@ class TestDigits:
         assert len(everything.flatten(1).unique(dim=0)) == 1797
         counts = torch.bincount(whole(dataset.test)[1], minlength=10)
         assert set(counts.tolist()) <= {35, 36, 37}
-        facts_agree(dataset, DataSettings(name="digits"))
+        facts_agree(dataset, source("digits"))
 
     def test_are_scikit_learns_own_standardised(self) -> None:
         bundled = pytest.importorskip("sklearn.datasets").load_digits()
@@ -110,9 +115,8 @@ class TestDigits:
 
     def test_scikit_learn_is_not_imported(self, processes: Any) -> None:
         script = (
-            "import sys; from mpi_dcasgd.learning.data import load_dataset;"
-            "from mpi_dcasgd.learning.settings import DataSettings;"
-            "load_dataset(DataSettings(name='digits'), 0);"
+            "import sys; from mpi_dcasgd.learning.data import DATA, load_dataset;"
+            "load_dataset(DATA['digits'](name='digits'), 0);"
             "print([name for name in ('sklearn', 'torchvision', 'PIL') if name in sys.modules])"
         )
         assert processes.run([sys.executable, "-c", script]).stdout == "[]\n"
@@ -132,7 +136,7 @@ class TestDigits:
         monkeypatch.setattr(digits, "find_spec", lambda name: None)
         for ask in (load_dataset, lambda settings, seed: describe(settings)):
             with pytest.raises(DataError, match="pip install scikit-learn"):
-                ask(DataSettings(name="digits"), 0)
+                ask(source("digits"), 0)
 
     def test_augmentation_is_asked_for_and_of_training_images_only(self) -> None:
         plain, shifted = load("digits"), load("digits", augment="standard")
@@ -149,7 +153,7 @@ class TestSynthetic:
     def test_any_shape(self, shape: tuple[int, ...]) -> None:
         settings = {"shape": shape, "num_train": 40, "num_test": 30, "num_classes": 3}
         dataset = load("synthetic", **settings)
-        facts_agree(dataset, DataSettings(name="synthetic", **settings))
+        facts_agree(dataset, source("synthetic", **settings))
         assert set(whole(dataset.train)[1].tolist()) == {0, 1, 2}
 
     def test_follows_from_seed_and_number_alone(self) -> None:
@@ -186,9 +190,7 @@ class TestSynthetic:
         assert 0.01 < (nearest != targets).float().mean().item() < 0.3
 
     def test_imagenets_size_takes_no_memory_for_samples(self) -> None:
-        settings = DataSettings(
-            name="synthetic", shape=(3, 224, 224), num_train=1_281_167, num_classes=100
-        )
+        settings = source("synthetic", shape=(3, 224, 224), num_train=1_281_167, num_classes=100)
         assert describe(settings).resident_bytes < 200e6
         split = load_dataset(settings, 0).train
         assert split.batch(np.array([0, 1_281_166]), None)[0].shape == (2, 3, 224, 224)
@@ -264,7 +266,7 @@ class TestCifar10:
         assert torch.equal(whole(plain, 1)[0], whole(train)[0])
 
     def test_a_missing_folder_is_told_with_where_to_get_it(self, tmp_path: Path) -> None:
-        settings = DataSettings(name="cifar10", path=str(tmp_path))
+        settings = source("cifar10", path=str(tmp_path))
         for ask in (lambda: load_dataset(settings, 0), lambda: describe(settings)):
             with pytest.raises(DataError) as caught:
                 ask()
@@ -307,7 +309,7 @@ class TestImageFolder:
         write_images(tmp_path, (32, 32))
         settings = {"path": str(tmp_path), "image_size": 32}
         dataset = load("imagefolder", **settings)
-        facts_agree(dataset, DataSettings(name="imagefolder", **settings))
+        facts_agree(dataset, source("imagefolder", **settings))
         assert dataset.class_names == ("cat", "dog", "eel")
         inputs, targets = whole(dataset.train)
         assert targets.tolist() == [0] * 4 + [1] * 4 + [2] * 4
@@ -387,7 +389,7 @@ class TestImageFolder:
         for name in make:
             (tmp_path / name).mkdir(parents=True)
         with pytest.raises(DataError, match=told):
-            describe(DataSettings(name="imagefolder", path=str(tmp_path), **settings))
+            describe(source("imagefolder", path=str(tmp_path), **settings))
 
     def test_splits_with_other_classes_are_refused(self, tmp_path: Path) -> None:
         write_images(tmp_path, (8, 8), per_class=1)
@@ -401,9 +403,9 @@ class TestImageFolder:
 def test_on_a_gpu_the_same_batches_are_made(tmp_path: Path) -> None:
     write_images(tmp_path, (32, 32))
     for settings in (
-        DataSettings(name="digits", augment="standard"),
-        DataSettings(name="synthetic"),
-        DataSettings(name="imagefolder", path=str(tmp_path), image_size=32),
+        source("digits", augment="standard"),
+        source("synthetic"),
+        source("imagefolder", path=str(tmp_path), image_size=32),
     ):
         host, device = (load_dataset(settings, 0, torch.device(name)) for name in ("cpu", "cuda"))
         for ours, theirs in zip(whole(host.train, 1), whole(device.train, 1), strict=True):
@@ -437,14 +439,6 @@ def test_an_image_too_narrow_for_any_crop_is_used_in_its_middle() -> None:
         ({"name": "digits"}, []),
         ({"name": "cifar10"}, ["path: missing; cifar10 needs the folder where its files are"]),
         (
-            {"name": "digits", "path": "x", "noise": 1.0},
-            [
-                "path: digits has no such setting (it is for cifar10 and imagefolder); "
-                "leave it out",
-                "noise: digits has no such setting (it is for synthetic); leave it out",
-            ],
-        ),
-        (
             {"name": "synthetic", "augment": "standard"},
             ["augment: synthetic samples have none; set none or auto"],
         ),
@@ -462,22 +456,22 @@ def test_an_image_too_narrow_for_any_crop_is_used_in_its_middle() -> None:
     ],
 )
 def test_settings_that_contradict_each_other(settings: dict[str, Any], lines: list[str]) -> None:
-    assert check_data(DataSettings(**settings)) == lines
+    assert source(**settings).check() == lines
     if lines:
         with pytest.raises(ConfigError, match=r"^data: "):
-            describe(DataSettings(**settings))
+            describe(source(**settings))
 
 
 def test_variables_in_paths_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_HERE", str(tmp_path))
     with pytest.raises(DataError, match=f"{tmp_path}/sub/cifar-10-batches-py does not exist"):
-        describe(DataSettings(name="cifar10", path="${DATA_HERE}/sub"))
+        describe(source("cifar10", path="${DATA_HERE}/sub"))
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"name": "mnist"},
+        {"name": "digits", "noise": 1.0},
         {"name": "digits", "augment": True},
         {"name": "synthetic", "shape": ()},
         {"name": "synthetic", "shape": (0,)},
@@ -489,4 +483,26 @@ def test_variables_in_paths_are_expanded(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_settings_are_strict(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        DataSettings(**wrong)
+        source(**wrong)
+
+
+def test_a_data_set_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UserError) as caught:
+        DATA.find("digit")
+    assert str(caught.value) == (
+        "unknown 'digit'; did you mean digits? (allowed: digits, synthetic, cifar10, imagefolder, "
+        "or package.module:Name)"
+    )
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+def test_what_is_known_without_a_look_at_files_is_what_is_loaded(name: str) -> None:
+    settings = source(name)
+    known = settings.known()
+    assert known is not None
+    assert known == describe(settings)
+    assert Facts.of(load(name)).num_train == known.num_train
+    assert source("imagefolder", path="x").known() is None
+    cifar = source("cifar10", path="/nowhere").known()
+    assert cifar is not None
+    assert cifar.input_shape == (3, 32, 32)

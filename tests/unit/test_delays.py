@@ -197,7 +197,7 @@ def test_a_whole_cluster_is_parsed() -> None:
     ("settings", "message"),
     [
         ({"delays": "gama"}, "delays: unknown 'gama'; did you mean gamma?"),
-        ({"delays": {"model": "gamma", "mean": 1}}, "delays.gamma.mean: .* got 1"),
+        ({"delays": {"model": "gamma", "mean": 1}}, "delays.mean: .* got 1"),
         ({"slow": {2: -1}}, "slow.2: .* greater than 0, got -1"),
         ({"slow": {2: "x4"}}, "slow.2: .* valid number, got 'x4'"),
         ({"netwrok": {}}, "netwrok: .*"),

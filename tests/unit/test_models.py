@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
 
 from mpi_dcasgd.errors import ConfigError, UserError
-from mpi_dcasgd.learning import models
+from mpi_dcasgd.learning.data import Facts
 from mpi_dcasgd.learning.flat import FlatLayout
-from mpi_dcasgd.learning.models import build_model, check_model, factory, model_names
-from mpi_dcasgd.learning.models.resnet_cifar import Block
-from mpi_dcasgd.learning.settings import ModelSettings
+from mpi_dcasgd.learning.models import (
+    MODELS,
+    ModelSource,
+    build_model,
+    factory,
+    find_model,
+    shapes,
+    torchvision_models,
+)
+from mpi_dcasgd.learning.models.residual import Block
 from mpi_dcasgd.learning.vision import torchvision
 
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
 
 
+def source(name: str, **settings: Any) -> ModelSource:
+    return find_model(name)(name=name, **settings)
+
+
 def make(name: str, shape: tuple[int, ...] = DIGITS, **settings: object) -> nn.Module:
-    return build_model(ModelSettings(name=name, **settings), shape, 10)  # type: ignore[arg-type]
+    return build_model(source(name, **settings), shape, 10)
 
 
 def problems(name: str, **settings: object) -> list[str]:
-    return check_model(ModelSettings(name=name, **settings))  # type: ignore[arg-type]
+    return source(name, **settings).check()
 
 
 @pytest.fixture
@@ -114,12 +127,22 @@ def test_models_of_images_refuse_other_data(name: str, shape: tuple[int, ...]) -
 
 @pytest.mark.usefixtures("needs_torchvision")
 def test_built_in_names_and_torchvisions_are_apart() -> None:
-    names = model_names()
-    assert len(names) == len(set(names)) > len(factory.BUILT_IN)
     theirs = torchvision().models.list_models()
-    assert not set(factory.BUILT_IN) & set(theirs)
+    assert not set(MODELS) & set(theirs)
     assert "fasterrcnn_resnet50_fpn" in theirs
-    assert "fasterrcnn_resnet50_fpn" not in names
+    with pytest.raises(UserError, match="unknown 'fasterrcnn_resnet50_fpn'"):
+        find_model("fasterrcnn_resnet50_fpn")
+
+
+@pytest.mark.usefixtures("needs_torchvision")
+def test_the_names_that_are_known_without_torchvision_are_torchvisions_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    theirs = torchvision_models.torchvision_names()
+    assert sorted(torchvision_models.NAMES) == sorted(theirs)
+    # One that a later torchvision has is asked for there.
+    monkeypatch.setattr(factory, "torchvision_names", lambda: [*theirs, "resnet9000"])
+    assert find_model("resnet9000") is torchvision_models.TorchvisionModel
 
 
 @pytest.mark.usefixtures("needs_torchvision")
@@ -147,7 +170,7 @@ def test_models_with_auxiliary_outputs_are_built_without_them(
     monkeypatch.setattr(
         torchvision().models, "get_model", lambda name, **given: asked.update(given) or made
     )
-    monkeypatch.setattr(factory, "_check_fit", lambda *_: None)
+    monkeypatch.setattr(shapes, "check_output", lambda *_: None)
     assert make("googlenet", CIFAR, options={"dropout": 0.1}) is made  # building it takes seconds
     assert asked == {
         "weights": None,
@@ -190,31 +213,66 @@ def test_checking_a_models_fit_changes_nothing_in_it() -> None:
 
 @pytest.mark.usefixtures("needs_torchvision")
 def test_wrong_settings_are_all_told() -> None:
-    assert "did you mean resnet32?" in problems("resnet-32")[0]
-    assert problems("resnet18", options={"weights": "DEFAULT"}, dropout=0.1) == [
-        "options.weights: follows from the data and a fresh start; leave it out",
-        "dropout: resnet18 has no such setting (it is for mlp and cnn); leave it out",
+    with pytest.raises(UserError, match=r"unknown 'resnet-32'; did you mean resnet32\? .*mlp, cnn"):
+        find_model("resnet-32")
+    assert problems("resnet18", options={"weights": "DEFAULT", "progress": True}) == [
+        "options.weights: follows from the data and a fresh start; omit it",
+        "options.progress: follows from the data and a fresh start; omit it",
     ]
     assert problems("googlenet", options={"aux_logits": True})[0].startswith("options.aux_logits: ")
-    assert problems("resnet20", options={"width": 2}, batchnorm=True, hidden=(3,)) == [
-        "options: for torchvision's models only; resnet20 takes none",
-        "hidden: resnet20 has no such setting (it is for mlp and cnn); leave it out",
-        "batchnorm: resnet20 has no such setting (it is for cnn); leave it out",
-    ]
-    with pytest.raises(ConfigError, match=r"model: 1 problem\n  batchnorm: mlp"):
-        make("mlp", batchnorm=True)
+    with pytest.raises(ConfigError, match=r"model: 1 problem\n  options.weights: follows"):
+        make("resnet18", options={"weights": "DEFAULT"})
 
 
 def test_without_torchvision_its_models_are_refused_and_the_others_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def missing() -> None:
+    def missing() -> list[str]:
         raise UserError("torchvision cannot be imported")
 
-    monkeypatch.setattr(factory, "torchvision", missing)
-    assert models.model_names() == list(factory.BUILT_IN)
-    assert problems("resnet18")[0].endswith("torchvision cannot be imported")
+    monkeypatch.setattr(factory, "torchvision_names", missing)
+    monkeypatch.setattr(torchvision_models, "find_spec", lambda name: None)
+    assert problems("resnet18") == [
+        "name: resnet18 is torchvision's, which is not installed; pip install "
+        "'mpi-dcasgd[vision]', or choose another model"
+    ]
+    with pytest.raises(
+        UserError, match=r"'renset18' is not built in; did you mean resnet18\?.*and"
+    ):
+        find_model("renset18")
     assert problems("resnet20") == []
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (1, 5, 4), (3, 4, 1), (3, 1, 1), (1, 8, 8), CIFAR])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("mlp", {}), ("cnn", {}), ("cnn", {"batchnorm": True}), ("resnet20", {})],
+)
+def test_what_models_know_of_shapes_is_what_trying_out_tells(
+    name: str, settings: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    model = source(name, **settings)
+    assert model.shapes_known
+    if model.fits(shape, 10):
+        return
+    module = model.build(shape, 10)
+    shapes.check_output(module, name, shape, 10)
+    assert model.takes_one_sample(shape) == shapes._trains_on_one(module, shape)
+
+
+@pytest.mark.usefixtures("needs_torchvision")
+def test_a_lone_last_sample_is_tried_out_where_the_model_does_not_know() -> None:
+    def told(model: ModelSource, num_train: int) -> list[str]:
+        data = Facts(num_train, 5, 10, CIFAR, 0)
+        return shapes.check_last_batch(model, data, 16)
+
+    batchnorm = source("resnet18")
+    assert told(batchnorm, 33) == [
+        "batch_size: 33 samples in minibatches of 16 leave one for the last, and of a single "
+        "sample BatchNorm takes no statistics; choose another size"
+    ]
+    assert told(batchnorm, 34) == []
+    assert told(source("squeezenet1_1"), 33) == []
 
 
 @pytest.mark.parametrize(
@@ -230,5 +288,5 @@ def test_without_torchvision_its_models_are_refused_and_the_others_work(
 )
 def test_settings_are_strict(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        ModelSettings(name="mlp", **wrong)  # type: ignore[arg-type]
-    assert ModelSettings(name="mlp", hidden=[8, 4]).hidden == (8, 4)  # type: ignore[arg-type]
+        source("mlp", **wrong)
+    assert source("mlp", hidden=[8, 4]).hidden == (8, 4)

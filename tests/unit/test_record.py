@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
+import types
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -23,10 +26,11 @@ from mpi_dcasgd.record.environment import (
     package_versions,
 )
 from mpi_dcasgd.record.logs import close_logger, rank_logger
-from mpi_dcasgd.record.metrics import MetricsWriter, read_metrics
+from mpi_dcasgd.record.metrics import JsonLines, finite, read_metrics
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.record.sinks import MetricSink, Sinks
 from mpi_dcasgd.record.trace import read_trace
 from mpi_dcasgd.server.records import Action, UpdateRecord
 
@@ -173,12 +177,120 @@ def test_an_atomic_file_is_whole_or_not_there(tmp_path: Path) -> None:
 
 def test_metrics_are_json_lines_without_nan(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    writer = MetricsWriter(path)
-    writer.write("progress", 1.5, loss=math.nan, nested={"a": [math.inf, 1.0]})
+    writer = JsonLines(RunFolder(tmp_path))
+    writer.write("progress", 1.5, {"loss": math.nan, "nested": {"a": [math.inf, 1.0]}})
     # On the disk before the file is closed: a killed run keeps its lines.
     line = {"event": "progress", "time_s": 1.5, "loss": None, "nested": {"a": [None, 1.0]}}
     assert read_metrics(path) == [line]
     writer.close()
+
+
+def test_numbers_go_into_a_table_if_asked_for(tmp_path: Path) -> None:
+    folder = make(None, tmp_path)
+    whole_run(folder, sinks=("csv",))
+    lines = folder.metrics_csv.read_text().splitlines()
+    assert lines[0] == "event,time_s,name,value"
+    rows = [line.split(",") for line in lines[1:]]
+    assert ["evaluation", "2.000000", "test_error", "0.05"] in rows
+    assert {row[0] for row in rows} == {"start", "progress", "evaluation", "worker"}
+    assert all(float(value) == float(value) for *_, value in rows)
+    assert not any(name in ("name", "host", "status") for *_, name, _ in rows), "texts"
+    progress = [e for e in read_metrics(folder.metrics_jsonl) if e["event"] == "progress"]
+    losses = [float(value) for event, _, name, value in rows if (event, name) == LOSS]
+    assert losses == [e["train_loss"] for e in progress]
+
+
+LOSS = ("progress", "train_loss")
+
+
+class Remembering(MetricSink):
+    """Sink that the tests look into."""
+
+    made: ClassVar[list[Remembering]] = []
+
+    def __init__(self, folder: RunFolder, offset: Any = None) -> None:
+        self.folder, self.began, self.events, self.closed = folder, offset, [], 0
+        self.made.append(self)
+
+    def write(self, event: str, time_s: float, values: Mapping[str, Any]) -> None:
+        self.events.append((event, time_s, dict(values)))
+
+    @property
+    def offset(self) -> int:
+        return len(self.events)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def remembering(monkeypatch: pytest.MonkeyPatch) -> list[Remembering]:
+    monkeypatch.setitem(sys.modules, "own_sinks", types.SimpleNamespace(Remembering=Remembering))
+    monkeypatch.setattr(Remembering, "made", [])
+    return Remembering.made
+
+
+OWN = "own_sinks:Remembering"
+
+
+def test_a_sink_gets_what_the_lines_get(tmp_path: Path, remembering: list[Remembering]) -> None:
+    folder = make(None, tmp_path)
+    whole_run(folder, sinks=(OWN,))
+    [sink] = remembering
+    assert (sink.folder, sink.began, sink.closed) == (folder, None, 1)
+    lines = [
+        {"event": event, "time_s": round(time_s, 6), **values}
+        for event, time_s, values in sink.events
+    ]
+    assert [finite(line) for line in lines] == read_metrics(folder.metrics_jsonl)
+
+
+def test_sinks_go_on_where_the_checkpoint_was(
+    tmp_path: Path, remembering: list[Remembering]
+) -> None:
+    folder = make(None, tmp_path)
+    settings = RecordSettings(log_every_s=0.5, progress="off", sinks=("csv", OWN))
+    recorder = Recorder(folder, describe(), settings, environ={})
+    recorder.started(0.0)
+    for number in range(4):
+        recorder.update(push(number), 0.25 * (number + 1))
+    saved = recorder.state_dict()
+    before = folder.metrics_csv.read_text()
+    for number in range(4, 8):
+        recorder.update(push(number), 0.25 * (number + 1))
+    recorder.close()
+    after = folder.metrics_csv.read_text()
+    assert len(after) > len(before)
+
+    again = Recorder(folder, describe(), settings, environ={}, saved=saved)
+    assert folder.metrics_csv.read_text() == before
+    assert remembering[1].began == saved["sinks"][OWN] == 3
+    for number in range(4, 8):
+        again.update(push(number), 0.25 * (number + 1))
+    again.close()
+    assert folder.metrics_csv.read_text() == after
+
+    # A version that knew no sinks has saved none; they begin where they are found.
+    del saved["sinks"]
+    Recorder(folder, describe(), settings, environ={}, saved=saved).close()
+    assert remembering[2].began is None
+    folder.metrics_csv.write_text("short")
+    saved["sinks"] = {"csv": 10**6}
+    with pytest.raises(RunFolderError, match=r"metrics.csv: has 5 bytes, but the checkpoint"):
+        Recorder(folder, describe(), settings, environ={}, saved=saved)
+
+
+def test_a_sink_that_fails_to_begin_leaves_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remembering: list[Remembering]
+) -> None:
+    def fail(self: Remembering, folder: RunFolder, offset: Any = None) -> None:
+        raise RuntimeError("no tracker here")
+
+    failing = type("Failing", (Remembering,), {"__init__": fail})
+    monkeypatch.setattr(sys.modules["own_sinks"], "Failing", failing, raising=False)
+    with pytest.raises(RuntimeError, match="no tracker here"):
+        Sinks(make(None, tmp_path), [OWN, "own_sinks:Failing"])
+    assert remembering[0].closed == 1
 
 
 def test_a_last_line_that_was_cut_is_left_out(tmp_path: Path) -> None:

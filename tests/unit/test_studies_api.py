@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from synthetic_runs import synthetic_run
 
 from mpi_dcasgd.config.study import load_study
@@ -69,6 +70,26 @@ def test_compare_runs_a_study_and_returns_what_came_of_it(study: Path) -> None:
     told = report_study(study, "out")
     assert told.report is not None
     assert told.missing == ("asgd-w2-s0", "sgd-s1", "asgd-w2-s1")
+
+
+def test_a_model_that_has_to_be_tried_out_is_refused_before_any_run_starts(study: Path) -> None:
+    job = JOB.replace("{name: mlp, hidden: [8]}", "{name: resnet18}")
+    (study.parent / "toy.yaml").write_text(job)
+    assert len(plan_comparison(study).runs) == 4, "a plan does without PyTorch"
+    with pytest.raises(ConfigError, match=r"model.name: resnet18 cannot take samples of shape"):
+        compare(study, "out")
+    assert not Path("out").exists()
+
+
+def test_runs_of_earlier_versions_are_the_same_experiment_in_a_report(tmp_path: Path) -> None:
+    job = yaml.safe_load(JOB)
+    now = {**job, "data": {"name": "digits", "augment": "auto"}}
+    old = {**job, "data": {"name": "digits", "augment": "auto", "path": None, "noise": 2.0}}
+    for seed, stored in enumerate((old, now)):
+        run = RunFolder(synthetic_run(tmp_path / "runs", seed=seed))
+        run.job_yaml.write_text(yaml.safe_dump({**stored, "seed": seed, "name": "digits"}))
+    [group] = report(tmp_path / "runs", tmp_path / "report").groups
+    assert len(group.runs) == 2
 
 
 def test_a_run_that_fails_is_an_outcome(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,14 +23,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.drivers.simulation.delays import (
-    NAMES,
     Constant,
     DelayModel,
     Positive,
     Seconds,
     StepTimes,
+    parse_delays,
 )
-from mpi_dcasgd.errors import STRICT, ConfigError, did_you_mean
+from mpi_dcasgd.errors import STRICT, ConfigError
 
 _PAUSES, _CRASHES = 2, 3  # purposes of generators, beside those of delays.py
 
@@ -127,23 +128,24 @@ def parse_cluster(where: str, settings: Mapping[str, Any]) -> Cluster:
         ConfigError: With every problem found.
     """
     settings = dict(settings)
-    delays = settings.get("delays")
-    if isinstance(delays, str):
-        if delays not in NAMES:
-            hint = did_you_mean(delays, NAMES)
-            raise ConfigError(
-                where, [f"delays: unknown {delays!r}{hint} (allowed: {', '.join(NAMES)})"]
-            )
-        settings["delays"] = dict(NAMES[delays])
+    problems: list[str] = []
+    delays: DelayModel = Constant()
+    if "delays" in settings:
+        try:
+            delays = parse_delays(settings.pop("delays"))
+        except ConfigError as error:
+            problems += [f"delays{line}" for line in error.problems]
     try:
         # As JSON, since in Python's terms a strict dataclass takes no mapping for a section.
-        return TypeAdapter(Cluster).validate_json(json.dumps(settings, default=str))
+        cluster = TypeAdapter(Cluster).validate_json(json.dumps(settings, default=str))
+        if not problems:
+            return replace(cluster, delays=delays)
     except ValidationError as error:
-        problems = [
+        problems += [
             f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}, got {e['input']!r}"
             for e in error.errors()
         ]
-        raise ConfigError(where, problems) from None
+    raise ConfigError(where, problems)
 
 
 class WorkerClock:

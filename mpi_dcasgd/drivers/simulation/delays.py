@@ -8,16 +8,17 @@ that are simulated with one seed meet the very same delays.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from mpi_dcasgd.errors import STRICT
+from mpi_dcasgd.errors import STRICT, ConfigError, UserError
+from mpi_dcasgd.extension import Table, is_path, unknown
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,27 +33,58 @@ _MACHINE, _STEPS = 0, 1  # purposes of generators
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class _Model:
-    """Base of the delay models.
+class DelayModel:
+    """Base of the delay models: how long the steps of each worker take.
+
+    A subclass is a frozen dataclass whose fields are the settings that ``delays:`` may give. It
+    overrides ``of_worker`` and has a ``mean_s``, as a field or a property: the mean step time over
+    all workers and steps.
 
     Attributes:
-        mean_s: Mean step time over all workers and steps.
+        model: The name in job and cluster files: one of ``DELAYS``, or ``package.module:Name``.
+
+    Example:
+        Steps of either of two lengths, in ``my_delays.py``::
+
+            @dataclass(frozen=True, kw_only=True, config=STRICT)
+            class Either(DelayModel):
+                mean_s: Annotated[float, Field(ge=0)] = 1.0
+
+                def of_worker(self, worker, rng):
+                    return lambda rng, n: self.mean_s * rng.choice([0.5, 1.5], n)
     """
 
-    mean_s: Annotated[Seconds, Field(description="mean seconds of a step")] = 1.0
+    model: Annotated[str, Field(min_length=1)]
+
+    if TYPE_CHECKING:
+
+        @property
+        def mean_s(self) -> float:
+            """Mean step time over all workers and steps, in seconds."""
 
     def of_worker(self, worker: int, rng: np.random.Generator) -> Draw:
-        """Generator of the worker's step times.
+        """Make the generator of a worker's step times, in seconds.
 
         Args:
             worker: From 0.
             rng: For what is drawn once for the worker as a machine.
+
+        Returns:
+            A function that draws n step times from the generator it is given, and from nothing
+            else: ``lambda rng, n: rng.exponential(self.mean_s, n)``.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must override of_worker")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Constant(_Model):
+class _MeanModel(DelayModel):
+    """Base of the delay models that have their mean as a setting."""
+
+    mean_s: Annotated[Seconds, Field(description="mean seconds of a step")] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Constant(_MeanModel):
     """Every step takes the same time."""
 
     model: Literal["constant"] = "constant"
@@ -62,8 +94,8 @@ class Constant(_Model):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Exponential(_Model):
-    """No memory: the worst spread that queueing theory has closed forms for."""
+class Exponential(_MeanModel):
+    """Exponential step times: the worst spread that queueing theory has closed forms for."""
 
     model: Literal["exponential"] = "exponential"
 
@@ -72,8 +104,8 @@ class Exponential(_Model):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Gamma(_Model):
-    """Task times of a cluster after Ali et al. (2000), as DANA and Gap-Aware simulate them.
+class Gamma(_MeanModel):
+    """Gamma step times of unequal machines (Ali et al. 2000), as DANA and Gap-Aware have them.
 
     A machine's mean is q ~ Gamma(1/M^2, mean M^2), a task on it takes Gamma(1/T^2, q T^2), with M
     and T the coefficients of variation among machines and among a machine's tasks. The papers'
@@ -98,8 +130,8 @@ class Gamma(_Model):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class LogNormal(_Model):
-    """Products of many small influences: exp of a normal with standard deviation ``sigma``."""
+class LogNormal(_MeanModel):
+    """Log-normal step times: products of many small influences."""
 
     model: Literal["lognormal"] = "lognormal"
     sigma: Annotated[Positive, Field(description="standard deviation of the logarithm")] = 0.5
@@ -112,8 +144,11 @@ class LogNormal(_Model):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Pareto(_Model):
-    """A heavy tail: P(step > x) = (least / x)^tail, with least = mean (tail - 1) / tail."""
+class Pareto(_MeanModel):
+    """Step times with a heavy tail: now and then a step takes very long.
+
+    P(step > x) = (least / x)^tail, with least = mean (tail - 1) / tail.
+    """
 
     model: Literal["pareto"] = "pareto"
     tail: Annotated[
@@ -127,8 +162,8 @@ class Pareto(_Model):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Empirical:
-    """Drawn, with replacement, from step times that were measured (``mpi-dcasgd calibrate``)."""
+class Empirical(DelayModel):
+    """Step times drawn, with replacement, from measured ones (``mpi-dcasgd calibrate``)."""
 
     model: Literal["empirical"] = "empirical"
     steps_s: Annotated[
@@ -150,10 +185,20 @@ class Empirical:
         return lambda rng, n: steps[rng.integers(0, len(steps), n)]
 
 
-DelayModel = Annotated[
-    Union[Constant, Exponential, Gamma, LogNormal, Pareto, Empirical],  # noqa: UP007
-    Field(discriminator="model"),
-]
+_HERE = "mpi_dcasgd.drivers.simulation.delays"
+
+DELAYS: Table[DelayModel] = Table(
+    DelayModel,
+    {
+        "constant": f"{_HERE}:Constant",
+        "exponential": f"{_HERE}:Exponential",
+        "gamma": f"{_HERE}:Gamma",
+        "lognormal": f"{_HERE}:LogNormal",
+        "pareto": f"{_HERE}:Pareto",
+        "empirical": f"{_HERE}:Empirical",
+    },
+)
+"""Name in ``delays: {model: ...}`` to the class."""
 
 NAMES: dict[str, dict[str, Any]] = {
     "constant": {"model": "constant"},
@@ -164,6 +209,51 @@ NAMES: dict[str, dict[str, Any]] = {
     "pareto": {"model": "pareto"},
 }
 """What one word stands for, in a cluster's ``delays:`` and on the command line."""
+
+
+def named_delays(word: str) -> dict[str, Any]:
+    """The settings that one word stands for: a name, or ``package.module:Name``.
+
+    Raises:
+        UserError: It stands for none.
+    """
+    if word in NAMES:
+        return dict(NAMES[word])
+    if is_path(word):
+        return {"model": word}
+    raise UserError(unknown(word, NAMES))
+
+
+def parse_delays(value: Any) -> DelayModel:
+    """Make a delay model of what YAML or the command line said.
+
+    Args:
+        value: One word, or a mapping of ``model`` and its settings.
+
+    Raises:
+        ConfigError: With every problem found; the lines continue the key, as in ``.mean_s: ...``.
+    """
+    if isinstance(value, DelayModel):
+        return value
+    key = ""
+    try:
+        settings = named_delays(value) if isinstance(value, str) else value
+        if not isinstance(settings, Mapping):
+            raise UserError(f"got {value!r}; give a name, or a mapping of model and settings")
+        key = ".model"
+        if "model" not in settings:
+            raise UserError(f"missing; allowed: {', '.join(DELAYS)}, or package.module:Name")
+        kind = DELAYS.find(settings["model"])
+    except UserError as error:
+        raise ConfigError("delays", [f"{key}: {error}"]) from error
+    try:
+        return kind(**{str(name): setting for name, setting in settings.items()})
+    except ValidationError as error:
+        problems = [
+            f".{'.'.join(str(part) for part in e['loc'])}: {e['msg']}, got {e['input']!r}"
+            for e in error.errors()
+        ]
+        raise ConfigError("delays", problems) from None
 
 
 def scaled(model: Any, factor: float) -> Any:

@@ -2,21 +2,23 @@
 
 from mpi_dcasgd.learning.data.dataset import Dataset, Facts, ResidentSplit, Split, augments
 from mpi_dcasgd.learning.data.load import (
-    check_data,
+    DATA,
     describe,
     find_files,
     list_files,
     load_dataset,
     tell_files,
 )
+from mpi_dcasgd.learning.data.source import DataSource
 
 __all__ = [
+    "DATA",
+    "DataSource",
     "Dataset",
     "Facts",
     "ResidentSplit",
     "Split",
     "augments",
-    "check_data",
     "describe",
     "find_files",
     "list_files",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from mpi_dcasgd.errors import DataError
+from mpi_dcasgd.errors import STRICT, DataError
 from mpi_dcasgd.learning.data.dataset import Dataset, Facts
-from mpi_dcasgd.learning.data.images import ImageSplit, Jitter, Normalise
-from mpi_dcasgd.learning.vision import torchvision
+from mpi_dcasgd.learning.data.source import Augment, DataSource, check_path, expanded
+
+if TYPE_CHECKING:
+    import torch
 
 FACTS = Facts(
     num_train=50_000,
@@ -26,7 +28,62 @@ _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Of each channel over the training pixels, scaled to [0, 1]."""
 
 
-def check_cifar10(path: Path) -> None:
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Cifar10(DataSource):
+    """CIFAR-10, 60000 photographs of 32 x 32 pixels, from the folder that its authors publish."""
+
+    name: Literal["cifar10"] = "cifar10"
+    path: Annotated[
+        str | None,
+        Field(
+            description="must be given: the folder that holds cifar-10-batches-py; ~ and "
+            "$VARIABLES are expanded"
+        ),
+    ] = None
+    augment: Annotated[
+        Augment,
+        Field(
+            description="random changes of training images; standard: crops and flips (He et al. "
+            "2016), auto: standard"
+        ),
+    ] = "auto"
+
+    def check(self) -> list[str]:
+        return check_path(self.name, self.path)
+
+    def known(self) -> Facts:
+        return FACTS
+
+    def facts(self) -> Facts:
+        _check_folder(expanded(self.path))
+        return FACTS
+
+    def load(self, seed: int, device: torch.device) -> Dataset:
+        import numpy as np
+
+        from mpi_dcasgd.learning.data.images import ImageSplit, Jitter, Normalise
+
+        path = expanded(self.path)
+        _check_folder(path)
+        train = _read(path, train=True)
+        test = _read(path, train=False)
+        normalise = Normalise(_MEAN, _STD, 255, device)
+        jitter = None if self.augment == "none" else Jitter(padding=4, flip=True)
+        splits = []
+        for found, how in ((train, jitter), (test, None)):
+            images = np.asarray(found.data, dtype=np.uint8).transpose(0, 3, 1, 2)
+            splits.append(ImageSplit(images, np.asarray(found.targets), normalise, how, device))
+        return Dataset(
+            name="cifar10",
+            train=splits[0],
+            test=splits[1],
+            num_classes=FACTS.num_classes,
+            input_shape=FACTS.input_shape,
+            class_names=tuple(train.classes),
+        )
+
+
+def _check_folder(path: Path) -> None:
     """Raise DataError, saying how to get the data, where their folder is not below ``path``."""
     folder = path / _FOLDER
     if not folder.is_dir():
@@ -38,32 +95,9 @@ def check_cifar10(path: Path) -> None:
         )
 
 
-def load_cifar10(path: Path, augment: bool, device: torch.device) -> Dataset:
-    """Both splits, in memory.
-
-    Raises:
-        DataError: The folder is missing or its files are not the published ones.
-    """
-    check_cifar10(path)
-    train = _read(path, train=True)
-    test = _read(path, train=False)
-    normalise = Normalise(_MEAN, _STD, 255, device)
-    jitter = Jitter(padding=4, flip=True) if augment else None
-    splits = []
-    for found, how in ((train, jitter), (test, None)):
-        images = np.asarray(found.data, dtype=np.uint8).transpose(0, 3, 1, 2)
-        splits.append(ImageSplit(images, np.asarray(found.targets), normalise, how, device))
-    return Dataset(
-        name="cifar10",
-        train=splits[0],
-        test=splits[1],
-        num_classes=FACTS.num_classes,
-        input_shape=FACTS.input_shape,
-        class_names=tuple(train.classes),
-    )
-
-
 def _read(path: Path, *, train: bool) -> Any:
+    from mpi_dcasgd.learning.vision import torchvision
+
     datasets = torchvision().datasets
     try:
         with warnings.catch_warnings():

@@ -1,15 +1,20 @@
-"""What every data set offers, whatever it reads and wherever it keeps it."""
+"""Interface of loaded data: splits that serve batches by sample number.
+
+Nothing here imports PyTorch, so that jobs are checked without it.
+"""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 
 class Split(Protocol):
@@ -69,28 +74,14 @@ class ResidentSplit(ABC):
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """As of any ``Split``."""
+        import torch
+
         return self.make(torch.from_numpy(self.recipe(indices, rng)).to(self.device))
 
 
 def augments(split: Split) -> bool:
     """Whether batches depend on the generator: no if the split has a false ``augments``."""
     return bool(getattr(split, "augments", True))
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What can be told about a data set without loading it.
-
-    Attributes:
-        resident_bytes: Memory that its samples take up in every process that loads it; for a
-            cache that fills as training goes on, when it is full.
-    """
-
-    num_train: int
-    num_test: int
-    num_classes: int
-    input_shape: tuple[int, ...]
-    resident_bytes: int
 
 
 @dataclass(frozen=True)
@@ -108,3 +99,35 @@ class Dataset:
     num_classes: int
     input_shape: tuple[int, ...]
     class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Sizes of a data set, for checks and plans made without loading it.
+
+    Attributes:
+        num_train: Training samples.
+        num_test: Test samples.
+        num_classes: Classes.
+        input_shape: Of one sample, images as (channels, height, width).
+        resident_bytes: Memory that its samples take up in every process that loads it; for a
+            cache that fills as training goes on, when it is full.
+    """
+
+    num_train: int
+    num_test: int
+    num_classes: int
+    input_shape: tuple[int, ...]
+    resident_bytes: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Facts:
+        """Tell the sizes of loaded data, whose samples are taken for float32 in memory."""
+        train, test = len(dataset.train), len(dataset.test)
+        return cls(
+            num_train=train,
+            num_test=test,
+            num_classes=dataset.num_classes,
+            input_shape=dataset.input_shape,
+            resident_bytes=(train + test) * (4 * math.prod(dataset.input_shape) + 8),
+        )

@@ -1,215 +1,176 @@
 """Any images in folders named after their classes, in ImageNet's layout.
 
 ``path/train/<class>/*.jpg`` and ``path/val/<class>/*.jpg`` (or ``test``). torchvision lists the
-files, Pillow reads them. Images for the model of more than 64 pixels are trained on as on
-ImageNet (random crops resized, middle crop for testing), smaller ones as on CIFAR.
+files, Pillow reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from mpi_dcasgd.errors import DataError
+from mpi_dcasgd.errors import STRICT, DataError
 from mpi_dcasgd.learning.data.dataset import Dataset, Facts
-from mpi_dcasgd.learning.data.decode import Crop, centre_crop, random_crops, read_images
-from mpi_dcasgd.learning.data.images import Jitter, Normalise
-from mpi_dcasgd.learning.settings import DataSettings
-from mpi_dcasgd.learning.vision import torchvision
+from mpi_dcasgd.learning.data.source import Augment, DataSource, check_path, expanded
+from mpi_dcasgd.learning.settings import Count
+
+if TYPE_CHECKING:
+    import torch
+
+    from mpi_dcasgd.learning.data.folder_split import FolderSplit, Listing
 
 SMALL = 64
-"""Largest ``image_size`` that is treated as on CIFAR; decoded images of this size are cached."""
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, of each channel scaled to [0, 1]."""
-
-_TEST_PART = 224 / 256
-"""The middle of the image that is tested on, as on ImageNet: 256 pixels cropped to 224."""
+"""Largest ``image_size`` that is treated as on CIFAR; decoded images of this size can be cached."""
 
 _CACHE_LIMIT = 2**30
 
-Reader = Callable[[NDArray[np.int64], NDArray[np.uint8]], None]
+_told: dict[tuple[Path, Path], tuple[Listing, Listing]] = {}
+"""What rank 0 listed, by the folders of the training and of the test images."""
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The image files of a split and the number of each one's class."""
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImageFolder(DataSource):
+    """Any images in folders named after their classes, in ImageNet's layout."""
 
-    paths: list[str]
-    targets: NDArray[np.int64]
-    classes: tuple[str, ...]
+    tickets_ahead: ClassVar[int] = 2
 
-
-Listings = tuple[Listing, Listing]
-"""Of the training and of the test images."""
-
-_told: dict[tuple[Path, Path], Listings] = {}
-
-
-def list_folders(settings: DataSettings, path: Path) -> Listings:
-    """The training and the test images, in an order that is the same on every machine.
-
-    Raises:
-        DataError: A folder is missing, empty, or the two do not have the same classes.
-    """
-    train_folder, test_folder = find_folders(settings, path)
-    told = _told.get((train_folder, test_folder))
-    if told is not None:
-        return told
-    train, test = _list(train_folder), _list(test_folder)
-    if train.classes != test.classes:
-        apart = sorted(set(train.classes) ^ set(test.classes))
-        raise DataError(
-            f"imagefolder: {train_folder} and {test_folder} must hold folders of the same names, "
-            f"one a class; only one of them has {', '.join(apart[:5])}"
-            + (f" and {len(apart) - 5} more" if len(apart) > 5 else "")
-        )
-    return train, test
-
-
-def find_folders(settings: DataSettings, path: Path) -> tuple[Path, Path]:
-    """Where the training and the test images are, without a look inside.
-
-    Raises:
-        DataError: One of them is missing.
-    """
-    train_folder = path / settings.train_split
-    _need(train_folder, "training images", "data.train_split")
-    return train_folder, _test_folder(settings, path)
-
-
-def tell_folders(settings: DataSettings, path: Path, listings: Listings) -> None:
-    """What ``list_folders`` is to say in this process from now on, without walking the folders.
-
-    Raises:
-        DataError: One of them is missing here.
-    """
-    _told[find_folders(settings, path)] = listings
-
-
-def folder_facts(settings: DataSettings, path: Path) -> Facts:
-    """Count the files."""
-    train, test = list_folders(settings, path)
-    return Facts(
-        num_train=len(train.paths),
-        num_test=len(test.paths),
-        num_classes=len(train.classes),
-        input_shape=(3, settings.image_size, settings.image_size),
-        resident_bytes=sum(
-            sum(map(len, split.paths)) + _cache_bytes(settings, len(split.paths))
-            for split in (train, test)
+    name: Literal["imagefolder"] = "imagefolder"
+    path: Annotated[
+        str | None,
+        Field(
+            description="must be given: the folder that holds the splits; ~ and $VARIABLES are "
+            "expanded"
         ),
-    )
+    ] = None
+    augment: Annotated[
+        Augment,
+        Field(
+            description="random changes of training images; standard: crops and flips, as on "
+            "ImageNet (of up to 64 pixels as on CIFAR), auto: standard"
+        ),
+    ] = "auto"
+    image_size: Annotated[Count, Field(description="height and width given to the model")] = 224
+    train_split: Annotated[
+        str, Field(min_length=1, description="folder of the training images")
+    ] = "train"
+    test_split: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="folder of the test images; null: test or val, whichever exists",
+        ),
+    ] = None
+    loaders: Annotated[Count, Field(description="threads of each rank that decode images")] = 4
+    cache: Annotated[
+        Literal["auto", "on", "off"],
+        Field(
+            description="keep decoded images of up to 64 pixels in memory; auto: if a split takes "
+            "less than 1 GiB"
+        ),
+    ] = "auto"
 
+    def check(self) -> list[str]:
+        problems = check_path(self.name, self.path)
+        if self.cache == "on" and self.image_size > SMALL:
+            problems.append(
+                f"cache: on needs image_size <= {SMALL}, got {self.image_size}: larger "
+                "images are cropped anew from the file each time"
+            )
+        return problems
 
-def load_folder(settings: DataSettings, path: Path, augment: bool, device: torch.device) -> Dataset:
-    """List the files; images are read when they are asked for."""
-    train, test = list_folders(settings, path)
-    executor = ThreadPoolExecutor(settings.loaders, "decode") if settings.loaders > 1 else None
-    return Dataset(
-        name="imagefolder",
-        train=FolderSplit(settings, train, augment, executor, device),
-        test=FolderSplit(settings, test, False, executor, device),
-        num_classes=len(train.classes),
-        input_shape=(3, settings.image_size, settings.image_size),
-        class_names=train.classes,
-    )
+    def facts(self) -> Facts:
+        train, test = self.list_files()
+        return Facts(
+            num_train=len(train.paths),
+            num_test=len(test.paths),
+            num_classes=len(train.classes),
+            input_shape=(3, self.image_size, self.image_size),
+            resident_bytes=sum(
+                sum(map(len, split.paths)) + self._cache_bytes(len(split.paths))
+                for split in (train, test)
+            ),
+        )
 
+    def load(self, seed: int, device: torch.device) -> Dataset:
+        train, test = self.list_files()
+        executor = ThreadPoolExecutor(self.loaders, "decode") if self.loaders > 1 else None
+        augment = self.augment != "none"
+        return Dataset(
+            name="imagefolder",
+            train=self._split(train, augment, executor, device),
+            test=self._split(test, False, executor, device),
+            num_classes=len(train.classes),
+            input_shape=(3, self.image_size, self.image_size),
+            class_names=train.classes,
+        )
 
-class FolderSplit:
-    """Images read from files, or from memory the second time if they are small.
+    def find_files(self) -> None:
+        self._folders()
 
-    Args:
-        settings: Size, threads, cache.
-        listing: The files.
-        augment: Crop and flip at random where a generator is given.
-        executor: Threads to decode on; None for the caller's own.
-        device: Where batches go; bytes travel there, floats are made there.
-    """
+    def list_files(self) -> tuple[Listing, Listing]:
+        """List the training and the test images, in an order that is the same on every machine.
 
-    def __init__(
+        Raises:
+            DataError: A folder is missing, empty, or the two do not have the same classes.
+        """
+        train_folder, test_folder = self._folders()
+        told = _told.get((train_folder, test_folder))
+        if told is not None:
+            return told
+        train, test = _list(train_folder), _list(test_folder)
+        if train.classes != test.classes:
+            apart = sorted(set(train.classes) ^ set(test.classes))
+            raise DataError(
+                f"imagefolder: {train_folder} and {test_folder} must hold folders of the same "
+                f"names, one a class; only one of them has {', '.join(apart[:5])}"
+                + (f" and {len(apart) - 5} more" if len(apart) > 5 else "")
+            )
+        return train, test
+
+    def tell_files(self, found: tuple[Listing, Listing]) -> None:
+        _told[self._folders()] = found
+
+    def _folders(self) -> tuple[Path, Path]:
+        """Find the training and the test images, without a look inside."""
+        path = expanded(self.path)
+        train_folder = path / self.train_split
+        _need(train_folder, "training images", "data.train_split")
+        return train_folder, _test_folder(path, self.test_split)
+
+    def _split(
         self,
-        settings: DataSettings,
         listing: Listing,
         augment: bool,
-        executor: Executor | None,
+        executor: ThreadPoolExecutor | None,
         device: torch.device,
-    ) -> None:
-        self._size = settings.image_size
-        self._paths = listing.paths
-        self._targets = torch.from_numpy(listing.targets)
-        self.augments = augment
-        self._executor = executor
-        self._threads = settings.loaders
-        self._device = device
-        self._normalise = Normalise(_MEAN, _STD, 255, device)
-        small = self._size <= SMALL
-        self._whole = centre_crop(1.0 if small else _TEST_PART)
-        self._jitter = Jitter(padding=4, flip=True) if small else None
-        self._cache: Cache | None = None
-        if _cache_bytes(settings, len(listing.paths)):
-            self._cache = Cache(len(listing.paths), self._size)
+    ) -> FolderSplit:
+        from mpi_dcasgd.learning.data.folder_split import FolderSplit
 
-    def __len__(self) -> int:
-        return len(self._paths)
+        return FolderSplit(
+            listing,
+            self.image_size,
+            augment=augment,
+            cache=self._cache_bytes(len(listing.paths)) > 0,
+            threads=self.loaders,
+            executor=executor,
+            device=device,
+        )
 
-    def batch(
-        self, indices: NDArray[np.int64], rng: np.random.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        augment = self.augments and rng is not None
-        shape = (len(indices), self._size, self._size, 3)
-        pinned = self._device.type == "cuda"
-        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-        if augment and rng is not None and self._jitter is None:
-            self._read(indices, list(random_crops(len(indices), rng)), pixels.numpy())
-        elif self._cache:
-            self._cache.fetch(indices, pixels.numpy(), self._read_whole)
-        else:
-            self._read_whole(indices, pixels.numpy())
-        images = pixels.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
-        if augment and rng is not None and self._jitter:
-            images = self._jitter(images, rng)
-        targets = self._targets[torch.from_numpy(indices)]
-        return self._normalise(images), targets.to(self._device)
-
-    def _read_whole(self, indices: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        self._read(indices, [self._whole] * len(indices), out)
-
-    def _read(self, indices: NDArray[np.int64], crops: list[Crop], out: NDArray[np.uint8]) -> None:
-        paths = [self._paths[i] for i in indices]
-        read_images(paths, crops, out, self._executor, self._threads)
+    def _cache_bytes(self, count: int) -> int:
+        """Size of the cache of a split of ``count`` images, 0 for none."""
+        size = count * self.image_size**2 * 3
+        if self.cache == "auto":
+            return size if self.image_size <= SMALL and size <= _CACHE_LIMIT else 0
+        return size if self.cache == "on" else 0
 
 
-class Cache:
-    """Decoded images of one split, filled as they are first asked for."""
-
-    def __init__(self, count: int, size: int) -> None:
-        # The system hands out this memory page by page as it is written to.
-        self._pixels = np.empty((count, size, size, 3), np.uint8)
-        self._known = np.zeros(count, bool)
-
-    def fetch(self, indices: NDArray[np.int64], out: NDArray[np.uint8], read: Reader) -> None:
-        """Put the images into ``out``, those that are not known yet by ``read(indices, out)``."""
-        missing = indices[~self._known[indices]]
-        if len(missing):
-            fresh = np.empty((len(missing), *out.shape[1:]), np.uint8)
-            read(missing, fresh)
-            # Two threads may do this for one image: both write the same bytes.
-            self._pixels[missing] = fresh
-            self._known[missing] = True
-        np.take(self._pixels, indices, axis=0, out=out)
-
-
-def _test_folder(settings: DataSettings, path: Path) -> Path:
-    if settings.test_split is not None:
-        folder = path / settings.test_split
+def _test_folder(path: Path, test_split: str | None) -> Path:
+    if test_split is not None:
+        folder = path / test_split
         _need(folder, "test images", "data.test_split")
         return folder
     found = [path / name for name in ("test", "val") if (path / name).is_dir()]
@@ -235,6 +196,11 @@ def _contents(folder: Path) -> str:
 
 
 def _list(folder: Path) -> Listing:
+    import numpy as np
+
+    from mpi_dcasgd.learning.data.folder_split import Listing
+    from mpi_dcasgd.learning.vision import torchvision
+
     datasets = torchvision().datasets
     try:
         found = datasets.ImageFolder(str(folder))
@@ -247,11 +213,3 @@ def _list(folder: Path) -> Listing:
         targets=np.array(found.targets, dtype=np.int64),
         classes=tuple(found.classes),
     )
-
-
-def _cache_bytes(settings: DataSettings, count: int) -> int:
-    """Size of a split's cache, 0 for none."""
-    size = count * settings.image_size**2 * 3
-    if settings.cache == "auto":
-        return size if settings.image_size <= SMALL and size <= _CACHE_LIMIT else 0
-    return size if settings.cache == "on" else 0

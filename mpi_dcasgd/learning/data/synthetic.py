@@ -9,48 +9,82 @@ batch then costs little more than to copy it.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.data.dataset import Dataset, Facts, ResidentSplit
-from mpi_dcasgd.learning.settings import DataSettings
+from mpi_dcasgd.learning.data.source import Augment, DataSource
+from mpi_dcasgd.learning.settings import Count
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 _PATCHES = 8
 _BANK = 2**20
 """Least number of places where a sample's noise may begin."""
 
 
-def synthetic_facts(settings: DataSettings) -> Facts:
-    """Sizes, as the settings have them."""
-    size = math.prod(settings.shape)
-    return Facts(
-        num_train=settings.num_train,
-        num_test=settings.num_test,
-        num_classes=settings.num_classes,
-        input_shape=settings.shape,
-        resident_bytes=4 * (_BANK + size * (1 + settings.num_classes))
-        + 16 * (settings.num_train + settings.num_test),
-    )
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Synthetic(DataSource):
+    """Samples made up from the seed, of any size and number, with something to learn in them."""
 
+    name: Literal["synthetic"] = "synthetic"
+    augment: Annotated[
+        Augment, Field(description="random changes of training samples; these have none")
+    ] = "auto"
+    num_train: Annotated[Count, Field(description="training samples")] = 4096
+    num_test: Annotated[Count, Field(description="test samples")] = 1024
+    shape: Annotated[
+        tuple[Count, ...], Field(strict=False, min_length=1, description="shape of a sample")
+    ] = (1, 8, 8)
+    num_classes: Annotated[int, Field(ge=2, description="classes")] = 10
+    noise: Annotated[
+        float,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="standard deviation of the noise; that of the classes is 1",
+        ),
+    ] = 2.0
 
-def load_synthetic(settings: DataSettings, seed: int, device: torch.device) -> Dataset:
-    """The data set that follows from the settings and the seed."""
-    shape = settings.shape
-    rng = np.random.default_rng([seed, 0])
-    patterns = torch.from_numpy(_patterns(rng, settings.num_classes, shape)).to(device)
-    bank = rng.standard_normal(_BANK + math.prod(shape), dtype=np.float32)
-    noise = torch.from_numpy(bank).mul_(settings.noise).to(device)
-    return Dataset(
-        name="synthetic",
-        train=SyntheticSplit(patterns, noise, settings.num_train, [seed, 1]),
-        test=SyntheticSplit(patterns, noise, settings.num_test, [seed, 2]),
-        num_classes=settings.num_classes,
-        input_shape=shape,
-        class_names=tuple(f"class {i}" for i in range(settings.num_classes)),
-    )
+    def check(self) -> list[str]:
+        if self.augment == "standard":
+            return ["augment: synthetic samples have none; set none or auto"]
+        return []
+
+    def known(self) -> Facts:
+        size = math.prod(self.shape)
+        return Facts(
+            num_train=self.num_train,
+            num_test=self.num_test,
+            num_classes=self.num_classes,
+            input_shape=self.shape,
+            resident_bytes=4 * (_BANK + size * (1 + self.num_classes))
+            + 16 * (self.num_train + self.num_test),
+        )
+
+    def load(self, seed: int, device: torch.device) -> Dataset:
+        import numpy as np
+        import torch
+
+        rng = np.random.default_rng([seed, 0])
+        patterns = torch.from_numpy(_patterns(rng, self.num_classes, self.shape)).to(device)
+        bank = rng.standard_normal(_BANK + math.prod(self.shape), dtype=np.float32)
+        noise = torch.from_numpy(bank).mul_(self.noise).to(device)
+        return Dataset(
+            name="synthetic",
+            train=SyntheticSplit(patterns, noise, self.num_train, [seed, 1]),
+            test=SyntheticSplit(patterns, noise, self.num_test, [seed, 2]),
+            num_classes=self.num_classes,
+            input_shape=self.shape,
+            class_names=tuple(f"class {i}" for i in range(self.num_classes)),
+        )
 
 
 class SyntheticSplit(ResidentSplit):
@@ -66,6 +100,9 @@ class SyntheticSplit(ResidentSplit):
     augments = False
 
     def __init__(self, patterns: Tensor, noise: Tensor, num_samples: int, seed: list[int]) -> None:
+        import numpy as np
+        import torch
+
         size = patterns[0].numel()
         rng = np.random.default_rng(seed)
         places = len(noise) - size
@@ -98,6 +135,8 @@ def _patterns(
     rng: np.random.Generator, num_classes: int, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
     """Standard normal patches; a first axis before two others is channels, never patched."""
+    import numpy as np
+
     channels, space = (shape[:1], shape[1:]) if len(shape) == 3 else ((), shape)
     grid = tuple(min(length, _PATCHES) for length in space) if len(space) == 2 else space
     coarse = rng.standard_normal((num_classes, *channels, *grid), dtype=np.float32)

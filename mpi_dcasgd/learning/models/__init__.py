@@ -1,5 +1,6 @@
-"""Models by the names that job files use: built in, or torchvision's for classification."""
+"""Models by the names that job files use: built in, torchvision's, or the user's own."""
 
-from mpi_dcasgd.learning.models.factory import build_model, check_model, model_names
+from mpi_dcasgd.learning.models.base import ModelSource
+from mpi_dcasgd.learning.models.factory import MODELS, build_model, find_model
 
-__all__ = ["build_model", "check_model", "model_names"]
+__all__ = ["MODELS", "ModelSource", "build_model", "find_model"]

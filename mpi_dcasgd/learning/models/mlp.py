@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from torch import nn
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mpi_dcasgd.errors import STRICT
+from mpi_dcasgd.learning.models.base import ModelSource
+from mpi_dcasgd.learning.settings import Count
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Mlp(ModelSource):
+    """Perceptron with hidden ReLU layers, for inputs of any shape, which it flattens."""
+
+    shapes_known: ClassVar[bool] = True
+
+    name: Literal["mlp"] = "mlp"
+    hidden: Annotated[
+        tuple[Count, ...], Field(strict=False, description="units of each hidden layer")
+    ] = (128,)
+    dropout: Annotated[
+        float, Field(ge=0, lt=1, description="dropped fraction of hidden units in training")
+    ] = 0.0
+
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        return mlp(math.prod(input_shape), self.hidden, num_classes, self.dropout)
 
 
 def hidden_layers(
     inputs: int, hidden: Sequence[int], dropout: float
 ) -> tuple[list[nn.Module], int]:
     """Linear, ReLU and dropout for each hidden layer, and the width of the last one."""
+    from torch import nn
+
     layers: list[nn.Module] = []
     for units in hidden:
         layers += [nn.Linear(inputs, units), nn.ReLU()]
@@ -29,5 +59,7 @@ def mlp(inputs: int, hidden: Sequence[int], num_classes: int, dropout: float = 0
         num_classes: Width of the output.
         dropout: Fraction of hidden units dropped in training.
     """
+    from torch import nn
+
     layers, width = hidden_layers(inputs, hidden, dropout)
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(width, num_classes))

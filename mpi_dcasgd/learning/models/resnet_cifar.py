@@ -1,80 +1,42 @@
-"""Residual networks for images of CIFAR's size: 6n + 2 layers, 0.27 M parameters with n = 3.
+"""Residual networks for images of CIFAR's size, by the names that job files use.
 
 Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition",
-CVPR 2016, arXiv:1512.03385, section 4.2 and table 6. They are not the networks for ImageNet that
-torchvision calls resnet18 and so on, which are forty times as large. Public code often gets two
-things wrong: projections as shortcuts (option B; the paper's have no parameters: option A), and
-ImageNet's first layer (7 x 7 with stride 2 and pooling, which leaves 8 x 8 pixels of 32 x 32).
+CVPR 2016, arXiv:1512.03385, section 4.2 and table 6.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import pad
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-DEPTHS = (20, 32, 44, 56, 110)
-_CHANNELS = (16, 32, 64)
+from pydantic.dataclasses import dataclass
 
+from mpi_dcasgd.errors import STRICT
+from mpi_dcasgd.learning.models.base import ModelSource, need_images
 
-class Block(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut around them.
+if TYPE_CHECKING:
+    from torch import nn
 
-    Where the number of channels grows, the shortcut takes every second pixel and fills the new
-    channels with zeros (option A).
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self._stride = stride
-        self._new_channels = outputs - inputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        return torch.relu(residual + self._shortcut(x))
-
-    def _shortcut(self, x: Tensor) -> Tensor:
-        if not self._new_channels:
-            return x
-        return pad(x[:, :, :: self._stride, :: self._stride], (0, 0, 0, 0, 0, self._new_channels))
+_SHRUNK = 4
+"""Pixels along each axis that become one in the last of the three stages."""
 
 
-class CifarResNet(nn.Module):
-    """ResNet-``depth`` for (channels, height, width) images, published for (3, 32, 32).
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CifarResNet(ModelSource):
+    """Residual network for images of CIFAR's size (He et al. 2016), as deep as its name says."""
 
-    Convolutions start as Kaiming normal with the fan-out, as in the authors' own code; the output
-    layer starts as PyTorch starts it.
+    shapes_known: ClassVar[bool] = True
 
-    Args:
-        depth: Layers with weights, 6n + 2.
-        channels: Of the images.
-        num_classes: Width of the output.
-    """
+    name: Literal["resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]
 
-    def __init__(self, depth: int, channels: int, num_classes: int) -> None:
-        super().__init__()
-        blocks = (depth - 2) // 6
-        self.conv = nn.Conv2d(channels, _CHANNELS[0], 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(_CHANNELS[0])
-        stages: list[nn.Module] = []
-        inputs = _CHANNELS[0]
-        for outputs in _CHANNELS:
-            stage = []
-            for _ in range(blocks):
-                stage.append(Block(inputs, outputs, stride=1 if inputs == outputs else 2))
-                inputs = outputs
-            stages.append(nn.Sequential(*stage))
-        self.stages = nn.Sequential(*stages)
-        self.output = nn.Linear(inputs, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    def fits(self, input_shape: tuple[int, ...], num_classes: int) -> list[str]:
+        return need_images(self.name, input_shape)
 
-    def forward(self, x: Tensor) -> Tensor:
-        features = self.stages(torch.relu(self.bn(self.conv(x))))
-        scores: Tensor = self.output(features.mean((2, 3)))
-        return scores
+    def takes_one_sample(self, input_shape: tuple[int, ...]) -> bool:
+        return math.prod(math.ceil(side / _SHRUNK) for side in input_shape[1:]) > 1
+
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        from mpi_dcasgd.learning.models.residual import ResidualNetwork
+
+        depth = int(self.name.removeprefix("resnet"))
+        return ResidualNetwork(depth, input_shape[0], num_classes)

@@ -17,7 +17,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from mpi_dcasgd.learning.models import build_model
-from mpi_dcasgd.learning.settings import ModelSettings
+from mpi_dcasgd.learning.models.mlp import Mlp
 
 _SHAPE, _CLASSES, _REPEATS, _STEPS = (1, 8, 8), 10, 9, 100
 
@@ -38,7 +38,7 @@ def measure_seeds(seeds: int = 8, batch_size: int = 16) -> Together:
     models = []
     for seed in range(seeds):
         torch.manual_seed(seed)
-        models.append(build_model(ModelSettings(name="mlp"), _SHAPE, _CLASSES))
+        models.append(build_model(Mlp(), _SHAPE, _CLASSES))
     inputs = torch.randn(seeds, batch_size, *_SHAPE)
     targets = torch.randint(0, _CLASSES, (seeds, batch_size))
     apart = _apart(models, inputs, targets)

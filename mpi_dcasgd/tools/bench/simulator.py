@@ -29,8 +29,9 @@ from mpi_dcasgd.drivers.simulation.timing import simulate_timing
 from mpi_dcasgd.learning.captured import make_task
 from mpi_dcasgd.learning.data import Dataset, ResidentSplit
 from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.learning.models import build_model
-from mpi_dcasgd.learning.settings import ModelSettings
+from mpi_dcasgd.learning.models import ModelSource, build_model
+from mpi_dcasgd.learning.models.mlp import Mlp
+from mpi_dcasgd.learning.models.resnet_cifar import CifarResNet
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.rules.chain import Rule
@@ -54,7 +55,7 @@ class Case:
     """
 
     name: str
-    model: ModelSettings
+    model: ModelSource
     shape: tuple[int, ...]
     batch_size: int
     gradients: int
@@ -63,10 +64,10 @@ class Case:
 
 
 CASES = (
-    Case("mlp 64-128-10, batch 32", ModelSettings(name="mlp"), (1, 8, 8), 32, 400, 3, 15),
+    Case("mlp 64-128-10, batch 32", Mlp(), (1, 8, 8), 32, 400, 3, 15),
     Case(
         "mlp 784-512-512-10, batch 128",
-        ModelSettings(name="mlp", hidden=(512, 512)),
+        Mlp(hidden=(512, 512)),
         (1, 28, 28),
         128,
         100,
@@ -74,7 +75,7 @@ CASES = (
         4,
         9,
     ),
-    Case("resnet20, batch 128", ModelSettings(name="resnet20"), (3, 32, 32), 128, 3, 1, 5),
+    Case("resnet20, batch 128", CifarResNet(name="resnet20"), (3, 32, 32), 128, 3, 1, 5),
 )
 
 _FUSES: tuple[tuple[Fuse, ...], ...] = (("auto", "compiled"), ("auto",), ("auto",))

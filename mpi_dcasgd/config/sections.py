@@ -1,0 +1,148 @@
+"""The sections ``model:`` and ``data:``, whose settings are those of what they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+from pydantic.fields import FieldInfo
+
+from mpi_dcasgd.config.messages import is_section, seen, settings_of
+from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.learning.data import DATA, DataSource
+from mpi_dcasgd.learning.models import MODELS, ModelSource, find_model
+from mpi_dcasgd.learning.models.factory import lone_sample, lone_sample_problem
+from mpi_dcasgd.learning.models.torchvision_models import TorchvisionModel
+from mpi_dcasgd.learning.settings import Named
+
+TORCHVISION = "torchvision's models"
+
+
+def kinds_of(section: type[Named]) -> dict[str, type[Named]]:
+    """List the built-in settings that a section may have, by the names that choose them.
+
+    Args:
+        section: ``ModelSource`` or ``DataSource``.
+    """
+    if section is DataSource:
+        return dict(DATA.items())
+    return {**dict(MODELS.items()), TORCHVISION: TorchvisionModel}
+
+
+def keys_of(annotation: Any) -> dict[str, FieldInfo]:
+    """List the keys of a job's section; of ``model`` and ``data``, those of all built-in ones."""
+    if not is_named(annotation):
+        return settings_of(annotation)
+    return {
+        key: info
+        for kind in kinds_of(annotation).values()
+        for key, info in settings_of(kind).items()
+    }
+
+
+def is_named(annotation: Any) -> TypeGuard[type[Named]]:
+    """Whether a section's settings depend on its name."""
+    return is_section(annotation) and issubclass(annotation, Named)
+
+
+def find_kind(
+    section: type[Named], key: str, mapping: Mapping[str, Any], problems: list[str]
+) -> type[Named] | None:
+    """Look up the settings that a section's name chooses, or note why there are none.
+
+    Args:
+        section: ``ModelSource`` or ``DataSource``.
+        key: ``model`` or ``data``.
+        mapping: The section.
+        problems: Lines are added.
+    """
+    names = ", ".join(MODELS if section is ModelSource else DATA)
+    if "name" not in mapping:
+        problems.append(f"{key}.name: missing; allowed: {names}, or package.module:Name")
+        return None
+    name = mapping["name"]
+    if not isinstance(name, str) or not name:
+        problems.append(f"{key}.name: got {seen(name)}; allowed: {names}, or package.module:Name")
+        return None
+    try:
+        return find_model(name) if section is ModelSource else DATA.find(name)
+    except UserError as error:
+        problems.append(f"{key}.name: {error}")
+        return None
+
+
+def own_settings(
+    section: type[Named],
+    kind: type[Named],
+    key: str,
+    mapping: Mapping[str, Any],
+    problems: list[str],
+) -> dict[str, Any]:
+    """Leave out the settings of others of a section, which have no meaning for this one.
+
+    Earlier versions wrote the settings of all data sets, and of all models, into every job.yaml.
+    So a setting of another one is ignored where it has its default, and else noted as a problem.
+
+    Args:
+        section: ``ModelSource`` or ``DataSource``.
+        kind: The one that the section names.
+        key: ``model`` or ``data``.
+        mapping: The section.
+        problems: Lines are added.
+
+    Returns:
+        The rest, with keys that nobody knows.
+    """
+    own = settings_of(kind)
+    kept = {}
+    for setting, value in mapping.items():
+        owners = {
+            name: settings_of(other)[setting]
+            for name, other in kinds_of(section).items()
+            if setting in settings_of(other)
+        }
+        if setting in own or not owners:
+            kept[setting] = value
+        elif not any(_is_default(info, value) for info in owners.values()):
+            problems.append(
+                f"{key}.{setting}: {mapping['name']} has no such setting "
+                f"(it is for {_listed(list(owners))}); omit it"
+            )
+    return kept
+
+
+def check_fit(model: ModelSource, data: DataSource, batch_size: object) -> list[str]:
+    """Find out, without PyTorch and without the data, whether the model takes them.
+
+    Models that do not know it themselves, torchvision's and those of a user's functions, are tried
+    out when a run is about to start (``learning.models.shapes``); so are data whose sizes follow
+    from their files.
+
+    Args:
+        model: Checked.
+        data: Checked.
+        batch_size: Of one worker; not checked yet.
+
+    Returns:
+        A line each, beginning with the dotted key.
+    """
+    facts = data.known()
+    if facts is None:
+        return []
+    problems = model.fits(facts.input_shape, facts.num_classes)
+    if problems or not model.shapes_known:
+        return [f"model.{line}" for line in problems]
+    size = batch_size if type(batch_size) is int and batch_size > 0 else facts.num_train
+    if lone_sample(facts.num_train, size) and not model.takes_one_sample(facts.input_shape):
+        return [lone_sample_problem(facts.num_train, size)]
+    return []
+
+
+def _is_default(info: FieldInfo, value: Any) -> bool:
+    default = info.get_default(call_default_factory=True)
+    default = list(default) if isinstance(default, tuple) else default
+    return type(value) is type(default) and bool(value == default)
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,104 @@
+"""Whether a model takes some data, tried out on shapes alone before a run starts.
+
+The meta device computes shapes without memory, so that this costs next to nothing at any size.
+Jobs are checked without it, by what the models themselves know (``ModelSource.fits``).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.learning.data.dataset import Facts
+from mpi_dcasgd.learning.models.base import ModelSource
+from mpi_dcasgd.learning.models.factory import build_model, lone_sample, lone_sample_problem
+
+
+def without_memory(model: ModelSource, data: Facts) -> nn.Module:
+    """Build the model as shapes, or, if it computes while it is built, as it is.
+
+    Raises:
+        ConfigError: It does not take the data; keys relative to ``model``.
+    """
+    try:
+        with torch.device("meta"):
+            return build_model(model, data.input_shape, data.num_classes)
+    except (NotImplementedError, RuntimeError):
+        return build_model(model, data.input_shape, data.num_classes)
+
+
+def check_last_batch(
+    model: ModelSource, data: Facts, batch_size: int, module: nn.Module | None = None
+) -> list[str]:
+    """Find out whether the model trains on an epoch's last minibatch if that is a single sample.
+
+    Args:
+        model: The settings.
+        data: The sizes of what it is trained on.
+        batch_size: Of one worker.
+        module: From ``without_memory``, if it has been built already.
+
+    Returns:
+        The problem, beginning with the key of the job, or nothing.
+    """
+    if not lone_sample(data.num_train, batch_size):
+        return []
+    if model.shapes_known:
+        takes = model.takes_one_sample(data.input_shape)
+    else:
+        takes = _trains_on_one(module or without_memory(model, data), data.input_shape)
+    return [] if takes else [lone_sample_problem(data.num_train, batch_size)]
+
+
+def check_output(
+    module: nn.Module, name: str, input_shape: tuple[int, ...], num_classes: int
+) -> None:
+    """Run the model on shapes alone and look at what comes out.
+
+    Raises:
+        ConfigError: It does not take such samples, or gives no score for each class.
+    """
+    tensors = {
+        key: torch.empty_like(tensor, device="meta")
+        for key, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+    inputs = torch.empty((2, *input_shape), device="meta")
+    module.eval()
+    try:
+        with torch.no_grad():
+            outputs = torch.func.functional_call(module, tensors, (inputs,))
+    except NotImplementedError:
+        return  # an operator that has no meta kernel: then training will tell
+    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+        raise ConfigError(
+            "model",
+            [
+                f"name: {name} cannot take samples of shape {input_shape}, channels first: "
+                f"{_first_line(error)}"
+            ],
+        ) from error
+    finally:
+        module.train()
+    if not isinstance(outputs, Tensor) or outputs.shape != (2, num_classes):
+        shape = tuple(getattr(outputs, "shape", ())) or type(outputs).__name__
+        raise ConfigError(
+            "model",
+            [f"name: {name} gives {shape} for 2 samples and {num_classes} classes"],
+        )
+
+
+def _trains_on_one(module: nn.Module, input_shape: tuple[int, ...]) -> bool:
+    device = next((parameter.device for parameter in module.parameters()), None)
+    try:
+        with torch.no_grad():
+            module.train()(torch.zeros((1, *input_shape), device=device))
+    except ValueError as error:
+        return "more than 1 value per channel" not in str(error)
+    except (NotImplementedError, RuntimeError):
+        pass  # not to be found out on shapes alone
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,138 @@
+"""Own data sets, models, delays and sinks, from a folder outside of the package."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.record.run_folder import RunFolder
+
+DOCS = Path(__file__).parents[2] / "docs"
+EXTENDING_MD = (DOCS / "extending.md").read_text()
+FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", EXTENDING_MD, re.DOTALL))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The files that the page has its reader write."""
+    assert set(FILES) == {"job.yaml", "my_data.py", "my_models.py", "my_delays.py", "my_sinks.py"}
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def run(processes: Any, folder: Path, *words: str) -> Any:
+    """A command that is started elsewhere, with the folder on PYTHONPATH."""
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return processes.run(
+        [sys.executable, "-m", "mpi_dcasgd", *words],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+
+def test_what_the_page_says_trains(processes: Any, folder: Path) -> None:
+    made = folder / "run"
+    finished = run(
+        processes, folder, "train", f"{folder}/job.yaml", "algorithm=sgd", "--run-dir", str(made)
+    )
+    assert finished.status == 0, finished
+    whole = RunFolder(made)
+    job = whole.job()
+    assert job["data"] == {"name": "my_data:Majority", "bits": 9}
+    assert job["model"] == {"name": "my_models:net", "width": 24}
+    assert whole.summary()["test_error"] < 0.2
+    evaluations = [e for e in whole.metrics() if e["event"] == "evaluation"]
+    assert len(evaluations) == 4
+    notes = (made / "notes.txt").read_text().splitlines()
+    assert [float(note.split()[-1]) for note in notes] == [
+        pytest.approx(e["test_error"], abs=6e-4) for e in evaluations
+    ]
+    rows = list(csv.DictReader((made / "metrics.csv").read_text().splitlines()))
+    assert [float(row["value"]) for row in rows if row["name"] == "test_error"] == [
+        e["test_error"] for e in evaluations
+    ]
+
+
+def test_what_the_page_says_is_simulated(processes: Any, folder: Path) -> None:
+    (command,) = re.findall(r"^    mpi-dcasgd (simulate .*)$", EXTENDING_MD, re.MULTILINE)
+    words = command.replace("job.yaml", f"{folder}/job.yaml").split()
+    made = folder / "run"
+    finished = run(processes, folder, *words, "epochs=1", "--run-dir", str(made))
+    assert finished.status == 0, finished
+    whole = RunFolder(made)
+    cluster = yaml.safe_load(whole.cluster_yaml.read_text())
+    assert cluster["delays"] == {"model": "my_delays:Either", "spread": 0.9}
+    summary = whole.summary()
+    # 800 samples in minibatches of 16 on four workers, a second a step in the mean.
+    assert summary["wall_s"] == pytest.approx(50 / 4, rel=0.4)
+    assert summary["staleness_mean"] == pytest.approx(3, abs=0.5)
+    assert (made / "notes.txt").read_text().count("\n") == 1
+
+
+@pytest.mark.mpi
+def test_what_the_page_says_trains_on_several_ranks(
+    mpirun: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    made = folder / "run"
+    words = ("train", f"{folder}/job.yaml", "epochs=1", "--run-dir", str(made))
+    finished = mpirun(3, "-m", "mpi_dcasgd", *words)
+    assert finished.status == 0, finished
+    assert RunFolder(made).summary()["status"] == "completed"
+    assert (made / "notes.txt").read_text().count("\n") == 1
+
+
+@pytest.fixture
+def loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(folder))
+    for name in FILES:
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    return folder / "job.yaml"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data.bits=0", "data.bits: got 0 (a whole number); allowed: a whole number >= 1"),
+        ("data.bist=9", "data.bist: unknown; did you mean data.bits?"),
+        ("data.noise=1.0", "data.noise: my_data:Majority has no such setting (it is for synthetic"),
+        ("data.name=my_data:Majorty", "data.name: cannot import my_data:Majorty: module 'my_data'"),
+        ("data.name=my_dta:Majority", "data.name: cannot import my_dta:Majority: No module named"),
+        ("data.name=my_models:net", "data.name: my_models:net is not a subclass of mpi_dcasgd."),
+        ("data.name=:Majority", "data.name: cannot import :Majority: it is not of the form"),
+        ("model.width=thin", "model.width: got 'thin' (text); allowed: a whole number"),
+        ("model.name=my_models:math", "model.name: my_models:math is neither a subclass of"),
+        ("record.sinks=[my_sinks:Note]", "record.sinks: cannot import my_sinks:Note"),
+        ("record.sinks=[my_data:Majority]", "record.sinks: my_data:Majority is not a subclass of"),
+        ("record.sinks=[csvs]", "record.sinks: unknown 'csvs'; did you mean csv?"),
+        ("record.sinks=[jsonl]", "record.sinks: jsonl is always written; omit it"),
+        ("record.sinks=[csv, csv]", "record.sinks: csv stands here twice; omit one"),
+        ("inject.delays={model: my_delays:Eithr}", "inject.delays: got {'model'"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_is_told_in_time(
+    loaded: Path, override: str, told: str
+) -> None:
+    from mpi_dcasgd.config.load import load_job
+
+    load_job(loaded)
+    with pytest.raises(ConfigError) as caught:
+        load_job(loaded, [override])
+    assert len(caught.value.problems) == 1
+    assert caught.value.problems[0].startswith(told)
+
+
+def test_no_link_is_broken() -> None:
+    for target in re.findall(r"\]\(([^)#]+)#?[^)]*\)", EXTENDING_MD):
+        assert (DOCS / target).exists(), target

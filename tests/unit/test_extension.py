@@ -1,0 +1,180 @@
+"""Names of code in job files, and models that are functions of the user's own."""
+
+from __future__ import annotations
+
+import doctest
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from torch import nn
+
+from mpi_dcasgd import extension
+from mpi_dcasgd.config.load import job_as_yaml, load_job
+from mpi_dcasgd.errors import ConfigError, UserError
+from mpi_dcasgd.learning.data import tensors
+from mpi_dcasgd.learning.models import build_model, find_model
+
+MODELS = '''
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from nowhere import Thing
+
+
+def net(widths: tuple[int, ...] = (4,), act: Literal["relu", "tanh"] = "relu", *, input_shape,
+        num_classes: int, extras: dict[str, int] = {}, **more):
+    """Layers."""
+    extras["seen"] = 1
+    return nn.Sequential(nn.Flatten(), nn.Linear(input_shape[-1] ** 2, num_classes))
+
+
+def must(width: int):
+    return nn.Linear(64, 10)
+
+
+def loose(thing: Thing, size=3):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes: int, bias: bool = True):
+        super().__init__()
+        self.layer = nn.Linear(64, num_classes, bias=bias)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+def narrow():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+
+def nothing():
+    return 3
+
+
+def named(name):
+    return None
+
+
+def star(*sizes):
+    return None
+'''
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of functions; one name a test, since settings of functions are kept by name."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+    (tmp_path / "own_models.py").write_text(MODELS)
+
+
+def make(name: str, **settings: Any) -> Any:
+    return find_model(f"own_models:{name}")(name=f"own_models:{name}", **settings)
+
+
+def test_a_functions_parameters_are_the_settings() -> None:
+    model = make("net", widths=[8, 4], act="tanh")
+    assert (model.widths, model.act, model.extras) == ((8, 4), "tanh", {})
+    for wrong in ({"widths": [1.5]}, {"act": "elu"}, {"num_classes": 3}, {"wdith": 3}):
+        with pytest.raises(ValidationError):
+            make("net", **wrong)
+    module = build_model(model, (1, 8, 8), 10)
+    assert module[1].out_features == 10
+    # What the function does to its arguments is not done to the settings, or to later ones.
+    assert model.extras == make("net").extras == {}
+
+
+def test_a_functions_settings_can_be_sent_and_written_down(tmp_path: Path) -> None:
+    model = make("net", act="tanh")
+    assert pickle.loads(pickle.dumps(model)) == model
+    assert type(pickle.loads(pickle.dumps(model))) is type(model)
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "epochs: 1\nbatch_size: 8\nlr: 0.1\ndata: {name: digits}\n"
+        "model: {name: 'own_models:net', act: tanh}\n"
+    )
+    written = job_as_yaml(load_job(file))["model"]
+    assert written == {"name": "own_models:net", "widths": [4], "act": "tanh", "extras": {}}
+
+
+def test_a_setting_without_a_default_must_be_given(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "epochs: 1\nbatch_size: 8\nlr: 0.1\ndata: {name: digits}\n"
+        "model: {name: 'own_models:must'}\n"
+    )
+    with pytest.raises(ConfigError, match=r"model.width: missing; give a whole number"):
+        load_job(file)
+    assert load_job(file, ["model.width=3"]).model == make("must", width=3)
+
+
+def test_types_that_cannot_be_resolved_take_anything() -> None:
+    assert make("loose", thing=[1], size="x").size == "x"
+
+
+def test_a_module_class_serves_as_a_function() -> None:
+    module = build_model(make("Net", bias=False), (1, 8, 8), 10)
+    assert isinstance(module, nn.Module)
+    assert module.layer.bias is None
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("narrow", r"own_models:narrow gives \(2, 3\) for 2 samples and 10 classes"),
+        ("nothing", "own_models:nothing returned int, no torch.nn.Module"),
+    ],
+)
+def test_what_a_function_returns_is_looked_at(name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build_model(make(name), (1, 8, 8), 10)
+
+
+@pytest.mark.parametrize("name", ["named", "star"])
+def test_parameters_that_no_setting_can_be_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"own_models:{name} cannot be given settings: its param"):
+        make(name)
+
+
+@pytest.mark.parametrize("path", [":Name", "a.:Name", "..a:Name", "a:", "a:b.c", "a:b:c", "a b:c"])
+def test_what_is_no_path_is_not_imported(path: str) -> None:
+    with pytest.raises(UserError, match="it is not of the form package"):
+        extension.import_object(path)
+
+
+def test_what_breaks_while_it_is_imported_is_not_taken_for_a_wrong_name(tmp_path: Path) -> None:
+    (tmp_path / "broken_models.py").write_text("1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        extension.import_object("broken_models:net")
+
+
+def test_a_table_imports_what_is_asked_for_only() -> None:
+    table = extension.Table(dict, {"a": "collections:OrderedDict", "b": "no_such_module:B"})
+    assert table.find("a").__name__ == "OrderedDict"
+    assert list(table) == ["a", "b"]
+    with pytest.raises(UserError, match="cannot import no_such_module:B"):
+        table["b"]
+
+
+@pytest.mark.parametrize("module", [extension, tensors])
+def test_examples_are_true(module: Any) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_tensors_and_targets_are_as_many() -> None:
+    import torch
+
+    with pytest.raises(ValueError, match="3 inputs, but 2 targets"):
+        tensors.TensorSplit(torch.eye(3), torch.arange(2), torch.device("cpu"))
