@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from mpi_dcasgd.config.load import job_as_text
 from mpi_dcasgd.config.plan import Need, Plan, plan_job
 from mpi_dcasgd.config.schema import Job
@@ -36,6 +34,8 @@ def describe_needs(job: Job, ranks: int | None) -> str:
         LaunchError: The algorithm cannot be run by so many.
         DataError: The data are needed to know their shape, and are not there.
     """
+    import torch  # the size of a model needs it, and a job is shown before
+
     assumed = ranks is None
     if ranks is None:
         ranks = job.world(1 if job.mode == "sequential" else ASSUMED_WORKERS).world_size

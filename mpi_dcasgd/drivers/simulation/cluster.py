@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -28,6 +27,7 @@ from mpi_dcasgd.drivers.simulation.delays import (
     Positive,
     Seconds,
     StepTimes,
+    generator,
     parse_delays,
 )
 from mpi_dcasgd.errors import STRICT, ConfigError
@@ -220,7 +220,7 @@ class _Stalls:
         settings = self._settings
         self.count += 1
         if settings.random or self.count == 1:
-            rng = np.random.default_rng([*self._key, self.count])
+            rng = generator(*self._key, self.count)
             if settings.random:
                 self.next_s = ended_s + float(rng.exponential(settings.every_s))
             else:
@@ -231,7 +231,7 @@ class _Stalls:
 
 def crash_s(crashes: Crashes, seed: int, worker: int, count: int) -> float:
     """Seconds that the worker lives after its ``count``-th start."""
-    rng = np.random.default_rng([seed, _CRASHES, worker, count])
+    rng = generator(seed, _CRASHES, worker, count)
     return float(rng.exponential(crashes.every_s))
 
 
