@@ -161,7 +161,7 @@ class WorkerClock:
     """
 
     def __init__(self, cluster: Cluster, num_workers: int, seed: int) -> None:
-        _check_workers(cluster, num_workers)
+        check_workers(cluster, num_workers)
         self._steps = StepTimes(cluster.delays, num_workers, seed)
         self._factors = [float(cluster.slow.get(worker, 1.0)) for worker in range(num_workers)]
         pauses = cluster.pauses
@@ -244,7 +244,12 @@ def crashing(cluster: Cluster, num_workers: int) -> list[int]:
     return [worker for worker in range(num_workers) if _hits(cluster.crashes, worker)]
 
 
-def _check_workers(cluster: Cluster, num_workers: int) -> None:
+def check_workers(cluster: Cluster, num_workers: int) -> None:
+    """Check that a cluster speaks only of workers that there are.
+
+    Raises:
+        ConfigError: With every worker that there is not.
+    """
     named = {"slow": tuple(cluster.slow)}
     for key, event in (("pauses.workers", cluster.pauses), ("crashes.workers", cluster.crashes)):
         named[key] = event.workers if event else ()
