@@ -165,7 +165,7 @@ def _check(checkpoint: Checkpoint, job: Job, virtual: Mapping[str, Any] | None) 
     if changes:
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise RunFolderError(
-            f"{where}: is of another {kind} ({', '.join(changes[:5])}{more} differ); go on "
+            f"{where}: is of another {kind} ({', '.join(changes[:5])}{more} differ); resume "
             f"with the {kind} that it was started with, name another --run-dir, or begin anew with "
             "--resume never"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.load import read_mapping
-from mpi_dcasgd.config.study import Element
+from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder, write_atomic

@@ -259,4 +259,4 @@ def _abort(comm: MPI.Intracomm, error: BaseException, logger: Logger | None) -> 
     if isinstance(error, WorkersLostError):
         leave(error.exit_status)  # nobody is left to abort, and mpirun would call that a success
     comm.Abort(getattr(error, "exit_status", 1))
-    raise SystemExit(1)  # not reached: Abort does not return
+    raise error  # not reached: Abort does not return
