@@ -195,6 +195,20 @@ def mpirun(processes: Processes) -> Callable[..., Finished]:
     return run
 
 
+@pytest.fixture
+def every_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a run wait for the checkpoint before to be written; otherwise it skips the one due."""
+    from mpi_dcasgd.record.checkpoints import CheckpointFiles
+
+    keep = CheckpointFiles.keep
+
+    def keep_after_the_last(files: CheckpointFiles, version: int, content: Any) -> bool:
+        files.finish()
+        return keep(files, version, content)
+
+    monkeypatch.setattr(CheckpointFiles, "keep", keep_after_the_last)
+
+
 @cache
 def _lacking(marker: str) -> str | None:
     """Why tests with a marker cannot run here."""

@@ -137,7 +137,9 @@ def test_every_vector_is_read_and_written_once_at_the_most(name: str, vectors: i
 @pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows with each thing that Inductor is asked to compile."""
-    import torch._inductor.compile_fx as compile_fx
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's modules about one another, when first imported
+        import torch._inductor.compile_fx as compile_fx
 
     seen: list[str] = []
     genuine = compile_fx.compile_fx

@@ -46,7 +46,7 @@ Go = Callable[..., int]
 
 
 @pytest.fixture
-def go() -> Go:
+def go(every_checkpoint: None) -> Go:
     """``go(folder, *words, stop_after=updates, resume=...)`` trains, and gives the exit status."""
 
     def run(folder: Path, *words: str, stop_after: int = 10**9, **options: Any) -> int:

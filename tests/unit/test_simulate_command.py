@@ -29,6 +29,8 @@ from mpi_dcasgd.runs.simulation import resolve_simulation, split_overrides
 from mpi_dcasgd.runs.train import train
 from mpi_dcasgd.tools.calibration import cluster_of_run, delays_of_run
 
+pytestmark = pytest.mark.usefixtures("every_checkpoint")
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "states"
 
 JOB = """
