@@ -30,7 +30,7 @@ MARKER = "<!-- Below this line: python -m mpi_dcasgd.config.reference docs/jobs.
 
 
 def reference() -> str:
-    """All keys of a job file, what each table of names holds, and a study file's keys."""
+    """Reference in Markdown: keys of job files, entries of each table, keys of study files."""
     return "\n".join(
         [
             "## Keys of a job file\n",

@@ -17,7 +17,7 @@ from mpi_dcasgd.errors import ConfigError
 
 @dataclass(frozen=True)
 class Study:
-    """All runs of a study, in the order in which they are to be run.
+    """A study: its runs, in the order in which they are to be run.
 
     Attributes:
         name: The study's name, which its folder has by default.

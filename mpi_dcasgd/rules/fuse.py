@@ -220,7 +220,7 @@ def _block_pass(step: Step, traced: Traced, block: int) -> Pass:
 
 
 def _writings(traced: Traced, block: int) -> Iterator[Writing]:
-    """Those that may do, the fastest first."""
+    """Kernels that may work, the fastest first."""
     if torch.get_num_threads() == 1 or min(block, traced.length) <= ONE_THREAD:
         yield NumpyWriting(traced.dtype)
     yield TorchWriting()

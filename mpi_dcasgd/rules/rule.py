@@ -41,7 +41,7 @@ class Rule:
 
     @property
     def reads_snapshot(self) -> bool:
-        """Whether a push needs the weights that its worker was sent."""
+        """True if a push needs the weights that its worker was sent."""
         return any(part.reads_snapshot for _, part in self.parts())
 
     def vectors(self) -> tuple[tuple[str, StateVector], ...]:

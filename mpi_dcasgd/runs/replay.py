@@ -78,7 +78,7 @@ class Replay:
 
     @property
     def identical(self) -> bool:
-        """Whether every gradient is the same, and the final weights if there are any."""
+        """True if every gradient is the same, and the final weights if there are any."""
         return self.verdict == "identical"
 
     def __bool__(self) -> bool:
@@ -239,7 +239,7 @@ class _Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class _Recorded:
-    """What a run folder says about the run to be replayed."""
+    """Recorded run that is to be replayed."""
 
     folder: RunFolder
     job: Job

@@ -120,7 +120,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Request:
-    """What is to be trained, and what was asked for besides."""
+    """Request to train: the job, and the options of the call."""
 
     job: Job
     run_dir: Path | None

@@ -193,7 +193,7 @@ class OrderReplay:
 
     @property
     def done(self) -> bool:
-        """Whether nobody has anything left to do."""
+        """True if no worker has anything left to do."""
         return self._server.finished or not self._workers
 
     def run(self, pushes: int | None = None) -> None:
