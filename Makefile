@@ -23,7 +23,7 @@ endif
 # Another environment's modules, or an activated one, must not leak into this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo test test-mpich lint clean distclean
+.PHONY: help setup demo check test test-mpich lint clean distclean
 
 help: ## this list
 	@echo "make [PYTHON=python3.12] [VENV=.venv] TARGET"
@@ -41,6 +41,10 @@ require = MPI_DCASGD_REQUIRE=$(1)$${MPI_DCASGD_REQUIRE:+,$$MPI_DCASGD_REQUIRE}
 # Files of tests that run beside each other: one often waits for a world to start, or for SLURM.
 TESTS_AT_A_TIME ?= 2
 at_a_time := -n $(TESTS_AT_A_TIME) --dist loadfile --no-loadscope-reorder
+
+check: lint ## check style and types, and run the quick tests: no MPI world, nothing slow
+	@echo "==> quick tests"
+	@$(bin)/python -m pytest $(at_a_time) -m "not slow and not mpi" tests/unit tests/contract
 
 test: lint ## check style and types, and run all tests, those of MPI under MPICH, too
 	@echo "==> tests"

@@ -55,6 +55,10 @@ def _heed_signals() -> None:
 
 _heed_signals()
 
+# What is compiled is kept for all processes of a test session, and for the sessions that follow;
+# `make clean` removes it. A test that must compile for the first time names a folder of its own.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "inductor"))
+
 # Open MPI 5's mpirun names a folder in here after its own number, and cannot start where one of
 # the same number that was killed has left its own: numbers come again within hours of tests.
 SESSIONS_VARIABLE = "PRTE_MCA_prte_tmpdir_base"

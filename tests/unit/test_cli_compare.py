@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from in_process import run_here
 from synthetic_runs import synthetic_run
 
 from mpi_dcasgd.cli import main
@@ -31,6 +33,13 @@ def study(tmp_path: Path) -> Path:
         "job: toy.yaml\nalgorithms: [sgd, asgd]\nworkers: [2]\nseeds: [0, 1]\ntarget_error: 0.5\n"
     )
     return path
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a comparison run its sequential and simulated runs in this process."""
+    launch = tools_compare.launch
+    monkeypatch.setattr(launch, "run", partial(run_here, launch.run))
 
 
 def test_a_study_is_run_and_reported_and_its_runs_are_kept(
@@ -89,7 +98,7 @@ SIMULATED = "drivers: [simulated]\ncluster: {delays: {model: gamma, mean_s: 0.1}
 
 
 def test_a_simulated_run_is_made_of_the_cluster_that_the_study_describes(
-    study: Path, capsys: pytest.CaptureFixture[str]
+    study: Path, capsys: pytest.CaptureFixture[str], in_process: None
 ) -> None:
     text, out = study.read_text(), study.parent / "out"
     study.write_text(text + SIMULATED)
@@ -116,7 +125,7 @@ def test_a_simulated_run_is_made_of_the_cluster_that_the_study_describes(
 
 
 def test_a_calibrated_run_follows_the_run_that_it_is_calibrated_from(
-    study: Path, capsys: pytest.CaptureFixture[str]
+    study: Path, capsys: pytest.CaptureFixture[str], in_process: None
 ) -> None:
     study.write_text(study.read_text() + "drivers: [real, simulated]\n")
     out = study.parent / "out"
@@ -160,7 +169,7 @@ def test_a_broken_study_starts_nothing(
 
 
 def test_a_run_that_fails_is_told_at_the_end_with_status_1(
-    study: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    study: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, in_process: None
 ) -> None:
     missing = "set: {data: {name: cifar10, path: /nowhere}}\n"
     study.write_text(study.read_text() + missing)
@@ -264,7 +273,7 @@ def test_a_part_that_is_none_is_refused(
 
 
 def test_a_part_writes_no_report_and_the_last_job_writes_it(
-    study: Path, capsys: pytest.CaptureFixture[str]
+    study: Path, capsys: pytest.CaptureFixture[str], in_process: None
 ) -> None:
     out = study.parent / "out"
     words = ["compare", str(study), "-o", str(out)]
