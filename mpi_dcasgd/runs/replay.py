@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO, overload
+from typing import Any, Literal, TextIO, overload
 
 import torch
 
-from mpi_dcasgd.config.load import parse_overrides
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.conductor import weights_sha256
 from mpi_dcasgd.drivers.signals import StopFlag
@@ -26,10 +24,10 @@ from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.record.trace import Trace, TraceRecord
+from mpi_dcasgd.record.trace import TraceRecord
 from mpi_dcasgd.runs.build import Workshop
-from mpi_dcasgd.runs.jobs import resolve_job
 from mpi_dcasgd.runs.process import torch_as_it_was
+from mpi_dcasgd.runs.recorded_run import RecordedRun
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.resume import AUTO
@@ -193,7 +191,7 @@ def replay(
             return _replay_exactly(path, show)
     started = time.monotonic() if started is None else started
     flag = StopFlag() if stop is None else stop
-    recorded = _Recorded.open(path, words, overrides)
+    recorded = RecordedRun.open(path, words, overrides)
     if recorded.job.mode != "asynchronous":
         raise RunFolderError(
             f"algorithm={recorded.job.algorithm}: has no pushes to put in a recorded order; choose "
@@ -229,6 +227,7 @@ def replay(
     return Run(recording.folder.path, stopped_by=flag.signum)
 
 
+<<<<<<< HEAD
 class _Stretch(NamedTuple):
     """Pushes ``begin`` to ``end``, by so many workers."""
 
@@ -281,8 +280,10 @@ class _Recorded:
         return cls(folder, job, trace, int(trace.meta["num_workers"]), sha)
 
 
+=======
+>>>>>>> machinery
 def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
-    run = _Recorded.open(path)
+    run = RecordedRun.open(path)
     pushes = list(run.trace.records())
     workshop = Workshop.open(run.job, _device(run.job))
     if show is not None:
@@ -315,7 +316,7 @@ def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
 
 
 def _replay(
-    run: _Recorded, workshop: Workshop, pushes: Sequence[TraceRecord]
+    run: RecordedRun, workshop: Workshop, pushes: Sequence[TraceRecord]
 ) -> tuple[ParameterServer, Difference | None]:
     """The server after the last push, or after the first that differs."""
     task = workshop.task(workshop.flat_model(workshop.device))
@@ -335,7 +336,7 @@ def _replay(
     return server, None
 
 
-def _setup(recorded: _Recorded) -> tuple[VirtualSetup, OrderReplay]:
+def _setup(recorded: RecordedRun) -> tuple[VirtualSetup, OrderReplay]:
     workshop = Workshop.open(recorded.job, _device(recorded.job))
     num_workers = max(stretch.num_workers for stretch in recorded.stretches)
     server = workshop.server(num_workers, _CPU)

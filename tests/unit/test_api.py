@@ -481,3 +481,11 @@ def test_examples_in_docstrings_run(name: str, monkeypatch: pytest.MonkeyPatch) 
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert tried
     assert not failed
+
+
+@pytest.mark.gpu
+def test_a_gpus_generator_is_given_back(tmp_path: Path) -> None:
+    torch.cuda.manual_seed_all(7)
+    before = [state.tolist() for state in torch.cuda.get_rng_state_all()]
+    mpi_dcasgd.train(JOB, run_dir=tmp_path / "run", device="cuda", **{"model.dropout": 0.1})
+    assert [state.tolist() for state in torch.cuda.get_rng_state_all()] == before
