@@ -227,61 +227,6 @@ def replay(
     return Run(recording.folder.path, stopped_by=flag.signum)
 
 
-<<<<<<< HEAD
-class _Stretch(NamedTuple):
-    """Pushes ``begin`` to ``end``, by so many workers."""
-
-    begin: int
-    end: int
-    num_workers: int
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """Recorded run that is to be replayed."""
-
-    folder: RunFolder
-    job: Job
-    trace: Trace
-    num_workers: int
-    weights_sha256: str
-
-    @property
-    def digest(self) -> str:
-        """A name for this trace."""
-        return hashlib.sha256(self.folder.trace_bin.read_bytes()).hexdigest()[:16]
-
-    @property
-    def stretches(self) -> list[_Stretch]:
-        """The pushes from one start of the run to the next, by the workers of then."""
-        starts = [(0, self.num_workers), *self.trace.restarts]
-        ends = [begin for begin, _ in starts[1:]] + [len(self.trace)]
-        return [
-            _Stretch(begin, end, workers)
-            for (begin, workers), end in zip(starts, ends, strict=True)
-        ]
-
-    @classmethod
-    def open(
-        cls, path: Path, words: Sequence[str] = (), overrides: dict[str, Any] | None = None
-    ) -> _Recorded:
-        folder = RunFolder.open(path)
-        trace = folder.trace()
-        pairs, problems = parse_overrides(words)
-        # A compiled update and one in blocks round alike only nearly.
-        kernel = ("fuse", trace.meta.get("kernel", "blocks"))
-        job = resolve_job(folder.job_yaml, [kernel, *pairs, *(overrides or {}).items()], problems)
-        if trace.meta.get("driver") != "mpi":
-            raise RunFolderError(
-                f"{path}: a {trace.meta.get('driver')} run; only asynchronous runs over MPI have "
-                "an order of pushes to replay (the others repeat themselves when run again)"
-            )
-        sha = str(folder.summary().get("weights_sha256") or "")
-        return cls(folder, job, trace, int(trace.meta["num_workers"]), sha)
-
-
-=======
->>>>>>> machinery
 def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
     run = RecordedRun.open(path)
     pushes = list(run.trace.records())
