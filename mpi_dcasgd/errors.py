@@ -43,7 +43,7 @@ class UserError(DcasgdError):
 
 
 class ConfigError(UserError):
-    """All the problems of one job file (or other source of settings) at once.
+    """Problems of a job file, or of another source of settings, all at once.
 
     Args:
         where: The file, or what stands for it ("command line").

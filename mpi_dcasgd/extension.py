@@ -56,7 +56,7 @@ class Table(Generic[T], Mapping[str, type[T]]):
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is meant as ``package.module:Name``."""
+    """Return whether a name has the form ``package.module:Name``."""
     return ":" in name
 
 

@@ -75,12 +75,12 @@ _NO_CHECKPOINT = re.compile(r"\.ya?ml\Z|\A[A-Za-z_][\w.-]*=")
 
 
 def _exists(word: str) -> bool:
-    """Whether this is a run folder, or a checkpoint."""
+    """True if this is a run folder or a checkpoint."""
     return Path(word).is_dir() or (word.endswith(".pt") and Path(word).is_file())
 
 
 def add_mpirun(parser: argparse.ArgumentParser) -> None:
-    """Who starts the ranks, and what else to tell it."""
+    """Add the options of the launcher."""
     parser.add_argument(
         "--launcher",
         choices=("auto", "mpirun", "srun"),

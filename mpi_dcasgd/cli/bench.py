@@ -200,9 +200,11 @@ def _check(rules: Sequence[str]) -> None:
 def _world(workers: int, spec: dict[str, Any], args: argparse.Namespace) -> list[dict[str, Any]]:
     program = [sys.executable, "-m", "mpi_dcasgd.tools.bench.mpi_rank", json.dumps(spec)]
     extra = shlex.split(args.mpirun_args)
+    from mpi_dcasgd.drivers.topology import Topology
     from mpi_dcasgd.tools.launch.world import plan
 
-    command = plan(workers + 1, program, launcher=args.launcher, mpirun=args.mpirun, extra=extra)
+    ranks = Topology("asynchronous", workers).world_size
+    command = plan(ranks, program, launcher=args.launcher, mpirun=args.mpirun, extra=extra)
     done = subprocess.run(
         command.argv,
         env={**os.environ, **command.env},

@@ -1,4 +1,4 @@
-"""What can be said on the command line. Nothing heavy is imported: ``--help`` must be quick."""
+"""Parser of the command line. Nothing heavy is imported: ``--help`` must be quick."""
 
 from __future__ import annotations
 

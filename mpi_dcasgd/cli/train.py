@@ -66,11 +66,12 @@ def run(args: argparse.Namespace) -> int:
 def show_job(args: argparse.Namespace, ranks: int | None) -> None:
     """Print the resolved job, then its ranks and its memory."""
     from mpi_dcasgd.config.load import job_as_text
-    from mpi_dcasgd.runs.dry_run import describe_needs
     from mpi_dcasgd.runs.jobs import load_job
 
     job = load_job(args.job, words=args.overrides)
     print(job_as_text(job), flush=True)
+    from mpi_dcasgd.runs.dry_run import describe_needs  # loads PyTorch
+
     print(describe_needs(job, ranks))
 
 

@@ -1,1 +1,1 @@
-"""From a job file to a checked job, and from a study file to many of them."""
+"""Job files and study files, and the checked jobs that they describe."""

@@ -1,4 +1,4 @@
-"""From the plain mapping of a job file to a checked job, or to all that is wrong with it."""
+"""Checking of the plain mapping of a job file: a checked job, or all that is wrong with it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def known(
 def known_beside_jobs(
     mapping: Mapping[str, Any], kind: type, problems: list[str]
 ) -> dict[str, Any]:
-    """As ``known``, in a file that is not a job but has one, so that a job's keys have a place."""
+    """Like ``known``, for a file that names a job: its keys have a place there."""
     settings = settings_of(kind)
     for key in mapping:
         if key in settings:
@@ -123,12 +123,12 @@ def known_beside_jobs(
 
 
 def part_names(algorithm: str) -> dict[str, str]:
-    """The part that a named algorithm has for each role."""
+    """Return the name of the part that a named algorithm has for each role."""
     return {role: part["name"] for role, part in describe_rule(resolve_rule(algorithm)).items()}
 
 
 def unknown_algorithm(name: str) -> str:
-    """What to say of an algorithm that does not exist."""
+    """Return the message about an algorithm that does not exist."""
     hint = did_you_mean(name, ALGORITHMS)
     return f"unknown algorithm {name!r}{hint} (allowed: {', '.join(ALGORITHMS)})"
 
@@ -156,7 +156,7 @@ def _section(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
 
 
 def _look_up(section: Any) -> list[str]:
-    """What types and ranges cannot say, a line each beginning with the key."""
+    """Return what types and ranges cannot say, a line each beginning with the key."""
     try:
         if isinstance(section, Named):
             return section.check()

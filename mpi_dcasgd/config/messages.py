@@ -1,4 +1,4 @@
-"""What a setting may be and what was seen instead, in words for messages and for the reference."""
+"""Words for messages and the reference: allowed values of a setting, and the value seen."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def settings_of(kind: Any) -> dict[str, FieldInfo]:
 
 
 def is_section(annotation: Any) -> bool:
-    """Whether a field of this type is a section with keys of its own."""
+    """Return whether a field of this type is a section with keys of its own."""
     return isinstance(annotation, type) and hasattr(annotation, "__pydantic_fields__")
 
 
 def allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    """What a value of this type and these ranges may be: ``a whole number >= 1``."""
+    """Describe the values that a type and its ranges allow: ``a whole number >= 1``."""
     if get_origin(annotation) is Annotated:
         annotation, *more = get_args(annotation)
         metadata = [*_flat(more), *metadata]

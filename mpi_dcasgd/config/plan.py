@@ -1,35 +1,36 @@
-"""What a job would take, worked out without starting it: ranks, updates and memory."""
+"""Plan of a job that has not been started: its ranks, updates and memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import ConfigError, LaunchError
 from mpi_dcasgd.learning.data import Facts, describe
-from mpi_dcasgd.learning.flat import FlatLayout
-from mpi_dcasgd.learning.models.shapes import check_last_batch, without_memory
-from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import HEADER_BYTES
+
+if TYPE_CHECKING:  # ranks are checked without loading PyTorch
+    from torch import nn
+
+    from mpi_dcasgd.learning.flat import FlatLayout
 
 ELEMENT_BYTES = 4  # float32
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one kind of process holds in memory.
+    """Memory that one kind of process needs.
 
     Attributes:
         who: ``"server"``, ``"each worker"``, ...
-        items: What they are for, and their bytes.
+        items: Their purposes and bytes.
     """
 
     who: str
@@ -68,7 +69,7 @@ class Plan:
 
 
 def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
-    """Work out what a job would take.
+    """Work out the ranks, updates and memory of a job.
 
     Args:
         job: Checked.
@@ -79,6 +80,9 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
         DataError: The data are needed to know their shape, and are not there.
         ConfigError: The model does not take the data, or the job can only be simulated.
     """
+    from mpi_dcasgd.learning.flat import FlatLayout
+    from mpi_dcasgd.learning.tickets import TicketPlan
+
     check_real(job)
     mode = job.mode
     num_workers = world_of(job, world_size).num_workers
@@ -130,6 +134,8 @@ def check_models(jobs: Iterable[Job]) -> None:
 
 def _on_shapes(job: Job, data: Facts) -> nn.Module:
     """The model without memory, if it takes the data."""
+    from mpi_dcasgd.learning.models.shapes import check_last_batch, without_memory
+
     try:
         module = without_memory(job.model, data)
     except ConfigError as error:

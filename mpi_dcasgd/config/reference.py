@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from mpi_dcasgd.config.messages import allowed, is_section, settings_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.sections import TORCHVISION, is_named, kinds_of
-from mpi_dcasgd.config.study import StudySettings
+from mpi_dcasgd.config.study_settings import StudySettings
 from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.drivers.simulation.delays import DELAYS
 from mpi_dcasgd.learning.data import DataSource
@@ -30,7 +30,7 @@ MARKER = "<!-- Below this line: python -m mpi_dcasgd.config.reference docs/jobs.
 
 
 def reference() -> str:
-    """All keys of a job file, what each table of names holds, and a study file's keys."""
+    """Reference in Markdown: keys of job files, entries of each table, keys of study files."""
     return "\n".join(
         [
             "## Keys of a job file\n",
@@ -145,7 +145,7 @@ def _summary(kind: type) -> str:
 
 
 def _argument_notes(kind: type) -> dict[str, str]:
-    """What a class's docstring says of its settings, under ``Args:``."""
+    """Return a class docstring's notes on its settings, under ``Args:``."""
     section = (inspect.getdoc(kind) or "").partition("\nArgs:\n")[2]
     section = re.split(r"\n\n?(?=\S)", section, maxsplit=1)[0]
     notes: dict[str, str] = {}

@@ -25,7 +25,7 @@ from mpi_dcasgd.server.header import MAX_AHEAD
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Job:
-    """What is trained and how; not where, nor by how many workers.
+    """One training experiment: model, data, algorithm; not where it runs, nor on how many workers.
 
     Attributes:
         rule: The resolved update rule. A job file need only say what differs from the named
@@ -109,12 +109,16 @@ class Job:
 
     @property
     def mode(self) -> Mode:
-        """How the algorithm is driven: sequential, synchronous or asynchronous."""
+        """Driving mode of the algorithm: sequential, synchronous or asynchronous."""
         return mode_of(self.algorithm)
 
     def world(self, num_workers: int) -> Topology:
-        """Return the ranks of a real run of this job with so many workers."""
-        return Topology(self.mode, num_workers)
+        """Return the ranks of a real run of this job with so many workers.
+
+        Raises:
+            LaunchError: The algorithm cannot run with so many.
+        """
+        return Topology.of_workers(self.mode, num_workers, algorithm=self.algorithm)
 
     @property
     def tickets_ahead(self) -> int:

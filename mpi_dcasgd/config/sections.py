@@ -41,7 +41,7 @@ def keys_of(annotation: Any) -> dict[str, FieldInfo]:
 
 
 def is_named(annotation: Any) -> TypeGuard[type[Named]]:
-    """Whether a section's settings depend on its name."""
+    """Return whether a section's settings depend on its name."""
     return is_section(annotation) and issubclass(annotation, Named)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mpi_dcasgd.config.load import job_as_yaml, read_mapping
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.drivers.simulation.cluster import Cluster, WorkerClock, parse_cluster
+from mpi_dcasgd.drivers.simulation.cluster import Cluster, check_workers, parse_cluster
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 
 Driver = Literal["real", "simulated"]
@@ -85,20 +85,20 @@ def with_injected(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
 
 
 def check_injected(job: Job, num_workers: int) -> list[str]:
-    """What the job would have slowed and is not there, a line each."""
+    """Return what the job would have slowed and is not there, a line each."""
     inject = job_as_yaml(job)["inject"]
     settings = {key: inject[key] for key in ("slow", "pauses") if inject[key]}
     try:
-        WorkerClock(parse_cluster("inject", settings), num_workers, 0)
+        check_workers(parse_cluster("inject", settings), num_workers)
     except ConfigError as error:
         return [f"inject.{line}" for line in error.problems]
     return []
 
 
 def check_simulated(settings: Mapping[str, Any], job: Job, num_workers: int) -> list[str]:
-    """What keeps a run from being simulated on a cluster, a line each."""
+    """Return what keeps a run from being simulated on a cluster, a line each."""
     try:
-        WorkerClock(parse_cluster("cluster", settings), num_workers + backup_workers(job), 0)
+        check_workers(parse_cluster("cluster", settings), num_workers + backup_workers(job))
     except ConfigError as error:
         return [f"cluster.{line}" for line in error.problems]
     return []
@@ -110,5 +110,5 @@ def backup_workers(job: Job) -> int:
 
 
 def same_steps(one: Job, other: Job) -> bool:
-    """Whether a step of one job takes as long as one of the other: what calibration goes by."""
+    """Return whether a step of one job takes as long as one of the other, as calibration needs."""
     return all(getattr(one, key) == getattr(other, key) for key in _SAME_STEP)

@@ -1,4 +1,4 @@
-"""When the state of a run is taken, and what belongs to it: no files here."""
+"""Timing and content of checkpoints; files are left to ``record.checkpoints``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Keeper(Protocol):
         """Keep a state and return when it is kept, or there is a complaint."""
 
     def complaint(self) -> str:
-        """What went wrong with the last one, told once; else an empty string."""
+        """Return the last failure, once; else an empty string."""
 
     def finish(self) -> None:
         """Wait until nothing is being written."""
@@ -76,7 +76,7 @@ class Checkpointer:
             self.begin()
 
     def complaint(self) -> str:
-        """What went wrong in keeping a state, or an empty string; it is told once."""
+        """Return the last failure to keep a state, once; else an empty string."""
         return self._keeper.complaint()
 
     def last(self) -> None:

@@ -1,4 +1,4 @@
-"""What all drivers do around the server: tell the time, evaluate, report."""
+"""Work that all drivers share around the server: keep time, evaluate, report."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class Conductor:
             self.checkpointer.finish()
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next evaluation goes on from, in plain values."""
+        """Return the state that a resumed run continues from, in plain values."""
         return {
             "loss_sum": self._loss_sum,
             "loss_samples": self._loss_samples,

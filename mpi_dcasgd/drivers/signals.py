@@ -66,7 +66,7 @@ class StopFlag:
 
 
 def outlives_deaths(env: Mapping[str, str] = os.environ) -> bool:
-    """Whether this world was started so that it survives the death of a rank.
+    """Return whether this world was started so that it survives the death of a rank.
 
     ``mpirun --with-ft ulfm`` says so to Open MPI's ranks in this variable; nobody else does.
     """

@@ -25,7 +25,10 @@ class Topology:
 
     Attributes:
         mode: Asynchronous runs have a server.
-        num_workers: Ranks that compute gradients, at least 1.
+        num_workers: Ranks that compute gradients: 1 in a sequential run, otherwise at least 1.
+
+    Raises:
+        LaunchError: There can be no such world.
 
     Example:
         >>> world = Topology("asynchronous", num_workers=4)
@@ -35,6 +38,24 @@ class Topology:
 
     mode: Mode
     num_workers: int
+
+    def __post_init__(self) -> None:
+        _check(self.mode, self.num_workers, f"this {self.mode} run", self.num_workers, "worker")
+
+    @classmethod
+    def of_workers(cls, mode: Mode, num_workers: int, *, algorithm: str) -> Topology:
+        """Return the topology of a run with so many workers.
+
+        Args:
+            mode: Of the algorithm.
+            num_workers: Ranks that compute gradients.
+            algorithm: Its name, for the message.
+
+        Raises:
+            LaunchError: The algorithm cannot run with so many workers.
+        """
+        _check(mode, num_workers, f"algorithm {algorithm}", num_workers, "worker")
+        return cls(mode, num_workers)
 
     @classmethod
     def of_world(cls, mode: Mode, world_size: int, *, algorithm: str, origin: str = "") -> Topology:
@@ -49,31 +70,25 @@ class Topology:
         Raises:
             LaunchError: The algorithm cannot run on so many ranks.
         """
-        world = cls(mode, world_size - cls(mode, 1).num_servers)
-        prefix = f"{origin}: " if origin else ""
-        ranks = f"{world_size} rank{'' if world_size == 1 else 's'}"
-        if mode == "sequential" and world_size != 1:
-            raise LaunchError(
-                f"{prefix}algorithm {algorithm} is one process, but got {ranks}; start 1 (omit "
-                "-n and the launcher), or choose another algorithm"
-            )
-        if world.num_workers < 1:
-            raise LaunchError(
-                f"{prefix}algorithm {algorithm} got {ranks}; it needs a server and at least one "
-                "worker, so start 2 or more: mpirun -n 5 python -m mpi_dcasgd train JOB, or "
-                "mpi-dcasgd run -n 5 JOB"
-            )
-        return world
+        num_workers = world_size - _num_servers(mode)
+        who = f"{origin}: algorithm {algorithm}" if origin else f"algorithm {algorithm}"
+        _check(mode, num_workers, who, world_size, "rank")
+        return cls(mode, num_workers)
 
     @property
     def num_servers(self) -> int:
-        """Ranks that serve."""
-        return 1 if self.mode == "asynchronous" else 0
+        """Number of ranks that serve."""
+        return _num_servers(self.mode)
 
     @property
     def world_size(self) -> int:
-        """All ranks, servers included."""
+        """Number of ranks, servers included."""
         return self.num_servers + self.num_workers
+
+    @property
+    def server_ranks(self) -> range:
+        """Ranks that serve; none but in an asynchronous run."""
+        return range(self.num_servers)
 
     @property
     def worker_ranks(self) -> range:
@@ -86,10 +101,32 @@ class Topology:
 
     def worker_of(self, rank: int) -> int | None:
         """Return the worker that a rank is; None for a server."""
-        return rank - self.num_servers if rank >= self.num_servers else None
+        return None if rank in self.server_ranks else rank - self.num_servers
 
     def role(self, rank: int) -> Role:
         """Return the role of a rank, as environment.json names it."""
         if self.mode != "asynchronous":
             return "trainer"
-        return "server" if self.worker_of(rank) is None else "worker"
+        return "server" if rank in self.server_ranks else "worker"
+
+
+def _num_servers(mode: Mode) -> int:
+    return 1 if mode == "asynchronous" else 0
+
+
+def _check(mode: Mode, num_workers: int, who: str, got: int, noun: str) -> None:
+    """Refuse a number of workers that the mode cannot have, in terms of what the user gave."""
+    if num_workers >= 1 and (mode != "sequential" or num_workers == 1):
+        return
+    number = f"{got} {noun}{'' if got == 1 else 's'}"
+    if mode == "sequential":
+        raise LaunchError(
+            f"{who} is one process, but got {number}; start 1 (omit -n and the launcher), or "
+            "choose another algorithm"
+        )
+    if mode == "synchronous":
+        raise LaunchError(f"{who} got {number}; it needs at least one rank, and all of them train")
+    raise LaunchError(
+        f"{who} got {number}; it needs a server and at least one worker, so start 2 or more ranks: "
+        "mpirun -n 5 python -m mpi_dcasgd train JOB, or mpi-dcasgd run -n 5 JOB"
+    )

@@ -1,4 +1,4 @@
-"""Settings that models and data sets share."""
+"""Settings that models and data sets share, or that models have beside their own."""
 
 from __future__ import annotations
 

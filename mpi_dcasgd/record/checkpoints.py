@@ -58,7 +58,7 @@ class CheckpointFiles:
         self._write(version, content)
 
     def complaint(self) -> str:
-        """Why the last checkpoint could not be written, told once; else an empty string."""
+        """Return why the last checkpoint could not be written, once; else an empty string."""
         if self._told or self._failure is None:
             return ""
         self._told = True
@@ -88,7 +88,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What ``CheckpointFiles`` wrote, its tensors on the CPU.
+    """Read a checkpoint that ``CheckpointFiles`` wrote; its tensors are on the CPU.
 
     Raises:
         RunFolderError: It is missing, torn, not a checkpoint or of another layout.

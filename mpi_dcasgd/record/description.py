@@ -1,4 +1,4 @@
-"""What is known of a run before it starts."""
+"""Description of a run, known before it starts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDescription:
-    """What is known of a run before it starts; it goes into the summary as it is.
+    """Description of a run, known before it starts; part of its summary.
 
     Attributes:
         name: The job's.
@@ -38,7 +38,7 @@ class RunDescription:
 
     @property
     def virtual(self) -> bool:
-        """Whether its seconds are not those of a clock: nobody waits for them."""
+        """True if seconds are virtual: nobody waits for them."""
         return self.driver in ("simulator", "replay")
 
     @property

@@ -1,4 +1,4 @@
-"""What a run ran on: enough to say later why two runs differ, and nothing secret.
+"""Hardware and software of a run: enough to say later why two runs differ, and nothing secret.
 
 Call :func:`git_state` before MPI starts: it runs ``git``, and some networks' MPI do not survive a
 process that forks.
@@ -68,7 +68,7 @@ VARIABLES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankPlace:
-    """Where one rank is.
+    """Place of one rank: host and device.
 
     Attributes:
         rank: In the world.
@@ -151,7 +151,7 @@ def git_state(package: Path = Path(mpi_dcasgd.__file__).parent) -> dict[str, Any
 
 
 def cpu_model() -> str:
-    """What the processor calls itself, or the architecture where that cannot be found out."""
+    """Return the model name of the processor, or the architecture if there is none."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""What differs between two jobs, as far as it makes another run of them."""
+"""Differences between two jobs that make them different runs."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class JsonLines(MetricSink):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All events of a file, oldest first; a last line that was cut short is left out.
+    """Read the events of a file, oldest first; a last line that was cut short is left out.
 
     Raises:
         RunFolderError: The file cannot be read, or a line that is not the last is damaged.

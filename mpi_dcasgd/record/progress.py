@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar on a terminal, plain lines in a log file."""
+"""Progress of a run for people: a live bar on a terminal, plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = 100
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
         epoch, epochs: Passes over the training data, done and in all.
@@ -65,7 +65,7 @@ def format_duration(seconds: float) -> str:
 
 
 def status_parts(status: Status) -> list[str]:
-    """What a line says after how far the run is, most important first."""
+    """Return the parts of a progress line behind the epoch, most important first."""
     parts = [f"{status.samples_per_s:,.0f} samples/s"]
     if status.loss is not None:
         parts.append(f"loss {status.loss:.4g}")
@@ -243,7 +243,7 @@ def terminal_columns(stream: TextIO) -> int:
 
 
 def _fit(parts: list[str], room: int) -> str:
-    """As many of ``parts`` as fit, the first ones first."""
+    """Join as many of ``parts`` as fit, from the first on."""
     text = ""
     for part in parts:
         longer = f"{text}  {part}" if text else part

@@ -164,7 +164,7 @@ class Recorder:
         self._folder.write_summary(finite(self._summary(status, time_s, weights_sha256, reason)))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the files are and what the summary will need, in plain values."""
+        """Return the offsets of the files and the numbers of the summary, in plain values."""
         window, applied = self._window, self._applied
         offsets = self._metrics.offsets()
         return {
@@ -327,7 +327,7 @@ def _trace(
 
 
 def _offsets(saved: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Where the sinks were at a checkpoint, which may be of a version that had but one."""
+    """Offsets of the sinks at a checkpoint, which may be of a version that had only one."""
     return {} if saved is None else {JSONL: saved["metrics"], **saved.get("sinks", {})}
 
 

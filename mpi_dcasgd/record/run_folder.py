@@ -142,15 +142,15 @@ class RunFolder:
         return folder
 
     def is_run(self) -> bool:
-        """Whether the folder holds a run, finished or not."""
+        """Return whether the folder holds a run, finished or not."""
         return self.job_yaml.is_file()
 
     def is_finished(self) -> bool:
-        """Whether the run came to its own end."""
+        """Return whether the run completed."""
         return self.summary(lenient=True).get("status") == "completed"
 
     def has_checkpoint(self) -> bool:
-        """Whether there is a checkpoint to resume from."""
+        """Return whether there is a checkpoint to resume from."""
         return any(self.checkpoints.glob("*.pt"))
 
     def job(self, *, lenient: bool = False) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class RunFolder:
             return {}  # it explains a run; nothing is computed from it
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All events, oldest first; a last line that was cut short is left out.
+        """Return the events, oldest first; a last line that was cut short is left out.
 
         Raises:
             RunFolderError: There are none, or a line that is not the last is damaged.

@@ -1,4 +1,4 @@
-"""What a job may say about its own records."""
+"""Settings of a job's records and checkpoints."""
 
 from __future__ import annotations
 

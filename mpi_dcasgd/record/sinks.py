@@ -90,7 +90,7 @@ def check_sinks(names: Sequence[str]) -> list[str]:
 
 
 class Sinks:
-    """All sinks of a run as one.
+    """The sinks of a run as one.
 
     Args:
         folder: The run's.

@@ -97,7 +97,7 @@ class SlurmFolder:
             raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
 
     def submissions(self) -> list[Submission]:
-        """All submissions, oldest first; lines that are damaged are left out."""
+        """Return the submissions, oldest first; damaged lines are left out."""
         try:
             lines = self.submissions_jsonl.read_text(encoding="utf-8").splitlines()
         except OSError:

@@ -108,7 +108,7 @@ class TraceWriter:
         return writer
 
     def place(self, *, flush: bool = True) -> dict[str, Any]:
-        """Where the trace has come to, for `resume`.
+        """Return the position of the trace, for `resume`.
 
         Args:
             flush: Hand all records to the system first. Otherwise those that are not in the file

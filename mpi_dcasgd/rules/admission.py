@@ -1,4 +1,4 @@
-"""Whether a gradient may enter the weights at all."""
+"""Admission: whether a gradient may enter the weights at all."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Admission(Part):
     role: ClassVar[Role] = "admission"
 
     def verdict(self, facts: Facts) -> Verdict:
-        """What to do with a gradient; ``hold`` keeps it until ``collect`` of them are there."""
+        """Decide about a gradient; ``hold`` keeps it until ``collect`` of them are there."""
         return "apply"
 
     def collect(self, num_workers: int) -> int:
-        """How many held gradients make one step, of their mean; 1 where none is ever held."""
+        """Number of held gradients that make one step, of their mean; 1 where none is ever held."""
         return 1
 
     def may_go_on(self, clock: int, others: Sequence[int]) -> bool:
-        """Whether a worker may be given new weights and work now, or must wait.
+        """Return whether a worker may be given new weights and work now, or must wait.
 
         Args:
             clock: Gradients that the worker has delivered.

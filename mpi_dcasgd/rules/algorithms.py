@@ -266,7 +266,7 @@ def _resolve_part(role: str, default: str, change: Any, named: Algorithm) -> Par
 
 
 def _elsewhere(role: str, key: str, named: Algorithm) -> str:
-    """Where a setting that a part lacks is to be found, as the end of a message."""
+    """End of a message: the parts that have a setting which this one lacks."""
     kinds = {name: kind for name, kind in PARTS[role].items() if key in _settings_of(kind)}
     if not kinds:
         return ""

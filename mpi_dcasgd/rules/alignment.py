@@ -1,4 +1,4 @@
-"""Where vectors lie in memory.
+"""Alignment of vectors in memory.
 
 Large allocations all begin at the same place within a page. A pass that walks several such
 vectors at once then reads and writes addresses that agree in their low twelve bits, which
@@ -18,7 +18,7 @@ LANE_BYTES = 9 * 64
 
 
 def lane_of(vector: Tensor, lane: int) -> int:
-    """Where in a page a vector should begin, in bytes, ``lane`` places on from ``vector``."""
+    """Return where in a page a vector ``lane`` places on from ``vector`` should begin, in bytes."""
     return (vector.data_ptr() + lane * LANE_BYTES) % PAGE_BYTES
 
 

@@ -29,7 +29,7 @@ _FRESH = (_aten.clone.default, _aten.zeros_like.default, _aten.ones_like.default
 
 
 class Writing(Protocol):
-    """How a block, and an operation on blocks or numbers, is put into words."""
+    """Writer of the code for a block, and for operations on blocks or numbers."""
 
     def block(self, vector: Tensor) -> Any:
         """A view of the vector that the functions take."""
@@ -45,7 +45,7 @@ class Writing(Protocol):
         ...
 
     def number(self, node: Node) -> Callable[..., object]:
-        """What the node does, between numbers.
+        """Return what the node does, between numbers.
 
         Raises:
             NotImplementedError: There is no such function here.
@@ -53,7 +53,7 @@ class Writing(Protocol):
         ...
 
     def into(self, node: Node) -> Callable[..., object] | None:
-        """What the node does, into an ``out``; None where it can only give memory of its own.
+        """Return what the node does, into an ``out``; None where it can only give its own memory.
 
         Raises:
             NotImplementedError: There is no such function here, the node is not elementwise, or
@@ -88,7 +88,7 @@ class TorchWriting:
 
 
 class NumpyWriting:
-    """What IEEE 754 rounds correctly, on one thread."""
+    """Operations that IEEE 754 rounds correctly, on one thread."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = torch.empty(0, dtype=dtype).numpy().dtype

@@ -172,7 +172,7 @@ class Chain:
                 mine.copy_(theirs)
 
     def take_over(self, saved: Mapping[str, Any]) -> None:
-        """As ``load_state_dict``, but for any number of workers (``Part.regrouped``).
+        """Load a state like ``load_state_dict``, for any number of workers (``Part.regrouped``).
 
         Raises:
             KeyError: ``saved`` belongs to another rule.

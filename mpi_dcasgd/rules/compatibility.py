@@ -16,7 +16,7 @@ Mode = Literal["sequential", "synchronous", "asynchronous"]
 
 
 def nonsense(rule: Rule, names: Mapping[str, str], algorithm: str, mode: Mode) -> list[str]:
-    """What is wrong with a rule whose parts are each all right.
+    """Return what is wrong with a rule whose parts are each valid.
 
     Args:
         rule: The parts.
@@ -36,7 +36,7 @@ def nonsense(rule: Rule, names: Mapping[str, str], algorithm: str, mode: Mode) -
 
 
 def looks_ahead(part: Part) -> bool:
-    """Whether workers are sent something else than the weights."""
+    """Return whether workers are sent something other than the weights."""
     return type(part).sent is not Part.sent
 
 

@@ -166,7 +166,7 @@ def _options(config: Any) -> dict[str, Any]:
 
 
 def _knows(config: object, key: str) -> bool:
-    """Whether this torch has the setting; none of them is there in every version."""
+    """Return whether this torch has the setting; none of them is there in every version."""
     for name in key.split("."):
         if not hasattr(config, name):
             return False
@@ -181,7 +181,7 @@ def _warm(run: Pass, traced: Traced) -> None:
 
 
 def _has_compiler(device: torch.device) -> bool:
-    """Whether it is worth a try; importing Inductor to find out would cost seconds."""
+    """Return whether compiling is worth a try; asking Inductor itself would cost seconds."""
     if device.type != "cpu":
         return True
     command = shlex.split(os.environ.get("CXX", "g++")) or ["g++"]
@@ -220,7 +220,7 @@ def _block_pass(step: Step, traced: Traced, block: int) -> Pass:
 
 
 def _writings(traced: Traced, block: int) -> Iterator[Writing]:
-    """Those that may do, the fastest first."""
+    """Kernels that may work, the fastest first."""
     if torch.get_num_threads() == 1 or min(block, traced.length) <= ONE_THREAD:
         yield NumpyWriting(traced.dtype)
     yield TorchWriting()

@@ -181,7 +181,7 @@ class _Sheet(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._show(node, torch.ones(length, dtype=self._dtype))
 
     def _show(self, node: Node, sample: Tensor | None = None) -> Tensor:
-        """What the step gets to see of a node, and of the sample that is its value here."""
+        """Return what the step sees of a node, and of the sample that is its value here."""
         if sample is None:
             sample = node.meta["val"]
         node.meta["val"] = sample

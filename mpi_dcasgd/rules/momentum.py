@@ -34,7 +34,7 @@ class NoMomentum(Part):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Velocity(Part):
-    """What parts have in common that step along a buffer of directions.
+    """Base of the parts that step along a buffer of directions.
 
     Scalars: what the buffer keeps of itself, and its share of a new direction.
     """
@@ -53,7 +53,7 @@ class Velocity(Part):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LookAhead(Part):
-    """What parts have in common whose weights are a point ahead, by one step of a buffer.
+    """Base of the parts whose weights are a point ahead, by one step of a buffer.
 
     ``v <- momentum * v + direction; direction <- direction + momentum * v``.
     """

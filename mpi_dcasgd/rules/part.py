@@ -1,4 +1,4 @@
-"""What a part of an update rule is: a little state and one elementwise step.
+"""Base class of the parts of an update rule: a little state and one elementwise step.
 
 A rule is a chain of parts. Every part sees the same four *lanes*, element by element, changes
 some of them and hands them on::
@@ -30,7 +30,7 @@ Role = Literal["admission", "clipping", "weight_decay", "compensation", "momentu
 
 
 class Facts(NamedTuple):
-    """What is known about one push before any vector is read.
+    """Facts about one push that are known before any vector is read.
 
     Attributes:
         lr: Learning rate of the schedule at this point of training.
@@ -110,7 +110,7 @@ class Part:
         scalars: tuple[float | Tensor, ...],
         rate: float | Tensor,
     ) -> Tensor:
-        """What a worker is sent instead of ``params``, for rules that let it look ahead.
+        """Return the vector that a worker is sent instead of ``params``, for rules that look ahead.
 
         Elementwise, from the weights and this part's state after the update; ``rate`` is the step
         size. What is sent is what the worker's snapshot holds afterwards.

@@ -1,4 +1,4 @@
-"""What a rule is: one part for each role, in the order in which they act."""
+"""An update rule: one part for each role, in the order in which they act."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Rule:
 
     @property
     def reads_snapshot(self) -> bool:
-        """Whether the weights that a worker was sent are needed again when it pushes."""
+        """True if a push needs the weights that its worker was sent."""
         return any(part.reads_snapshot for _, part in self.parts())
 
     def vectors(self) -> tuple[tuple[str, StateVector], ...]:
@@ -53,5 +53,5 @@ class Rule:
         return tuple(dict.fromkeys(r for _, part in self.parts() for r in part.references()))
 
     def state_vectors(self, num_workers: int) -> int:
-        """How many vectors of the length of the weights the rule keeps at the server."""
+        """Return the number of vectors as long as the weights that the rule keeps at the server."""
         return sum(num_workers if vector.per_worker else 1 for _, vector in self.vectors())

@@ -1,4 +1,4 @@
-"""How far to go along the direction, given how stale it is.
+"""Step sizes: how far to go along a direction, given how stale it is.
 
 A step size part multiplies the schedule's learning rate by a factor worked out from the facts of
 a push. The factor applies to the whole direction. Without momentum that is the gradient alone, as
@@ -31,7 +31,7 @@ class StepSize(Part):
     role: ClassVar[Role] = "step_size"
 
     def factor(self, facts: Facts) -> float:
-        """What the schedule's learning rate is multiplied by, >= 0."""
+        """Return the factor of the schedule's learning rate, >= 0."""
         return 1.0
 
 

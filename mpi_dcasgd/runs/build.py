@@ -24,7 +24,7 @@ from mpi_dcasgd.server.server import ParameterServer
 
 @dataclass(frozen=True)
 class Workshop:
-    """What this process needs to build the parts of a run.
+    """Builder of the parts of a run in this process.
 
     Attributes:
         job: The checked job.
@@ -121,7 +121,7 @@ class Workshop:
         return server
 
     def task(self, flat: FlatModel, *, capture: bool = True) -> Task:
-        """What this rank computes: single tickets, or its parts of a group's tickets.
+        """Return the task of this rank: single tickets, or its parts of a group's tickets.
 
         Args:
             flat: The model.
@@ -132,5 +132,5 @@ class Workshop:
         return make_task(flat, self.dataset, plan, capture=capture)
 
     def evaluator(self, *, background: bool = True) -> Evaluator:
-        """What evaluates copies of the weights, on a thread of its own or at once."""
+        """Return an evaluator of copies of the weights, on a thread of its own or at once."""
         return Evaluator(self.flat_model(self.device), self.dataset, background=background)

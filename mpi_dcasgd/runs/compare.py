@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.config.study import Element, Study, load_study
+from mpi_dcasgd.config.study import Study, load_study
+from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.record.run_folder import RUNS, RunFolder
 from mpi_dcasgd.record.study_folder import StudyFolder

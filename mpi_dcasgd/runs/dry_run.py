@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from mpi_dcasgd.config.plan import Need, Plan, plan_job
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.topology import Topology
 
 ASSUMED_WORKERS = 4
 """Workers that are planned for when nothing says how many there will be."""
@@ -24,6 +23,8 @@ def describe_needs(job: Job, ranks: int | None) -> str:
         LaunchError: The algorithm cannot be run by so many.
         DataError: The data are needed to know their shape, and are not there.
     """
+    import torch  # the size of a model needs it, and a job is shown before
+
     assumed = ranks is None
     if ranks is None:
         ranks = job.world(1 if job.mode == "sequential" else ASSUMED_WORKERS).world_size
@@ -48,13 +49,14 @@ def amount(size: int) -> str:
 
 
 def _facts(plan: Plan, *, gpu: bool, assumed: bool) -> list[str]:
-    last = plan.world_size - 1
+    trains = Topology(plan.mode, plan.num_workers).worker_ranks
     if plan.mode == "sequential":
         ranks = "1 process"
     elif plan.mode == "synchronous":
         ranks = f"{plan.world_size}; all of them train"
     else:
-        workers = "rank 1 trains" if last == 1 else f"ranks 1 to {last} train"
+        first, last = trains[0], trains[-1]
+        workers = f"rank {first} trains" if first == last else f"ranks {first} to {last} train"
         ranks = f"{plan.world_size}; rank 0 serves, {workers}"
     if assumed:
         ranks += " (assumed: say -n N for another number)"

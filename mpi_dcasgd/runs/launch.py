@@ -20,7 +20,7 @@ from mpi_dcasgd.tools.launch.srun import allocated_tasks
 
 @dataclass(frozen=True)
 class Launcher:
-    """Who starts the ranks.
+    """Choice of the launcher and its options.
 
     Attributes:
         name: ``auto``, ``mpirun`` or ``srun``; None for the variable MPI_DCASGD_LAUNCHER.
@@ -57,7 +57,7 @@ class LaunchPlan:
 
     @property
     def sequential(self) -> bool:
-        """Whether it is one process, which needs no launcher."""
+        """True if the run is one process, which needs no launcher."""
         return self.job.mode == "sequential"
 
     def command(self, run_dir: Path | None = None) -> MpirunCommand:
@@ -84,7 +84,7 @@ class LaunchPlan:
 
 @dataclass(frozen=True)
 class Launched:
-    """How a world ended.
+    """End of a world: its exit status and its run.
 
     Attributes:
         status: The exit status.

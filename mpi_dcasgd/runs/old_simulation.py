@@ -31,7 +31,7 @@ def remove_old_checkpoint(folder: RunFolder) -> None:
 
 
 def is_old(content: Mapping[str, Any]) -> bool:
-    """Whether the content of a checkpoint is an old simulation's."""
+    """Return whether the content of a checkpoint is an old simulation's."""
     return "identity" in content and "history" in content
 
 
@@ -59,7 +59,7 @@ def tell_again(history: Mapping[str, Any], observer: Observer) -> None:
 
 
 def _virtual(text: str) -> dict[str, Any]:
-    """What was simulated, which was written down as Python shows a dict of plain values."""
+    """Parse the description of a simulation, written as Python shows a dict of plain values."""
     try:
         stored = ast.literal_eval(text)
     except ValueError:  # an infinity: it fits no simulation of today

@@ -74,7 +74,7 @@ class Rank:
         self.spin_s = spin_s(ranks_on_host)
 
     def set_up(self, begin_recording: Callable[[], Recording]) -> None:
-        """All that can fail by a user's mistake; every rank fails with the same UserError."""
+        """Set this rank up; a user's mistake raises the same UserError on every rank."""
         comm, job = self.comm, self.job
         together(comm, self._check_size)
         self.injection = together(comm, self._make_injection)
@@ -224,7 +224,7 @@ class Rank:
             check_memory(plan, available_bytes(), self.job.name)
 
     def _make_injection(self) -> Injection | None:
-        """What holds this rank's steps up, if the job says so; the server computes none."""
+        """Return the delays that the job injects into this rank's steps, if any."""
         settings = self.job.inject
         if not settings.active:
             return None
@@ -257,7 +257,7 @@ class Rank:
         self.world = world_of(self.job, self.comm.size)
 
     def _check_replicas(self, weights: torch.Tensor) -> None:
-        """All ranks must have come to the same weights, or the run is not what it says it is."""
+        """Refuse a synchronous run whose ranks ended with different weights."""
         names = self.comm.allgather(weights_sha256(weights, self.layout))
         if len(set(names)) > 1:
             apart = [rank for rank, name in enumerate(names) if name != names[0]]

@@ -177,7 +177,7 @@ class Recording:
         recorder: Recorder,
         virtual: VirtualRun | None = None,
     ) -> Conductor:
-        """Who follows the server through a run that is written down here, with checkpoints.
+        """Return the conductor of a run that is recorded here, with checkpoints.
 
         Args:
             workshop: Makes what is evaluated.
@@ -283,7 +283,7 @@ class Recording:
 
 
 def reason_of(stop: StopFlag) -> str:
-    """Why a run ended early, or an empty string."""
+    """Return why a run ended early, or an empty string."""
     if not stop:
         return ""
     return f"stopped by signal {stop.signum}" if stop.signum else "stopped on request"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO, overload
+from typing import Any, Literal, TextIO, overload
 
 import torch
 
-from mpi_dcasgd.config.load import parse_overrides
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.conductor import weights_sha256
 from mpi_dcasgd.drivers.signals import StopFlag
@@ -26,10 +24,10 @@ from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.record.trace import Trace, TraceRecord
+from mpi_dcasgd.record.trace import TraceRecord
 from mpi_dcasgd.runs.build import Workshop
-from mpi_dcasgd.runs.jobs import resolve_job
 from mpi_dcasgd.runs.process import torch_as_it_was
+from mpi_dcasgd.runs.recorded_run import RecordedRun
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.resume import AUTO
@@ -78,7 +76,7 @@ class Replay:
 
     @property
     def identical(self) -> bool:
-        """Whether every gradient is the same, and the final weights if there are any."""
+        """True if every gradient is the same, and the final weights if there are any."""
         return self.verdict == "identical"
 
     def __bool__(self) -> bool:
@@ -193,7 +191,7 @@ def replay(
             return _replay_exactly(path, show)
     started = time.monotonic() if started is None else started
     flag = StopFlag() if stop is None else stop
-    recorded = _Recorded.open(path, words, overrides)
+    recorded = RecordedRun.open(path, words, overrides)
     if recorded.job.mode != "asynchronous":
         raise RunFolderError(
             f"algorithm={recorded.job.algorithm}: has no pushes to put in a recorded order; choose "
@@ -229,60 +227,8 @@ def replay(
     return Run(recording.folder.path, stopped_by=flag.signum)
 
 
-class _Stretch(NamedTuple):
-    """Pushes ``begin`` to ``end``, by so many workers."""
-
-    begin: int
-    end: int
-    num_workers: int
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """What a run folder says about the run to be replayed."""
-
-    folder: RunFolder
-    job: Job
-    trace: Trace
-    num_workers: int
-    weights_sha256: str
-
-    @property
-    def digest(self) -> str:
-        """A name for this trace."""
-        return hashlib.sha256(self.folder.trace_bin.read_bytes()).hexdigest()[:16]
-
-    @property
-    def stretches(self) -> list[_Stretch]:
-        """The pushes from one start of the run to the next, by the workers of then."""
-        starts = [(0, self.num_workers), *self.trace.restarts]
-        ends = [begin for begin, _ in starts[1:]] + [len(self.trace)]
-        return [
-            _Stretch(begin, end, workers)
-            for (begin, workers), end in zip(starts, ends, strict=True)
-        ]
-
-    @classmethod
-    def open(
-        cls, path: Path, words: Sequence[str] = (), overrides: dict[str, Any] | None = None
-    ) -> _Recorded:
-        folder = RunFolder.open(path)
-        trace = folder.trace()
-        pairs, problems = parse_overrides(words)
-        # A compiled update and one in blocks round alike only nearly.
-        kernel = ("fuse", trace.meta.get("kernel", "blocks"))
-        job = resolve_job(folder.job_yaml, [kernel, *pairs, *(overrides or {}).items()], problems)
-        if trace.meta.get("driver") != "mpi":
-            raise RunFolderError(
-                f"{path}: a {trace.meta.get('driver')} run; only asynchronous runs over MPI have "
-                "an order of pushes to replay (the others repeat themselves when run again)"
-            )
-        sha = str(folder.summary().get("weights_sha256") or "")
-        return cls(folder, job, trace, int(trace.meta["num_workers"]), sha)
-
-
 def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
-    run = _Recorded.open(path)
+    run = RecordedRun.open(path)
     pushes = list(run.trace.records())
     workshop = Workshop.open(run.job, _device(run.job))
     if show is not None:
@@ -315,7 +261,7 @@ def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
 
 
 def _replay(
-    run: _Recorded, workshop: Workshop, pushes: Sequence[TraceRecord]
+    run: RecordedRun, workshop: Workshop, pushes: Sequence[TraceRecord]
 ) -> tuple[ParameterServer, Difference | None]:
     """The server after the last push, or after the first that differs."""
     task = workshop.task(workshop.flat_model(workshop.device))
@@ -335,7 +281,7 @@ def _replay(
     return server, None
 
 
-def _setup(recorded: _Recorded) -> tuple[VirtualSetup, OrderReplay]:
+def _setup(recorded: RecordedRun) -> tuple[VirtualSetup, OrderReplay]:
     workshop = Workshop.open(recorded.job, _device(recorded.job))
     num_workers = max(stretch.num_workers for stretch in recorded.stretches)
     server = workshop.server(num_workers, _CPU)

@@ -51,7 +51,7 @@ class Run:
 
     @property
     def status(self) -> RunStatus:
-        """How the run ended; ``unfinished`` while it is at work, and for one that was killed."""
+        """Status of the run; ``unfinished`` while it is running, and for one that was killed."""
         status: RunStatus = self.summary.get("status", "unfinished")
         return status
 

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, if any."""
+"""Find the checkpoint that a run resumes from, if any."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Checkpoint:
 
     @property
     def folder(self) -> RunFolder:
-        """Of the run that wrote it."""
+        """Folder of the run that wrote it."""
         return RunFolder(self.path.parent.parent)
 
     @property
     def has_records(self) -> bool:
-        """Whether the run's records are to be continued, not told once more from the start."""
+        """True if the run's records are continued, not written once more from the start."""
         return "recorder" in self.content
 
 
@@ -90,7 +90,7 @@ def with_kernel(job: Job, checkpoint: Checkpoint | None) -> Job:
 
 @dataclass
 class Standing:
-    """Where a run stands, as far as every rank has to know it.
+    """Starting point of a run, as far as every rank has to know it.
 
     Attributes:
         server: For ``ParameterServer.take_over``; None at the start of a run.
@@ -104,7 +104,7 @@ class Standing:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint | None, group: int) -> Standing:
-        """What a checkpoint means to a run whose updates are of ``group`` minibatches.
+        """Return the starting point of a run whose updates are of ``group`` minibatches.
 
         Raises:
             RunFolderError: Another group cannot go on from just there.
@@ -165,7 +165,7 @@ def _check(checkpoint: Checkpoint, job: Job, virtual: Mapping[str, Any] | None) 
     if changes:
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise RunFolderError(
-            f"{where}: is of another {kind} ({', '.join(changes[:5])}{more} differ); go on "
+            f"{where}: is of another {kind} ({', '.join(changes[:5])}{more} differ); resume "
             f"with the {kind} that it was started with, name another --run-dir, or begin anew with "
             "--resume never"
         )

@@ -25,7 +25,7 @@ KEYS = (*_OWN_KEYS, *_CLUSTER_KEYS)
 
 @dataclass(frozen=True)
 class Simulation:
-    """What is simulated, beside the job.
+    """Settings of a simulation, beside the job.
 
     Attributes:
         workers: Without the server; for ssgd, those whose gradients make a step.

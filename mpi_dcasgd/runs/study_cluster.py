@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.load import read_mapping
-from mpi_dcasgd.config.study import Element
+from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
@@ -33,7 +33,7 @@ class ClusterFile:
         self._source = study.run(self._name)
 
     def differs(self, stored: Path) -> bool:
-        """Whether a run that was made on the cluster in the file ``stored`` was on another.
+        """Return whether a run made on the cluster in the file ``stored`` was on another one.
 
         One that is yet to be measured is another: the run that measures it changes it.
         """
@@ -79,7 +79,7 @@ class ClusterFile:
         return (*command, "--run-dir", str(folder), "--checkpoint-every", str(every), "--resume")
 
     def _measured(self) -> bool:
-        """Whether the file tells of the real run as it is now: it may have been run again."""
+        """Return whether the file was measured from the real run as it is now."""
         try:
             first = self.path.read_text(encoding="utf-8").partition("\n")[0]
         except OSError:

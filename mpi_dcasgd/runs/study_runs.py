@@ -6,7 +6,8 @@ import fnmatch
 from collections.abc import Sequence
 
 from mpi_dcasgd.config.load import job_as_text, job_as_yaml, with_defaults
-from mpi_dcasgd.config.study import Element, Study
+from mpi_dcasgd.config.study import Study
+from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError, RunFolderError, did_you_mean
 from mpi_dcasgd.record.run_folder import write_atomic
 from mpi_dcasgd.record.study_folder import StudyFolder

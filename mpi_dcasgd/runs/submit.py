@@ -14,7 +14,8 @@ from mpi_dcasgd.config.frozen_study import freeze_study
 from mpi_dcasgd.config.load import job_as_text, make_job, parse_overrides, read_mapping
 from mpi_dcasgd.config.plan import check_ranks
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.config.study import Element, Study, make_study
+from mpi_dcasgd.config.study import Study, make_study
+from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError, LaunchError, RunFolderError
 from mpi_dcasgd.record.run_folder import RUNS, RunFolder, write_atomic
 from mpi_dcasgd.record.slurm_folder import SlurmFolder, Submission

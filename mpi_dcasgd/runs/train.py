@@ -120,7 +120,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Request:
-    """What is to be trained, and what was asked for besides."""
+    """Request to train: the job, and the options of the call."""
 
     job: Job
     run_dir: Path | None
@@ -259,4 +259,4 @@ def _abort(comm: MPI.Intracomm, error: BaseException, logger: Logger | None) -> 
     if isinstance(error, WorkersLostError):
         leave(error.exit_status)  # nobody is left to abort, and mpirun would call that a success
     comm.Abort(getattr(error, "exit_status", 1))
-    raise SystemExit(1)  # not reached: Abort does not return
+    raise error  # not reached: Abort does not return

@@ -30,7 +30,7 @@ class TicketLedger:
 
     @property
     def done(self) -> bool:
-        """Whether every ticket has been completed or given up."""
+        """True if every ticket has been completed or given up."""
         return self._closed == self.num_tickets
 
     @property

@@ -56,7 +56,7 @@ class UpdateRecord(NamedTuple):
 
     @property
     def stepped(self) -> bool:
-        """Whether the weights were changed at this push."""
+        """True if the weights were changed at this push."""
         return self.action is Action.APPLIED or self.lr > 0
 
 

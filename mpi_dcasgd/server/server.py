@@ -108,12 +108,12 @@ class ParameterServer:
 
     @property
     def finished(self) -> bool:
-        """Whether every worker has been told to stop or is lost."""
+        """True if every worker has been told to stop or is lost."""
         return all(slot.status in ("stopped", "lost") for slot in self.slots)
 
     @property
     def complete(self) -> bool:
-        """Whether every ticket of the run has been completed or given up."""
+        """True if every ticket of the run has been completed or given up."""
         return self.ledger.done
 
     def pull(self, worker: int) -> list[int]:

@@ -35,7 +35,7 @@ class PlannedCluster(Protocol):
     """Cluster of a simulated run."""
 
     def differs(self, stored: Path) -> bool:
-        """Whether a run that was made on the cluster in the file ``stored`` was on another."""
+        """Return whether a run made on the cluster in the file ``stored`` was on another one."""
 
     def write(self) -> None:
         """Make the file that the run's program reads; a UserError says why it cannot be made."""

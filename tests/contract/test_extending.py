@@ -1,4 +1,4 @@
-"""Own data sets, models, delays and sinks, from a folder outside of the package."""
+"""Own data sets, models, delays, sinks, sites and commands, from outside of the package."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from mpi_dcasgd.cli import main
+from mpi_dcasgd.cli.commands import COMMANDS
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.record.run_folder import RunFolder
 
@@ -23,7 +25,9 @@ FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", EXTENDING_MD, 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The files that the page has its reader write."""
-    assert set(FILES) == {"job.yaml", "my_data.py", "my_models.py", "my_delays.py", "my_sinks.py"}
+    assert set(FILES) == {
+        *("job.yaml", "my_data.py", "my_models.py", "my_delays.py", "my_sinks.py", "my_command.py")
+    }
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     return tmp_path
@@ -136,3 +140,29 @@ def test_what_is_wrong_with_ones_own_is_told_in_time(
 def test_no_link_is_broken() -> None:
     for target in re.findall(r"\]\(([^)#]+)#?[^)]*\)", EXTENDING_MD):
         assert (DOCS / target).exists(), target
+
+
+def test_a_command_of_ones_own_is_one_module_and_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setitem(COMMANDS, "algorithms", "my_command")
+    assert main(["--help"]) == 0
+    assert "list the algorithms of a mode" in capsys.readouterr().out
+    assert main(["algorithms", "synchronous"]) == 0
+    assert capsys.readouterr().out == "ssgd\n"
+    assert main(["algorithms", "sometimes"]) == 2
+
+
+def test_a_site_of_ones_own_is_one_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (site,) = re.findall(r"```sh\n# (slurm/env/\S+)\n(.*?)```", EXTENDING_MD, re.DOTALL)
+    file = folder / site[0]
+    file.parent.mkdir(parents=True)
+    file.write_text(site[1])
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.chdir(folder)
+    words = ["submit", "job.yaml", "-n", "3", "--site-env", "ours", "--dry-run"]
+    assert main(words) == 0
+    assert str(file) in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import io
 import logging
 import os
@@ -325,6 +327,7 @@ def test_a_signal_interrupts_and_the_same_call_resumes(
     if function != "train":
         assert resumed.summary["restarts"] == 0, "virtual workers have not been interrupted"
         assert times[0] == times[1]
+        assert resumed.metrics("progress") == whole.metrics("progress")
         assert (resumed.path / "trace.bin").read_bytes() == (whole.path / "trace.bin").read_bytes()
 
 
@@ -465,3 +468,24 @@ def test_what_cannot_be_simulated_is_refused_and_leaves_no_folder(tmp_path: Path
     with pytest.raises(mpi_dcasgd.ConfigError, match="backup: only synchronous"):
         mpi_dcasgd.simulate(JOB, workers=2, run_dir=tmp_path / "run", algorithm="asgd", backup=1)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mpi_dcasgd"]
+    + [f"mpi_dcasgd.{name}" for name in ("runs.jobs", "runs.process", "runs.simulate")]
+    + [f"mpi_dcasgd.{name}" for name in ("runs.stability", "cli.arguments")],
+)
+def test_examples_in_docstrings_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert tried
+    assert not failed
+
+
+@pytest.mark.gpu
+def test_a_gpus_generator_is_given_back(tmp_path: Path) -> None:
+    torch.cuda.manual_seed_all(7)
+    before = [state.tolist() for state in torch.cuda.get_rng_state_all()]
+    mpi_dcasgd.train(JOB, run_dir=tmp_path / "run", device="cuda", **{"model.dropout": 0.1})
+    assert [state.tolist() for state in torch.cuda.get_rng_state_all()] == before

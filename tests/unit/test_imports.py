@@ -107,3 +107,31 @@ def test_what_a_machine_may_lack_is_imported_only_where_it_is_used(processes) ->
     modules = [name for name in FILES if name not in NEED_MPI and not name.endswith("__main__")]
     finished = processes.run([sys.executable, "-c", LOAD_WITHOUT, ",".join(OPTIONAL), *modules])
     assert finished.stdout == f"loaded {len(modules)}\n", str(finished)
+
+
+def unlike_a_library(tree: ast.AST) -> list[str]:
+    """What only a command line may do: parse arguments, print to wherever, exit."""
+    found = []
+    for node in ast.walk(tree):
+        names: list[str | None] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module]
+        found += [f"line {node.lineno}: imports {n}" for n in names if n == "argparse"]  # type: ignore[attr-defined]
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            shown = called == "print" and "file" not in {word.arg for word in node.keywords}
+            if shown or called in ("sys.exit", "exit", "SystemExit"):
+                found.append(f"line {node.lineno}: calls {called}")
+    return found
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if ".runs." in name])
+def test_the_api_is_a_library(module: str) -> None:
+    assert unlike_a_library(ast.parse(FILES[module].read_text(encoding="utf-8"))) == []
+
+
+def test_what_is_unlike_a_library_is_seen() -> None:
+    source = "import argparse\nprint(1)\nprint(2, file=show)\nsys.exit(3)\nfrom argparse import x"
+    assert len(unlike_a_library(ast.parse(source))) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,21 @@ def test_the_reference_is_that_of_the_code() -> None:
     assert below.strip() == reference().strip(), (
         "run: python -m mpi_dcasgd.config.reference docs/jobs.md"
     )
+
+
+LOAD_ALL = """
+import sys
+from pathlib import Path
+
+sys.modules["torch"] = None
+from mpi_dcasgd.config.load import load_job, read_mapping
+from mpi_dcasgd.config.study import load_study
+for file in sys.argv[1:]:
+    (load_study if "algorithms" in read_mapping(Path(file)) else load_job)(file)
+print("loaded", len(sys.argv) - 1)
+"""
+
+
+def test_jobs_and_studies_are_checked_without_pytorch(processes) -> None:
+    finished = processes.run([sys.executable, "-c", LOAD_ALL, *map(str, FILES)])
+    assert finished.stdout == f"loaded {len(FILES)}\n", str(finished)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy import World
 
-from mpi_dcasgd.drivers.simulation.recorded_order import RecordedLedger, replay, replay_order
+from mpi_dcasgd.drivers.simulation.recorded_order import OrderReplay, RecordedLedger, replay
 from mpi_dcasgd.server.records import UpdateRecord, fingerprint
 
 OrderOf = Callable[[list[int]], int]
@@ -133,8 +133,10 @@ def test_the_order_alone_gives_the_same_run_and_serves_another_rule(algorithm: s
     world = World(4, algorithm)
     told: list[UpdateRecord] = []
     order = [r.worker for r in records]
-    passed = replay_order(world.server, world.task_of_its_own, order, told.append)
-    assert passed == 0
+    run = OrderReplay(world.server, world.task_of_its_own, order)
+    run.told = told.append
+    run.run()
+    assert (run.passed, run.done) == (0, True)
     assert world.server.complete
     assert [(r.worker, r.ticket, r.staleness) for r in told] == [
         (r.worker, r.ticket, r.staleness) for r in records
@@ -145,4 +147,4 @@ def test_the_order_alone_gives_the_same_run_and_serves_another_rule(algorithm: s
 def test_the_task_must_not_compute_in_a_workers_snapshot() -> None:
     world = World(2)
     with pytest.raises(ValueError, match="snapshot"):
-        replay_order(world.server, world.tasks[0], [0, 1])
+        OrderReplay(world.server, world.tasks[0], [0, 1])

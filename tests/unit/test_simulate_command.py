@@ -220,7 +220,7 @@ def test_another_simulations_checkpoint_is_refused(
     simulate(job, tmp_path / "run", "workers=2", "--checkpoint-every", "1")
     words = ["--run-dir", str(tmp_path / "run"), "--resume"]
     assert main(["simulate", str(job), "workers=2", "lr=0.2", *words]) == 2
-    assert "is of another job (lr differ); go on with the job" in capsys.readouterr().err
+    assert "is of another job (lr differ); resume with the job" in capsys.readouterr().err
     assert main(["simulate", str(job), "workers=3", "slow={2: 3}", *words]) == 2
     assert "is of another simulation (cluster.slow.2, workers differ)" in capsys.readouterr().err
     assert main(["train", str(job), "algorithm=sgd", *words[:2]]) == 2

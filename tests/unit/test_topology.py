@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import json
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import mpi_dcasgd
-from mpi_dcasgd.config.load import load_job
+from mpi_dcasgd.config.check import try_job
+from mpi_dcasgd.config.load import job_as_yaml, load_job
+from mpi_dcasgd.drivers import topology
 from mpi_dcasgd.drivers.topology import SERVER, Topology
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
@@ -26,6 +31,7 @@ def test_the_first_rank_of_an_asynchronous_world_serves() -> None:
     assert world.world_size == 4
     assert [world.role(rank) for rank in range(4)] == ["server", "worker", "worker", "worker"]
     assert world.worker_of(SERVER) is None
+    assert list(world.server_ranks) == [SERVER]
     assert list(world.worker_ranks) == [1, 2, 3]
     assert [world.worker_of(world.rank_of(worker)) for worker in range(3)] == [0, 1, 2]
 
@@ -34,6 +40,7 @@ def test_the_first_rank_of_an_asynchronous_world_serves() -> None:
 def test_every_rank_of_another_world_trains(mode: Mode) -> None:
     world = Topology(mode, 1 if mode == "sequential" else 3)
     assert world.world_size == world.num_workers
+    assert not world.server_ranks
     assert {world.role(rank) for rank in world.worker_ranks} == {"trainer"}
     assert [world.worker_of(rank) for rank in world.worker_ranks] == list(world.worker_ranks)
 
@@ -42,6 +49,7 @@ def test_every_rank_of_another_world_trains(mode: Mode) -> None:
 def test_a_world_and_its_size_say_the_same(mode: Mode) -> None:
     world = Topology(mode, 1)
     assert Topology.of_world(mode, world.world_size, algorithm="x") == world
+    assert Topology.of_workers(mode, 1, algorithm="x") == world
 
 
 @pytest.mark.parametrize(
@@ -49,13 +57,36 @@ def test_a_world_and_its_size_say_the_same(mode: Mode) -> None:
     [
         ("sequential", 2, "-n 2: algorithm x is one process, but got 2 ranks"),
         ("asynchronous", 1, "-n 1: algorithm x got 1 rank; it needs a server and at least one"),
-        ("synchronous", 0, "-n 0: algorithm x got 0 ranks"),
+        ("synchronous", 0, "-n 0: algorithm x got 0 ranks; it needs at least one rank"),
     ],
 )
 def test_a_number_of_ranks_that_cannot_be_is_refused(mode: Mode, size: int, told: str) -> None:
     with pytest.raises(LaunchError) as caught:
         Topology.of_world(mode, size, algorithm="x", origin=f"-n {size}")
     assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "workers", "told"),
+    [
+        ("sgd", 2, "algorithm sgd is one process, but got 2 workers"),
+        ("ssgd", 0, "algorithm ssgd got 0 workers; it needs at least one rank"),
+        ("asgd", 0, "algorithm asgd got 0 workers; it needs a server and at least one worker"),
+    ],
+)
+def test_a_number_of_workers_that_cannot_be_is_refused(
+    algorithm: str, workers: int, told: str
+) -> None:
+    job = load_job(REPOSITORY / "jobs/digits.yaml", [f"algorithm={algorithm}"])
+    with pytest.raises(LaunchError) as caught:
+        job.world(workers)
+    assert str(caught.value).startswith(told)
+    with pytest.raises(LaunchError, match=f"{workers} workers"):
+        Topology(job.mode, workers)
+
+
+def test_the_example_holds() -> None:
+    assert doctest.testmod(topology) == (0, 2)
 
 
 def test_a_job_knows_its_mode_its_rule_and_its_world() -> None:
@@ -67,27 +98,84 @@ def test_a_job_knows_its_mode_its_rule_and_its_world() -> None:
         assert (copy.rule, copy.mode) == (job.rule, job.mode)
 
 
+OWN_PART = """
+from pydantic.dataclasses import dataclass
+
+from mpi_dcasgd.rules.momentum import NoMomentum
+
+@dataclass(frozen=True, kw_only=True)
+class Halved(NoMomentum):
+    by: float = 0.5
+"""
+
+
+def test_a_part_of_ones_own_travels_with_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "parts_of_mine.py").write_text(OWN_PART)
+    monkeypatch.syspath_prepend(tmp_path)
+    written = {"name": "parts_of_mine:Halved", "by": 0.25}
+    job = load_job(REPOSITORY / "jobs/digits.yaml", [f"rule.momentum={json.dumps(written)}"])
+    assert type(job.rule.momentum).__name__ == "Halved"
+    assert job_as_yaml(job)["rule"]["momentum"] == written
+    assert replace(job, seed=1).rule == pickle.loads(pickle.dumps(job)).rule == job.rule
+    again, problems = try_job(job_as_yaml(job), name="")
+    assert (again, problems) == (job, [])
+    other = load_job(REPOSITORY / "jobs/digits.yaml", ["rule.momentum=parts_of_mine:Halved"])
+    assert other != job
+
+
 # Where a fact is worked out; everybody else asks a job, or the topology.
 _OWNERS = {"rules/algorithms.py", "config/check.py", "drivers/topology.py"}
 
+# One more or less than a number of workers or ranks, where it is not the server that is meant.
+_OTHER_MEANINGS = {
+    # W equal workers settle at staleness W - 1.
+    ("step_size.py", "facts.num_workers - 1"),
+    ("stability.py", "one.workers - 1"),
+    ("stability.py", "workers - 1"),
+    # Vectors: the weights, and one a worker.
+    ("stability.py", "1 + workers"),
+    # The last of them.
+    ("cluster.py", "num_workers - 1"),
+    ("part_laws.py", "num_workers - 1"),
+    # The other one of two.
+    ("pingpong.py", "1 - comm.rank"),
+    # Messages of a ring.
+    ("cluster.py", "ranks - 1"),
+}
+_COUNTS = re.compile(r"(^|[._])(ranks?|workers?|world_size|comm\.size|w)$")
 
-def _old_look_ups(source: str) -> list[str]:
+
+def _old_look_ups(source: str) -> list[tuple[int, str]]:
     """Places that look up an algorithm's mode, resolve a job's rule, or turn workers into ranks."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        text = ast.unparse(node) if isinstance(node, (ast.Attribute, ast.Call, ast.BinOp)) else ""
-        mode = text.startswith("ALGORITHMS[") and text.endswith(".mode")
-        rule = text.startswith("resolve_rule(") and "job" in text
-        shift = text in {
-            *(f"worker {sign} 1" for sign in "+-"),
-            *(f"rank {sign} 1" for sign in "+-"),
-            *(f"{name} - 1" for name in ("comm.size", "self.comm.size", "self._comm.size")),
-            *(f"{name} + 1" for name in ("num_workers", "server.num_workers", "self.num_workers")),
-            *("world_size - 1", "w + 1"),
-        }
-        if mode or rule or shift:
-            found.append(f"line {node.lineno}: {text}")
+        if isinstance(node, ast.Attribute):
+            text = ast.unparse(node)
+            old = text.startswith("ALGORITHMS[") and text.endswith(".mode")
+        elif isinstance(node, ast.Call):
+            text = ast.unparse(node)
+            old = text.partition("(")[0].endswith("resolve_rule") and bool(
+                re.search(r"\b(job|algorithm, .*rule)\b", text)
+            )
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
+            text = ast.unparse(node)
+            old = _by_one(node.left, node.right) or _by_one(node.right, node.left)
+        else:
+            continue
+        if old:
+            found.append((node.lineno, text))
     return found
+
+
+def _by_one(number: ast.expr, one: ast.expr) -> bool:
+    """Whether a number of ranks or workers is changed by one, or by whether there is a server."""
+    return _COUNTS.search(ast.unparse(number)) is not None and (
+        (isinstance(one, ast.Constant) and one.value == 1)
+        or isinstance(one, ast.Compare)
+        or (isinstance(one, ast.Call) and ast.unparse(one.func) in ("int", "bool"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,21 +183,31 @@ def _old_look_ups(source: str) -> list[str]:
     [
         "ALGORITHMS[job.algorithm].mode == 'x'",
         "resolve_rule(job.algorithm, job.rule)",
+        "algorithms.resolve_rule(self.job.algorithm, self.job.rule)",
         "comm.Send(x, dest=worker + 1)",
+        "plan(1 + workers, program)",
         "n = self.comm.size - 1",
+        "last = plan.world_size - 1",
+        "ranks = self.num_workers + (mode == 'asynchronous')",
     ],
 )
 def test_an_old_look_up_is_seen(source: str) -> None:
     assert _old_look_ups(source)
 
 
+@pytest.mark.parametrize("source", ["job.mode", "epoch + 1", "len(ranks) - 1", "workers + 2"])
+def test_what_is_no_look_up_is_left_alone(source: str) -> None:
+    assert not _old_look_ups(source)
+
+
 def test_mode_rule_and_ranks_are_worked_out_in_one_place() -> None:
-    files = {str(file.relative_to(PACKAGE)): file for file in PACKAGE.rglob("*.py")}
+    files = {file.relative_to(PACKAGE).as_posix(): file for file in PACKAGE.rglob("*.py")}
     assert files.keys() > _OWNERS
     found = [
-        f"{name}, {line}"
+        f"{name}, line {line}: {text}"
         for name, file in sorted(files.items())
         if name not in _OWNERS
-        for line in _old_look_ups(file.read_text(encoding="utf-8"))
+        for line, text in _old_look_ups(file.read_text(encoding="utf-8"))
+        if (file.name, text) not in _OTHER_MEANINGS
     ]
     assert not found, "\n".join(found)

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -28,6 +27,7 @@ from mpi_dcasgd.drivers.simulation.delays import (
     Positive,
     Seconds,
     StepTimes,
+    generator,
     parse_delays,
 )
 from mpi_dcasgd.errors import STRICT, ConfigError
@@ -161,7 +161,7 @@ class WorkerClock:
     """
 
     def __init__(self, cluster: Cluster, num_workers: int, seed: int) -> None:
-        _check_workers(cluster, num_workers)
+        check_workers(cluster, num_workers)
         self._steps = StepTimes(cluster.delays, num_workers, seed)
         self._factors = [float(cluster.slow.get(worker, 1.0)) for worker in range(num_workers)]
         pauses = cluster.pauses
@@ -220,7 +220,7 @@ class _Stalls:
         settings = self._settings
         self.count += 1
         if settings.random or self.count == 1:
-            rng = np.random.default_rng([*self._key, self.count])
+            rng = generator(*self._key, self.count)
             if settings.random:
                 self.next_s = ended_s + float(rng.exponential(settings.every_s))
             else:
@@ -231,7 +231,7 @@ class _Stalls:
 
 def crash_s(crashes: Crashes, seed: int, worker: int, count: int) -> float:
     """Seconds that the worker lives after its ``count``-th start."""
-    rng = np.random.default_rng([seed, _CRASHES, worker, count])
+    rng = generator(seed, _CRASHES, worker, count)
     return float(rng.exponential(crashes.every_s))
 
 
@@ -244,7 +244,12 @@ def crashing(cluster: Cluster, num_workers: int) -> list[int]:
     return [worker for worker in range(num_workers) if _hits(cluster.crashes, worker)]
 
 
-def _check_workers(cluster: Cluster, num_workers: int) -> None:
+def check_workers(cluster: Cluster, num_workers: int) -> None:
+    """Check that a cluster speaks only of workers that there are.
+
+    Raises:
+        ConfigError: With every worker that there is not.
+    """
     named = {"slow": tuple(cluster.slow)}
     for key, event in (("pauses.workers", cluster.pauses), ("crashes.workers", cluster.crashes)):
         named[key] = event.workers if event else ()

@@ -12,20 +12,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT, ConfigError, UserError
 from mpi_dcasgd.extension import Table, is_path, unknown
 
+if TYPE_CHECKING:  # a job is checked without loading NumPy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
+    """Draws n step times, in seconds."""
+
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Floats = NDArray[np.float64]
-Draw = Callable[[np.random.Generator, int], Floats]
-"""Draws n step times, in seconds."""
-
 BLOCK = 64
 """Step times that are drawn at once; part of what makes a seed's delays what they are."""
 
@@ -90,6 +91,8 @@ class Constant(_MeanModel):
     model: Literal["constant"] = "constant"
 
     def of_worker(self, worker: int, rng: np.random.Generator) -> Draw:
+        import numpy as np
+
         return lambda rng, n: np.full(n, self.mean_s)
 
 
@@ -138,6 +141,8 @@ class LogNormal(_MeanModel):
 
     def of_worker(self, worker: int, rng: np.random.Generator) -> Draw:
         if self.mean_s == 0:
+            import numpy as np
+
             return lambda rng, n: np.zeros(n)
         mu = math.log(self.mean_s) - self.sigma**2 / 2
         return lambda rng, n: rng.lognormal(mu, self.sigma, n)
@@ -178,9 +183,13 @@ class Empirical(DelayModel):
     @property
     def mean_s(self) -> float:
         """Mean over the lists' means, in seconds."""
+        import numpy as np
+
         return float(np.mean([np.mean(steps) for steps in self.steps_s]))
 
     def of_worker(self, worker: int, rng: np.random.Generator) -> Draw:
+        import numpy as np
+
         steps = np.array(self.steps_s[worker % len(self.steps_s)], dtype=np.float64)
         return lambda rng, n: steps[rng.integers(0, len(steps), n)]
 
@@ -264,6 +273,13 @@ def scaled(model: Any, factor: float) -> Any:
     return replace(model, mean_s=factor * model.mean_s)
 
 
+def generator(*key: int) -> np.random.Generator:
+    """Return the random generator of a key: a seed, a purpose, a worker, a count."""
+    import numpy as np
+
+    return np.random.default_rng(key)
+
+
 class StepTimes:
     """The step times of all workers of a run.
 
@@ -276,7 +292,7 @@ class StepTimes:
     def __init__(self, model: Any, num_workers: int, seed: int) -> None:
         self._seed = seed
         self._draws: list[Draw] = [
-            model.of_worker(worker, np.random.default_rng([seed, _MACHINE, worker]))
+            model.of_worker(worker, generator(seed, _MACHINE, worker))
             for worker in range(num_workers)
         ]
         # Each reversed, so that the next time is the last of its list: popping that is cheap.
@@ -289,8 +305,8 @@ class StepTimes:
         return left.pop() if left else self._refill(worker)
 
     def _refill(self, worker: int) -> float:
-        key = [self._seed, _STEPS, worker, self._blocks[worker]]
-        drawn = self._draws[worker](np.random.default_rng(key), BLOCK)
+        rng = generator(self._seed, _STEPS, worker, self._blocks[worker])
+        drawn = self._draws[worker](rng, BLOCK)
         self._blocks[worker] += 1
         left: list[float] = drawn[::-1].tolist()
         self._left[worker] = left

@@ -133,23 +133,6 @@ def replay(
     return None
 
 
-def replay_order(
-    server: ParameterServer,
-    task: Task,
-    workers: Iterable[int],
-    told: Callable[[UpdateRecord], None] = lambda record: None,
-) -> int:
-    """Let the workers push in a recorded order to the end (``OrderReplay``).
-
-    Returns:
-        How many turns were passed over because the rule had the worker wait.
-    """
-    run = OrderReplay(server, task, list(workers))
-    run.told = told
-    run.run()
-    return run.passed
-
-
 class OrderReplay:
     """A run in a recorded order of pushes, whatever the rule makes of it.
 
@@ -193,7 +176,7 @@ class OrderReplay:
 
     @property
     def done(self) -> bool:
-        """Whether nobody has anything left to do."""
+        """True if no worker has anything left to do."""
         return self._server.finished or not self._workers
 
     def run(self, pushes: int | None = None) -> None:

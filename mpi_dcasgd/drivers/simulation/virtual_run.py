@@ -24,7 +24,7 @@ class VirtualRun(Protocol):
 
     @property
     def done(self) -> bool:
-        """Whether the run has come to its end."""
+        """True if the run is complete."""
 
     def run(self, pushes: int | None = None) -> None:
         """Go on to the end, or for so many pushes."""

@@ -60,7 +60,7 @@ class ResidentSplit(ABC):
     def recipe(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
     ) -> NDArray[np.int64]:
-        """What the batch is made of: shape (rows, n), as many rows for every batch."""
+        """Return the numbers that make the batch: shape (rows, n), as many rows for every batch."""
 
     @abstractmethod
     def make(self, recipe: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,14 +73,14 @@ class ResidentSplit(ABC):
     def batch(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """As of any ``Split``."""
+        """Return a batch, as any ``Split`` does."""
         import torch
 
         return self.make(torch.from_numpy(self.recipe(indices, rng)).to(self.device))
 
 
 def augments(split: Split) -> bool:
-    """Whether batches depend on the generator: no if the split has a false ``augments``."""
+    """Return whether batches depend on the generator: not if ``split.augments`` is false."""
     return bool(getattr(split, "augments", True))
 
 

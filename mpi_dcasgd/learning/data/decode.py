@@ -25,7 +25,7 @@ _ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Crop:
-    """Which part of an image to use, as a function of its size, and whether to mirror it."""
+    """Part of an image to use, as a function of the image's size, perhaps mirrored."""
 
     box: Callable[[int, int], Box]
     flip: bool = False

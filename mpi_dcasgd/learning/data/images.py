@@ -25,7 +25,7 @@ class Jitter:
     flip: bool
 
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """What happens to each of ``n`` images: rows top, left and flipped, shape (3, n)."""
+        """Draw the changes of ``n`` images: rows top, left and flipped, shape (3, n)."""
         # Drawn in this order for the whole batch, and always all of it.
         corner = rng.integers(0, 2 * self.padding + 1, (2, n))
         return np.vstack([corner, rng.random(n) < 0.5])

@@ -41,7 +41,7 @@ class ModelSource(Named):
         return []
 
     def takes_one_sample(self, input_shape: tuple[int, ...]) -> bool:
-        """Whether the model trains on a minibatch of one sample; asked if ``shapes_known``.
+        """Return whether the model trains on a minibatch of one sample; asked if ``shapes_known``.
 
         BatchNorm takes no statistics of one number a channel, which is what one sample leaves it
         where images have shrunk to a pixel, or never had any.

@@ -92,7 +92,7 @@ def build_model(model: ModelSource, input_shape: tuple[int, ...], num_classes: i
 
 
 def lone_sample(num_train: int, batch_size: int) -> bool:
-    """Whether an epoch's last minibatch, or every one, is a single sample."""
+    """Return whether an epoch's last minibatch, or every one, is a single sample."""
     return num_train % batch_size == 1 or batch_size == 1
 
 

@@ -1,4 +1,4 @@
-"""Whether a model takes some data, tried out on shapes alone before a run starts.
+"""Check a model against its data, on shapes alone, before a run starts.
 
 The meta device computes shapes without memory, so that this costs next to nothing at any size.
 Jobs are checked without it, by what the models themselves know (``ModelSource.fits``).

@@ -1,4 +1,4 @@
-"""Why a run failed, in few lines, from all that its ranks and its mpirun printed."""
+"""Find the reason of a failed run in the output of its ranks and its mpirun."""
 
 from __future__ import annotations
 
