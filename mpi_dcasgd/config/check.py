@@ -137,7 +137,7 @@ def _section(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
     """A section's settings, or None if there is something wrong with them."""
     value = {} if value is None else value  # a section whose keys are all commented out
     if not isinstance(value, Mapping):
-        hint = f"; to choose one, say {key}.name" if "name" in settings_of(kind) else ""
+        hint = f"; to choose one, set {key}.name" if "name" in settings_of(kind) else ""
         what = "a mapping of name and its settings" if is_named(kind) else allowed(kind)
         problems.append(f"{key}: got {seen(value)}; allowed: {what}{hint}")
         return None
@@ -232,7 +232,7 @@ def _unknown_keys(mapping: Mapping[str, Any], prefix: str, siblings: Iterable[st
 def _unknown(key: str, prefix: str, siblings: list[str]) -> str:
     places = _places()
     if not prefix and key in _WORKERS:
-        return "unknown; a job does not say how many workers it has, its start does (-n)"
+        return "unknown; the number of workers is no key of a job, set it at the start (-n)"
     if key in _OTHER_WORDS:
         return f"unknown; did you mean {_OTHER_WORDS[key]}?"
     if "." in key and key.partition(".")[0] in settings_of(Job):

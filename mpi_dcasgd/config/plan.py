@@ -281,7 +281,7 @@ def check_memory(plan: Plan, available: int | None, where: str) -> None:
 def _remedy(plan: Plan, need: Need) -> str:
     if plan.mode == "asynchronous":
         return (
-            "take fewer workers, a rule that keeps less (docs/algorithms.md says how many vectors "
+            "use fewer workers, a rule that keeps less (docs/algorithms.md says how many vectors "
             "each keeps), or a host with more memory for rank 0"
         )
-    return "take a host with more memory"
+    return "use a host with more memory"

@@ -69,7 +69,7 @@ class Job:
     ] = "auto"
     threads: Annotated[Count, Field(description="PyTorch's threads in each rank")] = 1
     evaluate_every: Annotated[
-        Count, Field(description="epochs from one evaluation to the next; the last always is")
+        Count, Field(description="evaluate every N epochs; final weights are always evaluated")
     ] = 1
     ahead: Annotated[
         Annotated[int, Field(ge=0, le=MAX_AHEAD)] | Literal["auto"],
@@ -103,7 +103,7 @@ class Job:
         CheckpointSettings,
         Field(description="when a run's state is saved besides, where a signal stops it"),
     ] = field(default_factory=CheckpointSettings)
-    record: Annotated[RecordSettings, Field(description="what is shown and written down")] = field(
+    record: Annotated[RecordSettings, Field(description="progress display and records")] = field(
         default_factory=RecordSettings
     )
 

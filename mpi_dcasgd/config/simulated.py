@@ -41,14 +41,14 @@ def cluster_settings(
     """
     if "simulated" not in drivers:
         if value is not None:
-            problems.append("cluster: is for simulated runs; say drivers: [real, simulated]")
+            problems.append("cluster: applies to simulated runs; set drivers: [real, simulated]")
         return {}
     if value is None:
         value = CALIBRATED if "real" in drivers else {}
     if value == CALIBRATED:
         if "real" not in drivers:
             problems.append(
-                "cluster: calibrated takes the delays from the study's real runs; say drivers: "
+                "cluster: calibrated takes the delays from the study's real runs; set drivers: "
                 "[real, simulated], or give a mapping or the file of a cluster"
             )
         return None

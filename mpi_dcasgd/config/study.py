@@ -88,7 +88,7 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
     elif any(backup_workers(element.job) for element in elements):
         problems.append(
             "sync.backup: an allreduce waits for every rank, so only simulated runs have backup "
-            "workers; say drivers: [real, simulated]"
+            "workers; set drivers: [real, simulated]"
         )
     if problems:
         raise ConfigError(str(path), problems)

@@ -25,7 +25,7 @@ class AppendedFile:
             if offset is not None:
                 if path.stat().st_size < offset:
                     raise RunFolderError(
-                        f"{path}: has {path.stat().st_size} bytes, but the checkpoint goes on "
+                        f"{path}: has {path.stat().st_size} bytes, but the checkpoint resumes "
                         f"after {offset}: it is not the file that belongs to it"
                     )
                 os.truncate(path, offset)

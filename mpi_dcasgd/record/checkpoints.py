@@ -108,6 +108,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if content["layout"] != LAYOUT:
         raise RunFolderError(
             f"{path}: a checkpoint of layout {content['layout']}, but this version of mpi_dcasgd "
-            f"reads layout {LAYOUT}; go on with the version that wrote it"
+            f"reads layout {LAYOUT}; resume with the version that wrote it"
         )
     return content

@@ -116,7 +116,7 @@ class RunFolder:
             if not overwrite and folder.is_finished():
                 raise RunFolderError(
                     f"{folder.path}: already holds a finished run ({folder.summary_json.name} says"
-                    " completed); name another folder, or say --overwrite to replace it"
+                    " completed); name another folder, or replace it with --overwrite"
                 )
             folder._reopen() if keep else folder._clear()
         except OSError as error:
@@ -254,8 +254,8 @@ class RunFolder:
                 shutil.copyfile(other.environment_json, self.environment_json)
         except OSError as error:
             raise RunFolderError(
-                f"{error.filename}: cannot be copied to {self.path}: {error.strerror}; a run goes "
-                "on from a checkpoint with the records beside it"
+                f"{error.filename}: cannot be copied to {self.path}: {error.strerror}; a run "
+                "resumes from a checkpoint with the records beside it"
             ) from error
         self._reopen()
 

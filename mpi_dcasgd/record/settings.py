@@ -47,12 +47,10 @@ class CheckpointSettings:
 
     every: Annotated[
         Annotated[int, Field(ge=1)] | None,
-        Field(description="epochs from one checkpoint to the next; null for none by epochs"),
+        Field(description="write a checkpoint every N epochs; null: not by epochs"),
     ] = None
     every_s: Annotated[
         Annotated[float, Field(gt=0)] | None,
-        Field(
-            description="seconds of training from one checkpoint to the next; null for none by time"
-        ),
+        Field(description="write a checkpoint every N seconds of training; null: not by time"),
     ] = 600.0
     keep: Annotated[int, Field(ge=1, description="checkpoints that are kept")] = 2

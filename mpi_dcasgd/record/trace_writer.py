@@ -94,7 +94,7 @@ class TraceWriter:
         writer._time_us = place["time_us"]
         writer._flushed_us = place.get("flushed_us", writer._time_us)
         if running_crc(path, place["offset"]) != place["crc"]:
-            raise RunFolderError(f"{path}: is not the trace that the checkpoint goes on with")
+            raise RunFolderError(f"{path}: is not the trace that belongs to the checkpoint")
         try:
             writer._file = open(path, "r+b", buffering=0)  # noqa: SIM115
             writer._file.seek(place["offset"])

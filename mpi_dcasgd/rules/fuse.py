@@ -189,7 +189,7 @@ def _has_compiler(device: torch.device) -> bool:
         return True
     _log.warning(
         "the update rule runs in blocks, some times slower than compiled: there is no C++ "
-        "compiler %r on PATH. Load a compiler's module or set CXX, or say `fuse: blocks`",
+        "compiler %r on PATH. Load a compiler's module or set CXX, or set `fuse: blocks`",
         command[0],
     )
     return False

@@ -59,7 +59,7 @@ def _facts(plan: Plan, *, gpu: bool, assumed: bool) -> list[str]:
         workers = f"rank {first} trains" if first == last else f"ranks {first} to {last} train"
         ranks = f"{plan.world_size}; rank 0 serves, {workers}"
     if assumed:
-        ranks += " (assumed: say -n N for another number)"
+        ranks += " (assumed: set another number with -n N)"
     statistics = f", and {plan.num_stats:,} BatchNorm statistics" if plan.num_stats else ""
     merged = " of all workers together" if plan.mode == "synchronous" else ""
     return [

@@ -120,7 +120,7 @@ class Standing:
         if todo != list(range(ledger["next"] - len(todo), ledger["next"])):
             raise RunFolderError(
                 f"{checkpoint.path}: was taken while a minibatch that had failed was to be "
-                f"repeated; only updates of {content['group']} minibatches can go on from there, "
+                f"repeated; only updates of {content['group']} minibatches can resume from there, "
                 f"not of {group}: start as many ranks as before, or take another checkpoint"
             )
         server["attempts"] = {}  # they are of tickets of other numbers
@@ -138,7 +138,7 @@ def _read(where: Path, virtual: Mapping[str, Any] | None) -> Checkpoint | None:
             return Checkpoint(path, _content(path), tuple(passed_over))
         except RunFolderError as error:
             if path == paths[-1]:
-                raise RunFolderError(f"{error}; or begin anew with --resume never") from error
+                raise RunFolderError(f"{error}; or start over with --resume never") from error
             passed_over.append(f"{error}; trying the one before")
     return None
 

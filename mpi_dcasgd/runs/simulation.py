@@ -93,7 +93,7 @@ def resolve_simulation(words: Sequence[str], more: Sequence[Override] = ()) -> S
         "delay_seed": _whole(given, "delay_seed", 0, problems),
     }
     if "workers" not in given:
-        problems.append("workers: missing; say how many are simulated, e.g. workers=8")
+        problems.append("workers: missing; set the number of simulated workers, e.g. workers=8")
     where = f"cluster {given['cluster']}" if file else "command line" if words else "cluster"
     try:
         cluster = parse_cluster(where, settings)

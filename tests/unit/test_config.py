@@ -152,7 +152,7 @@ threads: true
         ("hiden", "did you mean model.hidden?"),
         ("path", "did you mean data.path?"),
         ("learning_rate", "did you mean lr?"),
-        ("workers", "its start does (-n)"),
+        ("workers", "set it at the start (-n)"),
         ("xyzzy", "(allowed: name, algorithm, seed,"),
     ],
 )

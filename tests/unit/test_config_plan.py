@@ -92,7 +92,7 @@ def test_the_text_says_who_does_what(tmp_path: Path) -> None:
     mine = job(tmp_path, "algorithm=asgd", "device=cpu")
     assert "ranks:      5; rank 0 serves, ranks 1 to 4 train\n" in describe_needs(mine, 5)
     assert "rank 0 serves, rank 1 trains\n" in describe_needs(mine, 2)
-    assert "(assumed: say -n N for another number)" in describe_needs(mine, None)
+    assert "(assumed: set another number with -n N)" in describe_needs(mine, None)
     assert "ranks:      3; all of them train" in describe_needs(job(tmp_path, "algorithm=ssgd"), 3)
     text = describe_needs(job(tmp_path, "algorithm=sgd"), None)
     assert "ranks:      1 process\n" in text

@@ -210,7 +210,7 @@ def test_a_checkpoint_that_cannot_be_understood_is_refused(
     assert main(["simulate", str(job), "workers=2", *words]) == 2
     message = capsys.readouterr().err
     assert f"{path}: {told}" in message
-    assert "begin anew with --resume never" in message
+    assert "start over with --resume never" in message
     assert "Traceback" not in message
 
 

@@ -171,7 +171,7 @@ def test_a_study_that_is_only_simulated_runs_the_sequential_baseline_as_it_is(
             "simulated?",
         ),
         ("drivers: [real, real]\n", "drivers: got ['real', 'real'] (a list); allowed: each word"),
-        ("cluster: calibrated\n", "cluster: is for simulated runs; say drivers:"),
+        ("cluster: calibrated\n", "cluster: applies to simulated runs; set drivers:"),
         (
             "drivers: [simulated]\ncluster: calibrated\n",
             "cluster: calibrated takes the delays from the study's real runs",

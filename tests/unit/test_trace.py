@@ -239,7 +239,7 @@ def test_a_trace_does_not_go_on_from_anothers_place(tmp_path: Path) -> None:
     other = TraceWriter(tmp_path / "u", {})
     other.add(*PUSHES[0], 2)
     other.close()
-    with pytest.raises(RunFolderError, match="is not the trace that the checkpoint goes on with"):
+    with pytest.raises(RunFolderError, match="is not the trace that belongs to the checkpoint"):
         TraceWriter.resume(tmp_path / "u", place, 2)
     with pytest.raises(RunFolderError, match=r"has \d+ bytes, not \d+ or more"):
         TraceWriter.resume(tmp_path / "u", place | {"offset": 10**6}, 2)
