@@ -18,6 +18,7 @@ from mpi_dcasgd.learning.tickets import TicketPlan
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
 RANKS = Path(__file__).with_name("toy_ranks.py")
+RUN = "toy_ranks:run"
 TESTS = RANKS.parent.parent
 
 
@@ -36,13 +37,13 @@ def toy(mpirun: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def told(toy: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+def told(shared_world: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     """What rank 0 says about a run that went well."""
 
     def run(size: int, **options: Any) -> dict[str, Any]:
-        finished = toy(size, **options)
-        assert finished.status == 0, finished
-        result: dict[str, Any] = json.loads(finished.stdout)
+        happened, *others = (each.value for each in shared_world(RUN, options, ranks=size))
+        assert others == (size - 1) * [None]
+        result: dict[str, Any] = happened
         return result
 
     return run
@@ -96,10 +97,10 @@ def test_one_ranks_exception_ends_the_job_with_rank_and_reason(toy: Callable[...
 
 
 @pytest.mark.ulfm
-def test_a_killed_worker_costs_its_unfinished_tickets_only(
-    told: Callable[..., dict[str, Any]],
-) -> None:
-    run = told(4, algorithm="dcasgd-a", die=2, fault_tolerant=True, epochs=6)
+def test_a_killed_worker_costs_its_unfinished_tickets_only(toy: Callable[..., Any]) -> None:
+    finished = toy(4, algorithm="dcasgd-a", die=2, fault_tolerant=True, epochs=6)
+    assert finished.status == 0, finished
+    run = json.loads(finished.stdout)
     assert run["complete"]
     assert sorted(run["tickets"]) == list(range(42))
     assert Counter(run["workers"])[1] == 2, "it was killed computing its third ticket"

@@ -1,9 +1,9 @@
-"""A rank of a toy asynchronous run, started by mpirun from the tests.
+"""A rank of a toy asynchronous run, started by mpirun from the tests or called in a shared world.
 
-Arguments: a JSON object with ``algorithm`` and optionally ``rule``, ``epochs``, ``ahead``,
+Argument: a JSON object with ``algorithm`` and optionally ``rule``, ``epochs``, ``ahead``,
 ``model``, ``fail`` (rank that raises in its third ticket), ``die`` (rank that is killed there) and
-``slow`` (rank that computes each ticket many times over). Rank 0 prints what happened as one
-JSON object.
+``slow`` (rank that computes each ticket many times over). Rank 0 returns, or prints, what happened
+as one JSON object.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class OddTask(Task):
         return super().gradient(batch)
 
 
-def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
+def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str, Any]:
     flat = FlatModel(toy_model(**options.get("model", {})), CPU)
     server = ParameterServer(
         flat.weights,
@@ -93,20 +93,16 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     loop.run()
     loop.close()
     conductor.finish([])
-    print(
-        json.dumps(
-            {
-                "sha": weights_sha256(server.weights, server.layout),
-                "messages": log.messages,
-                "complete": server.complete,
-                "tickets": [r.ticket for r in log.records],
-                "workers": [r.worker for r in log.records],
-                "staleness": [r.staleness for r in log.records],
-                "actions": [int(r.action) for r in log.records],
-                "counted": [account.updates for account in loop.accounts],
-            }
-        )
-    )
+    return {
+        "sha": weights_sha256(server.weights, server.layout),
+        "messages": log.messages,
+        "complete": server.complete,
+        "tickets": [r.ticket for r in log.records],
+        "workers": [r.worker for r in log.records],
+        "staleness": [r.staleness for r in log.records],
+        "actions": [int(r.action) for r in log.records],
+        "counted": [account.updates for account in loop.accounts],
+    }
 
 
 def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
@@ -124,13 +120,26 @@ def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     link.close()
 
 
-def main() -> None:
-    options = json.loads(sys.argv[1])
+def run(comm: MPI.Comm, options: dict[str, Any]) -> dict[str, Any] | None:
+    """Take part in a run; rank 0 returns what happened."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    comm = MPI.COMM_WORLD
     plan = TicketPlan(num_samples=50, batch_size=8, seed=3, epochs=options.get("epochs", 3))
     try:
-        (serve if comm.rank == 0 else work)(comm, options, plan)
+        if comm.rank == 0:
+            return serve(comm, options, plan)
+        work(comm, options, plan)
+        return None
+    finally:
+        torch.set_num_threads(threads)
+
+
+def main() -> None:
+    comm = MPI.COMM_WORLD
+    try:
+        happened = run(comm, json.loads(sys.argv[1]))
+        if comm.rank == 0:
+            print(json.dumps(happened))
     except WorkersLostError as error:
         print(f"rank {comm.rank}: {error}", file=sys.stderr, flush=True)
         leave(1)
