@@ -9,7 +9,7 @@ from typing import Any
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.runs.jobs import JobSource, load_job
-from mpi_dcasgd.tools.stability import Stable, stable_rates
+from mpi_dcasgd.tools.stable_rates import Stable, stable_rates
 
 
 @dataclass(frozen=True)
