@@ -12,7 +12,7 @@ import torch
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.rules.rule import Rule
-from mpi_dcasgd.tools import stability
+from mpi_dcasgd.tools import stable_rates as stability
 from mpi_dcasgd.tools.conformance.servers import RuleServer
 
 DELAYS = [0, 1, 2, 4, 8, 16, 32]
