@@ -133,9 +133,9 @@ _OTHER_MEANINGS = {
     # W equal workers settle at staleness W - 1.
     ("step_size.py", "facts.num_workers - 1"),
     ("stability.py", "one.workers - 1"),
-    ("stability.py", "workers - 1"),
+    ("stable_rates.py", "workers - 1"),
     # Vectors: the weights, and one a worker.
-    ("stability.py", "1 + workers"),
+    ("stable_rates.py", "1 + workers"),
     # The last of them.
     ("cluster.py", "num_workers - 1"),
     ("part_laws.py", "num_workers - 1"),
