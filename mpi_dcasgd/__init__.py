@@ -1,4 +1,13 @@
-"""Asynchronous and synchronous SGD on a cluster: a parameter server over MPI beside Horovod."""
+"""Asynchronous and synchronous SGD on a cluster: a parameter server over MPI beside Horovod.
+
+The names below are the Python API (docs/python.md). They are loaded when they are first used, so
+that ``import mpi_dcasgd`` takes no time: neither PyTorch nor MPI is imported by it.
+
+Example:
+    >>> import mpi_dcasgd
+    >>> mpi_dcasgd.load_job("jobs/digits.yaml", lr=0.05).lr
+    0.05
+"""
 
 import time
 
@@ -8,5 +17,99 @@ STARTED = time.monotonic()
 In ``time.monotonic``'s seconds.
 """
 
+from typing import TYPE_CHECKING  # noqa: E402
+
 __version__ = "0.2.0.dev0"
 """PEP 440: a release, or ``.dev0`` of the one that comes next."""
+
+if TYPE_CHECKING:
+    from mpi_dcasgd.config.schema import Job
+    from mpi_dcasgd.drivers.signals import StopFlag
+    from mpi_dcasgd.drivers.simulation.timing import Timing
+    from mpi_dcasgd.errors import (
+        ConfigError,
+        DataError,
+        DcasgdError,
+        LaunchError,
+        NonFiniteError,
+        ProtocolError,
+        RunFolderError,
+        UserError,
+        WorkersLostError,
+    )
+    from mpi_dcasgd.learning.task import Task
+    from mpi_dcasgd.reporting.write import Report, ReportWithoutPlotsError
+    from mpi_dcasgd.rules.part import Part
+    from mpi_dcasgd.runs.calibrate import Calibration, calibrate
+    from mpi_dcasgd.runs.compare import compare
+    from mpi_dcasgd.runs.jobs import load_job
+    from mpi_dcasgd.runs.replay import Replay, replay
+    from mpi_dcasgd.runs.report import report
+    from mpi_dcasgd.runs.result import Run
+    from mpi_dcasgd.runs.simulate import simulate, simulate_timing
+    from mpi_dcasgd.runs.train import train
+
+__all__ = [
+    "load_job",
+    "train",
+    "simulate",
+    "simulate_timing",
+    "calibrate",
+    "replay",
+    "compare",
+    "report",
+    "Job",
+    "Run",
+    "Replay",
+    "Timing",
+    "Calibration",
+    "Report",
+    "StopFlag",
+    "Task",
+    "Part",
+    "DcasgdError",
+    "UserError",
+    "ConfigError",
+    "DataError",
+    "LaunchError",
+    "RunFolderError",
+    "ProtocolError",
+    "NonFiniteError",
+    "WorkersLostError",
+    "ReportWithoutPlotsError",
+    "STARTED",
+    "__version__",
+]
+
+if not TYPE_CHECKING:  # or a type checker would believe in any attribute
+    _PLACES = {
+        "load_job": "runs.jobs",
+        "train": "runs.train",
+        "simulate": "runs.simulate",
+        "simulate_timing": "runs.simulate",
+        "calibrate": "runs.calibrate",
+        "replay": "runs.replay",
+        "compare": "runs.compare",
+        "report": "runs.report",
+        "Job": "config.schema",
+        "Run": "runs.result",
+        "Replay": "runs.replay",
+        "Timing": "drivers.simulation.timing",
+        "Calibration": "runs.calibrate",
+        "StopFlag": "drivers.signals",
+        "Task": "learning.task",
+        "Part": "rules.part",
+        "Report": "reporting.write",
+        **{name: "errors" for name in __all__ if name.endswith("Error")},
+        "ReportWithoutPlotsError": "reporting.write",
+    }
+
+    def __getattr__(name):
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

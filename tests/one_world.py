@@ -9,11 +9,12 @@ from typing import Any
 
 PROGRAM = """
 import json, sys
-from mpi_dcasgd.cli import main
-for words in json.loads(sys.argv[1]):
-    status = main(["train", *words])
-    if status:
-        sys.exit(status)
+from mpi_dcasgd import train
+job, runs = json.loads(sys.argv[1])
+from mpi4py import MPI
+for path, words in runs:
+    run = train(job, MPI.COMM_WORLD, path, words=words)
+    assert run.status == "completed", run.summary
 """
 
 
@@ -21,6 +22,6 @@ def train_in_one_world(
     mpirun: Callable[..., Any], ranks: int, job: str, runs: Mapping[Path, Sequence[str]]
 ) -> None:
     """Train a job once for each run folder, with the overrides that belong to it."""
-    words = [[job, *overrides, "--run-dir", str(path)] for path, overrides in runs.items()]
-    finished = mpirun(ranks, "-c", PROGRAM, json.dumps(words), timeout=280)
+    words = [(str(path), list(overrides)) for path, overrides in runs.items()]
+    finished = mpirun(ranks, "-c", PROGRAM, json.dumps([job, words]), timeout=280)
     assert finished.status == 0, finished

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -46,11 +48,35 @@ def add_resume(parser: argparse.ArgumentParser) -> None:
     """``--resume``."""
     parser.add_argument(
         "--resume",
-        default="auto",
+        nargs="?",
+        const="auto",
         metavar="WHAT",
         help="auto: resume from the newest checkpoint in --run-dir, if it has one (default); "
         "never: start over; or a checkpoint file, or another run's folder",
     )
+
+
+def bare_resume(words: Sequence[str]) -> list[str]:
+    """Words in which a ``--resume`` before a job or an override does not take it for its value.
+
+    Example:
+        >>> bare_resume(["simulate", "--resume", "job.yaml", "workers=4"])
+        ['simulate', '--resume=auto', 'job.yaml', 'workers=4']
+    """
+    found = list(words)
+    for number, word in enumerate(words[:-1]):
+        following = words[number + 1]
+        if word == "--resume" and _NO_CHECKPOINT.search(following) and not _exists(following):
+            found[number] = "--resume=auto"
+    return found
+
+
+_NO_CHECKPOINT = re.compile(r"\.ya?ml\Z|\A[A-Za-z_][\w.-]*=")
+
+
+def _exists(word: str) -> bool:
+    """Whether this is a run folder, or a checkpoint."""
+    return Path(word).is_dir() or (word.endswith(".pt") and Path(word).is_file())
 
 
 def add_mpirun(parser: argparse.ArgumentParser) -> None:

@@ -35,12 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command: write the description of a cluster to a file, or to the terminal."""
-    from mpi_dcasgd.config.load import load_job
-    from mpi_dcasgd.config.yaml12 import dump_yaml
-    from mpi_dcasgd.drivers.simulation.cluster import parse_cluster
-    from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
-    from mpi_dcasgd.runs.calibrate import cluster_of, measured
-    from mpi_dcasgd.tools.calibration import merged
+    from mpi_dcasgd.runs.calibrate import calibrate
 
     folders = [path for path in args.sources if path.is_dir()]
     files = [path for path in args.sources if not path.is_dir()]
@@ -49,20 +44,12 @@ def run(args: argparse.Namespace) -> int:
             "command line",
             ["give the folders of one or more runs, or one job file and --set for changes to it"],
         )
-    if files:
-        settings = measured(load_job(files[0], args.overrides))
-        source = f"{' '.join([str(files[0]), *args.overrides])}, measured on this machine"
-    else:
-        settings = merged([cluster_of(RunFolder.open(path)) for path in folders])
-        source = ", ".join(map(str, folders))
-    # What simulate would not take must not be written.
-    parse_cluster(source, {key: value for key, value in settings.items() if key != "workers"})
-    text = f"# Calibrated from {source}.\n{dump_yaml(settings)}"
+    found = calibrate(files[0] if files else folders, words=args.overrides)
     if args.out is None:
-        print(text, end="")
+        print(found.text, end="")
     else:
-        write_atomic(args.out, text.encode())
-        print(_summary(settings, args.out))
+        found.write(args.out)
+        print(_summary(found.cluster, args.out))
     return 0
 
 

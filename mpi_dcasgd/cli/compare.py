@@ -20,7 +20,7 @@ from mpi_dcasgd.errors import UserError
 
 if TYPE_CHECKING:
     from mpi_dcasgd.config.study import Study
-    from mpi_dcasgd.report.write import Report
+    from mpi_dcasgd.reporting.write import Report
 
 HELP = "run a study: a grid of algorithms, workers and seeds"
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import mpi_dcasgd
+from mpi_dcasgd.cli.arguments import bare_resume
 from mpi_dcasgd.cli.commands import COMMANDS, load_command
 
 _EPILOG = """\
@@ -24,7 +25,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         SystemExit: It is wrong (status 2), or asked for help or the version (0).
     """
     parser = build_parser()
-    args, rest = parser.parse_known_args(list(words))
+    args, rest = parser.parse_known_args(bare_resume(words))
     # argparse takes the positional arguments at the first option, so overrides may come after.
     overrides = getattr(args, "overrides", None)
     unknown = [word for word in rest if overrides is None or word.startswith("-")]

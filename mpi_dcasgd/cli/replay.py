@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+from mpi_dcasgd import STARTED
 from mpi_dcasgd.cli.arguments import (
     add_overrides,
+    add_resume,
 )
 from mpi_dcasgd.errors import ConfigError
 
@@ -20,17 +23,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run-dir", type=Path, metavar="DIR", help="with key=value: folder to write the run into"
     )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="with key=value: replace a finished run that --run-dir holds",
+    )
+    add_resume(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compute a run again, as it was or with changes."""
-    from mpi_dcasgd.runs.replay import replay_exactly, replay_under
+    from mpi_dcasgd.runs.replay import replay
 
-    if args.overrides:
-        return replay_under(args.run, args.overrides, args.run_dir, args.argv)
-    if args.run_dir is not None:
-        raise ConfigError(
-            "command line",
-            ["--run-dir: only with key=value words; computing a run again writes nothing"],
-        )
-    return replay_exactly(args.run)
+    if not args.overrides:
+        ignored = [
+            f"--{name.replace('_', '-')}: only with key=value words; computing a run again writes "
+            "nothing"
+            for name in ("run_dir", "overwrite", "resume")
+            if getattr(args, name)
+        ]
+        if ignored:
+            raise ConfigError("command line", ignored)
+        found = replay(args.run, show=sys.stdout)
+        print(found)
+        return 0 if found else 1
+    made = replay(
+        args.run,
+        args.run_dir,
+        resume=args.resume or "auto",
+        overwrite=args.overwrite,
+        show=sys.stdout,
+        words=args.overrides,
+        argv=args.argv,
+        started=STARTED,
+    )
+    return 128 + made.stopped_by if made.stopped_by else 0

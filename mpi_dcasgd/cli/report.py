@@ -11,7 +11,7 @@ from mpi_dcasgd.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from mpi_dcasgd.report.write import Report
+    from mpi_dcasgd.reporting.write import Report
 
 HELP = "report on existing runs"
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write a report, and show its table even if there is nothing to draw plots with."""
-    from mpi_dcasgd.report.write import ReportWithoutPlotsError
+    from mpi_dcasgd.reporting.write import ReportWithoutPlotsError
     from mpi_dcasgd.runs.report import report
 
     try:

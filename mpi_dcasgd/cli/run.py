@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 
 from mpi_dcasgd.cli.arguments import (
     add_job,
@@ -11,6 +13,7 @@ from mpi_dcasgd.cli.arguments import (
     add_run_dir,
     count,
 )
+from mpi_dcasgd.cli.train import show_job
 
 HELP = "start the world of a job with mpirun or srun"
 
@@ -36,7 +39,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute the command."""
-    from mpi_dcasgd.runs.launch import run_job
+    """Start the ranks of a job, or only show what that would be."""
+    from mpi_dcasgd.runs.launch import Launcher, launch, plan_launch
 
-    return run_job(args)
+    plan = plan_launch(
+        args.job,
+        args.ranks,
+        words=args.overrides,
+        run_dir=args.run_dir,
+        resume=None if args.resume == "auto" else args.resume,
+        overwrite=args.overwrite,
+        launcher=Launcher(
+            args.launcher, args.mpirun, tuple(shlex.split(args.mpirun_args)), args.fault_tolerant
+        ),
+    )
+    if args.dry_run:
+        show_job(args, plan.ranks)
+        print(f"\ncommand: {plan.command()}")
+        return 0
+    launched = launch(plan)
+    if launched.complaint:
+        print(launched.complaint, file=sys.stderr)
+    return launched.status

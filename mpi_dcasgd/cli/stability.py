@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpi_dcasgd.cli.arguments import (
     add_overrides,
     count,
 )
 
+if TYPE_CHECKING:
+    from mpi_dcasgd.config.schema import Job
+
 HELP = "largest stable learning rate by number of workers"
+
+_HEAD = """\
+  workers  staleness   largest stable    lr with the margin
+                       lr x curvature    of one worker"""
+_FOOT = """\
+For equal workers that push in turn, near a minimum, without weight decay. The margin is how
+far lr is from where training grows without bound. To see how unequal workers behave and what
+they learn, use `mpi-dcasgd simulate`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +43,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute the command."""
+    """Print a line for each number of workers."""
     from mpi_dcasgd.runs.stability import stability
 
-    return stability(args)
+    found = stability(args.job, args.workers, words=args.overrides)
+    job = found.job
+    if args.json:
+        rows = [{**asdict(one), "lr": found.lr(one)} for one in found.rates]
+        print(json.dumps({"algorithm": job.algorithm, "lr": job.lr, "workers": rows}, indent=2))
+        return 0
+    print(f"{job.name}: {job.algorithm}{_momentum(job)}, lr {job.lr:g}")
+    print(_HEAD)
+    for one in found.rates:
+        print(
+            f"{one.workers:9d}{one.workers - 1:11d}{one.rate:17.4f}"
+            f"{found.lr(one):15.4g}  (x {one.factor:.4f})"
+        )
+    print(_FOOT)
+    return 0
+
+
+def _momentum(job: Job) -> str:
+    momentum = job.rule.momentum
+    value = getattr(momentum, "momentum", None)
+    return "" if value is None else f", momentum {value:g}"

@@ -1,9 +1,11 @@
-"""``mpi-dcasgd train``: one process of a run, up to the point where the work begins."""
+"""``mpi-dcasgd train``: one process of a run, whichever rank it turns out to be."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
+from mpi_dcasgd import STARTED
 from mpi_dcasgd.cli.arguments import (
     add_job,
     add_resume,
@@ -33,57 +35,56 @@ def run(args: argparse.Namespace) -> int:
     """Train as this process's rank, or only show what that would be."""
     if args.dry_run:
         return _show(args)
-    # First, because start-up is timed from its first line on.
-    from mpi_dcasgd.config.load import load_job
+    from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
     from mpi_dcasgd.runs.train import train
 
+    stop = StopFlag()
+    stop.listen()  # to the end of the process: nothing is to cut MPI's own end short
     try:
-        job = load_job(args.job, args.overrides)
+        train(
+            args.job,
+            run_dir=args.run_dir,
+            resume=args.resume or "auto",
+            overwrite=args.overwrite,
+            show=sys.stdout,
+            stop=stop,
+            words=args.overrides,
+            argv=args.argv,
+            started=STARTED,
+        )
     except UserError as error:
-        return _fail_together(error)
-    return train(
-        job,
-        run_dir=args.run_dir,
-        argv=args.argv,
-        overwrite=args.overwrite,
-        resume=args.resume,
-    )
+        # All ranks have the same error; one of them is enough to say it.
+        if _rank() > 0:
+            return error.exit_status
+        raise
+    status = 128 + stop.signum if stop.signum else 0
+    if _rank() >= 0 and outlives_deaths():
+        leave(status)
+    return status
+
+
+def show_job(args: argparse.Namespace, ranks: int | None) -> None:
+    """Print the resolved job, then its ranks and its memory."""
+    from mpi_dcasgd.config.load import job_as_text
+    from mpi_dcasgd.runs.dry_run import describe_needs
+    from mpi_dcasgd.runs.jobs import load_job
+
+    job = load_job(args.job, words=args.overrides)
+    print(job_as_text(job), flush=True)
+    print(describe_needs(job, ranks))
 
 
 def _show(args: argparse.Namespace) -> int:
-    from mpi_dcasgd.config.load import load_job
     from mpi_dcasgd.drivers.world import Launch
-    from mpi_dcasgd.runs.dry_run import show_job
 
     launch = Launch.of()
-    if launch.rank > 0:
-        return 0
-    job = load_job(args.job, args.overrides)
-    show_job(job, launch.size if launch.launcher else args.ranks)
+    if launch.rank == 0:
+        show_job(args, launch.size if launch.launcher else args.ranks)
     return 0
 
 
-def _fail_together(error: UserError) -> int:
-    """End a world none of whose ranks can read the job with one message, not with one of each.
-
-    A rank that simply exits has mpirun kill the others, the one that was to speak among them.
-    """
-    from mpi_dcasgd.drivers.startup import together
-    from mpi_dcasgd.drivers.world import Launch
-
-    if Launch.of().size == 1:
-        raise error
-    try:
-        from mpi4py import MPI
-    except Exception:  # what a missing or broken MPI raises is not what is wrong here
-        raise error from None
-
-    def fail() -> None:
-        raise error
-
-    try:
-        together(MPI.COMM_WORLD, fail)
-    except UserError:
-        if MPI.COMM_WORLD.rank == 0:
-            raise
-    return error.exit_status
+def _rank() -> int:
+    """This process's rank, or -1 where MPI was not started."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    rank: int = -1 if mpi is None else mpi.COMM_WORLD.rank
+    return rank

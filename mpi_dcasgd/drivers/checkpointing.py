@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -32,11 +33,13 @@ class Checkpointer:
 
     Args:
         server: Of the run.
-        parts: Further parts of the state, each by what returns it in plain values.
+        parts: The parts of the state, each by what returns it in plain values.
         keeper: Who keeps it.
         every_samples: Training samples from one state to the next, or None.
-        every_s: Seconds of training from one state to the next, or None.
+        every_s: Seconds from one state to the next, or None. They are seconds that somebody
+            waits, in a simulation, too: its own cost nobody anything.
         constant: Values that belong to every state.
+        clock: Seconds, monotonic.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Checkpointer:
         every_samples: int | None,
         every_s: float | None,
         constant: Mapping[str, Any],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
         self._parts = dict(parts)
@@ -54,22 +58,22 @@ class Checkpointer:
         self._every_samples = every_samples
         self._every_s = every_s
         self._constant = dict(constant)
-        self._taken_at_s = 0.0
-        self._taken_samples = server.samples
+        self._clock = clock
+        self.begin()
 
-    def begin(self, time_s: float) -> None:
-        """Training begins, or goes on, at this time."""
-        self._taken_at_s = time_s
+    def begin(self) -> None:
+        """Count from now on: training begins or resumes, or a state has been taken."""
+        self._taken_at_s = self._clock()
         self._taken_samples = self._server.samples
 
-    def look(self, time_s: float) -> None:
+    def look(self) -> None:
         """Take the state if it is time to."""
         samples, stride = self._server.samples, self._every_samples
         due = stride is not None and samples // stride > self._taken_samples // stride
-        if self._every_s is not None and time_s - self._taken_at_s >= self._every_s:
+        if self._every_s is not None and self._clock() - self._taken_at_s >= self._every_s:
             due = True
         if due and self._keeper.keep(self._server.version, self._state()):
-            self.begin(time_s)
+            self.begin()
 
     def complaint(self) -> str:
         """What went wrong in keeping a state, or an empty string; it is told once."""
@@ -85,4 +89,4 @@ class Checkpointer:
 
     def _state(self) -> dict[str, Any]:
         parts = {name: state() for name, state in self._parts.items()}
-        return {**self._constant, "server": self._server.lasting_state(), **parts}
+        return {**self._constant, **parts}

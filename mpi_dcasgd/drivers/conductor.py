@@ -66,21 +66,29 @@ class Conductor:
     def begin(self, startup_s: float) -> None:
         """Training begins now."""
         self._origin = self._clock()
+        if self.checkpointer:
+            self.checkpointer.begin()
         self._observer.started(startup_s)
 
     def resume(self, saved: Mapping[str, Any]) -> None:
         """Training has begun, and goes on where ``state_dict`` was taken."""
         self.load_state_dict(saved)
         if self.checkpointer:
-            self.checkpointer.begin(self.time_s)
+            self.checkpointer.begin()
         server = self._server
         self._observer.message(
-            f"goes on after {server.samples / server.plan.num_samples:.4g} epochs, "
+            f"resumed after {server.samples / server.plan.num_samples:.4g} epochs, "
             f"{server.version} updates and {self.time_s:.1f} s"
         )
 
     def after(self, record: UpdateRecord) -> None:
-        """A push has been dealt with."""
+        """A push has been dealt with, and the server's books agree."""
+        self.told(record)
+        if record.action in (Action.APPLIED, Action.HELD):
+            self.checkpoint()
+
+    def told(self, record: UpdateRecord) -> None:
+        """A push has been dealt with; the driver takes checkpoints at a moment of its own."""
         self._observer.update(record, self.time_s)
         before, self._looked_at = self._looked_at, self._server.samples
         if record.action in (Action.APPLIED, Action.HELD):
@@ -98,8 +106,11 @@ class Conductor:
         if record.action is Action.DROPPED:
             return
         self.poll()
+
+    def checkpoint(self) -> None:
+        """Save the state of the run if it is time to; never in the middle of a push."""
         if self.checkpointer:
-            self.checkpointer.look(self.time_s)
+            self.checkpointer.look()
             self._complain(self.checkpointer)
 
     def poll(self) -> None:
@@ -147,6 +158,12 @@ class Conductor:
             weights_sha256=weights_sha256(server.weights, server.layout),
             reason=reason,
         )
+
+    def close(self) -> None:
+        """End all threads, at the end of a run or in the middle of one that failed."""
+        self._evaluator.close()
+        if self.checkpointer:
+            self.checkpointer.finish()
 
     def state_dict(self) -> dict[str, Any]:
         """What the next evaluation goes on from, in plain values."""

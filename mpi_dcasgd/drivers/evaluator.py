@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -97,6 +98,15 @@ class Evaluator:
             self._todo.put(None)
             self._thread.join()
         return self.collect()
+
+    def close(self) -> None:
+        """End the thread, in the middle of a run that failed; results are lost."""
+        if self._thread is not None and self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._todo.get_nowait()
+            self._todo.put(None)
+            self._thread.join()
 
     def _run(self) -> None:
         while (copy := self._todo.get()) is not None:

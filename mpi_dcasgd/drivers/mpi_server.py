@@ -105,7 +105,10 @@ class ServerLoop:
                 wait_until(send.Test, self._spin_s)
 
     def close(self) -> None:
-        """Free the MPI requests."""
+        """Free the MPI requests, those of a run that failed, too."""
+        for receive, owed in zip(self._receives, self._owed, strict=True):
+            if owed:
+                receive.Cancel()  # or a push could still come in, into memory that is others'
         for request in (*self._receives, *self._sends):
             request.Free()
 

@@ -31,6 +31,7 @@ class Link:
         self, comm: MPI.Comm, size: int, device: torch.device, spin_s: float = CROWDED_SPIN_S
     ) -> None:
         self._spin_s = spin_s
+        self._expecting = False
         pinned = device.type == "cuda"
         self.device = device
         self.reply = Message(size, pinned=pinned)
@@ -40,6 +41,7 @@ class Link:
 
     def expect(self) -> None:
         """Start to receive the next reply; the weights are undefined until it is here."""
+        self._expecting = True
         self._receiving.Start()
 
     def send(self) -> None:
@@ -49,10 +51,13 @@ class Link:
     def wait(self) -> None:
         """Wait for the reply, which means that the push has been received."""
         wait_until(self._receiving.Test, self._spin_s)
+        self._expecting = False
         wait_until(self._sending.Test, self._spin_s)
 
     def close(self) -> None:
-        """Free the MPI requests."""
+        """Free the MPI requests, those of a run that failed, too."""
+        if self._expecting:
+            self._receiving.Cancel()  # or a reply could still come in, into memory of others
         self._receiving.Free()
         self._sending.Free()
 

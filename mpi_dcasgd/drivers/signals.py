@@ -9,7 +9,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -17,7 +19,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopFlag:
-    """Set by a signal, or by hand.
+    """Flag that asks a run to stop at its next safe point; set by a signal, or by hand.
 
     Attributes:
         signum: The signal that set it, if one did.
@@ -39,6 +41,25 @@ class StopFlag:
         """Let these signals set the flag, instead of what they did before."""
         for signum in signums:
             signal.signal(signum, self._on_signal)
+
+    @contextmanager
+    def listening(self, signums: Iterable[int] = SIGNALS) -> Iterator[None]:
+        """Let these signals set the flag until the block is left, and then do what they did before.
+
+        Outside of the main thread, where Python allows no handlers, this does nothing; nor does it
+        touch a handler that was not installed from Python, which could not be given back.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {signum: signal.getsignal(signum) for signum in signums}
+        before = {signum: handler for signum, handler in before.items() if handler is not None}
+        self.listen(before)
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.set(signum)

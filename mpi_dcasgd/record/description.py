@@ -37,5 +37,10 @@ class RunDescription:
     kernel: str = "blocks"
 
     @property
+    def virtual(self) -> bool:
+        """Whether its seconds are not those of a clock: nobody waits for them."""
+        return self.driver in ("simulator", "replay")
+
+    @property
     def total_samples(self) -> int:
         return self.epochs * self.num_samples

@@ -202,16 +202,22 @@ class BarProgress:
 
 
 def make_progress(
-    mode: Mode, stream: TextIO, *, line_every_s: float, environ: Mapping[str, str] = os.environ
+    mode: Mode,
+    stream: TextIO | None,
+    *,
+    line_every_s: float,
+    environ: Mapping[str, str] = os.environ,
 ) -> Progress:
     """The kind of progress that a job asks for.
 
     Args:
         mode: The job's; ``auto`` is a bar on a terminal and lines anywhere else.
-        stream: Where it goes.
+        stream: Where it goes; None for nowhere.
         line_every_s: Seconds between plain lines.
         environ: The environment, for ``MPI_DCASGD_TTY`` and ``COLUMNS``.
     """
+    if stream is None:
+        return NoProgress()
     width = terminal_columns(stream)
     if mode == "auto":
         told = environ.get(TTY_VARIABLE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from logging import Logger
@@ -48,7 +47,7 @@ class Recorder:
         folder: The run's folder, created.
         run: What is known of the run.
         settings: The job's ``record:`` section.
-        stream: Where progress is shown; standard output if None.
+        stream: Where progress and messages are shown; nowhere if None.
         logger: Where messages go besides.
         environ: The environment, for progress.
         saved: What ``state_dict`` returned, where the run goes on from a checkpoint; the files
@@ -76,7 +75,7 @@ class Recorder:
         self._trace = _trace(folder, run, settings, saved)
         self._progress = make_progress(
             settings.progress,
-            stream or sys.stdout,
+            stream,
             line_every_s=settings.line_every_s,
             environ=environ,
         )
@@ -95,13 +94,13 @@ class Recorder:
         self._rate = math.nan
         self._shown = (0.0, 0)
         self._evaluations: list[Evaluation] = []
-        self._restarts = 0
+        self._restarts, self._resumes = 0, saved is not None
         if saved is not None:
             self._load(saved)
 
     def started(self, startup_s: float) -> None:
         self._startup_s += startup_s
-        event = "resume" if self._restarts else "start"
+        event = "resume" if self._resumes else "start"
         self._metrics.write(event, self._time_s, startup_s=startup_s, **asdict(self._run))
 
     def update(self, record: UpdateRecord, time_s: float) -> None:
@@ -171,7 +170,7 @@ class Recorder:
         return {
             "metrics": offsets.pop(JSONL),
             "sinks": offsets,
-            "trace": self._trace.place() if self._trace is not None else None,
+            "trace": self._trace.place(flush=not self._run.virtual) if self._trace else None,
             "plain": {name: getattr(self, f"_{name}") for name in _PLAIN},
             "refused": [self._refused[Action.DROPPED], self._refused[Action.NONFINITE]],
             "window": {name: getattr(window, name) for name in window.__slots__},
@@ -179,6 +178,7 @@ class Recorder:
             "histogram": dict(self._histogram),
             "evaluations": [asdict(evaluation) for evaluation in self._evaluations],
             "restarts": self._restarts,
+            "next_log_s": self._next_log_s,
         }
 
     def _load(self, saved: Mapping[str, Any]) -> None:
@@ -191,8 +191,11 @@ class Recorder:
             self._applied = record_of(saved["applied"])
         self._histogram = dict(saved["histogram"])
         self._evaluations = [Evaluation(**values) for values in saved["evaluations"]]
-        self._restarts = saved["restarts"] + 1
-        self._next_log_s = self._time_s + self._log_every_s
+        # Virtual workers do not start again: they are left, and go on, in the middle of a step.
+        self._restarts = saved["restarts"] + (not self._run.virtual)
+        # Not in the checkpoints of an earlier version; and the settings may be others now.
+        next_log_s = saved.get("next_log_s", math.inf)
+        self._next_log_s = min(next_log_s, self._time_s + self._log_every_s)
         self._next_show_s = self._time_s + self._progress.every_s
         self._next_s = min(self._next_log_s, self._next_show_s)
         self._shown = (self._time_s, self._samples)
@@ -242,7 +245,6 @@ class Recorder:
             self._rate = (
                 rate if math.isnan(self._rate) else self._rate + weight * (rate - self._rate)
             )
-        virtual = self._run.driver == "simulator"  # seconds that nobody waits for
         left = self._run.total_samples - self._samples
         self._progress.show(
             ProgressStatus(
@@ -257,7 +259,7 @@ class Recorder:
                 staleness_max=max(self._histogram, default=0),
                 dropped=self._refused[Action.DROPPED],
                 nonfinite=self._refused[Action.NONFINITE],
-                eta_s=left / self._rate if self._rate > 0 and not virtual else None,
+                eta_s=left / self._rate if self._rate > 0 and not self._run.virtual else None,
             )
         )
 
@@ -316,7 +318,11 @@ def _trace(
     if saved["trace"] is None:
         return None
     return TraceWriter.resume(
-        folder.trace_bin, saved["trace"], run.num_workers, flush_s=settings.trace_flush_s
+        folder.trace_bin,
+        saved["trace"],
+        run.num_workers,
+        flush_s=settings.trace_flush_s,
+        seamless=run.virtual,
     )
 
 

@@ -62,7 +62,13 @@ class TraceWriter:
 
     @classmethod
     def resume(
-        cls, path: Path, place: Mapping[str, int], num_workers: int, *, flush_s: float = 1.0
+        cls,
+        path: Path,
+        place: Mapping[str, Any],
+        num_workers: int,
+        *,
+        flush_s: float = 1.0,
+        seamless: bool = False,
     ) -> TraceWriter:
         """Go on with a trace from where it was when `place` was called; what came later is cut.
 
@@ -71,6 +77,8 @@ class TraceWriter:
             place: What `place` returned.
             num_workers: Those that go on, numbered from 0 afresh.
             flush_s: As for a new trace.
+            seamless: The workers are those of before, in the middle of what they did: the trace
+                does not tell that there was an interruption.
 
         Raises:
             RunFolderError: The file is shorter, is another's, or cannot be written.
@@ -78,11 +86,13 @@ class TraceWriter:
         writer = cls.__new__(cls)
         writer._path = path
         writer._flush_records, writer._flush_us = _USUAL_RECORDS, int(flush_s * 1e6)
-        writer._payload = bytearray()
-        writer._count = 0
+        # An earlier version always flushed.
+        writer._payload = bytearray(place.get("pending", ()))
+        writer._count = place.get("pending_records", 0)
         writer._total, writer._crc = place["records"], place["crc"]
         writer._expected = place["expected"]
-        writer._time_us = writer._flushed_us = place["time_us"]
+        writer._time_us = place["time_us"]
+        writer._flushed_us = place.get("flushed_us", writer._time_us)
         if running_crc(path, place["offset"]) != place["crc"]:
             raise RunFolderError(f"{path}: is not the trace that the checkpoint goes on with")
         try:
@@ -91,19 +101,30 @@ class TraceWriter:
             writer._file.truncate()
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
+        if seamless:
+            return writer
         told = {"num_workers": num_workers, "records": writer._total}
         writer._block(RESUMED, json.dumps(told, separators=(",", ":")).encode(), writer._total)
         return writer
 
-    def place(self) -> dict[str, int]:
-        """Where the trace has come to, for `resume`; all of it is with the system then."""
-        self.flush()
+    def place(self, *, flush: bool = True) -> dict[str, Any]:
+        """Where the trace has come to, for `resume`.
+
+        Args:
+            flush: Hand all records to the system first. Otherwise those that are not in the file
+                yet are part of the place, and the file is that of a run that was not looked at.
+        """
+        if flush:
+            self.flush()
         return {
             "offset": self._file.tell(),
             "crc": self._crc,
             "records": self._total,
             "expected": self._expected,
             "time_us": self._time_us,
+            "pending": list(self._payload),
+            "pending_records": self._count,
+            "flushed_us": self._flushed_us,
         }
 
     def add(

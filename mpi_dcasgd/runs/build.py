@@ -131,5 +131,6 @@ class Workshop:
         capture = capture and self.job.capture == "auto"
         return make_task(flat, self.dataset, plan, capture=capture)
 
-    def evaluator(self) -> Evaluator:
-        return Evaluator(self.flat_model(self.device), self.dataset)
+    def evaluator(self, *, background: bool = True) -> Evaluator:
+        """What evaluates copies of the weights, on a thread of its own or at once."""
+        return Evaluator(self.flat_model(self.device), self.dataset, background=background)

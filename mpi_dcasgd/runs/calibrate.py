@@ -1,26 +1,112 @@
-"""A cluster description measured on this machine or from a run."""
+"""Describe a cluster for ``simulate``, measured on this machine or from runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.drivers.simulation.asynchronous import message_bytes
+from mpi_dcasgd.drivers.simulation.cluster import parse_cluster
 from mpi_dcasgd.drivers.world import pick_device
-from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
+from mpi_dcasgd.runs import jobs
 from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.jobs import JobSource
+from mpi_dcasgd.runs.process import torch_as_it_was
+from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.tools.calibration import (
     cluster_of_run,
     measure_message_s,
     measure_service_s,
     measure_steps,
+    merged,
 )
 
 _CPU = torch.device("cpu")
 _STEPS, _PUSHES = 200, 200
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Description of a cluster.
+
+    Attributes:
+        cluster: What ``simulate`` takes as its ``cluster``.
+        source: What was measured.
+    """
+
+    cluster: dict[str, Any]
+    source: str
+
+    @property
+    def text(self) -> str:
+        """The description as a YAML file."""
+        return f"# Calibrated from {self.source}.\n{dump_yaml(self.cluster)}"
+
+    def write(self, file: Path | str) -> None:
+        """Write the description to a file.
+
+        Raises:
+            RunFolderError: It cannot be written.
+        """
+        write_atomic(Path(file), self.text.encode())
+
+
+def calibrate(
+    source: JobSource | Run | Sequence[Run | Path | str],
+    *,
+    words: Sequence[str] = (),
+    **overrides: Any,
+) -> Calibration:
+    """Describe a cluster that behaves as runs did, or as this machine does.
+
+    Args:
+        source: A run or its folder, or several of them; or a job, whose steps are measured here.
+        words: Changes of the job, ``key=value``.
+        **overrides: Changes of the job by key.
+
+    Raises:
+        ConfigError: The job is wrong, or changes are given with runs.
+        RunFolderError: A run did not come to its end, or is not asynchronous.
+
+    Example:
+        How long twice as many workers would take on the cluster of a run::
+
+            cluster = calibrate("runs/digits-asgd-20240506-070809").cluster
+            print(simulate_timing("jobs/digits.yaml", cluster=cluster, workers=8).time_s)
+    """
+    several = isinstance(source, Sequence) and not isinstance(source, str)
+    sources: list[Any] = list(source) if several else [source]  # type: ignore[arg-type]
+    folders = [RunFolder.open(s.path if isinstance(s, Run) else s) for s in sources if _is_run(s)]
+    if len(folders) not in (0, len(sources)) or (not folders and len(sources) != 1):
+        raise ConfigError("calibrate", ["give one or more runs, or one job"])
+    if folders and (words or overrides):
+        raise ConfigError("calibrate", ["changes are for a job that is measured, not for runs"])
+    with torch_as_it_was():
+        if folders:
+            found = merged([cluster_of(folder) for folder in folders])
+            name = ", ".join(str(folder.path) for folder in folders)
+        else:
+            job = jobs.load_job(sources[0], words=words, **overrides)
+            found = measured(job)
+            file = sources[0] if isinstance(sources[0], (Path, str)) else job.name
+            changes = [f"{key}={value}" for key, value in overrides.items()]
+            name = f"{' '.join([str(file), *words, *changes])}, measured on this machine"
+    # What simulate would not take must not be written.
+    parse_cluster(name, {key: value for key, value in found.items() if key != "workers"})
+    return Calibration(found, name)
+
+
+def _is_run(source: Any) -> bool:
+    return isinstance(source, Run) or (isinstance(source, (Path, str)) and Path(source).is_dir())
 
 
 def measured(job: Job) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mpi_dcasgd.runs.study_runs import choose, part_of, planned, write_job
 from mpi_dcasgd.tools.comparison import Comparison, Outcome, PlannedRun, look_at
 
 if TYPE_CHECKING:
-    from mpi_dcasgd.report.write import Report
+    from mpi_dcasgd.reporting.write import Report
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mpi_dcasgd.config.load import job_as_text
 from mpi_dcasgd.config.plan import Need, Plan, plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.topology import Topology
@@ -11,16 +10,6 @@ ASSUMED_WORKERS = 4
 """Workers that are planned for when nothing says how many there will be."""
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-
-
-def show_job(job: Job, ranks: int | None) -> None:
-    """Print the resolved job, then its ranks and its memory.
-
-    Raises:
-        As ``describe_needs``; the job has been printed by then.
-    """
-    print(job_as_text(job), flush=True)
-    print(describe_needs(job, ranks))
 
 
 def describe_needs(job: Job, ranks: int | None) -> str:

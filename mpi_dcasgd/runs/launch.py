@@ -1,83 +1,164 @@
-"""``mpi-dcasgd run``: check a job, then start its ranks."""
+"""Start the world of a job with mpirun or srun, and wait for it."""
 
 from __future__ import annotations
 
-import argparse
-import shlex
-import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.plan import available_bytes, check_memory, check_ranks, plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.runs.dry_run import show_job
-from mpi_dcasgd.tools.launch import world as launch
+from mpi_dcasgd.runs.jobs import load_job
+from mpi_dcasgd.tools.launch import world
 from mpi_dcasgd.tools.launch.exit_status import interrupted_status
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.launch.srun import allocated_tasks
 
 
-def run_job(args: argparse.Namespace) -> int:
-    """Start the world that a job needs and wait for it.
+@dataclass(frozen=True)
+class Launcher:
+    """Who starts the ranks.
 
-    Returns:
-        Its exit status.
+    Attributes:
+        name: ``auto``, ``mpirun`` or ``srun``; None for the variable MPI_DCASGD_LAUNCHER.
+        mpirun: Path of the mpirun to use; None for this Python's.
+        arguments: Further arguments for it.
+        fault_tolerant: Let the run outlive the death of a worker.
+    """
+
+    name: str | None = None
+    mpirun: str | None = None
+    arguments: tuple[str, ...] = ()
+    fault_tolerant: bool = False
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """A world that is to be started.
+
+    Attributes:
+        job: The checked job.
+        file: Its file, which the ranks read.
+        ranks: Processes.
+        words: What the ranks are told beside the file and ``--run-dir``.
+        run_dir: The run folder that was asked for.
+        launcher: Who starts them.
+    """
+
+    job: Job
+    file: Path
+    ranks: int
+    words: tuple[str, ...]
+    run_dir: Path | None
+    launcher: Launcher
+
+    @property
+    def sequential(self) -> bool:
+        """Whether it is one process, which needs no launcher."""
+        return self.job.mode == "sequential"
+
+    def command(self, run_dir: Path | None = None) -> MpirunCommand:
+        """The command that starts the world.
+
+        Raises:
+            LaunchError: There is no launcher.
+        """
+        where = run_dir or self.run_dir
+        options = ["--run-dir", str(where)] if where else []
+        program = world.rank_program(str(self.file), [*self.words, *options])
+        if self.sequential:
+            return MpirunCommand(tuple(program))
+        launcher = self.launcher
+        return world.plan(
+            self.ranks,
+            program,
+            launcher=launcher.name,
+            mpirun=launcher.mpirun,
+            fault_tolerant=launcher.fault_tolerant,
+            extra=list(launcher.arguments),
+        )
+
+
+@dataclass(frozen=True)
+class Launched:
+    """How a world ended.
+
+    Attributes:
+        status: The exit status.
+        complaint: What is wrong with a success that the launcher reports, or an empty string.
+    """
+
+    status: int
+    complaint: str = ""
+
+
+def plan_launch(
+    file: Path,
+    ranks: int | None = None,
+    *,
+    words: Sequence[str] = (),
+    run_dir: Path | None = None,
+    resume: str | None = None,
+    overwrite: bool = False,
+    launcher: Launcher | None = None,
+) -> LaunchPlan:
+    """Check a job and plan its world; nothing is started.
+
+    Args:
+        file: The job's file.
+        ranks: Processes, a server included; None for what SLURM has allocated.
+        words: Changes of the job, ``key=value``.
+        run_dir: The run folder; None to have one named after the job.
+        resume: As for ``train``; None for its default.
+        overwrite: Replace a finished run.
+        launcher: Who starts the ranks.
 
     Raises:
-        ConfigError: The job is wrong; nothing was started.
-        LaunchError: The number of ranks is, or there is no mpirun.
+        ConfigError: The job is wrong.
+        LaunchError: The number of ranks is.
     """
-    job = load_job(args.job, args.overrides)
+    job = load_job(file, words=words)
     sequential = job.mode == "sequential"
-    ranks = check_ranks(job, args.ranks or (None if sequential else allocated_tasks()))
-    if args.dry_run:
-        show_job(job, ranks)
-        print(f"\ncommand: {_command(args, job, ranks, args.run_dir)}")
-        return 0
+    ranks = check_ranks(job, ranks or (None if sequential else allocated_tasks()))
+    options = ["--overwrite"] if overwrite else []
+    options += ["--resume", resume] if resume is not None else []
+    return LaunchPlan(job, file, ranks, (*words, *options), run_dir, launcher or Launcher())
+
+
+def launch(plan: LaunchPlan) -> Launched:
+    """Start a world and wait for its end; its output goes where this process's goes.
+
+    Raises:
+        ConfigError: The job needs more memory than there is.
+        LaunchError: There is no launcher.
+        RunFolderError: The run folder cannot be made.
+    """
     # Rank 0, which needs the most, is started where mpirun is, unless a host file says otherwise.
-    check_memory(plan_job(job, ranks), available_bytes(), str(args.job))
-    if sequential:
-        return launch.run(_command(args, job, ranks, args.run_dir))
+    check_memory(plan_job(plan.job, plan.ranks), available_bytes(), str(plan.file))
+    if plan.sequential:
+        return Launched(world.run(plan.command()))
     # The ranks' end is told in there, whatever their launcher makes of it.
-    run_dir = args.run_dir or _new_folder(job)
+    run_dir = plan.run_dir or _new_folder(plan.job)
     try:
-        status = launch.run(_command(args, job, ranks, run_dir), run_dir=run_dir)
+        status = world.run(plan.command(run_dir), run_dir=run_dir)
     finally:
-        if not args.run_dir:
+        if not plan.run_dir:
             with suppress(OSError):  # it holds a run
                 run_dir.rmdir()
     status = interrupted_status(status, run_dir)
     # Open MPI 5.0.11 ends with status 0 when it has lost a host, and at times after an abort.
     if status == 0 and not RunFolder(run_dir).is_finished():
-        print(
+        return Launched(
+            1,
             f"{run_dir} holds no finished run, although the launcher reports success: "
             f"see above, and {run_dir}/logs",
-            file=sys.stderr,
         )
-        return 1
-    return status
+    return Launched(status)
 
 
 def _new_folder(job: Job) -> Path:
     now = datetime.now().astimezone()
     return RunFolder.create(None, name=job.name, algorithm=job.algorithm, now=now).path
-
-
-def _command(args: argparse.Namespace, job: Job, ranks: int, run_dir: Path | None) -> MpirunCommand:
-    options = ["--run-dir", str(run_dir)] if run_dir else []
-    options += ["--overwrite"] if args.overwrite else []
-    options += ["--resume", args.resume] if args.resume != "auto" else []
-    program = launch.rank_program(str(args.job), [*args.overrides, *options])
-    if job.mode == "sequential":
-        return MpirunCommand(tuple(program))
-    return launch.plan(
-        ranks,
-        program,
-        launcher=args.launcher,
-        mpirun=args.mpirun,
-        fault_tolerant=args.fault_tolerant,
-        extra=shlex.split(args.mpirun_args),
-    )

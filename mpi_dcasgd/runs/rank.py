@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from logging import Logger
 from typing import TYPE_CHECKING
 
@@ -13,24 +14,24 @@ import torch
 from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job, world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
-from mpi_dcasgd.drivers.backoff import spin_s
+from mpi_dcasgd.drivers.backoff import spin_s, wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
-from mpi_dcasgd.drivers.reducers import make_reducer
-from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
+from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_task import SlowedTask
 from mpi_dcasgd.drivers.startup import share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
-from mpi_dcasgd.drivers.world import check_world, host_ranks, pick_device
+from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.record.environment import RankPlace
-from mpi_dcasgd.record.logs import rank_logger
+from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.build import Workshop
-from mpi_dcasgd.runs.recording import Recording
+from mpi_dcasgd.runs.recording import Recording, reason_of
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -47,11 +48,13 @@ class Rank:
         comm: The world.
         job: The checked job.
         stop: Set when the run is to end early.
-        started: When this process began, in ``time.monotonic``'s seconds.
+        started: When start-up began, in ``time.monotonic``'s seconds.
 
     Attributes:
         logger: Writes this rank's own log, once there is a run folder.
         recording: On rank 0, likewise.
+        folder: The run folder, on every rank.
+        in_step: Whether all ranks are at the same point: an error that one has all have.
     """
 
     def __init__(self, comm: MPI.Comm, job: Job, stop: StopFlag, started: float) -> None:
@@ -61,8 +64,13 @@ class Rank:
         self.stop = stop
         self.logger: Logger | None = None
         self.recording: Recording | None = None
+        self.in_step = True
+        self._resources = ExitStack()
         self.synchronous = job.mode == "synchronous"
         self.local_rank, ranks_on_host = host_ranks(comm)
+        launch = Launch.of()
+        if launch.size > comm.size:  # others, who are not of this run, have their GPUs
+            self.local_rank = launch.local_rank
         self.spin_s = spin_s(ranks_on_host)
 
     def set_up(self, begin_recording: Callable[[], Recording]) -> None:
@@ -72,10 +80,7 @@ class Rank:
         self.injection = together(comm, self._make_injection)
         self.device = together(comm, lambda: pick_device(job.device, self.local_rank))
         if self.synchronous:
-            sync = job.sync
-            self.reducer = together(
-                comm, lambda: make_reducer(sync.backend, sync.compression, comm, self.device)
-            )
+            self.reducer = together(comm, self._make_reducer)
         share_files(comm, job.data)
         together(comm, self._check_memory)
         self.recording = together(comm, lambda: begin_recording() if comm.rank == 0 else None)
@@ -86,7 +91,8 @@ class Rank:
         # In an asynchronous run rank 0 alone has a server; in a synchronous one every rank has.
         if self.synchronous:
             standing = comm.bcast(standing)
-        self.logger = together(comm, lambda: rank_logger(RunFolder(path), comm.rank))
+        self.folder = RunFolder(path)
+        self.logger = together(comm, self._open_log)
         self.workshop = together(comm, lambda: Workshop.open(job, self.device, group, standing))
         self.layout = together(comm, lambda: self.workshop.flat_model(_CPU).layout)
         # The server's own vectors are on the CPU; its device is where it evaluates.
@@ -102,14 +108,28 @@ class Rank:
         self.places: list[RankPlace] = comm.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
 
-    def train_asynchronously(self) -> None:
-        """Serve as rank 0, or work for it."""
-        if self.world.worker_of(self.comm.rank) is None:
+    def train(self) -> None:
+        """Train from start to end; rank 0 is the last to be done, and all wait for it."""
+        self.in_step = False
+        if self.synchronous:
+            self._train_synchronously()
+        elif self.world.worker_of(self.comm.rank) is None:
             self._serve()
         else:
             self._work()
+        if not outlives_deaths():  # for ranks that may be no more
+            wait_until(self.comm.Ibarrier().Test, self.spin_s)
+            self.in_step = True
 
-    def train_synchronously(self) -> None:
+    def close(self) -> None:
+        """Give back MPI's requests, the reducer, threads and files, whatever has happened."""
+        self._resources.close()
+        if self.recording is not None:
+            self.recording.close()
+        elif self.logger is not None:
+            close_logger(self.logger)
+
+    def _train_synchronously(self) -> None:
         """One rank of the group whose gradients are averaged."""
         comm, workshop = self.comm, self.workshop
         server = workshop.server(1, self.device)
@@ -127,20 +147,21 @@ class Rank:
         comm.Barrier()
         if conductor and self.recording:
             self.recording.begin(conductor, time.monotonic() - self.started)
-        account = run_synchronous(
-            self.reducer,
-            server,
-            self._slowed(task),
-            conductor,
-            self.stop,
-            accumulate=self.job.sync.accumulate,
-            compression=self.job.sync.compression,
-            bucket_bytes=bucket_bytes,
-            account=account_of(comm.rank, self.places[comm.rank]),
-        )
-        self._check_replicas(server.weights)
+        with self._at_work(conductor):
+            account = run_synchronous(
+                self.reducer,
+                server,
+                self._slowed(task),
+                conductor,
+                self.stop,
+                accumulate=self.job.sync.accumulate,
+                compression=self.job.sync.compression,
+                bucket_bytes=bucket_bytes,
+                account=account_of(comm.rank, self.places[comm.rank]),
+            )
+            self._check_replicas(server.weights)
         accounts = comm.gather(account)
-        self.reducer.close()
+        self._resources.close()
         if conductor and self.recording:
             self._finish(conductor, server, accounts or [])
 
@@ -155,15 +176,13 @@ class Rank:
         ranks = enumerate(self.world.worker_ranks)
         accounts = [account_of(worker, self.places[rank]) for worker, rank in ranks]
         loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts)
+        self._resources.callback(loop.close)
         conductor.accounts = lambda: accounts
         comm.Barrier()
         self.recording.begin(conductor, time.monotonic() - self.started)
-        try:
+        with self._at_work(conductor):
             loop.run()
-        except BaseException as error:
-            observer.ended("failed", conductor.time_s, reason=f"{type(error).__name__}: {error}")
-            raise
-        loop.close()
+        self._resources.close()
         self._finish(conductor, server, accounts)
 
     def _work(self) -> None:
@@ -171,6 +190,7 @@ class Rank:
 
         workshop = self.workshop
         link = Link(self.comm, self.layout.size, self.device, self.spin_s)
+        self._resources.callback(link.close)
         if self.device.type == "cpu":
             flat = workshop.flat_model(self.device, link.reply.vector, link.push.vector)
         else:
@@ -180,7 +200,18 @@ class Rank:
         link.expect()
         self.comm.Barrier()
         run_worker(link, self._slowed(task), background=self.job.tickets_ahead > 0)
-        link.close()
+
+    def _make_reducer(self) -> Reducer:
+        sync = self.job.sync
+        reducer = make_reducer(sync.backend, sync.compression, self.comm, self.device)
+        self._resources.callback(reducer.close)
+        return reducer
+
+    def _at_work(self, conductor: Conductor | None) -> AbstractContextManager[None]:
+        return self.recording.at_work(conductor) if self.recording and conductor else nullcontext()
+
+    def _open_log(self) -> Logger:
+        return self.recording.logger if self.recording else rank_logger(self.folder, self.comm.rank)
 
     def _standing(self, group: int) -> Standing:
         return Standing.of(self.recording.checkpoint if self.recording else None, group)
@@ -216,14 +247,13 @@ class Rank:
         self.recording.finish(conductor, self.workshop, server, accounts, reason)
 
     def _recorder(self, driver: str, num_workers: int, server: ParameterServer) -> Recorder:
-        assert self.recording is not None  # rank 0 has both
-        assert self.logger is not None
-        return self.recording.recorder(
-            driver, num_workers, self.places, server, self.logger, _mpi_library()
-        )
+        assert self.recording is not None  # rank 0 has it
+        return self.recording.recorder(driver, num_workers, self.places, server, _mpi_library())
 
     def _check_size(self) -> None:
-        check_world(self.comm.size, library=_mpi_library())
+        from mpi4py import MPI
+
+        check_world(MPI.COMM_WORLD.size, library=_mpi_library())
         self.world = world_of(self.job, self.comm.size)
 
     def _check_replicas(self, weights: torch.Tensor) -> None:
@@ -240,11 +270,6 @@ class Rank:
 def account_of(worker: int, place: RankPlace) -> Account:
     """Open the account of a worker on a rank."""
     return Account(worker=worker, host=place.host, device=place.device)
-
-
-def reason_of(stop: StopFlag) -> str:
-    """Why a run ended early, or an empty string."""
-    return f"stopped by signal {stop.signum}" if stop else ""
 
 
 def _mpi_library() -> str:

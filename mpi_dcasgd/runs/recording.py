@@ -1,14 +1,19 @@
-"""Rank 0's side of the records: the run folder from before training until after it."""
+"""Rank 0's side of the records: the run folder from before training until after it.
+
+Sequential, MPI, synchronous, simulated and replayed runs all begin, checkpoint, resume, fail and
+end here.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from logging import Logger
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -17,14 +22,18 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
+from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.runs.build import Workshop
-from mpi_dcasgd.runs.resume import NEVER, find_checkpoint, with_kernel
+from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint, tell_again
+from mpi_dcasgd.runs.resume import AUTO, NEVER, find_checkpoint, with_kernel
 from mpi_dcasgd.server.server import ParameterServer
 
 
@@ -34,33 +43,47 @@ class Recording:
     Args:
         job: What is run.
         run_dir: The folder that the user asked for, or None to name one after the run.
-        argv: The command line.
+        argv: The command line, for the record; None for this process's own.
         git: What ``git_state`` found before MPI was started.
-        overwrite: Replace a finished run in ``run_dir``.
-        resume: What to go on from (``resuming.find_checkpoint``).
+        overwrite: Replace a finished run in ``run_dir``; begins anew unless ``resume`` names a
+            checkpoint.
+        resume: What to go on from (``resume.find_checkpoint``).
+        virtual: For a virtual run, what decides its order and times, in plain values: a checkpoint
+            of another is refused.
+        show: Where progress is shown; None for nowhere.
 
     Attributes:
         checkpoint: What the run goes on from, or None at its beginning.
+        logger: Writes rank 0's log.
     """
 
     def __init__(
         self,
         job: Job,
         run_dir: Path | None,
-        argv: Sequence[str],
+        argv: Sequence[str] | None,
         git: dict[str, Any] | None,
         *,
         overwrite: bool = False,
         resume: str = NEVER,
+        virtual: Mapping[str, Any] | None = None,
+        show: TextIO | None = None,
     ) -> None:
         self.started = datetime.now(UTC)
-        self.checkpoint = None if overwrite else find_checkpoint(job, run_dir, resume)
+        resume = NEVER if overwrite and resume == AUTO else resume
+        self.checkpoint = find_checkpoint(job, run_dir, resume, virtual)
+        self._virtual = virtual
+        self._show = show
+        self._recorder: Recorder | None = None
+        self._conductor: Conductor | None = None
+        self._virtual_run: VirtualRun | None = None
         self.job = with_kernel(job, self.checkpoint)
         # As the user has it: a study must know its runs again, however often they were resumed.
         self._asked = job_as_yaml(job)
         self.argv = argv
         self.git = git
-        origin = self.checkpoint.folder if self.checkpoint else None
+        continued = self.checkpoint is not None and self.checkpoint.has_records
+        origin = self.checkpoint.folder if self.checkpoint and continued else None
         same = origin is not None and run_dir is not None and _same(origin.path, run_dir)
         self.folder = RunFolder.create(
             run_dir,
@@ -72,13 +95,18 @@ class Recording:
         )
         if origin is not None and not same:
             self.folder.copy_records(origin)
+        if self.checkpoint is None:
+            remove_old_checkpoint(self.folder)
         write_atomic(self.folder.job_yaml, job_as_text(job).encode())
+        self.logger: Logger = rank_logger(self.folder, 0)
 
     def take_back(self) -> None:
         """Remove the folder of a run that could not begin: it would look like a killed one's."""
+        self.close()
         if self.checkpoint or self.folder.metrics_jsonl.exists():
             return
         self.folder.job_yaml.unlink(missing_ok=True)
+        self.folder.cluster_yaml.unlink(missing_ok=True)
         shutil.rmtree(self.folder.logs, ignore_errors=True)
         with suppress(OSError):  # there is something else in it
             self.folder.path.rmdir()
@@ -89,7 +117,6 @@ class Recording:
         num_workers: int,
         places: Sequence[RankPlace],
         server: ParameterServer,
-        logger: Logger,
         mpi_library: str = "",
         *,
         settings: RecordSettings | None = None,
@@ -102,7 +129,6 @@ class Recording:
             num_workers: Without the server.
             places: Where each process runs.
             server: At the start of the run.
-            logger: Where messages go besides.
             mpi_library: Its version, if there is one.
             settings: Instead of the job's, where time is not the terminal's.
             world_size: Where it is not the number of processes.
@@ -131,24 +157,55 @@ class Recording:
             num_samples=server.plan.num_samples,
             kernel=server.chain.kernel,
         )
-        saved = self.checkpoint.content["recorder"] if self.checkpoint else None
-        recorder = Recorder(self.folder, run, settings or job.record, logger=logger, saved=saved)
+        saved = self.checkpoint.content.get("recorder") if self.checkpoint else None
+        settings = settings or job.record
+        recorder = self._recorder = Recorder(
+            self.folder, run, settings, stream=self._show, logger=self.logger, saved=saved
+        )
         devices = ", ".join(f"{p.role} {p.rank}: {p.host} {p.device}" for p in places)
-        logger.info(devices)
+        self.logger.info(devices)
         recorder.message(f"{job.name}: {_who(job.algorithm, driver, num_workers)}")
         recorder.message(f"run folder: {self.folder.path}")
+        for complaint in self.checkpoint.passed_over if self.checkpoint else ():
+            recorder.message(complaint)
         return recorder
 
     def conductor(
-        self, workshop: Workshop, server: ParameterServer, recorder: Recorder
+        self,
+        workshop: Workshop,
+        server: ParameterServer,
+        recorder: Recorder,
+        virtual: VirtualRun | None = None,
     ) -> Conductor:
-        """Who follows the server through a run that is written down here, with checkpoints."""
+        """Who follows the server through a run that is written down here, with checkpoints.
+
+        Args:
+            workshop: Makes what is evaluated.
+            server: Of the run.
+            recorder: Of the run.
+            virtual: The run, if it is virtual: its clock, and its state beside the server's.
+        """
         job = self.job
-        conductor = Conductor(server, recorder, workshop.evaluator(), job.evaluate_every)
+        conductor = self._conductor = Conductor(
+            server,
+            recorder,
+            workshop.evaluator(background=virtual is None),
+            job.evaluate_every,
+            (lambda: virtual.time_s) if virtual else time.monotonic,
+        )
+        self._virtual_run = virtual
+        parts: dict[str, Callable[[], Any]] = {
+            "conductor": conductor.state_dict,
+            "recorder": recorder.state_dict,
+        }
+        if virtual is not None:
+            parts["virtual_run"] = virtual.state_dict
+        else:
+            parts["server"] = server.lasting_state
         settings = job.checkpoint
         conductor.checkpointer = Checkpointer(
             server,
-            {"conductor": conductor.state_dict, "recorder": recorder.state_dict},
+            parts,
             CheckpointFiles(self.folder.checkpoints, settings.keep),
             settings.every and settings.every * server.plan.num_samples,
             settings.every_s,
@@ -157,6 +214,7 @@ class Recording:
                 "kernel": server.chain.kernel,
                 "group": workshop.group,
                 "start": server.plan.start,
+                "virtual": self._virtual and dict(self._virtual),
             },
         )
         return conductor
@@ -164,8 +222,34 @@ class Recording:
     def begin(self, conductor: Conductor, startup_s: float) -> None:
         """Training begins, or goes on from the checkpoint, now."""
         conductor.begin(startup_s)
-        if self.checkpoint:
-            conductor.resume(self.checkpoint.content["conductor"])
+        if self.checkpoint is None:
+            return
+        content = self.checkpoint.content
+        if self._virtual_run is not None:
+            self._virtual_run.load_state_dict(content.pop("virtual_run"))  # it is large
+        if not self.checkpoint.has_records and self._recorder is not None:
+            tell_again(content.pop("history"), self._recorder)
+        conductor.resume(content["conductor"])
+
+    @contextmanager
+    def at_work(self, conductor: Conductor) -> Iterator[None]:
+        """Write down that a run failed, and why, if the block is left with an exception."""
+        try:
+            yield
+        except BaseException as error:
+            self.logger.error("training failed", exc_info=True)
+            if self._recorder is not None:
+                reason = f"{type(error).__name__}: {error}"
+                self._recorder.ended("failed", conductor.time_s, reason=reason)
+            raise
+
+    def close(self) -> None:
+        """End all threads and close all files, whether the run has ended or not."""
+        if self._conductor is not None:
+            self._conductor.close()
+        if self._recorder is not None:
+            self._recorder.close()
+        close_logger(self.logger)
 
     def finish(
         self,
@@ -182,7 +266,8 @@ class Recording:
             self.write_weights(workshop, server)
             if stopped:
                 conductor.message(
-                    f"{stopped}; the same command with --run-dir {self.folder.path} goes on"
+                    f"{stopped}; to resume, rerun the same command with "
+                    f"--run-dir {self.folder.path}"
                 )
 
         conductor.finish(totals, reason=stopped, closing=close)
@@ -197,6 +282,13 @@ class Recording:
             torch.save({"state_dict": state, "version": server.version}, file)
 
 
+def reason_of(stop: StopFlag) -> str:
+    """Why a run ended early, or an empty string."""
+    if not stop:
+        return ""
+    return f"stopped by signal {stop.signum}" if stop.signum else "stopped on request"
+
+
 def _who(algorithm: str, driver: str, num_workers: int) -> str:
     if driver == "sequential":
         return f"{algorithm}, one process"
@@ -206,6 +298,8 @@ def _who(algorithm: str, driver: str, num_workers: int) -> str:
     if driver in ("horovod", "ddp"):
         through = "Horovod" if driver == "horovod" else "torch.distributed"
         return f"{algorithm}, {workers}, synchronous through {through}"
+    if driver == "replay":
+        return f"{algorithm}, {workers}, in a recorded order"
     return f"{algorithm}, 1 server and {workers}, asynchronous over MPI"
 
 

@@ -1,35 +1,232 @@
-"""An asynchronous run computed again from its trace, in one process."""
+"""Compute an asynchronous run again from its trace, in one process."""
 
 from __future__ import annotations
 
-import socket
+import hashlib
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TextIO, overload
 
 import torch
 
-from mpi_dcasgd.config.load import load_job
+from mpi_dcasgd.config.load import parse_overrides
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
+from mpi_dcasgd.drivers.conductor import weights_sha256
+from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.recorded_order import (
     Difference,
+    OrderReplay,
     RecordedLedger,
-    replay,
-    replay_order,
 )
+from mpi_dcasgd.drivers.simulation.recorded_order import replay as replay_pushes
 from mpi_dcasgd.drivers.world import pick_device
-from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.environment import RankPlace, git_state
-from mpi_dcasgd.record.logs import rank_logger
+from mpi_dcasgd.errors import ConfigError, RunFolderError
+from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace, TraceRecord
 from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.jobs import resolve_job
+from mpi_dcasgd.runs.process import torch_as_it_was
 from mpi_dcasgd.runs.recording import Recording
-from mpi_dcasgd.server.records import UpdateRecord
+from mpi_dcasgd.runs.result import Run
+from mpi_dcasgd.runs.resume import AUTO
+from mpi_dcasgd.runs.virtual import VirtualSetup, run_virtually
 from mpi_dcasgd.server.server import ParameterServer
+
+_CPU = torch.device("cpu")
+
+Verdict = Literal["identical", "different", "cut"]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Result of computing a run again.
+
+    Attributes:
+        verdict: ``identical``; ``different``; or ``cut``, if all gradients are the same as far as
+            the trace goes, but the run came to its end and its trace does not.
+        path: The run's folder.
+        pushes: The pushes in the trace.
+        updates: Updates that were made again.
+        seconds: How long that took.
+        difference: The first push that differs, if one does.
+        push: That push as it was recorded.
+        weights_sha256: Name of the weights that were computed, up to the difference if there is
+            one.
+        recorded_sha256: Name of the run's final weights; empty if it was killed, so that there are
+            none to compare.
+
+    Example:
+        Whether a run can be repeated::
+
+            result = replay("runs/digits-asgd-20240506-070809")
+            assert result.identical, str(result)
+    """
+
+    verdict: Verdict
+    path: Path
+    pushes: int
+    updates: int
+    seconds: float
+    difference: Difference | None
+    push: TraceRecord | None
+    weights_sha256: str
+    recorded_sha256: str
+
+    @property
+    def identical(self) -> bool:
+        """Whether every gradient is the same, and the final weights if there are any."""
+        return self.verdict == "identical"
+
+    def __bool__(self) -> bool:
+        return self.identical
+
+    def __str__(self) -> str:
+        if self.difference is not None and self.push is not None:
+            at = self.push
+            return (
+                f"DIFFERENT from {self.difference} (worker {at.worker}, ticket {at.ticket}, "
+                f"version {at.version})"
+            )
+        if self.verdict == "cut":
+            return (
+                f"CUT: every gradient is the same as far as the trace goes, {self.pushes} pushes, "
+                f"but the run came to its end and its trace does not: "
+                f"{RunFolder(self.path).trace_bin} is not whole; copy it again"
+            )
+        if self.verdict == "different":
+            return (
+                f"DIFFERENT: every gradient is the same, but the final weights are "
+                f"{self.weights_sha256[:16]} ...\n"
+                f"           where the run's are {self.recorded_sha256[:16]} ..."
+            )
+        made = f"{self.pushes} pushes, {self.updates} updates in {self.seconds:.1f} s"
+        if not self.recorded_sha256:
+            return (
+                f"identical as far as the trace goes: {made}; the run did not come to its end, so "
+                "there are no final weights to compare"
+            )
+        return f"identical: {made}, final weights {self.weights_sha256[:16]} ..."
+
+
+@overload
+def replay(  # without changes there is no new run
+    run: Run | Path | str,
+    run_dir: None = None,
+    *,
+    show: TextIO | None = None,
+) -> Replay: ...
+
+
+@overload
+def replay(
+    run: Run | Path | str,
+    run_dir: Path | str | None = None,
+    *,
+    resume: Path | str = AUTO,
+    overwrite: bool = False,
+    show: TextIO | None = None,
+    stop: StopFlag | None = None,
+    words: Sequence[str] = (),
+    argv: Sequence[str] | None = None,
+    started: float | None = None,
+    **overrides: Any,
+) -> Run: ...
+
+
+def replay(
+    run: Run | Path | str,
+    run_dir: Path | str | None = None,
+    *,
+    resume: Path | str = AUTO,
+    overwrite: bool = False,
+    show: TextIO | None = None,
+    stop: StopFlag | None = None,
+    words: Sequence[str] = (),
+    argv: Sequence[str] | None = None,
+    started: float | None = None,
+    **overrides: Any,
+) -> Replay | Run:
+    """Compute an asynchronous run again, to check it or to see what another job had made of it.
+
+    With changes of the job, a new run is written: who pushed when is the recorded run's; what the
+    pushes do is the changed job's. Times in its folder are those of the recorded run.
+
+    Args:
+        run: A run over MPI, or its folder.
+        run_dir: With changes: the folder of the new run; None to have one named in ``runs/``.
+        resume: With changes: ``auto`` for the newest checkpoint in ``run_dir``, ``never``, a
+            checkpoint's file, or another run's folder.
+        overwrite: With changes: replace a finished run that ``run_dir`` holds.
+        show: Where progress is shown, such as ``sys.stdout``; None for nowhere.
+        stop: As in ``simulate``.
+        words: Changes as on the command line, ``key=value``.
+        argv: The command line, for the record; None for this process's own.
+        started: When start-up began, in ``time.monotonic``'s seconds; None for this call.
+        **overrides: Changes by key, which go before ``words``.
+
+    Returns:
+        Without changes whether every gradient and the final weights are identical; with changes
+        the new run.
+
+    Raises:
+        RunFolderError: There is no such run, its trace was changed, or it cannot be replayed.
+        ConfigError: The changed job is wrong, or ``run_dir`` is given without changes.
+
+    Example:
+        The same delays under another rule::
+
+            compensated = replay("runs/a", "runs/b", algorithm="dcasgd-a")
+            print(compensated.summary["test_error"])
+    """
+    path = run.path if isinstance(run, Run) else Path(run)
+    if not words and not overrides:
+        if run_dir is not None:
+            raise ConfigError(
+                "replay",
+                ["run_dir: only with changes of the job; computing a run again writes nothing"],
+            )
+        with torch_as_it_was():
+            return _replay_exactly(path, show)
+    started = time.monotonic() if started is None else started
+    flag = StopFlag() if stop is None else stop
+    recorded = _Recorded.open(path, words, overrides)
+    if recorded.job.mode != "asynchronous":
+        raise RunFolderError(
+            f"algorithm={recorded.job.algorithm}: has no pushes to put in a recorded order; choose "
+            "an asynchronous algorithm"
+        )
+    with torch_as_it_was(), flag.listening() if stop is None else nullcontext():
+        setup, order = _setup(recorded)
+        recording = Recording(
+            recorded.job,
+            None if run_dir is None else Path(run_dir),
+            argv,
+            git_state(),
+            overwrite=overwrite,
+            resume=str(resume),
+            virtual={"order": recorded.digest, "pushes": len(recorded.trace)},
+            show=show,
+        )
+        try:
+            run_virtually(
+                recording,
+                setup,
+                flag,
+                started,
+                beginning=f"in the order of {path}",
+                ending=lambda _: (
+                    f"{order.passed} turns were passed over: the rule had the worker wait"
+                    if order.passed
+                    else ""
+                ),
+            )
+        finally:
+            recording.close()
+    return Run(recording.folder.path, stopped_by=flag.signum)
 
 
 class _Stretch(NamedTuple):
@@ -51,6 +248,11 @@ class _Recorded:
     weights_sha256: str
 
     @property
+    def digest(self) -> str:
+        """A name for this trace."""
+        return hashlib.sha256(self.folder.trace_bin.read_bytes()).hexdigest()[:16]
+
+    @property
     def stretches(self) -> list[_Stretch]:
         """The pushes from one start of the run to the next, by the workers of then."""
         starts = [(0, self.num_workers), *self.trace.restarts]
@@ -61,12 +263,15 @@ class _Recorded:
         ]
 
     @classmethod
-    def open(cls, path: Path, overrides: Sequence[str]) -> _Recorded:
+    def open(
+        cls, path: Path, words: Sequence[str] = (), overrides: dict[str, Any] | None = None
+    ) -> _Recorded:
         folder = RunFolder.open(path)
         trace = folder.trace()
+        pairs, problems = parse_overrides(words)
         # A compiled update and one in blocks round alike only nearly.
-        kernel = f"fuse={trace.meta.get('kernel', 'blocks')}"
-        job = load_job(folder.job_yaml, [kernel, *overrides])
+        kernel = ("fuse", trace.meta.get("kernel", "blocks"))
+        job = resolve_job(folder.job_yaml, [kernel, *pairs, *(overrides or {}).items()], problems)
         if trace.meta.get("driver") != "mpi":
             raise RunFolderError(
                 f"{path}: a {trace.meta.get('driver')} run; only asynchronous runs over MPI have "
@@ -76,52 +281,37 @@ class _Recorded:
         return cls(folder, job, trace, int(trace.meta["num_workers"]), sha)
 
 
-def replay_exactly(path: Path) -> int:
-    """Recompute a run and say whether every gradient and the final weights are identical.
-
-    Returns:
-        0 if they are, 1 if not.
-
-    Raises:
-        RunFolderError: There is no such run, or its trace was changed.
-    """
-    run = _Recorded.open(path, ())
+def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
+    run = _Recorded.open(path)
     pushes = list(run.trace.records())
     workshop = Workshop.open(run.job, _device(run.job))
-    print(f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes")
-    started = time.monotonic()
+    if show is not None:
+        head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
+        print(head, file=show, flush=True)
+    began = time.monotonic()
     server, difference = _replay(run, workshop, pushes)
-    spent = time.monotonic() - started
-    if difference is not None:
-        at = pushes[difference.number]
-        print(
-            f"DIFFERENT from {difference} (worker {at.worker}, ticket {at.ticket}, version "
-            f"{at.version})"
-        )
-        return 1
+    seconds = time.monotonic() - began
     sha = weights_sha256(server.weights, server.layout)
-    if run.trace.truncated and run.folder.is_finished():
-        print(
-            f"CUT: every gradient is the same as far as the trace goes, {len(pushes)} pushes, but "
-            f"the run came to its end and its trace does not: {run.folder.trace_bin} is not whole; "
-            "copy it again"
-        )
-        return 1
-    if run.trace.truncated:
-        print(
-            f"identical as far as the trace goes: {len(pushes)} pushes, {server.version} updates "
-            f"in {spent:.1f} s; the run was killed, so there are no final weights to compare"
-        )
-        return 0
-    if sha != run.weights_sha256:
-        print(f"DIFFERENT: every gradient is the same, but the final weights are {sha[:16]} ...")
-        print(f"           where the run's are {run.weights_sha256[:16]} ...")
-        return 1
-    print(
-        f"identical: {len(pushes)} pushes, {server.version} updates in {spent:.1f} s, final "
-        f"weights {sha[:16]} ..."
+    verdict: Verdict = "identical"
+    recorded_sha = run.weights_sha256
+    if difference is not None:
+        verdict = "different"
+    elif run.trace.truncated:
+        verdict = "cut" if run.folder.is_finished() else "identical"
+        recorded_sha = ""
+    elif recorded_sha and sha != recorded_sha:
+        verdict = "different"
+    return Replay(
+        verdict=verdict,
+        path=path,
+        pushes=len(pushes),
+        updates=server.version,
+        seconds=seconds,
+        difference=difference,
+        push=None if difference is None else pushes[difference.number],
+        weights_sha256=sha,
+        recorded_sha256=recorded_sha,
     )
-    return 0
 
 
 def _replay(
@@ -134,10 +324,10 @@ def _replay(
         mine = pushes[stretch.begin : stretch.end]
         finished = run.trace.status == "completed" and stretch.end == len(pushes)
         ledger = RecordedLedger(mine, stretch.num_workers, finished=finished)
-        server = workshop.server(stretch.num_workers, torch.device("cpu"), ledger)
+        server = workshop.server(stretch.num_workers, _CPU, ledger)
         if state is not None:
             server.take_over(state, tickets=False)
-        difference = replay(server, task, mine, [push.mark for push in mine])
+        difference = replay_pushes(server, task, mine, [push.mark for push in mine])
         if difference is not None:
             number = stretch.begin + difference.number
             return server, difference._replace(number=number)
@@ -145,69 +335,25 @@ def _replay(
     return server, None
 
 
-def replay_under(
-    path: Path, overrides: Sequence[str], run_dir: Path | None, argv: Sequence[str]
-) -> int:
-    """Run a job's changes on a recorded order of pushes, and write a run folder of it.
-
-    Who pushed when is the recorded run's; what the pushes do is the changed job's. Times in the
-    new folder are those of the recorded run.
-
-    Raises:
-        ConfigError: The changes are not for a job of the same data, order and workers.
-    """
-    run = _Recorded.open(path, overrides)
-    if run.job.mode != "asynchronous":
-        raise RunFolderError(
-            f"algorithm={run.job.algorithm}: has no pushes to put in a recorded order; choose an "
-            "asynchronous algorithm"
-        )
-    records = list(run.trace.records())
-    clock = _RecordedClock(records)
-    workshop = Workshop.open(run.job, _device(run.job))
-    num_workers = max(stretch.num_workers for stretch in run.stretches)
-    server = workshop.server(num_workers, torch.device("cpu"))
+def _setup(recorded: _Recorded) -> tuple[VirtualSetup, OrderReplay]:
+    workshop = Workshop.open(recorded.job, _device(recorded.job))
+    num_workers = max(stretch.num_workers for stretch in recorded.stretches)
+    server = workshop.server(num_workers, _CPU)
     task = workshop.task(workshop.flat_model(workshop.device))
-    recording = Recording(run.job, run_dir, argv, git_state())
-    logger = rank_logger(recording.folder, 0)
-    place = RankPlace(
-        rank=0, role="trainer", host=socket.gethostname(), device=str(workshop.device)
+    records = list(recorded.trace.records())
+    order = OrderReplay(
+        server, task, [record.worker for record in records], [record.time_s for record in records]
     )
-    observer = recording.recorder("replay", num_workers, [place], server, logger)
-    conductor = Conductor(
-        server, observer, workshop.evaluator(), run.job.evaluate_every, clock=clock
+    setup = VirtualSetup(
+        run=order,
+        server=server,
+        workshop=workshop,
+        driver="replay",
+        num_workers=num_workers,
+        world_size=1,
+        settings=recorded.job.record,
     )
-    conductor.begin(0.0)
-    observer.message(f"in the order of {path}")
-
-    def told(record: UpdateRecord) -> None:
-        clock.tick()
-        conductor.after(record)
-
-    passed = replay_order(server, task, [record.worker for record in records], told)
-    if passed:
-        observer.message(f"{passed} turns were passed over: the rule had the worker wait")
-    conductor.finish([], closing=lambda: recording.write_weights(workshop, server))
-    return 0
-
-
-class _RecordedClock:
-    """The time of the recorded run; beyond its end, on at its mean pace."""
-
-    def __init__(self, records: Sequence[TraceRecord]) -> None:
-        self._times = [record.time_s for record in records]
-        self._pace = self._times[-1] / len(self._times) if self._times else 0.0
-        self._turn = 0
-        self._now = 0.0
-
-    def tick(self) -> None:
-        """The next push has been dealt with."""
-        known = self._turn < len(self._times)
-        self._now = self._times[self._turn] if known else self._now + self._pace
-        self._turn += 1
-
-    def __call__(self) -> float:
-        return self._now
+    return setup, order
 
 
 def _device(job: Job) -> torch.device:

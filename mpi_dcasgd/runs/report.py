@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpi_dcasgd.report.write import Report, write_report
+from mpi_dcasgd.reporting.write import Report, write_report
 
 Place = Path | str
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.checkpoints import checkpoints_in, read_checkpoint
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.runs.old_simulation import is_old, old_checkpoint_in, upgraded
 
 AUTO, NEVER = "auto", "never"
 
@@ -22,23 +23,35 @@ _ELSEWHERE = ("device", "threads", "fuse", "capture", "inject", "evaluate_every"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run goes on from.
+    """State that a run resumes from.
 
     Attributes:
         path: The file.
         content: Plain values; ``server``, ``conductor`` and ``recorder`` among them.
+        passed_over: What is wrong with newer ones that cannot be read.
     """
 
     path: Path
     content: dict[str, Any]
+    passed_over: tuple[str, ...] = ()
 
     @property
     def folder(self) -> RunFolder:
         """Of the run that wrote it."""
         return RunFolder(self.path.parent.parent)
 
+    @property
+    def has_records(self) -> bool:
+        """Whether the run's records are to be continued, not told once more from the start."""
+        return "recorder" in self.content
 
-def find_checkpoint(job: Job, run_dir: Path | None, resume: str) -> Checkpoint | None:
+
+def find_checkpoint(
+    job: Job,
+    run_dir: Path | None,
+    resume: str,
+    virtual: Mapping[str, Any] | None = None,
+) -> Checkpoint | None:
     """The checkpoint that ``--resume`` means.
 
     Args:
@@ -46,10 +59,11 @@ def find_checkpoint(job: Job, run_dir: Path | None, resume: str) -> Checkpoint |
         run_dir: The run folder, if the user named one.
         resume: ``auto`` for the newest in ``run_dir``, ``never``, a checkpoint's file, or a run
             folder for the newest in it.
+        virtual: Where the run's seconds come from (``VirtualRun``); None for a clock.
 
     Raises:
         RunFolderError: There is none where one was named, it cannot be read, or it is of another
-            job.
+            job or of another simulation.
     """
     if resume == NEVER or (resume == AUTO and run_dir is None):
         return None
@@ -57,24 +71,15 @@ def find_checkpoint(job: Job, run_dir: Path | None, resume: str) -> Checkpoint |
     assert where is not None
     if resume == AUTO and where.is_file():
         raise RunFolderError(f"--run-dir {where}: is a file; name a folder for the run")
-    if where.is_file():
-        return _of_this_job(Checkpoint(where, read_checkpoint(where)), job)
-    found = checkpoints_in(RunFolder(where).checkpoints)
-    for path in found:
-        try:
-            content = read_checkpoint(path)
-        except RunFolderError as error:
-            if path == found[-1]:
-                raise
-            print(f"{error}; trying the one before", file=sys.stderr)
-            continue
-        return _of_this_job(Checkpoint(path, content), job)
-    if resume != AUTO:
+    found = _read(where, virtual)
+    if found is not None:
+        _check(found, job, virtual)
+    elif resume != AUTO:
         raise RunFolderError(
             f"--resume {resume}: no checkpoint there; allowed: auto, never, a checkpoint's file, "
             "or a run folder that has checkpoints"
         )
-    return None
+    return found
 
 
 def with_kernel(job: Job, checkpoint: Checkpoint | None) -> Job:
@@ -122,14 +127,45 @@ class Standing:
         return cls(server, server["samples"], same_tickets=False)
 
 
-def _of_this_job(checkpoint: Checkpoint, job: Job) -> Checkpoint:
-    stored = with_defaults(checkpoint.content["job"])
-    changes = changed_keys(stored, job_as_yaml(job), _ELSEWHERE)
+def _read(where: Path, virtual: Mapping[str, Any] | None) -> Checkpoint | None:
+    """The checkpoint in a file, or the newest in a run folder that can be read."""
+    paths = [where] if where.is_file() else checkpoints_in(RunFolder(where).checkpoints)
+    if virtual is not None and not paths:
+        paths = old_checkpoint_in(RunFolder(where))
+    passed_over: list[str] = []
+    for path in paths:
+        try:
+            return Checkpoint(path, _content(path), tuple(passed_over))
+        except RunFolderError as error:
+            if path == paths[-1]:
+                raise RunFolderError(f"{error}; or begin anew with --resume never") from error
+            passed_over.append(f"{error}; trying the one before")
+    return None
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = read_checkpoint(path)
+    return upgraded(content) if is_old(content) else content
+
+
+def _check(checkpoint: Checkpoint, job: Job, virtual: Mapping[str, Any] | None) -> None:
+    """Refuse a checkpoint of another job, of another simulation, or of another kind of run."""
+    content, where = checkpoint.content, checkpoint.path
+    changes = changed_keys(with_defaults(content["job"]), job_as_yaml(job), _ELSEWHERE)
+    kind = "job"
+    if not changes:
+        kind, stored = "simulation", content.get("virtual")
+        if (stored is None) != (virtual is None):
+            was = "real" if stored is None else "simulated"
+            raise RunFolderError(
+                f"{where}: is of a {was} run, which this is not; name another --run-dir, or begin "
+                "anew with --resume never"
+            )
+        changes = changed_keys(stored or {}, virtual or {})
     if changes:
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise RunFolderError(
-            f"{checkpoint.path}: is of another job ({', '.join(changes[:5])}{more} differ); go on "
-            "with the job that it was started with, name another --run-dir, or begin anew with "
+            f"{where}: is of another {kind} ({', '.join(changes[:5])}{more} differ); go on "
+            f"with the {kind} that it was started with, name another --run-dir, or begin anew with "
             "--resume never"
         )
-    return checkpoint

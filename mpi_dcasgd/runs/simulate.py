@@ -1,100 +1,198 @@
-"""``mpi-dcasgd simulate``: a run on a cluster that is only described, in virtual time."""
+"""Simulate a run on a cluster that is only described, in virtual time."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
 
 import torch
 
-from mpi_dcasgd import STARTED
-from mpi_dcasgd.config.load import load_job
+from mpi_dcasgd.config.load import Override, parse_overrides
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.drivers.simulation.timing import (
-    Timing,
-    simulate_synchronous_timing,
-    simulate_timing,
-)
+from mpi_dcasgd.config.yaml12 import dump_yaml
+from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.simulation.asynchronous import Simulator
+from mpi_dcasgd.drivers.simulation.synchronous import SynchronousSimulator
+from mpi_dcasgd.drivers.simulation.timing import Timing, simulate_synchronous_timing
+from mpi_dcasgd.drivers.simulation.timing import simulate_timing as simulate_asynchronous_timing
+from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data import describe
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.models import build_model
-from mpi_dcasgd.runs.simulated import SimulatedRun
+from mpi_dcasgd.record.environment import git_state
+from mpi_dcasgd.record.run_folder import write_atomic
+from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.jobs import JobSource, resolve_job
+from mpi_dcasgd.runs.process import torch_as_it_was
+from mpi_dcasgd.runs.recording import Recording
+from mpi_dcasgd.runs.result import Run
+from mpi_dcasgd.runs.resume import AUTO
 from mpi_dcasgd.runs.simulation import (
     Simulation,
     resolve_simulation,
+    split_keywords,
     split_overrides,
 )
+from mpi_dcasgd.runs.virtual import VirtualSetup, run_virtually
 from mpi_dcasgd.server.header import HEADER_BYTES
 
-_SETTLED = 10
-"""Updates a worker before throughput and staleness are near what they come to."""
+_EVENTS, _LINES = 200, 20  # progress events and progress lines of a run, about
 
 
-def simulate(args: argparse.Namespace) -> int:
-    """The command: with gradients, into a run folder, or only the timing, onto the terminal."""
-    mine, theirs = split_overrides(args.overrides)
-    simulation = resolve_simulation(mine)
-    job = load_job(args.job, theirs)
-    _check(job, simulation, theirs)
-    if args.timing_only:
-        timing = simulate_job_timing(job, simulation, args.updates)
-        print(_as_json(timing) if args.json else _as_text(job, timing))
-        return 0
-    if args.updates is not None:
-        raise ConfigError(
-            "command line", ["--updates: only with --timing-only; epochs=N is for the job"]
-        )
-    if args.resume and args.run_dir is None:
-        raise ConfigError("command line", ["--resume: say with --run-dir which run goes on"])
-    run = SimulatedRun(job, simulation, args.checkpoint_every)
-    return run.go(args.run_dir, args.argv, STARTED, overwrite=args.overwrite, resume=args.resume)
-
-
-def _check(job: Job, simulation: Simulation, words: Sequence[str]) -> None:
-    mode = job.mode
-    problems = []
-    if mode == "sequential" and simulation.workers != 1:
-        problems.append(f"workers: {job.algorithm} is one process; give workers=1, or asgd")
-    if mode != "synchronous" and any(word.startswith("sync.backup=") for word in words):
-        problems.append("backup: only synchronous algorithms have backup workers")
-    if problems:
-        raise ConfigError("command line", problems)
-
-
-def simulate_job_timing(job: Job, simulation: Simulation, updates: int | None = None) -> Timing:
-    """Throughput, staleness and utilisation of a job, without computing any gradient.
+def simulate(
+    job: JobSource,
+    *,
+    workers: int | None = None,
+    cluster: Path | str | Mapping[str, Any] | None = None,
+    delay_seed: int | None = None,
+    run_dir: Path | str | None = None,
+    resume: Path | str = AUTO,
+    overwrite: bool = False,
+    checkpoint_every: int | None = None,
+    show: TextIO | None = None,
+    stop: StopFlag | None = None,
+    words: Sequence[str] = (),
+    argv: Sequence[str] | None = None,
+    started: float | None = None,
+    **overrides: Any,
+) -> Run:
+    """Simulate a run, with gradients, and write an ordinary run folder.
 
     Args:
-        job: Its model gives the size of messages, its rule what is admitted.
-        simulation: Workers and cluster.
-        updates: How many to make; by default as many as the job would.
+        job: A job's file, its content as a mapping, or a job.
+        workers: How many are simulated, without the server; None for those of ``cluster``.
+        cluster: A file of ``calibrate``, or its content: delays, network, server, slow, pauses,
+            crashes (docs/simulator.md). Each of these may also be a keyword of its own.
+        delay_seed: Seed of the delays; None for the job's.
+        run_dir: The run folder; None to have one named after the job in ``runs/``.
+        resume: ``auto`` for the newest checkpoint in ``run_dir``, ``never``, a checkpoint's file,
+            or another run's folder.
+        overwrite: Replace a finished run that ``run_dir`` holds.
+        checkpoint_every: Epochs from one checkpoint to the next: ``checkpoint.every`` of the job.
+        show: Where progress is shown, such as ``sys.stdout``; None for nowhere.
+        stop: Ends the run at a safe point when it is set. None for one of its own, which SIGINT,
+            SIGTERM and SIGUSR1 set meanwhile, if this is the main thread.
+        words: Changes as on the command line, ``key=value``, of the job and of the cluster.
+        argv: The command line, for the record; None for this process's own.
+        started: When start-up began, in ``time.monotonic``'s seconds; None for this call.
+        **overrides: Changes of the job and of the cluster by key, which go before ``words``.
+
+    Returns:
+        The run; its status is ``interrupted`` if it was stopped.
+
+    Raises:
+        ConfigError: The job or the cluster is wrong.
+        DataError: The data are missing or not what the job says.
+        RunFolderError: The folder cannot be used, or the checkpoint is of another simulation.
+
+    Example:
+        Four workers, of which one takes three times as long::
+
+            run = simulate("jobs/digits.yaml", workers=4, delays="gamma", slow={2: 3})
+            print(run.summary["test_error"], run.summary["staleness_mean"])
     """
-    facts = describe(job.data)
+    started = time.monotonic() if started is None else started
+    own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
+    overrides |= {key: value for key, value in own.items() if value is not None}
+    if checkpoint_every is not None:
+        overrides["checkpoint.every"] = checkpoint_every
+    checked, simulation = _resolve(job, words, overrides)
+    flag = StopFlag() if stop is None else stop
+    with torch_as_it_was(), flag.listening() if stop is None else nullcontext():
+        setup = _setup(checked, simulation)
+        recording = Recording(
+            checked,
+            None if run_dir is None else Path(run_dir),
+            argv,
+            git_state(),
+            overwrite=overwrite,
+            resume=str(resume),
+            virtual={
+                "workers": simulation.workers,
+                "delay_seed": simulation.delay_seed,
+                "cluster": simulation.settings,
+            },
+            show=show,
+        )
+        try:
+            settings = {"workers": simulation.workers, **simulation.settings}
+            write_atomic(recording.folder.cluster_yaml, dump_yaml(settings).encode())
+            run_virtually(
+                recording,
+                setup,
+                flag,
+                started,
+                ending=lambda seconds: (
+                    f"simulated {setup.run.time_s:.6g} s of {simulation.workers} workers in "
+                    f"{seconds:.1f} s"
+                ),
+            )
+        finally:
+            recording.close()
+    return Run(recording.folder.path, stopped_by=flag.signum)
+
+
+def simulate_timing(
+    job: JobSource,
+    *,
+    workers: int | None = None,
+    cluster: Path | str | Mapping[str, Any] | None = None,
+    delay_seed: int | None = None,
+    updates: int | None = None,
+    words: Sequence[str] = (),
+    **overrides: Any,
+) -> Timing:
+    """Simulate throughput, staleness and utilisation, without computing any gradient.
+
+    Args:
+        job: As in ``simulate``; its model gives the size of messages, its rule what is admitted.
+        workers: As in ``simulate``.
+        cluster: As in ``simulate``.
+        delay_seed: As in ``simulate``.
+        updates: How many to make; None for as many as the job would.
+        words: As in ``simulate``.
+        **overrides: As in ``simulate``.
+
+    Raises:
+        ConfigError: The job or the cluster is wrong.
+
+    Example:
+        >>> timing = simulate_timing("jobs/digits.yaml", workers=8, delays="constant")
+        >>> timing.staleness_quantile(0.5)
+        7
+    """
+    own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
+    overrides |= {key: value for key, value in own.items() if value is not None}
+    checked, simulation = _resolve(job, words, overrides)
+    facts = describe(checked.data)
     with torch.device("meta"):
-        model = build_model(job.model, facts.input_shape, facts.num_classes)
+        model = build_model(checked.model, facts.input_shape, facts.num_classes)
     vector_bytes = 4 * FlatLayout.of(model).size
-    synchronous = job.mode == "synchronous"
-    admission = job.rule.admission
+    synchronous = checked.mode == "synchronous"
+    admission = checked.rule.admission
     if updates is None:
-        group = simulation.workers * job.sync.accumulate if synchronous else 1
-        minibatch = job.batch_size * group
-        tickets = job.epochs * -(-facts.num_train // minibatch)
+        group = simulation.workers * checked.sync.accumulate if synchronous else 1
+        minibatch = checked.batch_size * group
+        tickets = checked.epochs * -(-facts.num_train // minibatch)
         updates = -(-tickets // admission.collect(simulation.workers))
-    seed = job.seed if simulation.delay_seed is None else simulation.delay_seed
+    seed = checked.seed if simulation.delay_seed is None else simulation.delay_seed
     if synchronous:
         return simulate_synchronous_timing(
             simulation.cluster,
             simulation.workers,
             updates,
-            backup=job.sync.backup,
-            accumulate=job.sync.accumulate,
+            backup=checked.sync.backup,
+            accumulate=checked.sync.accumulate,
             message_bytes=vector_bytes,
             seed=seed,
         )
-    return simulate_timing(
+    return simulate_asynchronous_timing(
         simulation.cluster,
         simulation.workers,
         updates,
@@ -104,41 +202,83 @@ def simulate_job_timing(job: Job, simulation: Simulation, updates: int | None = 
     )
 
 
-def _as_json(timing: Timing) -> str:
-    values = asdict(timing) | {
-        "updates_per_s": timing.updates_per_s,
-        "staleness_mean": timing.staleness_mean,
-        "workers_busy": sum(timing.workers_busy) / len(timing.workers_busy),
-    }
-    return json.dumps(values)
+def _resolve(
+    job: JobSource, words: Sequence[str], overrides: Mapping[str, Any]
+) -> tuple[Job, Simulation]:
+    """The job, and where it is simulated.
+
+    Raises:
+        ConfigError: Either is wrong, or they do not go together.
+    """
+    mine, theirs = split_overrides(words)
+    more, others = split_keywords(overrides)
+    simulation = resolve_simulation(mine, more)
+    pairs, problems = parse_overrides(theirs)
+    pairs += others
+    checked = resolve_job(job, pairs, problems)
+    _check(checked, simulation, pairs)
+    return checked, simulation
 
 
-def _as_text(job: Job, timing: Timing) -> str:
-    busy = timing.workers_busy
-    rows: Sequence[tuple[str, str]] = (
-        ("updates", f"{timing.updates} in {timing.time_s:.6g} s"),
-        ("throughput", f"{timing.updates_per_s:.6g} updates/s"),
-        (
-            "staleness",
-            f"mean {timing.staleness_mean:.2f}, median {timing.staleness_quantile(0.5)}, "
-            f"99 % {timing.staleness_quantile(0.99)}, max {max(timing.staleness, default=0)}",
-        ),
-        ("server busy", f"{100 * timing.server_busy:.1f} %"),
-        (
-            "workers busy",
-            f"mean {100 * sum(busy) / len(busy):.1f} %, least {100 * min(busy):.1f} %",
-        ),
-        ("dropped", str(timing.dropped)),
-        ("crashes", str(timing.crashes)),
-    )
-    head = f"{job.name}: {job.algorithm}, {timing.num_workers} simulated workers, timing only"
-    lines = [head, *(f"  {name:<13} {value}" for name, value in rows)]
-    if job.mode == "synchronous":
-        return "\n".join(lines)
-    if timing.updates < _SETTLED * timing.num_workers:
-        enough = 10 * _SETTLED * timing.num_workers
-        lines.append(
-            f"  Figures of a start, {timing.updates} updates of {timing.num_workers} workers;"
-            f" for those of a cluster at work: --updates {enough}"
+def _check(job: Job, simulation: Simulation, pairs: Sequence[Override]) -> None:
+    mode = job.mode
+    problems = []
+    if mode == "sequential" and simulation.workers != 1:
+        problems.append(f"workers: {job.algorithm} is one process; give workers=1, or asgd")
+    if mode != "synchronous" and any(key == "sync.backup" for key, _ in pairs):
+        problems.append("backup: only synchronous algorithms have backup workers")
+    if problems:
+        raise ConfigError("simulation", problems)
+
+
+def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
+    device = pick_device(job.device, 0)
+    workers, seed = simulation.workers, simulation.delay_seed
+    seed = job.seed if seed is None else seed
+    synchronous = job.mode == "synchronous"
+    workshop = Workshop.open(job, device, workers * job.sync.accumulate if synchronous else 1)
+    server = workshop.server(1 if synchronous else workers, device)
+    task = workshop.task(workshop.flat_model(device))
+    run: Simulator | SynchronousSimulator
+    if synchronous:
+        run = SynchronousSimulator(
+            server,
+            task,
+            simulation.cluster,
+            workers,
+            job.sync.backup,
+            seed,
+            accumulate=job.sync.accumulate,
         )
-    return "\n".join(lines)
+    else:
+        run = Simulator(server, task, simulation.cluster, seed)
+    run_s = _expected_s(job, simulation, server.plan.total_samples)
+    return VirtualSetup(
+        run=run,
+        server=server,
+        workshop=workshop,
+        driver="simulator",
+        num_workers=workers,
+        world_size=job.world(workers).world_size,
+        settings=_paced(job.record, run_s),
+    )
+
+
+def _expected_s(job: Job, simulation: Simulation, total_samples: int) -> float:
+    """About how many virtual seconds a run will take, from means alone."""
+    cluster, workers = simulation.cluster, simulation.workers
+    step_s = float(cluster.delays.mean_s) + 2 * cluster.network.latency_s
+    each_s = max(step_s / workers, cluster.server.service_s)
+    return total_samples / job.batch_size * each_s
+
+
+def _paced(record: RecordSettings, run_s: float) -> RecordSettings:
+    """Records as often as virtual time asks for: it has no relation to a person's patience."""
+    least = 1e-9
+    return replace(
+        record,
+        progress="lines" if record.progress == "auto" else record.progress,
+        line_every_s=max(run_s / _LINES, least),
+        log_every_s=max(run_s / _EVENTS, least),
+        trace_flush_s=max(run_s / _EVENTS, least),
+    )

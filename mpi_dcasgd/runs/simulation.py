@@ -9,12 +9,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mpi_dcasgd.config.load import parse_overrides, read_mapping
+from mpi_dcasgd.config.load import Override, parse_overrides, read_mapping
 from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, parse_cluster
 from mpi_dcasgd.drivers.simulation.delays import named_delays
 from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.runs.jobs import plain
 
 _CLUSTER_KEYS = tuple(field.name for field in fields(Cluster))
 _OWN_KEYS = ("cluster", "workers", "delay_seed")
@@ -41,26 +42,45 @@ class Simulation:
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Words about the simulation, and words about the job (``backup=1`` is ``sync.backup=1``)."""
-    mine = [word for word in words if word.partition("=")[0].partition(".")[0] in KEYS]
+    mine = [word for word in words if _is_mine(word.partition("=")[0])]
     theirs = [word for word in words if word not in mine]
     return mine, [f"sync.{word}" if word.startswith("backup=") else word for word in theirs]
 
 
-def resolve_simulation(words: Sequence[str]) -> Simulation:
+def split_keywords(given: Mapping[str, Any]) -> tuple[list[Override], list[Override]]:
+    """Keys and values about the simulation, and those about the job, as ``split_overrides``."""
+    mine = [(key, value) for key, value in given.items() if _is_mine(key)]
+    theirs = [(key, value) for key, value in given.items() if not _is_mine(key)]
+    return mine, [("sync.backup" if key == "backup" else key, value) for key, value in theirs]
+
+
+def _is_mine(key: str) -> bool:
+    return key.partition(".")[0] in KEYS
+
+
+def resolve_simulation(words: Sequence[str], more: Sequence[Override] = ()) -> Simulation:
     """The simulation that the words describe.
 
     ``cluster=FILE`` is the ground on which the others build, wherever it stands. ``delays`` is a
     model's name, a mapping, or the folder of a run whose step times are to be drawn from.
+
+    Args:
+        words: ``key=value``, values in YAML.
+        more: Keys and values, which go before the words. ``cluster`` may also be a mapping.
 
     Raises:
         ConfigError: With every problem found.
         RunFolderError: ``delays`` names a folder that holds no run with a trace.
     """
     pairs, problems = parse_overrides(words)
+    pairs += [(key, plain(value)) for key, value in more]
     given = {key: value for key, value in pairs if key in _OWN_KEYS}
     settings: dict[str, Any] = {}
-    if "cluster" in given:
+    file = "cluster" in given and not isinstance(given["cluster"], Mapping)
+    if file:
         settings = read_mapping(Path(str(given["cluster"])), "cluster")
+    elif "cluster" in given:
+        settings = dict(given["cluster"])
     if "workers" in settings:
         given.setdefault("workers", settings.pop("workers"))
     for key, value in pairs:
@@ -74,7 +94,7 @@ def resolve_simulation(words: Sequence[str]) -> Simulation:
     }
     if "workers" not in given:
         problems.append("workers: missing; say how many are simulated, e.g. workers=8")
-    where = f"cluster {given['cluster']}" if "cluster" in given else "command line"
+    where = f"cluster {given['cluster']}" if file else "command line" if words else "cluster"
     try:
         cluster = parse_cluster(where, settings)
     except ConfigError as error:

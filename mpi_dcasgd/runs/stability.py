@@ -1,54 +1,62 @@
-"""``mpi-dcasgd stability``: what delay does to the largest stable learning rate of a job's rule."""
+"""Find what delay does to the largest stable learning rate of a job's rule."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.runs.jobs import JobSource, load_job
 from mpi_dcasgd.tools.stability import Stable, stable_rates
 
-_HEAD = """\
-  workers  staleness   largest stable    lr with the margin
-                       lr x curvature    of one worker"""
-_FOOT = """\
-For equal workers that push in turn, near a minimum, without weight decay. The margin is how
-far lr is from where training grows without bound. What unequal workers come to, and what is
-learnt until then, tells `mpi-dcasgd simulate`."""
+
+@dataclass(frozen=True)
+class Stability:
+    """Largest stable learning rates of a job's rule.
+
+    Attributes:
+        job: The job.
+        rates: One for each number of workers.
+    """
+
+    job: Job
+    rates: tuple[Stable, ...]
+
+    def lr(self, stable: Stable) -> float:
+        """The learning rate that has the margin which the job's has with one worker."""
+        return stable.factor * self.job.lr
 
 
-def stability(args: argparse.Namespace) -> int:
-    """The command: print a line for each number of workers."""
-    job = load_job(args.job, args.overrides)
-    if job.mode != "asynchronous":
+def stability(
+    job: JobSource,
+    workers: Sequence[int] = (1, 2, 4, 8, 16, 32),
+    *,
+    words: Sequence[str] = (),
+    **overrides: Any,
+) -> Stability:
+    """Find the largest stable learning rate for each of several numbers of workers.
+
+    Args:
+        job: A job's file, its content as a mapping, or a job.
+        workers: Numbers of workers.
+        words: Changes as on the command line, ``key=value``.
+        **overrides: Changes by key.
+
+    Raises:
+        ConfigError: The job is wrong, or no gradient of its algorithm is stale.
+
+    Example:
+        >>> found = stability("jobs/digits.yaml", [1, 2], algorithm="asgd")
+        >>> [stable.workers for stable in found.rates]
+        [1, 2]
+    """
+    checked = load_job(job, words=words, **overrides)
+    if checked.mode != "asynchronous":
         raise ConfigError(
-            f"{args.job}",
-            [f"algorithm: no gradient of {job.algorithm} is stale; say, for one, algorithm=asgd"],
+            f"job {checked.name}",
+            [f"algorithm: no gradient of {checked.algorithm} is stale; set algorithm=asgd, say"],
         )
-    found = stable_rates(job.rule, args.workers, job.algorithm)
-    if args.json:
-        rows = [{**asdict(one), "lr": one.factor * job.lr} for one in found]
-        print(json.dumps({"algorithm": job.algorithm, "lr": job.lr, "workers": rows}, indent=2))
-        return 0
-    print(f"{job.name}: {job.algorithm}{_momentum(job)}, lr {job.lr:g}")
-    print(_HEAD)
-    for one in found:
-        print(_row(one, job.lr))
-    print(_FOOT)
-    return 0
-
-
-def _row(one: Stable, lr: float) -> str:
-    return (
-        f"{one.workers:9d}{one.workers - 1:11d}{one.rate:17.4f}"
-        f"{one.factor * lr:15.4g}  (x {one.factor:.4f})"
-    )
-
-
-def _momentum(job: Job) -> str:
-    momentum = job.rule.momentum
-    value = getattr(momentum, "momentum", None)
-    return "" if value is None else f", momentum {value:g}"
+    rates = stable_rates(checked.rule, list(workers), checked.algorithm)
+    return Stability(checked, tuple(rates))

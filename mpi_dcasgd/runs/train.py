@@ -1,4 +1,4 @@
-"""``mpi-dcasgd train``: one process of a run, whichever rank it turns out to be."""
+"""Train, as one rank of an MPI world or alone."""
 
 from __future__ import annotations
 
@@ -8,130 +8,216 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from logging import Logger
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
-from mpi_dcasgd import STARTED
+from mpi_dcasgd.config.load import parse_overrides
 from mpi_dcasgd.config.plan import world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_task import SlowedTask
+from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch, pick_device
 from mpi_dcasgd.errors import UserError, WorkersLostError
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.record.environment import RankPlace, git_state
-from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.runs.build import Workshop
-from mpi_dcasgd.runs.rank import Rank, account_of, reason_of
-from mpi_dcasgd.runs.recording import Recording
+from mpi_dcasgd.runs.jobs import JobSource, resolve_job
+from mpi_dcasgd.runs.process import torch_as_it_was
+from mpi_dcasgd.runs.rank import Rank, account_of
+from mpi_dcasgd.runs.recording import Recording, reason_of
+from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.resume import AUTO, Standing
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+OnError = Literal["abort", "raise"]
+
+_YIELD = "OMPI_MCA_mpi_yield_when_idle"
+
 
 def train(
-    job: Job,
+    job: JobSource,
+    comm: MPI.Intracomm | None = None,
+    run_dir: Path | str | None = None,
     *,
-    run_dir: Path | None,
-    argv: Sequence[str],
+    resume: Path | str = AUTO,
     overwrite: bool = False,
-    resume: str = AUTO,
-) -> int:
-    """Train as the job says, as this process's rank of the world.
+    on_error: OnError = "abort",
+    show: TextIO | None = None,
+    stop: StopFlag | None = None,
+    words: Sequence[str] = (),
+    argv: Sequence[str] | None = None,
+    started: float | None = None,
+    **overrides: Any,
+) -> Run:
+    """Train as a job says, as this process's rank of a world; every rank has to call it.
 
     Args:
-        job: The checked job.
-        run_dir: The run folder, or None to have one named after the job.
-        argv: The command line, for the record.
+        job: A job's file, its content as a mapping, or a job.
+        comm: The ranks that train together; its rank 0 serves in an asynchronous run. Nothing is
+            sent on it: the run has a duplicate of its own. None for all ranks that were started
+            (``MPI.COMM_WORLD``), or for no MPI at all if the algorithm is of one process.
+        run_dir: The run folder; None to have one named after the job in ``runs/``. Rank 0's counts.
+        resume: ``auto`` for the newest checkpoint in ``run_dir``, ``never``, a checkpoint's file,
+            or another run's folder.
         overwrite: Replace a finished run that ``run_dir`` holds.
-        resume: What to go on from (``resuming.find_checkpoint``).
+        on_error: What becomes of an exception that one rank of several alone has, while the others
+            would wait for it for ever: ``abort`` ends the whole job with rank, host and reason on
+            stderr, ``raise`` raises it, and the caller has to look after the others.
+        show: Where rank 0 shows progress, such as ``sys.stdout``; None for nowhere.
+        stop: Ends the run at a safe point, with a checkpoint, when it is set on rank 0 (in a
+            synchronous run on any rank). None for one of its own, which SIGINT, SIGTERM and
+            SIGUSR1 set meanwhile, if this is the main thread.
+        words: Changes of the job as on the command line, ``key=value``.
+        argv: The command line, for the record; None for this process's own.
+        started: When start-up began, in ``time.monotonic``'s seconds; None for this call.
+        **overrides: Changes of the job by key, which go before ``words``.
 
     Returns:
-        The exit status: 0, or 128 + n if signal n ended training early.
+        The run, on every rank, once it has ended; its status is ``interrupted`` if it was stopped.
+        Ranks that do not see rank 0's files cannot read them.
 
     Raises:
-        UserError: On rank 0, where start-up failed on any rank.
+        ConfigError: The job is wrong. This and other mistakes that are found before training
+            begins are raised on all ranks alike.
+        LaunchError: The world is not one that the algorithm can have.
+        DataError: The data are missing or not what the job says.
+        RunFolderError: The folder cannot be used, or the checkpoint is of another job.
+
+    Example:
+        In a script for ``mpirun -n 5 python script.py``::
+
+            run = train("jobs/digits.yaml", algorithm="dcasgd-a", epochs=20)
+            if MPI.COMM_WORLD.rank == 0:
+                print(run.summary["test_error"])
     """
-    launch = Launch.of()
-    # Before MPI: this starts processes, which some networks' MPI does not survive.
-    git = git_state() if launch.rank == 0 else None
-    stop = StopFlag()
-    stop.listen()
-    mode = job.mode
+    started = time.monotonic() if started is None else started
+    pairs, problems = parse_overrides(words)
+    try:
+        checked = resolve_job(job, [*pairs, *overrides.items()], problems)
+    except UserError as error:
+        _fail_together(comm, error)
+    flag = StopFlag() if stop is None else stop
+    place = None if run_dir is None else Path(run_dir)
+    request = _Request(checked, place, str(resume), overwrite, show, argv, started, flag)
+    with torch_as_it_was(), flag.listening() if stop is None else nullcontext():
+        if checked.mode == "sequential":
+            launch = Launch.of()
+            origin = launch.launcher or "" if comm is None else "comm"
+            world_of(checked, launch.size if comm is None else comm.size, origin=origin)
+            path = _train_alone(request)
+        else:
+            path = _train_in_world(request, comm, on_error)
+    return Run(path, stopped_by=flag.signum)
 
-    def record() -> Recording:
-        return Recording(job, run_dir, argv, git, overwrite=overwrite, resume=resume)
 
-    if mode == "sequential":
-        world_of(job, launch.size, origin=launch.launcher or "")
-        return _train_alone(record(), stop)
+@dataclass(frozen=True)
+class _Request:
+    """What is to be trained, and what was asked for besides."""
+
+    job: Job
+    run_dir: Path | None
+    resume: str
+    overwrite: bool
+    show: TextIO | None
+    argv: Sequence[str] | None
+    started: float
+    stop: StopFlag
+
+    def record(self, git: dict[str, Any] | None) -> Recording:
+        return Recording(
+            self.job,
+            self.run_dir,
+            self.argv,
+            git,
+            overwrite=self.overwrite,
+            resume=self.resume,
+            show=self.show,
+        )
+
+
+def _train_in_world(request: _Request, given: MPI.Intracomm | None, on_error: OnError) -> Path:
+    """One rank of a run; the run's folder."""
+    synchronous = request.job.mode == "synchronous"
+    # Before MPI if that is still possible: this starts processes, which some networks' MPI does
+    # not survive unless they are started with vfork, as Python does on Linux.
+    records = (Launch.of() if given is None else given).rank == 0
+    git = git_state() if records else None
+    whole = _whole_world(synchronous) if given is None else given
+    together(whole, lambda: None)  # for a rank that cannot read the job (_fail_together)
+    comm = whole if given is None else given.Dup()
+    rank = Rank(comm, request.job, request.stop, request.started)
+    try:
+        rank.set_up(lambda: request.record(git))
+        rank.train()
+    except BaseException as error:
+        if rank.in_step and isinstance(error, UserError):
+            if rank.recording:
+                rank.recording.take_back()
+        elif on_error == "abort" and comm.size > 1:
+            _abort(comm, error, rank.logger)
+        raise
+    finally:
+        rank.close()
+        # All ranks have to take part in freeing it.
+        if comm is not whole and rank.in_step and not outlives_deaths():
+            comm.Free()
+    return rank.folder.path
+
+
+def _whole_world(synchronous: bool) -> MPI.Intracomm:
+    """MPI's world, MPI being started if it is not yet."""
     import mpi4py
 
     # Only the main thread calls MPI in an asynchronous run; Horovod has a thread of its own.
-    mpi4py.rc.thread_level = "multiple" if mode == "synchronous" else "funneled"
+    mpi4py.rc.thread_level = "multiple" if synchronous else "funneled"
     # That thread waits within Open MPI, which polls: on a processor that others want, too, a group
     # is several times as fast if it lets them. Where nobody does, it costs nothing measurable.
-    os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
-    from mpi4py import MPI
-
-    comm = MPI.COMM_WORLD
-    rank = Rank(comm, job, stop, STARTED)
+    ours = _YIELD not in os.environ
+    os.environ.setdefault(_YIELD, "1")
     try:
-        rank.set_up(record)
-    except UserError:
-        if rank.recording:
-            rank.recording.take_back()
-        # All ranks have the same error; one of them is enough to say it.
-        if comm.rank == 0:
-            raise
-        return UserError.exit_status
-    except BaseException as error:
-        _abort(comm, error, rank.logger)
-    try:
-        rank.train_synchronously() if mode == "synchronous" else rank.train_asynchronously()
-    except BaseException as error:
-        _abort(comm, error, rank.logger)
-    if outlives_deaths():
-        leave(_status(stop))
-    return _status(stop)
+        from mpi4py import MPI
+    finally:
+        if ours:  # it has been read, if MPI was started here
+            del os.environ[_YIELD]
+    return MPI.COMM_WORLD
 
 
-def _train_alone(recording: Recording, stop: StopFlag) -> int:
-    logger = rank_logger(recording.folder, 0)
+def _train_alone(request: _Request) -> Path:
+    recording = request.record(git_state())
     try:
-        return _train_sequentially(recording, stop, logger)
+        _train_sequentially(recording, request)
     except UserError:
         recording.take_back()
         raise
     finally:
-        close_logger(logger)
+        recording.close()
+    return recording.folder.path
 
 
-def _train_sequentially(recording: Recording, stop: StopFlag, logger: Logger) -> int:
-    job = recording.job
-    device = pick_device(job.device, 0)
+def _train_sequentially(recording: Recording, request: _Request) -> None:
+    job, stop = recording.job, request.stop
+    device = pick_device(job.device, Launch.of().local_rank)
     workshop = Workshop.open(job, device, standing=Standing.of(recording.checkpoint, 1))
     server = workshop.server(1, device)
     task = workshop.task(workshop.flat_model(device, server.slots[0].snapshot))
     task.warm_up()
     place = RankPlace(rank=0, role="trainer", host=socket.gethostname(), device=str(device))
-    observer = recording.recorder("sequential", 1, [place], server, logger)
-    conductor = recording.conductor(workshop, server, observer)
+    recorder = recording.recorder("sequential", 1, [place], server)
+    conductor = recording.conductor(workshop, server, recorder)
     account = account_of(0, place)
     conductor.accounts = lambda: [account]
-    recording.begin(conductor, time.monotonic() - STARTED)
-    try:
+    recording.begin(conductor, time.monotonic() - request.started)
+    with recording.at_work(conductor):
         run_sequential(server, _slowed(task, job), conductor, stop, account)
-    except BaseException as error:
-        logger.error("training failed", exc_info=True)
-        observer.ended("failed", conductor.time_s, reason=f"{type(error).__name__}: {error}")
-        raise
     recording.finish(conductor, workshop, server, [account], reason_of(stop))
-    return _status(stop)
 
 
 def _slowed(task: Task, job: Job) -> Task:
@@ -141,11 +227,28 @@ def _slowed(task: Task, job: Job) -> Task:
     return SlowedTask(task, Injection.of_one_process(job.inject, job.seed))
 
 
-def _status(stop: StopFlag) -> int:
-    return 128 + stop.signum if stop and stop.signum else 0
+def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:
+    """Raise on every rank of a world none of whose ranks can read the job.
+
+    A rank that simply exits has mpirun kill the others, the one that was to speak among them.
+    """
+    if comm is None:
+        if Launch.of().size == 1:
+            raise error
+        try:
+            from mpi4py import MPI
+        except Exception:  # what a missing or broken MPI raises is not what is wrong here
+            raise error from None
+        comm = MPI.COMM_WORLD
+
+    def fail() -> NoReturn:
+        raise error
+
+    together(comm, fail)
+    raise error  # not reached: it has been raised
 
 
-def _abort(comm: MPI.Comm, error: BaseException, logger: Logger | None) -> NoReturn:
+def _abort(comm: MPI.Intracomm, error: BaseException, logger: Logger | None) -> NoReturn:
     """End the whole job from one rank, saying which rank, where and why."""
     where = f"rank {comm.rank} on {socket.gethostname()}"
     if logger:

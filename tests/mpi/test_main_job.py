@@ -15,7 +15,7 @@ from one_world import train_in_one_world
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.trace import read_trace
-from mpi_dcasgd.runs.replay import replay_exactly
+from mpi_dcasgd.runs.replay import replay
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]
 
@@ -170,26 +170,22 @@ def test_compressed_gradients_learn_too(runs: Runs, overrides: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize("algorithm", TOGETHER)
-def test_a_real_run_is_replayed_identically(
-    runs: Runs, capsys: pytest.CaptureFixture[str], algorithm: str
-) -> None:
-    status = replay_exactly(runs(algorithm))
-    told = capsys.readouterr().out
-    assert status == 0, told
-    assert "identical: " in told
+def test_a_real_run_is_replayed_identically(runs: Runs, algorithm: str) -> None:
+    found = replay(runs(algorithm))
+    assert found.identical, found
+    assert "identical: " in str(found)
 
 
-def test_a_record_that_is_not_whole_is_not_called_identical(
-    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_record_that_is_not_whole_is_not_called_identical(runs: Runs, tmp_path: Path) -> None:
     copy = shutil.copytree(runs("asgd"), tmp_path / "copy")
     whole = (copy / "trace.bin").read_bytes()
     (copy / "trace.bin").write_bytes(whole[: len(whole) // 2])
-    assert replay_exactly(copy) == 1
-    assert "CUT: every gradient is the same as far as the trace goes" in capsys.readouterr().out
+    found = replay(copy)
+    assert (found.verdict, found.identical, bool(found)) == ("cut", False, False)
+    assert "CUT: every gradient is the same as far as the trace goes" in str(found)
     (copy / "summary.json").write_text('{"status": "compl')
     with pytest.raises(RunFolderError, match=r"summary\.json: cannot be read"):
-        replay_exactly(copy)
+        replay(copy)
 
 
 def test_a_run_with_batchnorm_and_augmentation_is_replayed_identically(

@@ -109,7 +109,7 @@ def test_a_simulated_run_is_made_of_the_cluster_that_the_study_describes(
     assert "resuming from its checkpoint" in capsys.readouterr().out
     again = json.loads((run / "summary.json").read_text())
     assert again["weights_sha256"] == summary["weights_sha256"]
-    assert "resumed at" in (run / "output.log").read_text()
+    assert "resumed after" in (run / "output.log").read_text()
     study.write_text(text + SIMULATED.replace("0.1", "0.2"))
     assert main([*words, "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines()[1].endswith("changed")

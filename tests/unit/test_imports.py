@@ -22,7 +22,7 @@ LAYERS = (
     "server",
     "drivers",
     "record",
-    "report",
+    "reporting",
     "tools",
     "config",
     "runs",

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from synthetic_runs import synthetic_run
 
 from mpi_dcasgd.errors import RunFolderError, UserError
-from mpi_dcasgd.report.collect import collect
-from mpi_dcasgd.report.document import (
+from mpi_dcasgd.reporting.collect import collect
+from mpi_dcasgd.reporting.document import (
     Block,
     Bullets,
     Heading,
@@ -21,10 +21,10 @@ from mpi_dcasgd.report.document import (
     to_html,
     to_markdown,
 )
-from mpi_dcasgd.report.groups import group_runs
-from mpi_dcasgd.report.plots import _error_curves
-from mpi_dcasgd.report.references import job_references
-from mpi_dcasgd.report.write import ReportWithoutPlotsError, write_report
+from mpi_dcasgd.reporting.groups import group_runs
+from mpi_dcasgd.reporting.plots import _error_curves
+from mpi_dcasgd.reporting.references import job_references
+from mpi_dcasgd.reporting.write import ReportWithoutPlotsError, write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -12,9 +12,9 @@ import pytest
 from synthetic_runs import synthetic_run
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.report.collect import collect, flatten
-from mpi_dcasgd.report.document import Table
-from mpi_dcasgd.report.groups import (
+from mpi_dcasgd.reporting.collect import collect, flatten
+from mpi_dcasgd.reporting.document import Table
+from mpi_dcasgd.reporting.groups import (
     Group,
     Stat,
     common_settings,
@@ -22,9 +22,9 @@ from mpi_dcasgd.report.groups import (
     group_runs,
     twins,
 )
-from mpi_dcasgd.report.prediction import prediction_table
-from mpi_dcasgd.report.remarks import remarks
-from mpi_dcasgd.report.table import NONE, Matching, result_table, show, target_table, time_table
+from mpi_dcasgd.reporting.prediction import prediction_table
+from mpi_dcasgd.reporting.remarks import remarks
+from mpi_dcasgd.reporting.table import NONE, Matching, result_table, show, target_table, time_table
 
 
 def groups_in(root: Path) -> list[Group]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from synthetic_runs import synthetic_run
 
-from mpi_dcasgd.report.collect import collect
-from mpi_dcasgd.report.document import Table
-from mpi_dcasgd.report.groups import group_runs
-from mpi_dcasgd.report.time_to_error import sooner_table
-from mpi_dcasgd.report.write import write_report
+from mpi_dcasgd.reporting.collect import collect
+from mpi_dcasgd.reporting.document import Table
+from mpi_dcasgd.reporting.groups import group_runs
+from mpi_dcasgd.reporting.time_to_error import sooner_table
+from mpi_dcasgd.reporting.write import write_report
 
 
 def table_of(root: Path) -> Table | None:

@@ -8,11 +8,11 @@ import pytest
 from synthetic_runs import synthetic_run
 
 from mpi_dcasgd.cli import main
-from mpi_dcasgd.report.collect import collect
-from mpi_dcasgd.report.document import Table
-from mpi_dcasgd.report.groups import group_runs
-from mpi_dcasgd.report.workers import worker_table
-from mpi_dcasgd.report.write import write_report
+from mpi_dcasgd.reporting.collect import collect
+from mpi_dcasgd.reporting.document import Table
+from mpi_dcasgd.reporting.groups import group_runs
+from mpi_dcasgd.reporting.workers import worker_table
+from mpi_dcasgd.reporting.write import write_report
 
 JOB = """\
 epochs: 4

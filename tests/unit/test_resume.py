@@ -17,7 +17,6 @@ from mpi_dcasgd.errors import DataError, RunFolderError
 from mpi_dcasgd.record.checkpoints import CheckpointFiles, checkpoints_in, read_checkpoint
 from mpi_dcasgd.record.metrics import read_metrics
 from mpi_dcasgd.record.trace import read_trace
-from mpi_dcasgd.runs import train as train_module
 from mpi_dcasgd.runs.train import train
 
 JOB = "jobs/digits.yaml"
@@ -42,21 +41,18 @@ class StopAfter(StopFlag):
             self.set(10)
         return super().__bool__()
 
-    def listen(self, signums: Any = ()) -> None:
-        """This process's signals are the test runner's."""
-
 
 Go = Callable[..., int]
 
 
 @pytest.fixture
-def go(monkeypatch: pytest.MonkeyPatch) -> Go:
+def go() -> Go:
     """``go(folder, *words, stop_after=updates, resume=...)`` trains, and gives the exit status."""
 
     def run(folder: Path, *words: str, stop_after: int = 10**9, **options: Any) -> int:
-        monkeypatch.setattr(train_module, "StopFlag", lambda: StopAfter(stop_after))
-        job = load_job(JOB, [*WORDS, *words])
-        return train(job, run_dir=folder, argv=["test"], **options)
+        job, stop = load_job(JOB, [*WORDS, *words]), StopAfter(stop_after)
+        run = train(job, run_dir=folder, argv=["test"], stop=stop, **options)
+        return 128 + run.stopped_by if run.stopped_by else 0
 
     return run
 
@@ -86,7 +82,10 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     for after in cuts:
         assert go(cut, stop_after=after) == 138
         assert summary(cut)["status"] == "interrupted"
-        assert f"with --run-dir {cut} goes on" in (cut / "metrics.jsonl").read_text()
+        assert (
+            f"to resume, rerun the same command with --run-dir {cut}"
+            in (cut / "metrics.jsonl").read_text()
+        )
     assert go(cut) == 0
     assert summary(cut)["weights_sha256"] == summary(whole)["weights_sha256"]
     for key in ("updates", "samples", "test_error", "train_loss", "staleness_histogram"):
@@ -181,16 +180,15 @@ def test_where_and_how_often_is_no_other_job(go: Go, tmp_path: Path) -> None:
     assert summary(tmp_path / "run")["restarts"] == 1
 
 
-def test_a_torn_checkpoint_is_passed_over(
-    go: Go, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_torn_checkpoint_is_passed_over(go: Go, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["checkpoint={every: 1, every_s: null, keep: 3}"]
     go(run, *words, stop_after=200)
     newest = checkpoints_in(run / "checkpoints")[0]
     newest.write_bytes(newest.read_bytes()[:500])
     assert go(run, *words) == 0
-    assert "update-000000200.pt: cannot be read" in capsys.readouterr().err
+    said = [e["text"] for e in read_metrics(run / "metrics.jsonl") if e["event"] == "message"]
+    assert any("update-000000200.pt: cannot be read" in text for text in said)
     assert summary(run)["samples"] == 3 * 1437
 
 

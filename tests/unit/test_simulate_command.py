@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,16 @@ from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.simulation.cluster import Network
 from mpi_dcasgd.drivers.simulation.delays import Constant, Gamma
 from mpi_dcasgd.errors import ConfigError, RunFolderError
+from mpi_dcasgd.record.checkpoints import checkpoints_in
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import read_trace
-from mpi_dcasgd.runs import simulated as simulated_run
+from mpi_dcasgd.runs import virtual
+from mpi_dcasgd.runs.simulate import simulate as simulate_run
 from mpi_dcasgd.runs.simulation import resolve_simulation, split_overrides
+from mpi_dcasgd.runs.train import train
 from mpi_dcasgd.tools.calibration import cluster_of_run, delays_of_run
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "states"
 
 JOB = """
 algorithm: dcasgd-a
@@ -33,16 +39,6 @@ lr: 0.1
 model: {name: mlp, hidden: [8]}
 data: {name: synthetic, num_train: 200, num_test: 40, shape: [6], num_classes: 3}
 """
-
-
-@pytest.fixture(autouse=True)
-def process_as_it_was() -> Iterator[None]:
-    """A command leaves its signal handlers to the end of its process."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, action in zip(numbers, before, strict=True):
-        signal.signal(number, action)
 
 
 @pytest.fixture
@@ -157,7 +153,7 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_nothing_had_been(
 ) -> None:
     words = [*words, "workers=2", "delays=exponential", "epochs=6", "--checkpoint-every", "1"]
     whole = simulate(job, tmp_path / "whole", *words)
-    monkeypatch.setattr(simulated_run, "_SLICE", 1)
+    monkeypatch.setattr(virtual, "_SLICE", 1)
     _interrupt(monkeypatch, after=17)
     assert main(["simulate", str(job), "--run-dir", str(tmp_path / "cut"), *words]) == 143
     cut = json.loads((tmp_path / "cut" / "summary.json").read_text())
@@ -175,14 +171,14 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_nothing_had_been(
 
 def _interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     counted = iter(range(1, 1000))
-    original = Conductor.after
+    original = Conductor.told
 
     def told(self: Conductor, record: Any) -> None:
         original(self, record)
         if next(counted) == after:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Conductor, "after", told)
+    monkeypatch.setattr(Conductor, "told", told)
 
 
 @pytest.mark.parametrize(
@@ -201,18 +197,18 @@ def test_a_checkpoint_that_cannot_be_understood_is_refused(
     told: str,
 ) -> None:
     simulate(job, tmp_path / "run", "workers=2", "--checkpoint-every", "1")
-    path = tmp_path / "run" / "checkpoints" / "simulator.pt"
+    path = checkpoints_in(tmp_path / "run" / "checkpoints")[0]
     if change:
         saved = torch.load(path, weights_only=True)
         change(saved)
         torch.save(saved, path)
     else:
         path.write_bytes(path.read_bytes()[:1000])
-    words = ["--run-dir", str(tmp_path / "run"), "--resume", "--overwrite"]
+    words = ["--run-dir", str(tmp_path / "run"), "--resume", str(path), "--overwrite"]
     assert main(["simulate", str(job), "workers=2", *words]) == 2
     message = capsys.readouterr().err
     assert f"{path}: {told}" in message
-    assert "remove it to begin anew" in message
+    assert "begin anew with --resume never" in message
     assert "Traceback" not in message
 
 
@@ -220,25 +216,114 @@ def test_another_simulations_checkpoint_is_refused(
     job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     simulate(job, tmp_path / "run", "workers=2", "--checkpoint-every", "1")
-    words = ["--run-dir", str(tmp_path / "run"), "--resume", "--overwrite"]
+    words = ["--run-dir", str(tmp_path / "run"), "--resume"]
     assert main(["simulate", str(job), "workers=2", "lr=0.2", *words]) == 2
-    assert "is of another simulation than this (lr differ)" in capsys.readouterr().err
-    assert main(["simulate", str(job), "workers=3", *words]) == 2
-    assert "is of another simulation than this (workers or cluster differ)" in (
-        capsys.readouterr().err
-    )
+    assert "is of another job (lr differ); go on with the job" in capsys.readouterr().err
+    assert main(["simulate", str(job), "workers=3", "slow={2: 3}", *words]) == 2
+    assert "is of another simulation (cluster.slow.2, workers differ)" in capsys.readouterr().err
+    assert main(["train", str(job), "algorithm=sgd", *words[:2]]) == 2
+    assert "is of another job (algorithm" in capsys.readouterr().err
+
+
+def test_a_simulated_run_is_not_gone_on_with_as_a_real_one(job: Path, tmp_path: Path) -> None:
+    words = ["algorithm=sgd", "delays={model: constant, mean_s: 0}"]
+    simulate(job, tmp_path / "run", "workers=1", *words, "--checkpoint-every", "1")
+    with pytest.raises(RunFolderError, match="is of a simulated run, which this is not"):
+        train(job, run_dir=tmp_path / "run", algorithm="sgd")
+    train(job, run_dir=tmp_path / "real", algorithm="sgd", **{"checkpoint.every": 1})
+    with pytest.raises(RunFolderError, match="is of a real run, which this is not"):
+        simulate_run(job, run_dir=tmp_path / "real", algorithm="sgd", workers=1)
 
 
 def test_a_checkpoint_of_an_earlier_version_lacks_keys_and_is_gone_on_with(
     job: Path, tmp_path: Path
 ) -> None:
     simulate(job, tmp_path / "run", "workers=2", "--checkpoint-every", "1")
-    path = tmp_path / "run" / "checkpoints" / "simulator.pt"
+    path = checkpoints_in(tmp_path / "run" / "checkpoints")[0]
     saved = torch.load(path, weights_only=True)
-    del saved["identity"]["job"]["capture"], saved["identity"]["job"]["sync"]["backup"]
+    del saved["job"]["capture"], saved["job"]["sync"]["backup"]
     torch.save(saved, path)
-    words = ["--run-dir", str(tmp_path / "run"), "--resume", "--overwrite"]
+    words = ["--run-dir", str(tmp_path / "run"), "--resume", str(path), "--overwrite"]
     assert main(["simulate", str(job), "workers=2", *words]) == 0
+
+
+@pytest.mark.parametrize("algorithm", ["asgd", "ssgd"])
+def test_a_simulation_that_version_0_1_began_is_gone_on_with(
+    job: Path, tmp_path: Path, algorithm: str
+) -> None:
+    """Its whole state lay in one file, and its records are told once more from the start."""
+    words = [f"algorithm={algorithm}", "workers=2", "delays=exponential", "epochs=6"]
+    words += ["fuse=blocks", *(["backup=1"] if algorithm == "ssgd" else [])]
+    whole = simulate(job, tmp_path / "whole", *words)
+    folder = tmp_path / "cut" / "checkpoints"
+    folder.mkdir(parents=True)
+    shutil.copy(GOLDEN / f"simulator-{algorithm}.pt", folder / "simulator.pt")
+    resumed = simulate(job, tmp_path / "cut", *words)
+    events = RunFolder(tmp_path / "cut").metrics()
+    assert any("resumed after" in e["text"] for e in events if e["event"] == "message")
+    for key in ("updates", "samples", "staleness_histogram", "restarts", "best_epoch"):
+        assert resumed[key] == whole[key]
+    traces = [RunFolder(tmp_path / name).trace(strict=True) for name in ("whole", "cut")]
+    order = [[(r.worker, r.ticket, r.staleness) for r in trace.records()] for trace in traces]
+    assert order[0] == order[1]
+    weights = [RunFolder(tmp_path / name).weights() for name in ("whole", "cut")]
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-5), "another machine wrote it"
+    with pytest.raises(RunFolderError, match=r"is of another simulation \(workers differ\)"):
+        simulate_run(job, workers=3, words=words[2:], resume=folder.parent, algorithm=algorithm)
+
+
+def test_an_old_checkpoint_does_not_outlive_another_run(job: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    shutil.copy(GOLDEN / "simulator-asgd.pt", folder / "simulator.pt")
+    simulate(job, tmp_path / "run", "workers=2", "--resume", "never")
+    assert not (folder / "simulator.pt").exists()
+
+
+@pytest.mark.parametrize("bare", [["--resume"], ["--resume", "auto"], []])
+def test_a_simulation_resumes_by_the_words_of_train(
+    job: Path, tmp_path: Path, bare: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a flag it may stand before a job and before an override, as in version 0.1."""
+    run = ["--run-dir", str(tmp_path / "run")]
+    _interrupt(monkeypatch, after=17)
+    assert main(["simulate", *run, str(job), "workers=2", "epochs=6"]) == 143
+    monkeypatch.undo()
+    assert main(["simulate", *run, *bare, str(job), "workers=2", "epochs=6"]) == 0
+    events = [e["event"] for e in RunFolder(tmp_path / "run").metrics()]
+    assert events.count("resume") == 1
+    again = ["simulate", *run, "--overwrite", *bare, str(job), "workers=2", "epochs=6"]
+    assert main(again) == 0, "begins anew"
+    assert "resume" not in [e["event"] for e in RunFolder(tmp_path / "run").metrics()]
+
+
+def test_a_flag_before_an_override_is_a_flag(job: Path, tmp_path: Path) -> None:
+    words = ["simulate", str(job), "--run-dir", str(tmp_path / "run"), "--resume", "workers=2"]
+    assert main(words) == 0
+
+
+def test_resuming_needs_a_run(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", str(job), "workers=2", "--resume"]) == 2
+    assert "--resume: name the run to resume with --run-dir" in capsys.readouterr().err
+
+
+def test_checkpoint_every_is_the_jobs(job: Path, tmp_path: Path) -> None:
+    words = ["workers=2", "--checkpoint-every", "1"]
+    simulate(job, tmp_path / "option", *words)
+    simulate(job, tmp_path / "key", "workers=2", "checkpoint.every=1")
+    names = [
+        [path.name for path in checkpoints_in(tmp_path / name / "checkpoints")]
+        for name in ("option", "key")
+    ]
+    assert names[0] == names[1] != []
+
+
+def test_virtual_seconds_do_not_make_checkpoints_due(job: Path, tmp_path: Path) -> None:
+    """Those of ``checkpoint.every_s`` are of a person who waits."""
+    words = ["workers=2", "delays={model: constant, mean_s: 1000}", "checkpoint.every_s=900"]
+    simulate(job, tmp_path / "run", *words)
+    assert not checkpoints_in(tmp_path / "run" / "checkpoints")
 
 
 def test_what_would_be_ignored_is_refused(
@@ -259,12 +344,12 @@ def test_nobody_is_told_to_wait_for_virtual_seconds(
     assert "eta" not in told.out + told.err
 
 
-def test_figures_of_a_start_are_called_so(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_start_up_figures_are_called_so(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["simulate", str(job), "workers=1000", "--timing-only"]
     assert main(words) == 0
-    assert "Figures of a start, 26 updates of 1000 workers" in capsys.readouterr().out
+    assert "Start-up figures (26 updates, 1000 workers)" in capsys.readouterr().out
     assert main([*words, "--updates", "100000"]) == 0
-    assert "Figures of a start" not in capsys.readouterr().out
+    assert "Start-up figures" not in capsys.readouterr().out
 
 
 def test_timing_only_prints_json(job: Path, capsys: pytest.CaptureFixture[str]) -> None:

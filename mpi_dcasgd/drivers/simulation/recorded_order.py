@@ -7,11 +7,11 @@ pushes, comes to the same weights bit for bit, on the same kind of device.
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
+from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.simulation.turn import take_turn
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.ledger import TicketLedger
@@ -139,7 +139,19 @@ def replay_order(
     workers: Iterable[int],
     told: Callable[[UpdateRecord], None] = lambda record: None,
 ) -> int:
-    """Let the workers push in a recorded order, whatever the rule makes of it.
+    """Let the workers push in a recorded order to the end (``OrderReplay``).
+
+    Returns:
+        How many turns were passed over because the rule had the worker wait.
+    """
+    run = OrderReplay(server, task, list(workers))
+    run.told = told
+    run.run()
+    return run.passed
+
+
+class OrderReplay:
+    """A run in a recorded order of pushes, whatever the rule makes of it.
 
     Under the rule of the recorded run this gives that run again. Under another it answers what
     that rule would have done with the same delays: who was slow, and when, stays as it was.
@@ -148,31 +160,94 @@ def replay_order(
         server: At the start of a run, with a ledger of its own.
         task: Computes all workers' gradients, one after the other.
         workers: Who pushed, in order; it is gone through again if tickets are left at its end.
+        times_s: When they did; beyond its end time goes on at the mean pace.
+
+    Attributes:
         told: Called with what the server says of each push.
+        passed: Turns that were passed over because the rule had the worker wait.
+        time_s: When the last push was, in seconds since the start.
 
-    Returns:
-        How many turns were passed over because the rule had the worker wait.
+    Raises:
+        ValueError: The task's weights are a worker's snapshot.
     """
-    _check_apart(server, task)
-    queues: list[deque[int]] = [deque() for _ in server.slots]
 
-    def receive(ready: Sequence[int]) -> None:
+    def __init__(
+        self,
+        server: ParameterServer,
+        task: Task,
+        workers: Sequence[int],
+        times_s: Sequence[float] = (),
+    ) -> None:
+        _check_apart(server, task)
+        self.told: Callable[[UpdateRecord], None] = lambda record: None
+        self.passed = 0
+        self.time_s = 0.0
+        self._server = server
+        self._task = task
+        self._workers = workers
+        self._times_s = times_s
+        self._pace_s = times_s[-1] / len(times_s) if times_s else 0.0
+        self._queues: list[deque[int]] = [deque() for _ in server.slots]
+        self._turn = self._pushes = 0
+        self._begun = False
+
+    @property
+    def done(self) -> bool:
+        """Whether nobody has anything left to do."""
+        return self._server.finished or not self._workers
+
+    def run(self, pushes: int | None = None) -> None:
+        """Go on to the end, or for so many pushes."""
+        server = self._server
+        if not self._begun:
+            self._begun = True
+            for worker in range(server.num_workers):
+                self._receive(server.pull(worker))
+        end = None if pushes is None else self._pushes + pushes
+        while not self.done and self._pushes != end:
+            worker = self._workers[self._turn % len(self._workers)]
+            self._turn += 1
+            if server.slots[worker].status != "working":
+                self.passed += 1
+                continue
+            _, answer = take_turn(server, self._task, worker, self._queues[worker].popleft())
+            self._receive(answer.ready)
+            known = self._pushes < len(self._times_s)
+            self.time_s = self._times_s[self._pushes] if known else self.time_s + self._pace_s
+            self._pushes += 1
+            self.told(answer.record)
+
+    def accounts(self) -> list[Account]:
+        """Return nothing: nobody spent the recorded time on this."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Complete state to resume from, the server included, in plain values and tensors."""
+        return {
+            "server": self._server.state_dict(),
+            "queues": [list(queue) for queue in self._queues],
+            "passed": self.passed,
+            "time_s": self.time_s,
+            "turn": self._turn,
+            "pushes": self._pushes,
+            "begun": self._begun,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken, bit for bit.
+
+        Raises:
+            ProtocolError: It is another job's.
+        """
+        self._server.load_state_dict(saved["server"])
+        self._queues = [deque(tickets) for tickets in saved["queues"]]
+        self.passed, self.time_s = saved["passed"], saved["time_s"]
+        self._turn, self._pushes = saved["turn"], saved["pushes"]
+        self._begun = saved["begun"]
+
+    def _receive(self, ready: Sequence[int]) -> None:
         for worker in ready:
-            queues[worker] += server.slots[worker].message.tickets
-
-    for worker in range(server.num_workers):
-        receive(server.pull(worker))
-    passed = 0
-    for worker in itertools.cycle(list(workers)):
-        if server.finished:
-            break
-        if server.slots[worker].status != "working":
-            passed += 1
-            continue
-        _, answer = take_turn(server, task, worker, queues[worker].popleft())
-        receive(answer.ready)
-        told(answer.record)
-    return passed
+            self._queues[worker] += self._server.slots[worker].message.tickets
 
 
 def _check_apart(server: ParameterServer, task: Task) -> None:

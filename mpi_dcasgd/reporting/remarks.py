@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mpi_dcasgd.record.run_folder import CLUSTER_YAML
-from mpi_dcasgd.report.collect import RunResult
-from mpi_dcasgd.report.groups import Group, Stat
+from mpi_dcasgd.reporting.collect import RunResult
+from mpi_dcasgd.reporting.groups import Group, Stat
 
 _ENOUGH_SEEDS = 3
 

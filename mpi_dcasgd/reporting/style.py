@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mpi_dcasgd.report.groups import Group
+from mpi_dcasgd.reporting.groups import Group
 
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 """Okabe and Ito's colours, told apart with any colour vision; yellow is too pale on white."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mpi_dcasgd.record.run_folder import CLUSTER_YAML
-from mpi_dcasgd.report.document import Table
-from mpi_dcasgd.report.groups import Group, twins
-from mpi_dcasgd.report.table import NONE, digits, name_of, show, staleness_of
+from mpi_dcasgd.reporting.document import Table
+from mpi_dcasgd.reporting.groups import Group, twins
+from mpi_dcasgd.reporting.table import NONE, digits, name_of, show, staleness_of
 
 NOTE = (
     f"Predicted is what the simulated twin of a row gave, on the cluster in its {CLUSTER_YAML};"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mpi_dcasgd.report.collect import Point
-from mpi_dcasgd.report.document import Table
-from mpi_dcasgd.report.groups import (
+from mpi_dcasgd.reporting.collect import Point
+from mpi_dcasgd.reporting.document import Table
+from mpi_dcasgd.reporting.groups import (
     Group,
     Stat,
     at_epoch,

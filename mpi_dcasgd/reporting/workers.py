@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpi_dcasgd.report.document import Table
-from mpi_dcasgd.report.groups import Group
-from mpi_dcasgd.report.table import NONE, digits_of, name_of
+from mpi_dcasgd.reporting.document import Table
+from mpi_dcasgd.reporting.groups import Group
+from mpi_dcasgd.reporting.table import NONE, digits_of, name_of
 
 NOTE = (
     "Fastest and slowest are the workers with the shortest and the longest mean step, loading of"

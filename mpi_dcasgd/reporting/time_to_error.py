@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
 
-from mpi_dcasgd.report.collect import Point
-from mpi_dcasgd.report.document import Table
-from mpi_dcasgd.report.groups import Group, first_at_most, most_alike
-from mpi_dcasgd.report.table import name_of
+from mpi_dcasgd.reporting.collect import Point
+from mpi_dcasgd.reporting.document import Table
+from mpi_dcasgd.reporting.groups import Group, first_at_most, most_alike
+from mpi_dcasgd.reporting.table import name_of
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
 NOTE = (

@@ -9,8 +9,14 @@ from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.run_folder import write_atomic
-from mpi_dcasgd.report.collect import Collection, ReadStored, RunResult, UnfinishedRun, collect
-from mpi_dcasgd.report.document import (
+from mpi_dcasgd.reporting.collect import (
+    Collection,
+    ReadStored,
+    RunResult,
+    UnfinishedRun,
+    collect,
+)
+from mpi_dcasgd.reporting.document import (
     Block,
     Bullets,
     Heading,
@@ -20,22 +26,22 @@ from mpi_dcasgd.report.document import (
     to_html,
     to_markdown,
 )
-from mpi_dcasgd.report.groups import (
+from mpi_dcasgd.reporting.groups import (
     Group,
     common_settings,
     differing_settings,
     group_runs,
 )
-from mpi_dcasgd.report.plots import PlotsUnavailableError, draw_all
-from mpi_dcasgd.report.prediction import NOTE as PREDICTION_NOTE
-from mpi_dcasgd.report.prediction import prediction_table
-from mpi_dcasgd.report.references import cited
-from mpi_dcasgd.report.remarks import remarks
-from mpi_dcasgd.report.table import Matching, result_table, seconds, target_table, time_table
-from mpi_dcasgd.report.time_to_error import NOTE as SOONER_NOTE
-from mpi_dcasgd.report.time_to_error import sooner_table
-from mpi_dcasgd.report.workers import NOTE as UNEQUAL_NOTE
-from mpi_dcasgd.report.workers import worker_table
+from mpi_dcasgd.reporting.plots import PlotsUnavailableError, draw_all
+from mpi_dcasgd.reporting.prediction import NOTE as PREDICTION_NOTE
+from mpi_dcasgd.reporting.prediction import prediction_table
+from mpi_dcasgd.reporting.references import cited
+from mpi_dcasgd.reporting.remarks import remarks
+from mpi_dcasgd.reporting.table import Matching, result_table, seconds, target_table, time_table
+from mpi_dcasgd.reporting.time_to_error import NOTE as SOONER_NOTE
+from mpi_dcasgd.reporting.time_to_error import sooner_table
+from mpi_dcasgd.reporting.workers import NOTE as UNEQUAL_NOTE
+from mpi_dcasgd.reporting.workers import worker_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.errors import UserError
-from mpi_dcasgd.report.groups import Group, twins
-from mpi_dcasgd.report.style import STYLE, Colours, by_variant
+from mpi_dcasgd.reporting.groups import Group, twins
+from mpi_dcasgd.reporting.style import STYLE, Colours, by_variant
 
 _DPI = 150
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mpi_dcasgd.report.collect import RunResult
+from mpi_dcasgd.reporting.collect import RunResult
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
 from mpi_dcasgd.rules.part import Part
 from mpi_dcasgd.rules.references import Reference

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpi_dcasgd.report.collect import Point, RunResult
+from mpi_dcasgd.reporting.collect import Point, RunResult
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
 _NOT_SETTINGS = ("name", "seed", "algorithm", "record", "checkpoint")

@@ -1,0 +1,96 @@
+"""Jobs from files, mappings and other jobs, with changes given as keywords or as words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mpi_dcasgd.config.check import try_job
+from mpi_dcasgd.config.load import (
+    Override,
+    job_as_yaml,
+    parse_overrides,
+    read_mapping,
+    with_overrides,
+)
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.errors import ConfigError
+
+JobSource = Job | Path | str | Mapping[str, Any]
+"""A job, its file, or its content."""
+
+
+def load_job(job: JobSource, *, words: Sequence[str] = (), **overrides: Any) -> Job:
+    """Read and check a job.
+
+    Args:
+        job: A file, the content of one as a mapping, or a job that is to be changed.
+        words: Changes as on the command line, ``key=value`` with values in YAML.
+        **overrides: Changes by key, which go before ``words``. Keys with dots are given as
+            ``**{"rule.compensation.dc_lambda": 1.0}``; a value may also be a mapping.
+
+    Returns:
+        The job, with everything filled in.
+
+    Raises:
+        ConfigError: With every problem of the job and its changes.
+
+    Example:
+        >>> job = load_job("jobs/digits.yaml", algorithm="dcasgd-c", epochs=2)
+        >>> load_job(job, **{"rule.compensation.dc_lambda": 2.0}).epochs
+        2
+    """
+    pairs, problems = parse_overrides(words)
+    return resolve_job(job, [*pairs, *overrides.items()], problems)
+
+
+def resolve_job(job: JobSource, pairs: Sequence[Override], problems: Sequence[str] = ()) -> Job:
+    """Read and check a job with changes whose keys may have dots.
+
+    Args:
+        job: As for ``load_job``.
+        pairs: Keys and values; a later one wins.
+        problems: Those that have been found with the changes so far.
+
+    Raises:
+        ConfigError: With every problem.
+    """
+    if isinstance(job, Job):
+        if not pairs and not problems:
+            return job
+        name, where, mapping = job.name, f"job {job.name}", job_as_yaml(job)
+    elif isinstance(job, Mapping):
+        name, where, mapping = "job", "job", plain(job)
+    else:
+        path = Path(job)
+        name, where, mapping = path.stem, str(path), read_mapping(path)
+    if "job" in mapping and "algorithms" in mapping:
+        raise ConfigError(where, ["this is a study, not a job; compare runs it"])
+    merged, more = with_overrides(mapping, [(key, plain(value)) for key, value in pairs])
+    if pairs or problems:
+        where += " with overrides"
+    found, others = try_job(merged, name=name)
+    if found is None or problems or more:
+        raise ConfigError(where, [*problems, *more, *others])
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return a value as YAML would have given it: NumPy's numbers, tuples and paths become plain.
+
+    Example:
+        >>> plain({"hidden": (16, 8), "path": Path("data")})
+        {'hidden': [16, 8], 'path': 'data'}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Path):
+        return str(value)
+    for kind in (int, float, str):  # NumPy's float64 is a float, but nothing else takes it for one
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
+    item = getattr(value, "item", None)
+    return item() if callable(item) and getattr(value, "ndim", None) == 0 else value

@@ -1,0 +1,102 @@
+"""Result of a run, for Python: everything is read from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.runs.jobs import load_job
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mpi_dcasgd.record.trace import Trace
+
+RunStatus = Literal["completed", "interrupted", "failed", "unfinished"]
+
+
+class Run:
+    """A run that has ended, was interrupted, or is still at work.
+
+    Nothing is kept in memory: a run that is still at work may be asked again.
+
+    Args:
+        path: Its folder.
+        stopped_by: The signal that stopped it, if one did.
+
+    Attributes:
+        path: Its folder.
+        stopped_by: The signal that asked this process's part of it to stop, or None.
+
+    Raises:
+        RunFolderError: There is no run in the folder.
+
+    Example:
+        How far a run has come, and its weights in a model::
+
+            run = Run("runs/digits-asgd-20240506-070809")
+            errors = [row["test_error"] for row in run.metrics("evaluation")]
+            model.load_state_dict(run.weights())
+    """
+
+    def __init__(self, path: Path | str, *, stopped_by: int | None = None) -> None:
+        self._folder = RunFolder.open(path)
+        self.path = self._folder.path
+        self.stopped_by = stopped_by
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def status(self) -> RunStatus:
+        """How the run ended; ``unfinished`` while it is at work, and for one that was killed."""
+        status: RunStatus = self.summary.get("status", "unfinished")
+        return status
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json (docs/run-folder.md); empty while it is unfinished.
+
+        Raises:
+            RunFolderError: The file is damaged.
+        """
+        return self._folder.summary()
+
+    @property
+    def job(self) -> Job:
+        """The job, with everything filled in.
+
+        Raises:
+            ConfigError: An incompatible version of the package wrote it.
+        """
+        return load_job(self._folder.job_yaml)
+
+    def metrics(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Return the rows of metrics.jsonl (docs/run-folder.md), oldest first.
+
+        Args:
+            event: Only rows of this kind, such as ``evaluation``, ``progress`` or ``worker``.
+
+        Raises:
+            RunFolderError: There are none, or the file is damaged.
+        """
+        rows = self._folder.metrics()
+        return rows if event is None else [row for row in rows if row["event"] == event]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the final weights, a ``state_dict`` of tensors on the CPU.
+
+        Raises:
+            RunFolderError: The run has not ended, or the file is damaged.
+        """
+        return self._folder.weights()
+
+    def trace(self) -> Trace:
+        """Return the record of every push.
+
+        Raises:
+            RunFolderError: There is none (``record.trace`` of the job), or it was changed.
+        """
+        return self._folder.trace()

@@ -1,0 +1,79 @@
+"""docs/python.md and examples/ do what they say."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+TEXT = (REPOSITORY / "docs" / "python.md").read_text()
+BLOCKS = re.findall(r"^```python( mpi)?\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+EXAMPLES = sorted(path.name for path in (REPOSITORY / "examples").glob("*.py"))
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder that has the jobs, as a clone has."""
+    (tmp_path / "jobs").symlink_to(REPOSITORY / "jobs")
+    return tmp_path
+
+
+def script(folder: Path, *, mpi: bool) -> Path:
+    """The blocks of one kind as a program, each with the line that it begins in."""
+    lines = []
+    for kind, block in BLOCKS:
+        if bool(kind) == mpi:
+            begins = TEXT[: TEXT.index(block)].count("\n") + 1
+            lines.append(f"# docs/python.md, line {begins}\n{block}")
+    path = folder / "blocks.py"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_the_blocks_without_mpi_run(clone: Path, processes: Any) -> None:
+    env = {"PYTHONPATH": str(REPOSITORY)}
+    finished = processes.run([sys.executable, script(clone, mpi=False)], cwd=clone, env=env)
+    assert finished.status == 0, finished
+    assert "completed" in finished.stdout
+    assert "epochs: got 'many'" in finished.stdout
+    assert "Traceback" not in finished.stderr
+    assert (clone / "runs" / "report" / "report.md").is_file()
+
+
+@pytest.mark.mpi
+@pytest.mark.horovod
+@pytest.mark.timeout(180)
+def test_the_blocks_with_mpi_run(clone: Path, mpirun: Callable[..., Any]) -> None:
+    program = script(clone, mpi=True)
+    finished = mpirun(4, program, cwd=clone, env={"PYTHONPATH": str(REPOSITORY)}, timeout=150)
+    assert finished.status == 0, finished
+    assert "identical: " in finished.stdout
+    assert (clone / "runs" / "side-by-side" / "ssgd" / "summary.json").is_file()
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    assert EXAMPLES == ["api.py", "train_mpi.py"]
+
+
+def test_the_example_simulates_and_compares(tmp_path: Path, processes: Any) -> None:
+    program = REPOSITORY / "examples" / "api.py"
+    env = {"PYTHONPATH": str(REPOSITORY)}
+    finished = processes.run([sys.executable, program, tmp_path / "out"], cwd=tmp_path, env=env)
+    assert finished.status == 0, finished
+    assert re.search(r"^asgd, simulated +8 ", finished.stdout, re.MULTILINE)
+    assert re.search(r"^dcasgd-a, simulated +8 ", finished.stdout, re.MULTILINE)
+    assert (tmp_path / "out" / "report" / "report.html").is_file()
+
+
+@pytest.mark.mpi
+def test_the_mpi_example_trains_two_halves(tmp_path: Path, mpirun: Callable[..., Any]) -> None:
+    program = REPOSITORY / "examples" / "train_mpi.py"
+    finished = mpirun(4, program, tmp_path, env={"PYTHONPATH": str(REPOSITORY)})
+    assert finished.status == 0, finished
+    lines = [line.partition(":")[0] for line in finished.stdout.splitlines()]
+    assert lines == ["asgd", "dcasgd-a"]

@@ -1,0 +1,120 @@
+"""Programs for the ranks of tests/mpi/test_api.py: ``api_ranks.py NAME FOLDER``."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from mpi4py import MPI
+
+import mpi_dcasgd
+
+WORLD = MPI.COMM_WORLD
+JOB: dict[str, Any] = {
+    "name": "tiny",
+    "epochs": 2,
+    "batch_size": 16,
+    "lr": 0.1,
+    "model": {"name": "mlp", "hidden": [8]},
+    "data": {"name": "synthetic", "num_train": 400, "num_test": 40, "num_classes": 3},
+}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def held() -> tuple[Any, ...]:
+    """What a run could leave behind in this process."""
+    gc.collect()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    threads = sorted(thread.name for thread in threading.enumerate())
+    return descriptors, threads, [signal.getsignal(number) for number in SIGNALS]
+
+
+def again_and_again(folder: Path) -> None:
+    """Train often in one world, asynchronously and synchronously, with this and that group."""
+    half = WORLD.Split(0 if WORLD.rank < 2 else 1, WORLD.rank)
+    rounds = []
+    for number in range(4):
+        for name, algorithm, comm in (
+            ("all", "asgd", WORLD),
+            ("all", "ssgd", WORLD),
+            ("half", ("asgd", "ssgd")[WORLD.rank >= 2], half),
+            ("half", ("ssgd", "dcasgd-a")[WORLD.rank >= 2], half),
+            ("none", "asgd", None),
+        ):
+            place = folder / f"{name}-{algorithm}-{comm.size if comm else 0}-{number}"
+            run = mpi_dcasgd.train(JOB, comm, place, algorithm=algorithm)
+            assert run.status == "completed", run.summary  # on every rank, at once
+            workers = run.summary["world_size"] - run.summary["num_workers"]
+            assert workers == (0 if algorithm == "ssgd" else 1)
+        rounds.append(held())
+    assert rounds[1] == rounds[-1], rounds[1:]
+    half.Free()
+
+
+def beside_messages(folder: Path) -> None:
+    """A caller's own messages on the communicator, under the tags that the run uses, too."""
+    peer = (WORLD.rank + 1) % WORLD.size
+    requests = [WORLD.irecv(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG) for _ in range(8)]
+    run = mpi_dcasgd.train(JOB, WORLD, folder / "run", algorithm="asgd")
+    assert run.status == "completed"
+    for tag in range(8):
+        WORLD.send(("mine", tag), peer, tag)
+    assert sorted(request.wait()[1] for request in requests) == list(range(8))
+
+
+def raised(folder: Path) -> None:
+    """One rank's exception, raised where the caller wants to look after the others himself."""
+    from mpi_dcasgd.learning.task import Task
+
+    counted, gradient = iter(range(10**6)), Task.gradient
+
+    def failing(self: Task, batch: Any) -> Any:
+        if next(counted) < 5:
+            return gradient(self, batch)
+        raise OSError("a lightning struck")
+
+    before = held()[1:]
+    if WORLD.rank == 1:
+        Task.gradient = failing  # type: ignore[method-assign]
+        try:
+            mpi_dcasgd.train(JOB, WORLD, folder / "run", algorithm="asgd", on_error="raise")
+        except OSError as error:
+            print("raised:", error, flush=True)
+        assert held()[1:] == before
+        WORLD.Abort(7)
+    mpi_dcasgd.train(JOB, WORLD, folder / "run", algorithm="asgd", on_error="raise")
+
+
+def mistakes(folder: Path) -> None:
+    """Mistakes are raised on all ranks, and the world goes on."""
+    told = []
+    for comm, changes in (
+        (WORLD, {"lr": -1}),
+        (WORLD, {"algorithm": "sgd"}),
+        (MPI.COMM_SELF, {"algorithm": "asgd"}),
+        (WORLD, {"lr": -1 if WORLD.rank == 1 else 0.1}),
+        (WORLD, {"inject": {"slow": {9: 2}}}),
+    ):
+        try:
+            mpi_dcasgd.train(JOB, comm, folder / f"run-{WORLD.rank}", **changes)
+        except mpi_dcasgd.UserError as error:
+            told.append(str(error))
+    everyone = WORLD.allgather(told)
+    assert all(len(each) == 5 for each in everyone), everyone
+    if WORLD.rank == 0:
+        print("\n".join(told), flush=True)
+    # A process of its own in a world of several.
+    alone = mpi_dcasgd.train(JOB, MPI.COMM_SELF, folder / f"alone-{WORLD.rank}", algorithm="sgd")
+    shas = WORLD.allgather(alone.summary["weights_sha256"])
+    assert len(set(shas)) == 1
+    run = mpi_dcasgd.train(JOB, WORLD, folder / "good", algorithm="asgd")
+    assert run.status == "completed"
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](Path(sys.argv[2]))
