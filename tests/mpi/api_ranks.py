@@ -111,7 +111,9 @@ def mistakes(world: MPI.Intracomm, folder: str) -> None:
     if world.rank == 0:
         print("\n".join(told), flush=True)
     # A process of its own in a world of several.
-    alone = mpi_dcasgd.train(JOB, MPI.COMM_SELF, Path(folder) / f"alone-{world.rank}", algorithm="sgd")
+    alone = mpi_dcasgd.train(
+        JOB, MPI.COMM_SELF, Path(folder) / f"alone-{world.rank}", algorithm="sgd"
+    )
     shas = world.allgather(alone.summary["weights_sha256"])
     assert len(set(shas)) == 1
     run = mpi_dcasgd.train(JOB, world, Path(folder) / "good", algorithm="asgd")
