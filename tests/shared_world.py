@@ -89,11 +89,13 @@ class SharedWorld:
                 rank.sendall(line)
             answers = self._answers(members, deadline)
         except _LostError as lost:
-            pytest.fail(f"{function} on {ranks} ranks: {lost}\n{self._kill()}", pytrace=False)
+            reason = f"{function} on {ranks} ranks: {lost}\n{self._kill()}"
         except BaseException:  # the test's own time is up, or somebody pressed Ctrl-C
             self._kill()
             raise
-        return answers
+        else:
+            return answers
+        pytest.fail(reason)
 
     def close(self) -> None:
         """Let all ranks end by themselves."""

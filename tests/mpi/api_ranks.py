@@ -1,4 +1,7 @@
-"""Programs for the ranks of tests/mpi/test_api.py: ``api_ranks.py NAME FOLDER``."""
+"""What the ranks of tests/mpi/test_api.py do: ``function(comm, folder)``.
+
+As a program, ``api_ranks.py NAME FOLDER`` calls one of them with the whole world.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from mpi4py import MPI
 
 import mpi_dcasgd
 
-WORLD = MPI.COMM_WORLD
 JOB: dict[str, Any] = {
     "name": "tiny",
     "epochs": 2,
@@ -34,19 +36,19 @@ def held() -> tuple[Any, ...]:
     return descriptors, threads, [signal.getsignal(number) for number in SIGNALS]
 
 
-def again_and_again(folder: Path) -> None:
+def again_and_again(world: MPI.Intracomm, folder: str) -> None:
     """Train often in one world, asynchronously and synchronously, with this and that group."""
-    half = WORLD.Split(0 if WORLD.rank < 2 else 1, WORLD.rank)
+    half = world.Split(0 if world.rank < 2 else 1, world.rank)
     rounds = []
     for number in range(4):
         for name, algorithm, comm in (
-            ("all", "asgd", WORLD),
-            ("all", "ssgd", WORLD),
-            ("half", ("asgd", "ssgd")[WORLD.rank >= 2], half),
-            ("half", ("ssgd", "dcasgd-a")[WORLD.rank >= 2], half),
+            ("all", "asgd", world),
+            ("all", "ssgd", world),
+            ("half", ("asgd", "ssgd")[world.rank >= 2], half),
+            ("half", ("ssgd", "dcasgd-a")[world.rank >= 2], half),
             ("none", "asgd", None),
         ):
-            place = folder / f"{name}-{algorithm}-{comm.size if comm else 0}-{number}"
+            place = Path(folder) / f"{name}-{algorithm}-{comm.size if comm else 0}-{number}"
             run = mpi_dcasgd.train(JOB, comm, place, algorithm=algorithm)
             assert run.status == "completed", run.summary  # on every rank, at once
             workers = run.summary["world_size"] - run.summary["num_workers"]
@@ -56,18 +58,18 @@ def again_and_again(folder: Path) -> None:
     half.Free()
 
 
-def beside_messages(folder: Path) -> None:
+def beside_messages(world: MPI.Intracomm, folder: str) -> None:
     """A caller's own messages on the communicator, under the tags that the run uses, too."""
-    peer = (WORLD.rank + 1) % WORLD.size
-    requests = [WORLD.irecv(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG) for _ in range(8)]
-    run = mpi_dcasgd.train(JOB, WORLD, folder / "run", algorithm="asgd")
+    peer = (world.rank + 1) % world.size
+    requests = [world.irecv(source=MPI.ANY_SOURCE, tag=MPI.ANY_TAG) for _ in range(8)]
+    run = mpi_dcasgd.train(JOB, world, Path(folder) / "run", algorithm="asgd")
     assert run.status == "completed"
     for tag in range(8):
-        WORLD.send(("mine", tag), peer, tag)
+        world.send(("mine", tag), peer, tag)
     assert sorted(request.wait()[1] for request in requests) == list(range(8))
 
 
-def raised(folder: Path) -> None:
+def raised(world: MPI.Intracomm, folder: str) -> None:
     """One rank's exception, raised where the caller wants to look after the others himself."""
     from mpi_dcasgd.learning.task import Task
 
@@ -79,42 +81,44 @@ def raised(folder: Path) -> None:
         raise OSError("a lightning struck")
 
     before = held()[1:]
-    if WORLD.rank == 1:
+    if world.rank == 1:
         Task.gradient = failing  # type: ignore[method-assign]
         try:
-            mpi_dcasgd.train(JOB, WORLD, folder / "run", algorithm="asgd", on_error="raise")
+            mpi_dcasgd.train(JOB, world, Path(folder) / "run", algorithm="asgd", on_error="raise")
         except OSError as error:
             print("raised:", error, flush=True)
         assert held()[1:] == before
-        WORLD.Abort(7)
-    mpi_dcasgd.train(JOB, WORLD, folder / "run", algorithm="asgd", on_error="raise")
+        world.Abort(7)
+    mpi_dcasgd.train(JOB, world, Path(folder) / "run", algorithm="asgd", on_error="raise")
 
 
-def mistakes(folder: Path) -> None:
+def mistakes(world: MPI.Intracomm, folder: str) -> None:
     """Mistakes are raised on all ranks, and the world goes on."""
     told = []
     for comm, changes in (
-        (WORLD, {"lr": -1}),
-        (WORLD, {"algorithm": "sgd"}),
+        (world, {"lr": -1}),
+        (world, {"algorithm": "sgd"}),
         (MPI.COMM_SELF, {"algorithm": "asgd"}),
-        (WORLD, {"lr": -1 if WORLD.rank == 1 else 0.1}),
-        (WORLD, {"inject": {"slow": {9: 2}}}),
+        (world, {"lr": -1 if world.rank == 1 else 0.1}),
+        (world, {"inject": {"slow": {9: 2}}}),
     ):
         try:
-            mpi_dcasgd.train(JOB, comm, folder / f"run-{WORLD.rank}", **changes)
+            mpi_dcasgd.train(JOB, comm, Path(folder) / f"run-{world.rank}", **changes)
         except mpi_dcasgd.UserError as error:
             told.append(str(error))
-    everyone = WORLD.allgather(told)
+    everyone = world.allgather(told)
     assert all(len(each) == 5 for each in everyone), everyone
-    if WORLD.rank == 0:
+    if world.rank == 0:
         print("\n".join(told), flush=True)
     # A process of its own in a world of several.
-    alone = mpi_dcasgd.train(JOB, MPI.COMM_SELF, folder / f"alone-{WORLD.rank}", algorithm="sgd")
-    shas = WORLD.allgather(alone.summary["weights_sha256"])
+    alone = mpi_dcasgd.train(
+        JOB, MPI.COMM_SELF, Path(folder) / f"alone-{world.rank}", algorithm="sgd"
+    )
+    shas = world.allgather(alone.summary["weights_sha256"])
     assert len(set(shas)) == 1
-    run = mpi_dcasgd.train(JOB, WORLD, folder / "good", algorithm="asgd")
+    run = mpi_dcasgd.train(JOB, world, Path(folder) / "good", algorithm="asgd")
     assert run.status == "completed"
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]](Path(sys.argv[2]))
+    globals()[sys.argv[1]](MPI.COMM_WORLD, sys.argv[2])

@@ -16,11 +16,10 @@ PROGRAM = Path(__file__).with_name("api_ranks.py")
 
 @pytest.mark.horovod
 def test_runs_follow_each_other_and_go_side_by_side(
-    mpirun: Callable[..., Any], tmp_path: Path
+    shared_world: Callable[..., Any], tmp_path: Path
 ) -> None:
-    finished = mpirun(5, PROGRAM, "again_and_again", tmp_path, timeout=150)
-    assert finished.status == 0, finished
-    assert finished.stdout == "", "nothing is printed"
+    answers = shared_world("api_ranks:again_and_again", tmp_path, timeout=150)
+    assert {answer.stdout for answer in answers} == {""}, "nothing is printed"
     shas: dict[str, set[str]] = {}
     for file in tmp_path.glob("*/summary.json"):
         summary = json.loads(file.read_text())
@@ -32,10 +31,9 @@ def test_runs_follow_each_other_and_go_side_by_side(
 
 
 def test_a_run_sends_on_a_communicator_of_its_own(
-    mpirun: Callable[..., Any], tmp_path: Path
+    shared_world: Callable[..., Any], tmp_path: Path
 ) -> None:
-    finished = mpirun(3, PROGRAM, "beside_messages", tmp_path)
-    assert finished.status == 0, finished
+    shared_world("api_ranks:beside_messages", tmp_path, ranks=3)
 
 
 def test_one_ranks_exception_may_be_raised(mpirun: Callable[..., Any], tmp_path: Path) -> None:
@@ -46,15 +44,15 @@ def test_one_ranks_exception_may_be_raised(mpirun: Callable[..., Any], tmp_path:
 
 
 def test_mistakes_are_raised_on_all_ranks_and_the_world_goes_on(
-    mpirun: Callable[..., Any], tmp_path: Path
+    shared_world: Callable[..., Any], tmp_path: Path
 ) -> None:
-    finished = mpirun(3, PROGRAM, "mistakes", tmp_path)
-    assert finished.status == 0, finished
-    assert "lr: got -1" in finished.stdout
-    assert "comm: algorithm sgd is one process, but got 3 ranks" in finished.stdout
-    assert "algorithm asgd got 1 rank" in finished.stdout
-    assert "start-up failed\n  rank 1 on " in finished.stdout
-    assert "there is no worker 9" in finished.stdout
-    assert "Traceback" not in finished.stderr
+    answers = shared_world("api_ranks:mistakes", tmp_path, ranks=3)
+    told = answers[0].stdout
+    assert "lr: got -1" in told
+    assert "comm: algorithm sgd is one process, but got 3 ranks" in told
+    assert "algorithm asgd got 1 rank" in told
+    assert "start-up failed\n  rank 1 on " in told
+    assert "there is no worker 9" in told
+    assert not any("Traceback" in answer.stderr for answer in answers)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"good", "alone-0", "alone-1", "alone-2"}, "what cannot begin leaves no folder"

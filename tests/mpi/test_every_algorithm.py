@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from one_world import train_in_one_world
 
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 from mpi_dcasgd.runs.replay import replay
 
-pytestmark = [pytest.mark.mpi, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.mpi
 
 # Rates at which the step is about that of asgd at 0.1: by the momentum, the delay, the minibatches.
 LR = {
@@ -36,35 +35,15 @@ OTHERS = sorted(
 )
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def trained(
-    request: pytest.FixtureRequest, mpirun: Callable[..., Any], runs: Path, algorithm: str
-) -> Path:
-    """The run folder of an algorithm; who asks first trains all that were selected."""
-    if not (runs / algorithm).exists():
-        mine = [item for item in request.session.items if item.path == request.node.path]
-        names = [item.callspec.params["algorithm"] for item in mine]  # type: ignore[attr-defined]
-        jobs = {
-            runs / name: [
-                *(f"algorithm={name}", f"lr={LR.get(name, 0.1)}"),
-                *("epochs=12", "schedule.milestones=[8]"),
-            ]
-            for name in names
-        }
-        train_in_one_world(mpirun, 5, "jobs/digits.yaml", jobs)
-    return runs / algorithm
-
-
 @pytest.mark.parametrize("algorithm", OTHERS)
 def test_digits_are_learnt_and_the_run_is_replayed_identically(
-    trained: Path, algorithm: str
+    shared_world: Callable[..., Any], tmp_path: Path, algorithm: str
 ) -> None:
-    run = trained
+    run = tmp_path / algorithm
+    words = [f"algorithm={algorithm}", f"lr={LR.get(algorithm, 0.1)}"]
+    words += ["epochs=12", "schedule.milestones=[8]"]
+    answers = shared_world("world_calls:train", "jobs/digits.yaml", [(str(run), words)])
+    assert [answer.value for answer in answers] == 5 * [["completed"]]
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["status"], summary["algorithm"]) == ("completed", algorithm)
     assert summary["world_size"] == 5

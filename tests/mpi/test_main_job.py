@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from one_world import train_in_one_world
 
+import mpi_dcasgd
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.trace import read_trace
 from mpi_dcasgd.runs.replay import replay
@@ -21,33 +21,46 @@ pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]
 
 JOB = "jobs/digits.yaml"
 WORKERS = 4
+ASYNCHRONOUS = ("asgd", "dcasgd-c", "dcasgd-a")
 
-
-TOGETHER = ("asgd", "dcasgd-c", "dcasgd-a")
-"""What is trained in one world, as soon as a test asks for any of them."""
+LAUNCHED = {("sgd", WORKERS): None, ("ssgd", WORKERS): WORKERS, ("asgd", 1): 2}
+"""What is started by a command, as users do, and the ranks if it needs mpirun for that."""
 
 
 class Runs:
     """Trains each algorithm once, when a test first asks for it."""
 
-    def __init__(self, folder: Path, mpirun: Callable[..., Any], run: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        run: Callable[..., Any],
+        mpirun: Callable[..., Any],
+        shared_world: Callable[..., Any],
+    ) -> None:
         self._folder = folder
-        self._mpirun = mpirun
         self._run = run
+        self._mpirun = mpirun
+        self._shared_world = shared_world
 
     def __call__(self, algorithm: str, *overrides: str, workers: int = WORKERS) -> Path:
         path = self._folder / "-".join([algorithm, str(workers), *overrides])
-        if not path.exists() and algorithm in TOGETHER and workers == WORKERS and not overrides:
-            jobs = {self._folder / f"{name}-{workers}": [f"algorithm={name}"] for name in TOGETHER}
-            train_in_one_world(self._mpirun, workers + 1, JOB, jobs)
-        elif not path.exists():
-            train = ["train", JOB, f"algorithm={algorithm}", *overrides, "--run-dir", str(path)]
-            if algorithm == "sgd":
-                finished = self._run([sys.executable, "-m", "mpi_dcasgd", *train], timeout=120)
+        if path.exists():
+            return path
+        words = [f"algorithm={algorithm}", *overrides]
+        if (algorithm, workers) in LAUNCHED and not overrides:
+            train = ["-m", "mpi_dcasgd", "train", JOB, *words, "--run-dir", str(path)]
+            if size := LAUNCHED[algorithm, workers]:
+                finished = self._mpirun(size, *train, timeout=120)
             else:
-                size = workers + (algorithm != "ssgd")
-                finished = self._mpirun(size, "-m", "mpi_dcasgd", *train, timeout=120)
+                finished = self._run([sys.executable, *train], timeout=120)
             assert finished.status == 0, finished
+        elif algorithm == "sgd":
+            assert mpi_dcasgd.train(JOB, run_dir=path, words=words).status == "completed"
+        else:
+            ranks = workers + (algorithm != "ssgd")
+            runs = [(str(path), words)]
+            answers = self._shared_world("world_calls:train", JOB, runs, ranks=ranks)
+            assert [answer.value for answer in answers] == ranks * [["completed"]]
         return path
 
     def summary(self, *args: str, **kwargs: int) -> dict[str, Any]:
@@ -61,8 +74,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def runs(folder: Path, mpirun: Callable[..., Any], processes: Any) -> Runs:
-    return Runs(folder, mpirun, processes.run)
+def runs(
+    folder: Path, processes: Any, mpirun: Callable[..., Any], shared_world: Callable[..., Any]
+) -> Runs:
+    return Runs(folder, processes.run, mpirun, shared_world)
 
 
 EVERY = [
@@ -108,7 +123,7 @@ def test_a_run_folder_holds_what_a_report_and_a_user_need(runs: Runs, algorithm:
 
 
 def test_two_sequential_runs_with_one_seed_are_the_same(runs: Runs, tmp_path: Path) -> None:
-    again = Runs(tmp_path, runs._mpirun, runs._run).summary("sgd")
+    again = mpi_dcasgd.train(JOB, run_dir=tmp_path / "again", algorithm="sgd").summary
     assert again["weights_sha256"] == runs.summary("sgd")["weights_sha256"]
     other = runs.summary("sgd", "seed=1", "epochs=1")
     assert other["weights_sha256"] != runs.summary("sgd", "epochs=1")["weights_sha256"]
@@ -120,7 +135,7 @@ def test_asgd_with_one_worker_gives_the_sequential_weights_bit_for_bit(runs: Run
     )
 
 
-@pytest.mark.parametrize("algorithm", TOGETHER)
+@pytest.mark.parametrize("algorithm", ASYNCHRONOUS)
 def test_four_equal_workers_see_a_staleness_of_about_three(runs: Runs, algorithm: str) -> None:
     # (W - 1) * T minus the ages still in flight at the end, over T: exact, and just below W - 1.
     assert runs.summary(algorithm)["staleness_mean"] == pytest.approx(3, abs=0.1)
@@ -169,7 +184,7 @@ def test_compressed_gradients_learn_too(runs: Runs, overrides: tuple[str, ...]) 
     assert runs.summary("ssgd", *overrides)["test_error"] <= 0.04
 
 
-@pytest.mark.parametrize("algorithm", TOGETHER)
+@pytest.mark.parametrize("algorithm", ASYNCHRONOUS)
 def test_a_real_run_is_replayed_identically(runs: Runs, algorithm: str) -> None:
     found = replay(runs(algorithm))
     assert found.identical, found
@@ -188,9 +203,7 @@ def test_a_record_that_is_not_whole_is_not_called_identical(runs: Runs, tmp_path
         replay(copy)
 
 
-def test_a_run_with_batchnorm_and_augmentation_is_replayed_identically(
-    runs: Runs, processes: Any
-) -> None:
+def test_a_run_with_batchnorm_and_augmentation_is_replayed_identically(runs: Runs) -> None:
     path = runs(
         "dcasgd-a",
         "model.name=cnn",
@@ -199,6 +212,5 @@ def test_a_run_with_batchnorm_and_augmentation_is_replayed_identically(
         "data.augment=standard",
         "epochs=2",
     )
-    finished = processes.run([sys.executable, "-m", "mpi_dcasgd", "replay", str(path)])
-    assert finished.status == 0, finished
-    assert "identical" in finished.stdout
+    found = replay(path)
+    assert found.identical, found

@@ -1,0 +1,86 @@
+"""What tests call in the shared world: training as the API and as the command line do it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mpi4py import MPI
+
+
+def command(comm: MPI.Intracomm, *words: str) -> int:
+    """The exit status of a command, given by all ranks of the world as mpirun would start it."""
+    from in_process import command
+
+    assert comm.size == MPI.COMM_WORLD.size
+    return command(*words)
+
+
+def train(comm: MPI.Intracomm, job: str, runs: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """Train a job once for each run folder, with the overrides that belong to it.
+
+    Returns:
+        How each of them ended.
+    """
+    import mpi_dcasgd
+
+    return [mpi_dcasgd.train(job, comm, path, words=words).status for path, words in runs]
+
+
+def interrupt(
+    comm: MPI.Intracomm, job: str, path: str, words: Sequence[str], evaluations: int = 1
+) -> tuple[str, int | None]:
+    """Train until so many evaluations are recorded; then a signal comes to the rank that records.
+
+    Returns:
+        How the run ended, and the signal by which, as this rank has it.
+    """
+    import mpi_dcasgd
+    from mpi_dcasgd.drivers.observer import Evaluation
+    from mpi_dcasgd.record.recorder import Recorder
+
+    genuine, seen = Recorder.evaluation, iter(range(1, sys.maxsize))
+
+    def evaluation(self: Any, found: Evaluation) -> None:
+        genuine(self, found)
+        if next(seen) == evaluations:
+            signal.raise_signal(signal.SIGUSR1)
+
+    Recorder.evaluation = evaluation  # type: ignore[method-assign]
+    try:
+        run = mpi_dcasgd.train(job, comm, path, words=words)
+    finally:
+        Recorder.evaluation = genuine  # type: ignore[method-assign]
+    return run.status, run.stopped_by
+
+
+def walk(comm: MPI.Intracomm, path: str) -> tuple[int, int, int, float] | str:
+    """Load a folder of images that one rank walks for all.
+
+    Returns:
+        The folders walked by this rank, the images to train and to test with, and the mean pixel
+        of a minibatch; or what was wrong.
+    """
+    import numpy as np
+
+    from mpi_dcasgd.drivers.startup import share_files
+    from mpi_dcasgd.errors import UserError
+    from mpi_dcasgd.learning.data import describe, load_dataset
+    from mpi_dcasgd.learning.data.folder import ImageFolder
+    from mpi_dcasgd.learning.vision import torchvision
+
+    settings = ImageFolder(path=path, image_size=8, loaders=1)
+    walked: list[str] = []
+    genuine = torchvision().datasets.ImageFolder
+    torchvision().datasets.ImageFolder = lambda path: walked.append(path) or genuine(path)
+    try:
+        share_files(comm, settings)
+        train = load_dataset(settings, 0).train
+        pixels, _ = train.batch(np.array([3, 0]), None)
+        return len(walked), len(train), describe(settings).num_test, float(pixels.mean())
+    except UserError as error:
+        return str(error)
+    finally:
+        torchvision().datasets.ImageFolder = genuine
