@@ -129,11 +129,17 @@ class Processes:
 
     def wait_for(self, process: subprocess.Popen[bytes], lines: int, timeout: float = 100) -> None:
         """Return once the process has written so many lines to stdout."""
+        self.wait_until(process, lambda: self.output(process).count("\n") >= lines, timeout)
+
+    def wait_until(
+        self, process: subprocess.Popen[bytes], condition: Callable[[], bool], timeout: float = 100
+    ) -> None:
+        """Return once a condition holds that the process is to bring about in a file."""
         deadline = time.monotonic() + timeout
-        while self.output(process).count("\n") < lines:
+        while not condition():
             if process.poll() is not None or time.monotonic() > deadline:
                 finished = self.finish(process, 0)
-                pytest.fail(f"fewer than {lines} lines from {process.args}\n{finished}")
+                pytest.fail(f"waited in vain for {process.args}\n{finished}")
             time.sleep(0.01)  # the kernel has no event for a file that grows
 
     def alive(self) -> list[psutil.Process]:

@@ -5,17 +5,33 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+import in_process
 from mpi4py import MPI
 
 
 def command(comm: MPI.Intracomm, *words: str) -> int:
     """The exit status of a command, given by all ranks of the world as mpirun would start it."""
-    from in_process import command
-
     assert comm.size == MPI.COMM_WORLD.size
-    return command(*words)
+    return in_process.command(*words)
+
+
+def command_without_data(comm: MPI.Intracomm, *words: str) -> int:
+    """The exit status of a command, where rank 1 cannot load the data."""
+    import mpi_dcasgd.runs.build as build
+    from mpi_dcasgd.errors import DataError
+
+    def lacking(*args: Any) -> NoReturn:
+        raise DataError("the disk of this node is not mounted")
+
+    genuine = build.load_dataset
+    if comm.rank == 1:
+        build.load_dataset = lacking
+    try:
+        return command(comm, *words)
+    finally:
+        build.load_dataset = genuine
 
 
 def train(comm: MPI.Intracomm, job: str, runs: Sequence[tuple[str, Sequence[str]]]) -> list[str]:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from in_process import command
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
@@ -33,8 +34,10 @@ def test_every_size_and_world_is_measured(processes: Any) -> None:
     ("rule", "words"),
     [("dcasgd_a", "did you mean dcasgd-a"), ("ssgd", "has no server; choose an asynchronous")],
 )
-def test_what_has_no_server_is_refused(processes: Any, rule: str, words: str) -> None:
-    finished = processes.run([*BENCH, "--rules", rule])
-    assert finished.status == 2
-    assert words in finished.stderr
-    assert "Traceback" not in finished.stderr
+def test_what_has_no_server_is_refused(
+    capsys: pytest.CaptureFixture[str], rule: str, words: str
+) -> None:
+    assert command("bench", "mpi", "--rules", rule) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert "Traceback" not in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,27 @@ JOB = "jobs/digits.yaml"
 def refused(finished: Any, *words: str) -> None:
     """Exit status 2 and one message that holds these words."""
     assert finished.status == 2, finished
+    tells_once(finished.stderr, *words)
+
+
+def tells_once(text: str, *words: str) -> None:
     for word in words:
-        assert word in finished.stderr, finished
-    assert "Traceback" not in finished.stderr, finished
+        assert word in text, text
+    assert "Traceback" not in text, text
     # mpirun adds a banner of its own; the message itself must not come from every rank.
-    assert finished.stderr.count("Error: ") == 1, finished
+    assert text.count("Error: ") == 1, text
+
+
+@pytest.fixture
+def refused_by_all(shared_world: Callable[..., Any]) -> Callable[..., None]:
+    """Has every rank of the shared world execute a command that all have to refuse."""
+
+    def check(function: str, arguments: Sequence[str], *words: str) -> None:
+        answers = shared_world(function, *arguments)
+        assert [answer.value for answer in answers] == 5 * [2]
+        tells_once("".join(answer.stderr for answer in answers), *words)
+
+    return check
 
 
 @pytest.mark.parametrize(
@@ -33,14 +49,22 @@ def refused(finished: Any, *words: str) -> None:
         (["algorithm=dcasdg-a"], ["unknown", "did you mean dcasgd-a"]),
         (["batch_size=many"], ["batch_size", "'many'"]),
         (["model.nme=mlp"], ["model.nme", "did you mean"]),
-        (["data.name=cifar10", "data.path=/nowhere/at/all"], ["/nowhere/at/all"]),
         (["model.name=resnet20", "data.name=synthetic", "data.shape=[7]"], ["resnet20"]),
     ],
 )
 def test_a_bad_job_is_refused_by_all_ranks_with_one_message(
-    mpirun: Callable[..., Any], overrides: list[str], words: list[str], tmp_path: Path
+    refused_by_all: Callable[..., None], overrides: list[str], words: list[str], tmp_path: Path
 ) -> None:
-    refused(mpirun(3, *TRAIN, JOB, *overrides, "--run-dir", str(tmp_path / "run")), *words)
+    run = str(tmp_path / "run")
+    refused_by_all("world_calls:command", ["train", JOB, *overrides, "--run-dir", run], *words)
+
+
+def test_a_launched_job_whose_data_are_missing_is_refused_with_one_message(
+    mpirun: Callable[..., Any], tmp_path: Path
+) -> None:
+    overrides = ("data.name=cifar10", "data.path=/nowhere/at/all")
+    finished = mpirun(3, *TRAIN, JOB, *overrides, "--run-dir", str(tmp_path / "run"))
+    refused(finished, "/nowhere/at/all")
 
 
 def test_a_broken_file_is_refused_with_the_line(mpirun: Callable[..., Any], tmp_path: Path) -> None:
@@ -86,24 +110,12 @@ def test_ssgd_without_horovod_says_how_to_get_it(
 
 
 def test_data_that_one_rank_lacks_stop_all_of_them(
-    mpirun: Callable[..., Any], tmp_path: Path
+    refused_by_all: Callable[..., None], tmp_path: Path
 ) -> None:
-    # A user's own part that cannot be imported on rank 1 stands for any start-up failure there.
-    program = tmp_path / "rank.py"
-    program.write_text(
-        "import sys\n"
-        "from mpi4py import MPI\n"
-        "import mpi_dcasgd.runs.build as build\n"
-        "from mpi_dcasgd.errors import DataError\n"
-        "def lacking(*args):\n"
-        "    raise DataError('the disk of this node is not mounted')\n"
-        "if MPI.COMM_WORLD.rank == 1:\n"
-        "    build.load_dataset = lacking\n"
-        "from mpi_dcasgd.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    finished = mpirun(3, str(program), "train", JOB, "--run-dir", str(tmp_path / "run"))
-    refused(finished, "the disk of this node is not mounted", "rank 1 on")
+    # Data that cannot be loaded on rank 1 stand for any start-up failure there.
+    words = ["train", JOB, "--run-dir", str(tmp_path / "run")]
+    told = ("the disk of this node is not mounted", "rank 1 on")
+    refused_by_all("world_calls:command_without_data", words, *told)
 
 
 def test_an_exception_in_one_rank_ends_the_job_with_rank_host_and_reason(

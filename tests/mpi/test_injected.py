@@ -7,31 +7,40 @@ is to take 80 ms never takes less.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import mpi_dcasgd
 from mpi_dcasgd.drivers.simulation.cluster import WorkerClock, parse_cluster
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(180)]
 
 INJECT = {"delays": {"model": "gamma", "mean_s": 0.02}, "slow": {1: 4}}
+JOB = "jobs/digits.yaml"
 SHORT = ("epochs=1", "batch_size=64")
 
 
-def train(
-    start: Callable[..., Any], folder: Path, *overrides: str
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def told_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The summary of a run, and what its workers say of their time."""
-    words = ["-m", "mpi_dcasgd", "train", "jobs/digits.yaml", *SHORT, *overrides]
-    finished = start(*words, "--run-dir", str(folder))
-    assert finished.status == 0, finished
     events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "completed"
     return summary, [event for event in events if event["event"] == "worker"]
+
+
+@pytest.fixture
+def train(shared_world: Callable[..., Any]) -> Callable[..., Any]:
+    """``train(ranks, folder, *overrides)`` in the shared world."""
+
+    def run(ranks: int, folder: Path, *overrides: str) -> Any:
+        runs = [(str(folder), [*SHORT, *overrides])]
+        shared_world("world_calls:train", JOB, runs, ranks=ranks)
+        return told_of(folder)
+
+    return run
 
 
 def least_s(workers: list[dict[str, Any]]) -> list[float]:
@@ -49,13 +58,10 @@ def slowed() -> str:
 
 @pytest.mark.horovod
 def test_horovod_waits_for_the_slowed_worker_and_gives_the_same_weights(
-    mpirun: Callable[..., Any], tmp_path: Path
+    train: Callable[..., Any], tmp_path: Path
 ) -> None:
-    def start(*words: str) -> Any:
-        return mpirun(2, *words)
-
-    plain, _ = train(start, tmp_path / "plain", "algorithm=ssgd")
-    summary, workers = train(start, tmp_path / "slowed", "algorithm=ssgd", slowed())
+    plain, _ = train(2, tmp_path / "plain", "algorithm=ssgd")
+    summary, workers = train(2, tmp_path / "slowed", "algorithm=ssgd", slowed())
     assert summary["driver"] == "horovod"
     assert summary["weights_sha256"] == plain["weights_sha256"]
     least = least_s(workers)
@@ -68,23 +74,21 @@ def test_horovod_waits_for_the_slowed_worker_and_gives_the_same_weights(
 
 
 def test_an_asynchronous_worker_is_slowed_and_the_others_take_its_work(
-    mpirun: Callable[..., Any], tmp_path: Path
+    train: Callable[..., Any], tmp_path: Path
 ) -> None:
-    def start(*words: str) -> Any:
-        return mpirun(3, *words)
-
-    _, workers = train(start, tmp_path / "run", "algorithm=asgd", slowed())
+    _, workers = train(3, tmp_path / "run", "algorithm=asgd", slowed())
     for told, seconds in zip(workers, least_s(workers), strict=True):
         assert told["compute_s"] >= seconds
     assert workers[0]["updates"] > workers[1]["updates"]
 
 
-def test_one_process_is_slowed_as_worker_0(processes: Any, tmp_path: Path) -> None:
-    def start(*words: str) -> Any:
-        return processes.run([sys.executable, *words])
+def test_one_process_is_slowed_as_worker_0(tmp_path: Path) -> None:
+    def train(folder: Path, *words: str) -> Any:
+        mpi_dcasgd.train(JOB, run_dir=folder, words=[*SHORT, "algorithm=sgd", *words])
+        return told_of(folder)
 
-    plain, _ = train(start, tmp_path / "plain", "algorithm=sgd")
-    summary, workers = train(start, tmp_path / "slowed", "algorithm=sgd", slowed())
+    plain, _ = train(tmp_path / "plain")
+    summary, workers = train(tmp_path / "slowed", slowed())
     assert summary["weights_sha256"] == plain["weights_sha256"]
     [told] = workers
     clock = WorkerClock(parse_cluster("", INJECT), 2, 0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import mpi_dcasgd
 from mpi_dcasgd.record.checkpoints import checkpoints_in
 from mpi_dcasgd.record.metrics import read_metrics
 from mpi_dcasgd.record.trace import read_trace
@@ -34,12 +35,36 @@ def words(ranks: int, folder: Path, *overrides: str) -> tuple[str, ...]:
 
 
 def stop(processes: Any, argv: tuple[str, ...]) -> None:
-    """Start a world and stop it once it has been evaluated for the first time."""
+    """Start a world of its own and have mpirun stop it after its first evaluation."""
     process = processes.start(argv)
     processes.wait_for(process, lines=3)
     process.send_signal(signal.SIGUSR1)
     finished = processes.finish(process)
     assert finished.status == STOPPED, finished
+
+
+class Shared:
+    """Trains in the shared world."""
+
+    def __init__(self, world: Callable[..., Any]) -> None:
+        self._world = world
+
+    def stop(self, ranks: int, folder: Path, *overrides: str) -> None:
+        """Have a signal stop a run after its first evaluation."""
+        job = [f"epochs={EPOCHS}", *overrides]
+        first, *_ = self._world("world_calls:interrupt", JOB, folder, job, ranks=ranks)
+        assert first.value == ["interrupted", signal.SIGUSR1]
+
+    def train(self, ranks: int, folder: Path, *overrides: str) -> None:
+        """Train to the end, from a checkpoint if there is one."""
+        runs = [(str(folder), [f"epochs={EPOCHS}", *overrides])]
+        answers = self._world("world_calls:train", JOB, runs, ranks=ranks)
+        assert [answer.value for answer in answers] == ranks * [["completed"]]
+
+
+@pytest.fixture
+def shared(shared_world: Callable[..., Any]) -> Shared:
+    return Shared(shared_world)
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -69,23 +94,20 @@ def test_one_worker_that_was_stopped_twice_comes_to_the_sequential_weights(
     finished = processes.run(argv)
     assert finished.status == 0, finished
     check_whole(run, restarts=2)
-    train = ["-m", "mpi_dcasgd", "train", JOB, f"epochs={EPOCHS}", "algorithm=sgd"]
-    finished = processes.run([sys.executable, *train, "--run-dir", str(alone)])
-    assert finished.status == 0, finished
+    mpi_dcasgd.train(JOB, run_dir=alone, algorithm="sgd", epochs=EPOCHS)
     assert summary(run)["weights_sha256"] == summary(alone)["weights_sha256"]
 
 
 @pytest.mark.parametrize("algorithm", ["rennala", "dana"])
 def test_other_workers_go_on_and_the_whole_is_replayed(
-    processes: Any, tmp_path: Path, algorithm: str
+    shared: Shared, tmp_path: Path, algorithm: str
 ) -> None:
     """One holds gradients, the other has a momentum for each worker and their sum."""
     run = tmp_path / "run"
-    job = [f"algorithm={algorithm}"]
-    stop(processes, words(3, run, *job))
-    stop(processes, words(5, run, *job))
-    finished = processes.run(words(4, run, *job))
-    assert finished.status == 0, finished
+    job = f"algorithm={algorithm}"
+    shared.stop(3, run, job)
+    shared.stop(5, run, job)
+    shared.train(4, run, job)
     check_whole(run, restarts=2)
     assert taken(run) == Counter(range(TICKETS)), "every ticket once"
     trace = read_trace(run / "trace.bin")
@@ -95,19 +117,16 @@ def test_other_workers_go_on_and_the_whole_is_replayed(
 
 
 def test_a_world_that_was_killed_goes_on_from_its_last_checkpoint(
-    processes: Any, tmp_path: Path
+    processes: Any, shared: Shared, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    argv = words(4, run, "checkpoint={every: 1, every_s: null}")
-    process = processes.start(argv)
-    # A checkpoint is whole before the next evaluation but one is shown.
-    processes.wait_for(process, lines=5)
+    run, changes = tmp_path / "run", "checkpoint={every: 1, every_s: null}"
+    process = processes.start(words(4, run, changes))
+    processes.wait_until(process, lambda: bool(checkpoints_in(run / "checkpoints")))
     processes.kill()
     processes.finish(process)
     assert checkpoints_in(run / "checkpoints")
     assert not (run / "summary.json").exists()
-    finished = processes.run(argv)
-    assert finished.status == 0, finished
+    shared.train(4, run, changes)
     check_whole(run, restarts=1)
     assert taken(run) == Counter(range(TICKETS))
     workers = [e for e in read_metrics(run / "metrics.jsonl") if e["event"] == "worker"]
@@ -116,13 +135,12 @@ def test_a_world_that_was_killed_goes_on_from_its_last_checkpoint(
 
 
 @pytest.mark.horovod
-def test_a_synchronous_group_goes_on_bit_for_bit(processes: Any, tmp_path: Path) -> None:
+def test_a_synchronous_group_goes_on_bit_for_bit(shared: Shared, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     changes = ("algorithm=ssgd", "epochs=20")
-    stop(processes, words(2, cut, *changes))
+    shared.stop(2, cut, *changes)
     for folder in (cut, whole):
-        finished = processes.run(words(2, folder, *changes))
-        assert finished.status == 0, finished
+        shared.train(2, folder, *changes)
     check_whole(cut, restarts=1, epochs=20)
     assert summary(cut)["weights_sha256"] == summary(whole)["weights_sha256"]
     assert summary(cut)["updates"] == summary(whole)["updates"]
@@ -130,12 +148,11 @@ def test_a_synchronous_group_goes_on_bit_for_bit(processes: Any, tmp_path: Path)
 
 @pytest.mark.horovod
 def test_a_synchronous_group_of_another_size_goes_on_with_the_rest(
-    processes: Any, tmp_path: Path
+    shared: Shared, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     changes = ("algorithm=ssgd", "epochs=20")
-    stop(processes, words(3, run, *changes))
-    finished = processes.run(words(2, run, *changes))
-    assert finished.status == 0, finished
+    shared.stop(3, run, *changes)
+    shared.train(2, run, *changes)
     check_whole(run, restarts=1, epochs=20)
     assert summary(run)["test_error"] <= 0.04

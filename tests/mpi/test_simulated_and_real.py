@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from in_process import command, run_here
+
+from mpi_dcasgd.tools.launch import world as launch
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(180)]
 
@@ -24,13 +26,15 @@ set:
 """
 
 
-def test_one_study_is_run_really_and_simulated(processes: Any, tmp_path: Path) -> None:
+def test_one_study_is_run_really_and_simulated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "run", partial(run_here, launch.run))  # the simulated one
     (tmp_path / "digits.yaml").write_text(Path("jobs/digits.yaml").read_text())
     (tmp_path / "both.yaml").write_text(STUDY)
     out = tmp_path / "out"
-    words = ["-m", "mpi_dcasgd", "compare", str(tmp_path / "both.yaml"), "-o", str(out)]
-    finished = processes.run([sys.executable, *words], timeout=150)
-    assert finished.status == 0, finished
+    words = ["compare", str(tmp_path / "both.yaml"), "-o", str(out)]
+    assert command(*words) == 0, capsys.readouterr()
     real, simulated = (
         json.loads((out / name / "summary.json").read_text())
         for name in ("asgd-w2-s0", "asgd-w2-s0-simulated")
@@ -44,5 +48,6 @@ def test_one_study_is_run_really_and_simulated(processes: Any, tmp_path: Path) -
     report = (out / "report" / "report.md").read_text()
     assert "## Predicted and measured" in report
     assert "| asgd, simulated | 2 | 1 |" in report
-    again = processes.run([sys.executable, *words], timeout=60)
-    assert again.stdout.count("finished before") == 2, again
+    capsys.readouterr()
+    assert command(*words) == 0
+    assert capsys.readouterr().out.count("finished before") == 2
