@@ -15,6 +15,8 @@ import psutil
 import pytest
 import torch
 
+import mpi_dcasgd
+from mpi_dcasgd.runs.replay import replay
 from mpi_dcasgd.tools.launch import world as launch
 
 pytestmark = [
@@ -93,27 +95,23 @@ if comm.rank == 0:
     assert float(fastest_ms) >= 2 * LATENCY_MS
 
 
-def test_an_asynchronous_run_over_hosts_is_replayed_identically(
-    train: Callable[..., Path], processes: Any
-) -> None:
+def test_an_asynchronous_run_over_hosts_is_replayed_identically(train: Callable[..., Path]) -> None:
     folder = train("algorithm=dcasgd-a")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "completed"
     assert summary["samples"] == 2 * 1437
-    finished = processes.run([sys.executable, "-m", "mpi_dcasgd", "replay", str(folder)])
-    assert finished.status == 0, finished
-    assert "identical" in finished.stdout
+    found = replay(folder)
+    assert found.identical, found
 
 
 @pytest.mark.horovod
 def test_synchronous_weights_are_those_of_one_process_to_rounding(
-    train: Callable[..., Path], processes: Any, tmp_path: Path
+    train: Callable[..., Path], tmp_path: Path
 ) -> None:
     # Six ranks on one host would be the same, but contend for its cores.
     apart, alone = train("algorithm=ssgd", "sync.lr_scaling=none"), tmp_path / "alone"
-    command = [*JOB, "algorithm=sgd", f"batch_size={6 * 16}", "--run-dir", str(alone)]
-    finished = processes.run([sys.executable, "-m", "mpi_dcasgd", "train", *command])
-    assert finished.status == 0, finished
+    words = [*JOB[1:], "algorithm=sgd", f"batch_size={6 * 16}"]
+    mpi_dcasgd.train(JOB[0], run_dir=alone, words=words)
     weights, expected = (
         torch.load(folder / "weights.pt", weights_only=True)["state_dict"]
         for folder in (apart, alone)
