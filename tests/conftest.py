@@ -265,21 +265,34 @@ def _lacking(marker: str) -> str | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where several processes run tests: a file to one, and all that waits for SLURM to one."""
+    """Where several processes run tests: a file to one, all that share something costly, too."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return "slurm" if file.startswith("tests/slurm/") else file
+            file: str = super()._split_scope(nodeid)
+            return _shares(file) or file
 
     return Scheduling(config, log)
 
 
+@cache
+def _shares(file: str) -> str:
+    """What the tests of a file share with those of other files: a SLURM, or a world."""
+    if file.startswith("tests/slurm/"):
+        return "slurm"
+    return "world" if "shared_world:" in (REPOSITORY / file).read_text() else ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first: SLURM, mostly waited for, then what starts worlds."""
-    order = {name: number for number, name in enumerate(("slurm", "mpi", "cluster"))}
-    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+    order = {name: number for number, name in enumerate(("slurm", "world", "mpi", "cluster"))}
+
+    def place(item: pytest.Item) -> int:
+        file = item.path.relative_to(REPOSITORY).as_posix()
+        return order.get(_shares(file) or item.path.parent.name, len(order))
+
+    items.sort(key=place)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,17 @@ def command(comm: MPI.Intracomm, *words: str) -> int:
     """The exit status of a command, given by all ranks of the world as mpirun would start it."""
     assert comm.size == MPI.COMM_WORLD.size
     return in_process.command(*words)
+
+
+def script(comm: MPI.Intracomm, path: str, *words: str) -> None:
+    """Execute a program as ``python PATH WORDS`` does, on all ranks of the world."""
+    assert comm.size == MPI.COMM_WORLD.size
+    before = sys.argv
+    sys.argv = [path, *words]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    finally:
+        sys.argv = before
 
 
 def command_without_data(comm: MPI.Intracomm, *words: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from in_process import command
 
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.cli.commands import COMMANDS
@@ -45,6 +46,14 @@ def run(processes: Any, folder: Path, *words: str) -> Any:
     )
 
 
+@pytest.fixture
+def loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(folder))
+    for name in FILES:
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    return folder / "job.yaml"
+
+
 def test_what_the_page_says_trains(processes: Any, folder: Path) -> None:
     made = folder / "run"
     finished = run(
@@ -68,12 +77,11 @@ def test_what_the_page_says_trains(processes: Any, folder: Path) -> None:
     ]
 
 
-def test_what_the_page_says_is_simulated(processes: Any, folder: Path) -> None:
-    (command,) = re.findall(r"^    mpi-dcasgd (simulate .*)$", EXTENDING_MD, re.MULTILINE)
-    words = command.replace("job.yaml", f"{folder}/job.yaml").split()
-    made = folder / "run"
-    finished = run(processes, folder, *words, "epochs=1", "--run-dir", str(made))
-    assert finished.status == 0, finished
+def test_what_the_page_says_is_simulated(loaded: Path) -> None:
+    (line,) = re.findall(r"^    mpi-dcasgd (simulate .*)$", EXTENDING_MD, re.MULTILINE)
+    words = line.replace("job.yaml", str(loaded)).split()
+    made = loaded.parent / "run"
+    assert command(*words, "epochs=1", "--run-dir", str(made)) == 0
     whole = RunFolder(made)
     cluster = yaml.safe_load(whole.cluster_yaml.read_text())
     assert cluster["delays"] == {"model": "my_delays:Either", "spread": 0.9}
@@ -85,24 +93,13 @@ def test_what_the_page_says_is_simulated(processes: Any, folder: Path) -> None:
 
 
 @pytest.mark.mpi
-def test_what_the_page_says_trains_on_several_ranks(
-    mpirun: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+def test_what_the_page_says_trains_on_several_ranks(shared_world: Any, folder: Path) -> None:
     made = folder / "run"
     words = ("train", f"{folder}/job.yaml", "epochs=1", "--run-dir", str(made))
-    finished = mpirun(3, "-m", "mpi_dcasgd", *words)
-    assert finished.status == 0, finished
+    answers = shared_world("world_calls:command", *words, path=[folder])
+    assert [answer.value for answer in answers] == 5 * [0]
     assert RunFolder(made).summary()["status"] == "completed"
     assert (made / "notes.txt").read_text().count("\n") == 1
-
-
-@pytest.fixture
-def loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.syspath_prepend(str(folder))
-    for name in FILES:
-        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
-    return folder / "job.yaml"
 
 
 @pytest.mark.parametrize(

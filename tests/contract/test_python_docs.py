@@ -48,11 +48,9 @@ def test_the_blocks_without_mpi_run(clone: Path, processes: Any) -> None:
 @pytest.mark.mpi
 @pytest.mark.horovod
 @pytest.mark.timeout(180)
-def test_the_blocks_with_mpi_run(clone: Path, mpirun: Callable[..., Any]) -> None:
-    program = script(clone, mpi=True)
-    finished = mpirun(4, program, cwd=clone, env={"PYTHONPATH": str(REPOSITORY)}, timeout=150)
-    assert finished.status == 0, finished
-    assert "identical: " in finished.stdout
+def test_the_blocks_with_mpi_run(clone: Path, shared_world: Callable[..., Any]) -> None:
+    first, *_ = shared_world("world_calls:script", script(clone, mpi=True), cwd=clone, timeout=150)
+    assert "identical: " in first.stdout
     assert (clone / "runs" / "side-by-side" / "ssgd" / "summary.json").is_file()
 
 
@@ -71,9 +69,11 @@ def test_the_example_simulates_and_compares(tmp_path: Path, processes: Any) -> N
 
 
 @pytest.mark.mpi
-def test_the_mpi_example_trains_two_halves(tmp_path: Path, mpirun: Callable[..., Any]) -> None:
+def test_the_mpi_example_trains_two_halves(
+    tmp_path: Path, shared_world: Callable[..., Any]
+) -> None:
     program = REPOSITORY / "examples" / "train_mpi.py"
-    finished = mpirun(4, program, tmp_path, env={"PYTHONPATH": str(REPOSITORY)})
-    assert finished.status == 0, finished
-    lines = [line.partition(":")[0] for line in finished.stdout.splitlines()]
+    first, *others = shared_world("world_calls:script", program, tmp_path)
+    assert {answer.stdout for answer in others} == {""}
+    lines = [line.partition(":")[0] for line in first.stdout.splitlines()]
     assert lines == ["asgd", "dcasgd-a"]
