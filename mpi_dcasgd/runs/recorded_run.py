@@ -26,7 +26,7 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What a run folder says about a run that is to be replayed.
+    """Recorded run that is to be replayed.
 
     Attributes:
         folder: The run's.
