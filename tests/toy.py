@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mpi_dcasgd.learning.data import Dataset
 from mpi_dcasgd.learning.flat import FlatModel, StatisticsPolicy
-from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.server.push import Answer, Push
@@ -83,7 +83,7 @@ class World:
         plan: TicketPlan | None = None,
         ahead: int = 0,
         policy: StatisticsPolicy = "average",
-        task_plan: TicketPlan | None = None,
+        learner_plan: TicketPlan | None = None,
         schedule: Callable[[int], float] = lambda samples: LR,
         **model: Any,
     ) -> None:
@@ -101,19 +101,19 @@ class World:
             initial.stats_rate,
             ahead,
         )
-        self.task_of_its_own = Task(
-            FlatModel(toy_model(**model), CPU, policy), dataset, task_plan or self.plan
+        self.learner_of_its_own = Learner(
+            FlatModel(toy_model(**model), CPU, policy), dataset, learner_plan or self.plan
         )
-        self.tasks = []
+        self.learners = []
         self.queues: list[list[int]] = [[] for _ in range(workers)]
         for slot in self.server.slots:
             flat = FlatModel(toy_model(**model), CPU, policy, weights=slot.snapshot)
-            self.tasks.append(Task(flat, dataset, task_plan or self.plan))
+            self.learners.append(Learner(flat, dataset, learner_plan or self.plan))
         self.answers: list[Answer] = []
 
     def join(self) -> None:
         """All workers pull once."""
-        for worker in range(len(self.tasks)):
+        for worker in range(len(self.learners)):
             self.receive(self.server.pull(worker))
 
     def receive(self, ready: list[int]) -> None:
@@ -122,11 +122,11 @@ class World:
 
     def step(self, worker: int) -> Answer:
         """One worker computes its oldest ticket and pushes."""
-        task = self.tasks[worker]
-        found = task.gradient(task.load(self.queues[worker].pop(0)))
+        learner = self.learners[worker]
+        found = learner.gradient(learner.load(self.queues[worker].pop(0)))
         version = self.server.slots[worker].version
         push = Push(
-            version, found.ticket, found.samples, found.loss, found.norm, task.flat.grad.clone()
+            version, found.ticket, found.samples, found.loss, found.norm, learner.flat.grad.clone()
         )
         answer = self.server.push(worker, push)
         self.receive(answer.ready)
@@ -144,5 +144,5 @@ class World:
             working = self.working()
             worker = order(working) if order else min(working, key=lambda w: (w < turn, w))
             self.step(worker)
-            turn = (worker + 1) % len(self.tasks)
+            turn = (worker + 1) % len(self.learners)
         return self.server.weights.clone()

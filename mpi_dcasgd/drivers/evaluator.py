@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mpi_dcasgd.learning.data import Dataset
 from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.learning.task import evaluate
+from mpi_dcasgd.learning.learner import evaluate
 
 MAX_PENDING = 4
 """Number of copies that may wait for evaluation; each is as large as the weights."""

@@ -9,8 +9,8 @@ from mpi4py import MPI
 
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
 from mpi_dcasgd.drivers.topology import SERVER
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.prefetch import Pipeline
-from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import Kind, Message, Tag
 
 
@@ -62,17 +62,17 @@ class Link:
         self._sending.Free()
 
 
-def run_worker(link: Link, task: Task, *, background: bool) -> None:
+def run_worker(link: Link, learner: Learner, *, background: bool) -> None:
     """Compute gradients until the server says stop; the first reply must already be expected.
 
     Args:
         link: Connection to the server.
-        task: Bound to the link's vectors on the CPU, to vectors of its own on a GPU.
+        learner: Bound to the link's vectors on the CPU, to vectors of its own on a GPU.
         background: Load granted tickets ahead of their turn.
     """
-    flat = task.flat
+    flat = learner.flat
     staged = link.device.type != "cpu"
-    with Pipeline(task, background=background) as pipeline:
+    with Pipeline(learner, background=background) as pipeline:
         while True:
             started = time.perf_counter_ns()
             link.wait()
@@ -84,7 +84,7 @@ def run_worker(link: Link, task: Task, *, background: bool) -> None:
             loaded = time.perf_counter_ns()
             if staged:
                 flat.weights.copy_(link.reply.vector, non_blocking=True)
-            found = task.gradient(batch)
+            found = learner.gradient(batch)
             if staged:
                 # Asking for the loss has already waited for the gradient; this waits for the copy.
                 link.push.vector.copy_(flat.grad, non_blocking=True)

@@ -7,8 +7,8 @@ import time
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.prefetch import Pipeline
-from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.server.message import Kind
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
@@ -16,7 +16,7 @@ from mpi_dcasgd.server.server import ParameterServer
 
 def run_sequential(
     server: ParameterServer,
-    task: Task,
+    learner: Learner,
     conductor: Conductor,
     stop: StopFlag,
     account: Account | None = None,
@@ -24,9 +24,9 @@ def run_sequential(
     """Train until the tickets are used up or a stop is requested.
 
     Args:
-        server: With one worker; its slot's snapshot must be the memory of the task's weights
-            (``task.flat.weights``), so that a pull copies nothing.
-        task: Computes the gradients.
+        server: With one worker; its slot's snapshot must be the memory of the learner's weights
+            (``learner.flat.weights``), so that a pull copies nothing.
+        learner: Computes the gradients.
         conductor: Has begun; is told of every update.
         stop: Checked after every update.
         account: Receives the time that is spent; a new one if None.
@@ -35,22 +35,22 @@ def run_sequential(
         The account.
 
     Raises:
-        ValueError: The task's weights are not the snapshot.
+        ValueError: The learner's weights are not the snapshot.
     """
     account = Account(worker=0) if account is None else account
     slot = server.slots[0]
-    if slot.snapshot.data_ptr() != task.flat.weights.data_ptr():
-        raise ValueError("the task's weights must be the snapshot of the server's only slot")
+    if slot.snapshot.data_ptr() != learner.flat.weights.data_ptr():
+        raise ValueError("the learner's weights must be the snapshot of the server's only slot")
     server.pull(0)
-    with Pipeline(task, background=server.ahead > 0) as pipeline:
+    with Pipeline(learner, background=server.ahead > 0) as pipeline:
         while slot.message.kind is Kind.WORK:
             pipeline.grant(slot.message.tickets)
             started = time.perf_counter()
             batch = pipeline.next()
             loaded = time.perf_counter()
-            found = task.gradient(batch)
+            found = learner.gradient(batch)
             computed = time.perf_counter()
-            record = server.push(0, Push.found(slot.version, found, task.flat.grad)).record
+            record = server.push(0, Push.found(slot.version, found, learner.flat.grad)).record
             account.add(
                 found.samples,
                 data_s=loaded - started,

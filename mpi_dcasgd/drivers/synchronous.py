@@ -22,8 +22,8 @@ from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.reducers import DTYPES, Reducer
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.sync_settings import Compression
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.prefetch import Pipeline
-from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.message import Kind
 from mpi_dcasgd.server.push import Push
@@ -33,7 +33,7 @@ from mpi_dcasgd.server.server import ParameterServer
 def run_synchronous(
     reducer: Reducer,
     server: ParameterServer,
-    task: Task,
+    learner: Learner,
     conductor: Conductor | None,
     stop: StopFlag,
     *,
@@ -48,13 +48,13 @@ def run_synchronous(
         reducer: Sums over the ranks.
         server: This rank's replica: one worker, tickets ``reducer.size * accumulate`` times the
             batch size.
-        task: Its plan is the server's, split; its weights are the only slot's snapshot.
+        learner: Its plan is the server's, split; its weights are the only slot's snapshot.
         conductor: Present on the rank that records, else None.
         stop: If set on any rank, stops all of them after the same update.
         accumulate: Minibatches of each rank in one update.
         compression: Type that gradients are rounded to while they travel.
         bucket_bytes: Size from which a part of the gradient is sent during the backward pass;
-            None sends all of it at the end. The task must not be recorded as a graph if the
+            None sends all of it at the end. The learner must not be recorded as a graph if the
             gradient is larger.
         account: Receives the time that is spent; a new one if None.
 
@@ -63,9 +63,9 @@ def run_synchronous(
     """
     account = Account(worker=reducer.rank) if account is None else account
     slot = server.slots[0]
-    group = _Group(reducer, server, task, accumulate, compression, bucket_bytes, account)
+    group = _Group(reducer, server, learner, accumulate, compression, bucket_bytes, account)
     server.pull(0)
-    with Pipeline(task, background=server.ahead > 0) as pipeline:
+    with Pipeline(learner, background=server.ahead > 0) as pipeline:
         todo: deque[tuple[int, list[int]]] = deque()
         while slot.message.kind is Kind.WORK:
             for ticket in slot.message.tickets:
@@ -91,7 +91,7 @@ class _Group:
         self,
         reducer: Reducer,
         server: ParameterServer,
-        task: Task,
+        learner: Learner,
         accumulate: int,
         compression: Compression,
         bucket_bytes: int | None,
@@ -99,10 +99,10 @@ class _Group:
     ) -> None:
         self._reducer = reducer
         self._plan: TicketPlan = server.plan
-        self._task = task
+        self._learner = learner
         self._accumulate = accumulate
         self._border = border = server.layout.num_params
-        grad = task.flat.grad
+        grad = learner.flat.grad
         # One minibatch's gradient is scaled where it is; several need a place to be summed in.
         self._sum = grad if accumulate == 1 else torch.zeros_like(grad)
         self._fields = [
@@ -114,7 +114,7 @@ class _Group:
         self._buckets = Buckets(server.layout, self._sum, reducer, dtype, whole)
         self._streams = len(self._buckets) > 1
         if self._streams:
-            task.flat.stream_gradient(self._take)
+            learner.flat.stream_gradient(self._take)
         self._taken: set[int] = set()
         self._share, self._first, self._last = 0.0, True, True
         # Beside the gradient travel the mean loss, whether anyone wants to stop, and BatchNorm's
@@ -143,7 +143,7 @@ class _Group:
             loaded = time.perf_counter()
             self._share = batch.samples / samples
             self._first, self._last = number == 0, number == count - 1
-            loss += self._task.compute(batch) * self._share
+            loss += self._learner.compute(batch) * self._share
             self._collect()
             self._account.add(
                 batch.samples,
@@ -182,15 +182,15 @@ class _Group:
             self._buckets.filled(number)
 
     def _collect(self) -> None:
-        """Add the task's flat gradient to the sum, or only its statistics if it streams."""
-        grad, mine, share = self._task.flat.grad, self._sum, self._share
+        """Add the learner's flat gradient to the sum, or only its statistics if it streams."""
+        grad, mine, share = self._learner.flat.grad, self._sum, self._share
         if self._streams:
             # What the loss did not depend on has no gradient.
             for number in set(range(len(self._fields))) - self._taken if self._first else ():
                 self._fields[number].zero_()
             self._taken.clear()
             grad, mine = grad[self._border :], mine[self._border :]
-        if self._sum is self._task.flat.grad:
+        if self._sum is self._learner.flat.grad:
             mine.mul_(share)
         elif self._first:
             torch.mul(grad, share, out=mine)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mpi_dcasgd.learning.data import Dataset, ResidentSplit
 from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.learning.task import Batch, Gradient, Task, norm_of
+from mpi_dcasgd.learning.learner import Batch, Gradient, Learner, norm_of
 from mpi_dcasgd.learning.tickets import TicketPlan
 
 _WARM_UPS = 3  # what cuDNN, cuBLAS and autograd set up at their first calls cannot be recorded
@@ -70,10 +70,10 @@ class _Step(NamedTuple):
     repeat: Callable[[], None]
 
 
-class CapturedTask(Task):
-    """A task whose gradient is recorded once for each size of batch.
+class CapturedLearner(Learner):
+    """A learner whose gradient is recorded once for each size of batch.
 
-    A model that cannot be recorded is computed as ``Task`` does, after a warning.
+    A model that cannot be recorded is computed as ``Learner`` does, after a warning.
 
     Args:
         flat: The model bound to its vectors, which stay where they are.
@@ -157,9 +157,11 @@ class CapturedTask(Task):
         told[2].copy_(torch.isfinite(self.flat.grad[self.flat.layout.num_params :]).all())
 
 
-def make_task(flat: FlatModel, dataset: Dataset, plan: TicketPlan, *, capture: bool = True) -> Task:
-    """The task for the device that the model is on: recorded on a GPU, if that is wanted."""
+def make_learner(
+    flat: FlatModel, dataset: Dataset, plan: TicketPlan, *, capture: bool = True
+) -> Learner:
+    """The learner for the device that the model is on: recorded on a GPU, if that is wanted."""
     device = flat.weights.device
     if capture and device.type == "cuda":
-        return CapturedTask(flat, dataset, plan, CudaGraphs(device))
-    return Task(flat, dataset, plan)
+        return CapturedLearner(flat, dataset, plan, CudaGraphs(device))
+    return Learner(flat, dataset, plan)

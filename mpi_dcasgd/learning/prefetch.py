@@ -7,33 +7,33 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from mpi_dcasgd.learning.task import Batch, Task
+from mpi_dcasgd.learning.learner import Batch, Learner
 
 
 class Pipeline:
     """Batches of granted tickets, in the order of the grants.
 
     Args:
-        task: Loads the tickets.
+        learner: Loads the tickets.
         background: Load on a thread as soon as a ticket is granted; otherwise when it is its
             turn. A thread, not a process: forking a process that runs MPI is not safe.
     """
 
-    def __init__(self, task: Task, *, background: bool) -> None:
-        self._task = task
+    def __init__(self, learner: Learner, *, background: bool) -> None:
+        self._learner = learner
         self._pool = ThreadPoolExecutor(1, "loader") if background else None
         self._waiting: deque[tuple[int, Future[Batch] | None]] = deque()
 
     def grant(self, tickets: Iterable[int]) -> None:
         """Queue tickets that the server granted, and begin to load them if in the background."""
         for ticket in tickets:
-            future = self._pool.submit(self._task.load, ticket) if self._pool else None
+            future = self._pool.submit(self._learner.load, ticket) if self._pool else None
             self._waiting.append((ticket, future))
 
     def next(self) -> Batch:
         """Return the batch of the oldest ticket, waiting for it if necessary."""
         ticket, future = self._waiting.popleft()
-        return self._task.load(ticket) if future is None else future.result()
+        return self._learner.load(ticket) if future is None else future.result()
 
     def __enter__(self) -> Pipeline:
         return self

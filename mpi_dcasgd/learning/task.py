@@ -1,166 +1,146 @@
-"""Training of a model on a data set: the batch and the gradient of a ticket.
+"""What is trained on what, and what counts: the one place where training meets a user's subject.
 
-A worker, the sequential driver and the simulator all ask the same two things of a task: the
-batch of a ticket (``load``, which may run ahead on another thread) and the gradient at the
-weights that the flat model has read last, or holds (``gradient``).
+Nothing here imports PyTorch, so that jobs are checked without it.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.utils.data import Dataset
 
-from mpi_dcasgd.learning.data import Dataset, augments
-from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.learning.tickets import TicketPlan
+    from mpi_dcasgd.learning.data.dataset import Split
 
-EVALUATION_BATCH = 512
+    Data: TypeAlias = Dataset[Any] | Split | Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+    """A map-style data set, or a nest of tensors of equal length whose first dimension counts
+    samples."""
 
-
-class Batch(NamedTuple):
-    """One ticket's samples, as the task that loaded them takes them.
-
-    Attributes:
-        tensors: On the device, inputs (n, *shape) float32 and targets (n,) int64; of a
-            ``CapturedTask`` also what it makes them of.
-    """
-
-    ticket: int
-    samples: int
-    tensors: tuple[Tensor, ...]
-
-
-class Gradient(NamedTuple):
-    """Result of a ticket; the vector itself is the flat model's ``grad``.
-
-    Attributes:
-        loss: Mean over the samples.
-        norm: Euclidean norm of the gradient; not finite if any element is not.
-        stats_finite: Whether the statistics behind the gradient are; None where nobody looked.
-    """
-
-    ticket: int
-    samples: int
-    loss: float
-    norm: float
-    stats_finite: bool | None = None
-
-
-@dataclass(frozen=True)
-class Score:
-    """Error as a fraction of 1 and mean loss over a split."""
-
-    error: float
-    loss: float
+MetricSums: TypeAlias = "Mapping[str, tuple[float | Tensor, float | Tensor]]"
+"""Metric to its sum over a batch and the weight of that sum: the mean is their quotient."""
 
 
 class Task:
-    """A model on a data set.
+    """A model, its data, its loss and its metrics: everything that training is about.
 
-    Args:
-        flat: The model bound to its vectors; it is trained on the vectors' device.
-        dataset: Where batches come from.
-        plan: Which samples belong to which ticket.
+    Subclass it and override the methods; the arguments of the constructor are settings that a job
+    may give, checked against its type hints. A parameter called ``model`` or ``data`` is no
+    setting: it is filled with the settings of the job's section of that name
+    (``mpi_dcasgd.learning.models.ModelSource``, ``mpi_dcasgd.learning.data.DataSource``), for a
+    task that works with any of them.
+
+    Every rank makes the task for itself, and every ticket's gradient must follow from the weights
+    and the ticket alone. Random numbers may come from Python's ``random``, from NumPy and from
+    PyTorch, all of which are seeded from the ticket beforehand; whatever else a method remembers
+    from call to call makes a run one that cannot be replayed.
+
+    Attributes:
+        primary_metric: The metric that says how good the weights are: ``best``, targets and
+            verdicts go by it. ``loss`` if there is no other.
+        higher_is_better: The direction of the primary metric.
+        units: Unit of each metric, for reports. ``%`` says that the metric is a fraction of 1, to
+            be shown times 100.
+        evaluation_draws: False if ``loss`` and ``metrics`` of a model in evaluation mode draw no
+            random numbers, and no sample of the test data does, so that a rank may evaluate on a
+            thread while it trains.
+        seed: The job's seed. Set when any method is called, not yet in the constructor.
+        device: The device that batches go to. Likewise.
+
+    Example:
+        A line through points, for a job with ``task: {name: "my_task:Line", points: 100}``::
+
+            class Line(Task):
+                def __init__(self, points: int = 50):
+                    self.points = points
+
+                def model(self):
+                    return nn.Linear(1, 1)
+
+                def train_data(self):
+                    x = torch.linspace(0, 1, self.points)[:, None]
+                    return x, 3 * x + 1
+
+                def test_data(self):
+                    x = torch.rand(20, 1)
+                    return x, 3 * x + 1
+
+                def loss(self, model, batch):
+                    x, y = batch
+                    return (model(x) - y).square().mean()
     """
 
-    def __init__(self, flat: FlatModel, dataset: Dataset, plan: TicketPlan) -> None:
-        self.flat = flat
-        self.dataset = dataset
-        self.plan = plan
-        self.device = flat.weights.device
-        self._grad = flat.grad[: flat.layout.num_params]
-        # To make a generator takes longer than to fetch a batch from memory.
-        self._augments = augments(dataset.train)
+    primary_metric: ClassVar[str] = "loss"
+    higher_is_better: ClassVar[bool] = False
+    units: ClassVar[Mapping[str, str]] = {}
+    evaluation_draws: ClassVar[bool] = True
 
-    def load(self, ticket: int) -> Batch:
-        """The ticket's samples, augmented with the ticket's own randomness."""
-        indices, rng = self._drawn(ticket)
-        inputs, targets = self.dataset.train.batch(indices, rng)
-        if inputs.device != self.device:
-            inputs = inputs.to(self.device, non_blocking=True)
-            targets = targets.to(self.device, non_blocking=True)
-        return Batch(ticket, len(indices), (inputs, targets))
+    seed: int = 0
+    device: torch.device
 
-    def gradient(self, batch: Batch) -> Gradient:
-        """Mean gradient over the batch at the current weights, left in ``flat.grad``."""
-        loss = self.compute(batch)
-        return Gradient(batch.ticket, batch.samples, loss, norm_of(self._grad))
+    def model(self) -> nn.Module:
+        """Build the model with fresh weights, which follow from torch's global random state.
 
-    def compute(self, batch: Batch) -> float:
-        """Compute the gradient and return only the mean loss."""
-        self._prepare(batch.ticket)
-        return self._compute(*batch.tensors).item()
-
-    def _drawn(self, ticket: int) -> tuple[NDArray[np.int64], np.random.Generator | None]:
-        """Sample numbers of a ticket, and its own randomness if any is needed to load them."""
-        return self.plan.indices(ticket), self.plan.generator(ticket) if self._augments else None
-
-    def _prepare(self, ticket: int) -> None:
-        # Dropout must not depend on who computes the ticket, so its seed is the ticket's.
-        _seed(self.plan.torch_seed(ticket), self.device)
-        if not self.flat.model.training:
-            self.flat.model.train()
-
-    def _compute(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss; its gradient and the batch statistics are left in ``flat.grad``."""
-        flat = self.flat
-        loss = cross_entropy(flat.model(inputs), targets)
-        flat.take_gradient(loss)
-        flat.note_statistics()
-        return loss.detach()
-
-    def warm_up(self) -> None:
-        """Compute a gradient and forget it: the first one in a process costs extra.
-
-        Leaves batch statistics behind the weights and the gradient in ``flat.grad``; both are
-        overwritten by the next pull and the next gradient.
+        Returns:
+            A module in float32, on the CPU.
         """
-        self.gradient(self.load(0))
+        raise NotImplementedError(f"{type(self).__name__} must override model")
 
+    def train_data(self) -> Data:
+        """Make the training data: equal data on every rank.
 
-def norm_of(vector: Tensor) -> float:
-    """Euclidean norm; not finite only if the vector is not."""
-    norm = float(torch.linalg.vector_norm(vector))
-    if math.isfinite(norm):
-        return norm
-    # The squares of large but finite elements overflow in float32. Not float64 from the start:
-    # on the CPU that takes four times as long, as long as a whole update.
-    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+        Returns:
+            A map-style data set (``__len__`` and ``__getitem__``, or ``__getitems__`` for many
+            samples at once), or tensors of equal length, alone or in a tuple or a dictionary. What
+            is tensors is kept on ``device``, and a batch is the same nest with fewer samples.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override train_data")
 
+    def test_data(self) -> Data:
+        """Make the test data, which are reported and choose nothing."""
+        raise NotImplementedError(f"{type(self).__name__} must override test_data")
 
-def _seed(seed: int, device: torch.device) -> None:
-    """Seed what the model may draw from on this device.
+    def validation_data(self) -> Data | None:
+        """Make the data that choose the best weights; None to choose by the test data."""
+        return None
 
-    ``torch.manual_seed`` also notes, with a formatted stack trace, that backends which nobody
-    uses are to be seeded once they are: more than a small model's whole step.
-    """
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    elif device.type == "cuda":
-        torch.default_generator.manual_seed(seed)
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
+    def collate(self, samples: list[Any]) -> Any:
+        """Make a batch of samples of a map-style data set; by default as PyTorch does.
 
+        Args:
+            samples: One or more, as the data set returned them.
 
-@torch.no_grad()
-def evaluate(model: nn.Module, dataset: Dataset, device: torch.device) -> Score:
-    """Error and mean loss of ``model`` on the test split, in evaluation mode."""
-    model.eval()
-    test = dataset.test
-    wrong, loss = 0, 0.0
-    for start in range(0, len(test), EVALUATION_BATCH):
-        indices = np.arange(start, min(start + EVALUATION_BATCH, len(test)), dtype=np.int64)
-        inputs, targets = (t.to(device) for t in test.batch(indices, None))
-        scores = model(inputs)
-        wrong += int((scores.argmax(1) != targets).sum())
-        loss += float(cross_entropy(scores, targets, reduction="sum"))
-    return Score(wrong / len(test), loss / len(test))
+        Returns:
+            A nest of tensors on the CPU.
+        """
+        from torch.utils.data import default_collate
+
+        return default_collate(samples)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Compute the loss whose gradient is followed.
+
+        Args:
+            model: What ``model()`` built, in training mode, on ``device``.
+            batch: A nest of tensors on ``device``.
+
+        Returns:
+            A scalar: the mean over the samples of the batch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override loss")
+
+    def metrics(self, model: nn.Module, batch: Any) -> MetricSums:
+        """Measure the model on a batch of test or validation data.
+
+        Args:
+            model: What ``model()`` built, in evaluation mode, on ``device``; no gradient is kept.
+            batch: A nest of tensors on ``device``.
+
+        Returns:
+            Metric to its sum over the batch and the weight of the sum, so that the size of batches
+            does not matter: ``{"error": (wrong, answers)}``. Where ``loss`` is not among them, the
+            mean of ``loss()`` over the samples is added.
+        """
+        return {}

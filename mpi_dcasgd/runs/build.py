@@ -9,13 +9,13 @@ import torch
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.evaluator import Evaluator
 from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.learning.captured import make_task
+from mpi_dcasgd.learning.captured import make_learner
 from mpi_dcasgd.learning.data import Dataset, Facts, load_dataset
 from mpi_dcasgd.learning.flat import FlatModel
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.learning.models.shapes import check_last_batch
 from mpi_dcasgd.learning.schedules import Schedule
-from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.ledger import TicketLedger
@@ -120,8 +120,8 @@ class Workshop:
             standing.server = None  # it is as large as the server, and has been used
         return server
 
-    def task(self, flat: FlatModel, *, capture: bool = True) -> Task:
-        """Return the task of this rank: single tickets, or its parts of a group's tickets.
+    def learner(self, flat: FlatModel, *, capture: bool = True) -> Learner:
+        """Return the learner of this rank: single tickets, or its parts of a group's tickets.
 
         Args:
             flat: The model.
@@ -129,7 +129,7 @@ class Workshop:
         """
         plan = self.plan.split(self.group)
         capture = capture and self.job.capture == "auto"
-        return make_task(flat, self.dataset, plan, capture=capture)
+        return make_learner(flat, self.dataset, plan, capture=capture)
 
     def evaluator(self, *, background: bool = True) -> Evaluator:
         """Return an evaluator of copies of the weights, on a thread of its own or at once."""

@@ -112,8 +112,8 @@ def _is_run(source: Any) -> bool:
 def measured(job: Job) -> dict[str, Any]:
     """This machine as a cluster whose every worker is a process on it."""
     workshop = Workshop.open(job, pick_device(job.device, 0))
-    task = workshop.task(workshop.flat_model(workshop.device))
-    steps_s = measure_steps(task, _STEPS)
+    learner = workshop.learner(workshop.flat_model(workshop.device))
+    steps_s = measure_steps(learner, _STEPS)
     server = workshop.server(1, _CPU)
     service_s = _service_s(workshop)
     message_s = measure_message_s(message_bytes(server))
@@ -135,5 +135,5 @@ def cluster_of(folder: RunFolder) -> dict[str, Any]:
 
 
 def _service_s(workshop: Workshop) -> float:
-    task = workshop.task(workshop.flat_model(_CPU))
-    return measure_service_s(workshop.server(1, _CPU), task, _PUSHES)
+    learner = workshop.learner(workshop.flat_model(_CPU))
+    return measure_service_s(workshop.server(1, _CPU), learner, _PUSHES)

@@ -20,12 +20,12 @@ from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
 from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
-from mpi_dcasgd.drivers.simulation.slowed_task import SlowedTask
+from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
 from mpi_dcasgd.errors import ProtocolError
-from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
@@ -138,8 +138,8 @@ class Rank:
         bucket_bytes = BUCKET_BYTES if overlap and self.reducer.in_background else None
         streams = bucket_bytes and len(split_in_buckets(server.layout, bucket_bytes)) > 1
         flat = workshop.flat_model(self.device, server.slots[0].snapshot)
-        task = workshop.task(flat, capture=not streams)
-        task.warm_up()
+        learner = workshop.learner(flat, capture=not streams)
+        learner.warm_up()
         conductor = None
         if self.recording:
             observer = self._recorder(self.reducer.name, comm.size, server)
@@ -151,7 +151,7 @@ class Rank:
             account = run_synchronous(
                 self.reducer,
                 server,
-                self._slowed(task),
+                self._slowed(learner),
                 conductor,
                 self.stop,
                 accumulate=self.job.sync.accumulate,
@@ -195,11 +195,11 @@ class Rank:
             flat = workshop.flat_model(self.device, link.reply.vector, link.push.vector)
         else:
             flat = workshop.flat_model(self.device)
-        task = workshop.task(flat)
-        task.warm_up()
+        learner = workshop.learner(flat)
+        learner.warm_up()
         link.expect()
         self.comm.Barrier()
-        run_worker(link, self._slowed(task), background=self.job.tickets_ahead > 0)
+        run_worker(link, self._slowed(learner), background=self.job.tickets_ahead > 0)
 
     def _make_reducer(self) -> Reducer:
         sync = self.job.sync
@@ -232,12 +232,12 @@ class Rank:
         worker = self.world.worker_of(self.comm.rank) or 0
         return Injection(settings, worker, self.world.num_workers, self.job.seed)
 
-    def _slowed(self, task: Task) -> Task:
-        """The task, held up from now on as the job says."""
+    def _slowed(self, learner: Learner) -> Learner:
+        """The learner, held up from now on as the job says."""
         if self.injection is None:
-            return task
+            return learner
         self.injection.begin()
-        return SlowedTask(task, self.injection)
+        return SlowedLearner(learner, self.injection)
 
     def _finish(
         self, conductor: Conductor, server: ParameterServer, accounts: Sequence[Account]

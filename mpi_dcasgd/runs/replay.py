@@ -264,7 +264,7 @@ def _replay(
     run: RecordedRun, workshop: Workshop, pushes: Sequence[TraceRecord]
 ) -> tuple[ParameterServer, Difference | None]:
     """The server after the last push, or after the first that differs."""
-    task = workshop.task(workshop.flat_model(workshop.device))
+    learner = workshop.learner(workshop.flat_model(workshop.device))
     state: dict[str, Any] | None = None
     for stretch in run.stretches:
         mine = pushes[stretch.begin : stretch.end]
@@ -273,7 +273,7 @@ def _replay(
         server = workshop.server(stretch.num_workers, _CPU, ledger)
         if state is not None:
             server.take_over(state, tickets=False)
-        difference = replay_pushes(server, task, mine, [push.mark for push in mine])
+        difference = replay_pushes(server, learner, mine, [push.mark for push in mine])
         if difference is not None:
             number = stretch.begin + difference.number
             return server, difference._replace(number=number)
@@ -285,10 +285,13 @@ def _setup(recorded: RecordedRun) -> tuple[VirtualSetup, OrderReplay]:
     workshop = Workshop.open(recorded.job, _device(recorded.job))
     num_workers = max(stretch.num_workers for stretch in recorded.stretches)
     server = workshop.server(num_workers, _CPU)
-    task = workshop.task(workshop.flat_model(workshop.device))
+    learner = workshop.learner(workshop.flat_model(workshop.device))
     records = list(recorded.trace.records())
     order = OrderReplay(
-        server, task, [record.worker for record in records], [record.time_s for record in records]
+        server,
+        learner,
+        [record.worker for record in records],
+        [record.time_s for record in records],
     )
     setup = VirtualSetup(
         run=order,

@@ -238,12 +238,12 @@ def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
     synchronous = job.mode == "synchronous"
     workshop = Workshop.open(job, device, workers * job.sync.accumulate if synchronous else 1)
     server = workshop.server(1 if synchronous else workers, device)
-    task = workshop.task(workshop.flat_model(device))
+    learner = workshop.learner(workshop.flat_model(device))
     run: Simulator | SynchronousSimulator
     if synchronous:
         run = SynchronousSimulator(
             server,
-            task,
+            learner,
             simulation.cluster,
             workers,
             job.sync.backup,
@@ -251,7 +251,7 @@ def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
             accumulate=job.sync.accumulate,
         )
     else:
-        run = Simulator(server, task, simulation.cluster, seed)
+        run = Simulator(server, learner, simulation.cluster, seed)
     run_s = _expected_s(job, simulation, server.plan.total_samples)
     return VirtualSetup(
         run=run,

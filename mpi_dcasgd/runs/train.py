@@ -20,11 +20,11 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
-from mpi_dcasgd.drivers.simulation.slowed_task import SlowedTask
+from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch, pick_device
 from mpi_dcasgd.errors import UserError, WorkersLostError
-from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.record.environment import RankPlace, git_state
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job
@@ -207,8 +207,8 @@ def _train_sequentially(recording: Recording, request: _Request) -> None:
     device = pick_device(job.device, Launch.of().local_rank)
     workshop = Workshop.open(job, device, standing=Standing.of(recording.checkpoint, 1))
     server = workshop.server(1, device)
-    task = workshop.task(workshop.flat_model(device, server.slots[0].snapshot))
-    task.warm_up()
+    learner = workshop.learner(workshop.flat_model(device, server.slots[0].snapshot))
+    learner.warm_up()
     place = RankPlace(rank=0, role="trainer", host=socket.gethostname(), device=str(device))
     recorder = recording.recorder("sequential", 1, [place], server)
     conductor = recording.conductor(workshop, server, recorder)
@@ -216,15 +216,15 @@ def _train_sequentially(recording: Recording, request: _Request) -> None:
     conductor.accounts = lambda: [account]
     recording.begin(conductor, time.monotonic() - request.started)
     with recording.at_work(conductor):
-        run_sequential(server, _slowed(task, job), conductor, stop, account)
+        run_sequential(server, _slowed(learner, job), conductor, stop, account)
     recording.finish(conductor, workshop, server, [account], reason_of(stop))
 
 
-def _slowed(task: Task, job: Job) -> Task:
-    """The task, held up from now on as the job says of worker 0."""
+def _slowed(learner: Learner, job: Job) -> Learner:
+    """The learner, held up from now on as the job says of worker 0."""
     if not job.inject.active:
-        return task
-    return SlowedTask(task, Injection.of_one_process(job.inject, job.seed))
+        return learner
+    return SlowedLearner(learner, Injection.of_one_process(job.inject, job.seed))
 
 
 def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:

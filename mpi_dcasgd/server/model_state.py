@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mpi_dcasgd.learning.flat import FlatLayout
-from mpi_dcasgd.learning.task import norm_of
+from mpi_dcasgd.learning.learner import norm_of
 from mpi_dcasgd.rules.chain import Chain, Rule
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts

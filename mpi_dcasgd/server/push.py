@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mpi_dcasgd.errors import ProtocolError
-from mpi_dcasgd.learning.task import Gradient
+from mpi_dcasgd.learning.learner import Gradient
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.records import UpdateRecord
 

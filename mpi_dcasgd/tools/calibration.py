@@ -22,7 +22,7 @@ from mpi_dcasgd.drivers.simulation.cluster import Cluster, Network, ServerTimes
 from mpi_dcasgd.drivers.simulation.delays import Empirical
 from mpi_dcasgd.drivers.simulation.timing import simulate_timing_in_full
 from mpi_dcasgd.errors import LaunchError, RunFolderError
-from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
@@ -105,29 +105,29 @@ def cluster_of_run(folder: RunFolder, service_s: float) -> dict[str, Any]:
     }
 
 
-def measure_steps(task: Task, steps: int) -> list[float]:
+def measure_steps(learner: Learner, steps: int) -> list[float]:
     """Seconds of so many steps of one worker on this machine, data included, as quantiles."""
-    tickets = task.plan.num_tickets
+    tickets = learner.plan.num_tickets
     times = []
     for step in range(_WARM_UP + steps):
         started = time.perf_counter()
-        task.gradient(task.load(step % tickets))
+        learner.gradient(learner.load(step % tickets))
         times.append(time.perf_counter() - started)
     return _quantiles(np.array(times[_WARM_UP:]))
 
 
-def measure_service_s(server: ParameterServer, task: Task, pushes: int) -> float:
+def measure_service_s(server: ParameterServer, learner: Learner, pushes: int) -> float:
     """Median seconds in which the server deals with a push and renews a snapshot.
 
     Args:
         server: With one worker, at the start of a run; its weights change.
-        task: Gives the one gradient that is pushed again and again.
+        learner: Gives the one gradient that is pushed again and again.
         pushes: How many.
     """
     server.pull(0)
-    slot, flat = server.slots[0], task.flat
+    slot, flat = server.slots[0], learner.flat
     flat.weights.copy_(slot.snapshot)
-    found = task.gradient(task.load(0))
+    found = learner.gradient(learner.load(0))
     # Zero, so that the weights stay where they are.
     vector = flat.grad.zero_().to(server.weights.device)
     tickets = list(slot.message.tickets)

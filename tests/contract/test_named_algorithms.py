@@ -77,12 +77,12 @@ def test_what_is_collected_is_weighted_by_samples_and_clipped_as_a_mean(max_norm
     plan = TicketPlan(10, 8, 3, 1)
     rule = {"admission": {"gradients": 2}, "clipping": {"name": "norm", "max_norm": max_norm}}
     world = World(1, "rennala", rule, plan=plan)
-    task = world.tasks[0]
+    learner = world.learners[0]
     world.join()
     mean = torch.zeros_like(world.initial)
     for ticket in (0, 1):
-        found = task.gradient(task.load(ticket))
-        mean += task.flat.grad * found.samples / 10
+        found = learner.gradient(learner.load(ticket))
+        mean += learner.flat.grad * found.samples / 10
         world.step(0)
     moved = (world.initial - world.server.weights) / LR
     expected = mean * min(1.0, max_norm / float(mean.norm()))

@@ -71,18 +71,18 @@ def beside_messages(world: MPI.Intracomm, folder: str) -> None:
 
 def raised(world: MPI.Intracomm, folder: str) -> None:
     """One rank's exception, raised where the caller wants to look after the others himself."""
-    from mpi_dcasgd.learning.task import Task
+    from mpi_dcasgd.learning.learner import Learner
 
-    counted, gradient = iter(range(10**6)), Task.gradient
+    counted, gradient = iter(range(10**6)), Learner.gradient
 
-    def failing(self: Task, batch: Any) -> Any:
+    def failing(self: Learner, batch: Any) -> Any:
         if next(counted) < 5:
             return gradient(self, batch)
         raise OSError("a lightning struck")
 
     before = held()[1:]
     if world.rank == 1:
-        Task.gradient = failing  # type: ignore[method-assign]
+        Learner.gradient = failing  # type: ignore[method-assign]
         try:
             mpi_dcasgd.train(JOB, world, Path(folder) / "run", algorithm="asgd", on_error="raise")
         except OSError as error:

@@ -125,11 +125,11 @@ def test_an_exception_in_one_rank_ends_the_job_with_rank_host_and_reason(
     program.write_text(
         "import sys\n"
         "from mpi4py import MPI\n"
-        "from mpi_dcasgd.learning.task import Task\n"
+        "from mpi_dcasgd.learning.learner import Learner\n"
         "def failing(self, batch):\n"
         "    raise OSError('a lightning struck')\n"
         "if MPI.COMM_WORLD.rank == 2:\n"
-        "    Task.gradient = failing\n"
+        "    Learner.gradient = failing\n"
         "from mpi_dcasgd.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )

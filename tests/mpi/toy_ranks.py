@@ -34,7 +34,7 @@ from mpi_dcasgd.drivers.signals import (  # noqa: E402
 )
 from mpi_dcasgd.errors import WorkersLostError  # noqa: E402
 from mpi_dcasgd.learning.flat import FlatModel  # noqa: E402
-from mpi_dcasgd.learning.task import Batch, Gradient, Task  # noqa: E402
+from mpi_dcasgd.learning.learner import Batch, Gradient, Learner  # noqa: E402
 from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
 from mpi_dcasgd.rules.algorithms import resolve_rule  # noqa: E402
 from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
@@ -53,8 +53,8 @@ class Log(NullObserver):
         self.messages.append(text)
 
 
-class OddTask(Task):
-    """A task that is slow, or that raises, on demand."""
+class OddLearner(Learner):
+    """A learner that is slow, or that raises, on demand."""
 
     slow = False
     fail = False
@@ -110,13 +110,13 @@ def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     size = FlatModel(toy_model(**options.get("model", {})), CPU).layout.size
     link = Link(comm, size, CPU)
     flat = FlatModel(model, CPU, weights=link.reply.vector, grad=link.push.vector)
-    task = OddTask(flat, toy_dataset(), plan)
-    task.slow = options.get("slow") == comm.rank
-    task.die = options.get("die") == comm.rank
-    task.fail = options.get("fail") == comm.rank
+    learner = OddLearner(flat, toy_dataset(), plan)
+    learner.slow = options.get("slow") == comm.rank
+    learner.die = options.get("die") == comm.rank
+    learner.fail = options.get("fail") == comm.rank
     link.expect()
     comm.Barrier()
-    run_worker(link, task, background=options.get("ahead", 0) > 0)
+    run_worker(link, learner, background=options.get("ahead", 0) > 0)
     link.close()
 
 

@@ -23,7 +23,7 @@ import torch
 import mpi_dcasgd
 from mpi_dcasgd.config.load import job_as_yaml
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.record.checkpoints import checkpoints_in
 from mpi_dcasgd.runs import virtual
 
@@ -137,15 +137,15 @@ def test_the_process_is_left_as_it_was_by_a_failure_too(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    counted, gradient = iter(range(100)), Task.gradient
+    counted, gradient = iter(range(100)), Learner.gradient
 
-    def failing(self: Task, batch: Any) -> Any:
+    def failing(self: Learner, batch: Any) -> Any:
         if next(counted) < 5:  # warming up is not training
             return gradient(self, batch)
         torch.rand(1)
         raise OSError("a lightning struck")
 
-    monkeypatch.setattr(Task, "gradient", failing)
+    monkeypatch.setattr(Learner, "gradient", failing)
     before = state_of_the_process()
     with pytest.raises(OSError, match="a lightning struck"):
         use(function, tmp_path)

@@ -15,14 +15,14 @@ from mpi_dcasgd.drivers.simulation.asynchronous import Simulator
 from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.delays import Gamma
 from mpi_dcasgd.drivers.simulation.injection import Injection, InjectSettings
-from mpi_dcasgd.drivers.simulation.slowed_task import SlowedTask
-from mpi_dcasgd.learning.captured import CapturedTask, CudaGraphs, make_task
+from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
+from mpi_dcasgd.learning.captured import CapturedLearner, CudaGraphs, make_learner
 from mpi_dcasgd.learning.data import DATA, Dataset, ResidentSplit, load_dataset
 from mpi_dcasgd.learning.data.digits import Digits
 from mpi_dcasgd.learning.flat import FlatModel, StatisticsPolicy
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.learning.models.cnn import Cnn
-from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.server.records import Action, UpdateRecord
@@ -49,14 +49,14 @@ def plan_of(dataset: Dataset) -> TicketPlan:
     return TicketPlan(len(dataset.train), batch_size=64, seed=0, epochs=2)
 
 
-def check_equal(one: Task, other: Task, tickets: tuple[int, ...]) -> None:
+def check_equal(one: Learner, other: Learner, tickets: tuple[int, ...]) -> None:
     for ticket in tickets:
-        mine, theirs = (task.gradient(task.load(ticket)) for task in (one, other))
+        mine, theirs = (learner.gradient(learner.load(ticket)) for learner in (one, other))
         assert mine[:4] == theirs[:4]
         assert torch.equal(one.flat.grad, other.flat.grad)
         assert torch.equal(one.flat.weights, other.flat.weights)
-        for task in (one, other):  # whoever reads old weights is found out
-            task.flat.params.sub_(task.flat.grad[: task.flat.layout.num_params], alpha=0.1)
+        for learner in (one, other):  # whoever reads old weights is found out
+            learner.flat.params.sub_(learner.flat.grad[: learner.flat.layout.num_params], alpha=0.1)
 
 
 @pytest.mark.parametrize("policy", ["average", "latest"])
@@ -64,10 +64,10 @@ def test_recorded_gradients_are_those_computed_one_by_one(
     digits: Dataset, policy: StatisticsPolicy
 ) -> None:
     graphs, plan = OpGraphs(), plan_of(digits)
-    captured = CapturedTask(cnn(digits, policy), digits, plan, graphs)
+    captured = CapturedLearner(cnn(digits, policy), digits, plan, graphs)
     # With augmentation, dropout and BatchNorm; tickets 22 and 45 are short.
     tickets = (0, 5, 22, 23, 45, 7)
-    check_equal(Task(cnn(digits, policy), digits, plan), captured, tickets)
+    check_equal(Learner(cnn(digits, policy), digits, plan), captured, tickets)
     assert len(graphs.recorded) == 2  # one for each size
     assert graphs.repeated == len(tickets)
     assert captured.captured
@@ -75,7 +75,7 @@ def test_recorded_gradients_are_those_computed_one_by_one(
 
 def test_warming_up_records_both_sizes(digits: Dataset) -> None:
     graphs = OpGraphs()
-    captured = CapturedTask(cnn(digits), digits, plan_of(digits), graphs)
+    captured = CapturedLearner(cnn(digits), digits, plan_of(digits), graphs)
     captured.warm_up()
     assert len(graphs.recorded) == 2
     captured.gradient(captured.load(3))
@@ -83,7 +83,7 @@ def test_warming_up_records_both_sizes(digits: Dataset) -> None:
 
 
 def test_a_batch_of_samples_on_the_device_is_made_within_the_graph(digits: Dataset) -> None:
-    captured = CapturedTask(cnn(digits), digits, plan_of(digits), OpGraphs())
+    captured = CapturedLearner(cnn(digits), digits, plan_of(digits), OpGraphs())
     batch = captured.load(0)
     assert [tensor.dtype for tensor in batch.tensors] == [torch.int64]
     assert batch.tensors[0].shape == (4, 64)  # sample, top, left, flipped
@@ -95,8 +95,8 @@ def test_batches_that_are_loaded_are_copied_into_the_graph() -> None:
     assert not isinstance(dataset.train, ResidentSplit)
     one, other = (FlatModel(toy_model(dropout=0.5), CPU) for _ in range(2))
     graphs = OpGraphs()
-    captured = CapturedTask(other, dataset, plan, graphs)
-    check_equal(Task(one, dataset, plan), captured, (0, 1, 6, 2))
+    captured = CapturedLearner(other, dataset, plan, graphs)
+    check_equal(Learner(one, dataset, plan), captured, (0, 1, 6, 2))
     assert graphs.repeated == 4
 
 
@@ -113,18 +113,18 @@ def test_what_lies_on_the_device_is_made_of_a_recipe(name: str) -> None:
         assert torch.equal(mine, theirs)
 
 
-def simulate(digits: Dataset, task: Task) -> tuple[Tensor, list[UpdateRecord]]:
-    initial = cnn(digits, device=task.device)
+def simulate(digits: Dataset, learner: Learner) -> tuple[Tensor, list[UpdateRecord]]:
+    initial = cnn(digits, device=learner.device)
     server = ParameterServer(
         initial.weights,
         initial.layout,
         resolve_rule("dcasgd-a"),
-        task.plan,
+        learner.plan,
         lambda samples: LR,
         3,
         initial.stats_rate,
     )
-    made = Simulator(server, task, Cluster(delays=Gamma()), seed=0)
+    made = Simulator(server, learner, Cluster(delays=Gamma()), seed=0)
     told: list[UpdateRecord] = []
     made.told = told.append
     made.run()
@@ -133,8 +133,8 @@ def simulate(digits: Dataset, task: Task) -> tuple[Tensor, list[UpdateRecord]]:
 
 def test_a_simulated_run_is_the_same_with_recorded_gradients(digits: Dataset) -> None:
     plan, graphs = plan_of(digits), OpGraphs()
-    weights, told = simulate(digits, Task(cnn(digits), digits, plan))
-    captured = CapturedTask(cnn(digits), digits, plan, graphs)
+    weights, told = simulate(digits, Learner(cnn(digits), digits, plan))
+    captured = CapturedLearner(cnn(digits), digits, plan, graphs)
     others, also_told = simulate(digits, captured)
     assert torch.equal(weights, others)
     assert told == also_told
@@ -156,9 +156,9 @@ def test_a_model_that_cannot_be_recorded_is_computed_after_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     dataset, plan = toy_dataset(50), TicketPlan(num_samples=50, batch_size=8, seed=3, epochs=3)
-    captured = CapturedTask(FlatModel(Asking(), CPU), dataset, plan, OpGraphs())
+    captured = CapturedLearner(FlatModel(Asking(), CPU), dataset, plan, OpGraphs())
     with caplog.at_level(logging.WARNING):
-        check_equal(Task(FlatModel(Asking(), CPU), dataset, plan), captured, (0, 1, 6, 2))
+        check_equal(Learner(FlatModel(Asking(), CPU), dataset, plan), captured, (0, 1, 6, 2))
     assert not captured.captured
     (line,) = [record.getMessage() for record in caplog.records]
     assert "cannot be recorded as a graph (operation not permitted" in line
@@ -190,12 +190,12 @@ def test_statistics_that_are_not_finite_are_told_and_refused() -> None:
         1,
         initial.stats_rate,
     )
-    task = CapturedTask(FlatModel(Spoilt(), CPU), dataset, plan, OpGraphs())
-    found = task.gradient(task.load(0))
+    learner = CapturedLearner(FlatModel(Spoilt(), CPU), dataset, plan, OpGraphs())
+    found = learner.gradient(learner.load(0))
     assert found.norm > 0
     assert found.stats_finite is False
     before = server.weights.clone()
-    made = Simulator(server, task, Cluster(), seed=0)
+    made = Simulator(server, learner, Cluster(), seed=0)
     told: list[UpdateRecord] = []
     made.told = told.append
     made.run(1)
@@ -217,23 +217,23 @@ def test_a_norm_whose_square_overflows_is_found_all_the_same() -> None:
             return scores + 1e25 * self.scale * x[:, :3]
 
     one, other = (FlatModel(Steep(), CPU) for _ in range(2))
-    captured = CapturedTask(other, dataset, plan, OpGraphs())
-    expected = Task(one, dataset, plan)
-    mine, theirs = (task.gradient(task.load(0)) for task in (captured, expected))
+    captured = CapturedLearner(other, dataset, plan, OpGraphs())
+    expected = Learner(one, dataset, plan)
+    mine, theirs = (learner.gradient(learner.load(0)) for learner in (captured, expected))
     assert 1e20 < theirs.norm < float("inf")
     assert mine[:4] == theirs[:4]
 
 
 def test_a_slowed_task_loads_and_computes_as_the_one_that_it_slows(digits: Dataset) -> None:
     graphs, plan = OpGraphs(), plan_of(digits)
-    captured = CapturedTask(cnn(digits), digits, plan, graphs)
-    slowed = SlowedTask(captured, Injection(InjectSettings(slow={0: 1.0}), 0, 1, seed=0))
-    check_equal(Task(cnn(digits), digits, plan), slowed, (0, 22))
+    captured = CapturedLearner(cnn(digits), digits, plan, graphs)
+    slowed = SlowedLearner(captured, Injection(InjectSettings(slow={0: 1.0}), 0, 1, seed=0))
+    check_equal(Learner(cnn(digits), digits, plan), slowed, (0, 22))
     assert graphs.repeated == 2
 
 
 def test_nothing_is_recorded_on_a_cpu(digits: Dataset) -> None:
-    assert type(make_task(cnn(digits), digits, plan_of(digits))) is Task
+    assert type(make_learner(cnn(digits), digits, plan_of(digits))) is Learner
 
 
 @pytest.mark.gpu
@@ -244,12 +244,12 @@ def test_on_a_gpu_a_graph_finds_the_same_bits(
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     device = torch.device("cuda", 0)
     dataset = load_dataset(DIGITS, 0, device)
-    tasks: list[Any] = [
-        make_task(cnn(dataset, policy, device), dataset, plan_of(dataset), capture=capture)
+    learners: list[Any] = [
+        make_learner(cnn(dataset, policy, device), dataset, plan_of(dataset), capture=capture)
         for capture in (False, True)
     ]
-    check_equal(tasks[0], tasks[1], (0, 5, 22, 23, 45, 7))
-    assert tasks[1].captured
+    check_equal(learners[0], learners[1], (0, 5, 22, 23, 45, 7))
+    assert learners[1].captured
 
 
 @pytest.mark.gpu
@@ -260,8 +260,8 @@ def test_on_a_gpu_a_simulated_run_is_the_same_every_time(monkeypatch: pytest.Mon
     found = []
     for _ in range(2):
         flat, graphs = cnn(dataset, device=device), CudaGraphs(device)
-        task = CapturedTask(flat, dataset, plan_of(dataset), graphs)
-        weights, _ = simulate(dataset, task)
-        assert task.captured
+        learner = CapturedLearner(flat, dataset, plan_of(dataset), graphs)
+        weights, _ = simulate(dataset, learner)
+        assert learner.captured
         found.append(weights.cpu())
     assert torch.equal(*found)

@@ -9,7 +9,7 @@ from toy import World
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, Pauses, WorkerClock
 from mpi_dcasgd.drivers.simulation.delays import Constant, Gamma
 from mpi_dcasgd.drivers.simulation.injection import Injection, InjectSettings
-from mpi_dcasgd.drivers.simulation.slowed_task import SlowedTask
+from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.errors import ConfigError
 
 
@@ -71,11 +71,11 @@ def test_pauses_are_injected_too() -> None:
 
 
 def test_a_slowed_task_computes_the_same_gradients() -> None:
-    plain, slowed = World(1).task_of_its_own, World(1).task_of_its_own
+    plain, slowed = World(1).learner_of_its_own, World(1).learner_of_its_own
     injected, clock = injection(InjectSettings(delays=Constant(mean_s=50.0)))
-    task = SlowedTask(slowed, injected)
-    assert task.gradient(task.load(1)) == plain.gradient(plain.load(1))
-    assert torch.equal(task.flat.grad, plain.flat.grad)
+    learner = SlowedLearner(slowed, injected)
+    assert learner.gradient(learner.load(1)) == plain.gradient(plain.load(1))
+    assert torch.equal(learner.flat.grad, plain.flat.grad)
     assert clock.slept == 50.0
 
 

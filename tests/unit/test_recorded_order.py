@@ -28,9 +28,9 @@ def recorded(world: World, order: OrderOf | None = None) -> list[UpdateRecord]:
 
 def replayed(records: list[UpdateRecord], *args: Any, finished: bool = True, **kwargs: Any) -> Any:
     world = World(*args, **kwargs)
-    world.server.ledger = RecordedLedger(records, len(world.tasks), finished=finished)
+    world.server.ledger = RecordedLedger(records, len(world.learners), finished=finished)
     marks = [fingerprint(r.loss, r.grad_norm) for r in records]
-    return world, replay(world.server, world.task_of_its_own, records, marks)
+    return world, replay(world.server, world.learner_of_its_own, records, marks)
 
 
 RULES: list[tuple[str, dict[str, Any]]] = [
@@ -133,7 +133,7 @@ def test_the_order_alone_gives_the_same_run_and_serves_another_rule(algorithm: s
     world = World(4, algorithm)
     told: list[UpdateRecord] = []
     order = [r.worker for r in records]
-    run = OrderReplay(world.server, world.task_of_its_own, order)
+    run = OrderReplay(world.server, world.learner_of_its_own, order)
     run.told = told.append
     run.run()
     assert (run.passed, run.done) == (0, True)
@@ -147,4 +147,4 @@ def test_the_order_alone_gives_the_same_run_and_serves_another_rule(algorithm: s
 def test_the_task_must_not_compute_in_a_workers_snapshot() -> None:
     world = World(2)
     with pytest.raises(ValueError, match="snapshot"):
-        OrderReplay(world.server, world.tasks[0], [0, 1])
+        OrderReplay(world.server, world.learners[0], [0, 1])

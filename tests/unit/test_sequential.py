@@ -19,7 +19,7 @@ from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.learning.task import evaluate
+from mpi_dcasgd.learning.learner import evaluate
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
@@ -62,7 +62,7 @@ def test_sequential_run_equals_the_server_moved_by_hand() -> None:
     by_hand = World(1).run()
     world, notebook = World(1), Notebook()
     conductor = conduct(world, notebook)
-    run_sequential(world.server, world.tasks[0], conductor, StopFlag())
+    run_sequential(world.server, world.learners[0], conductor, StopFlag())
     conductor.finish([])
     assert torch.equal(world.server.weights, by_hand)
     assert [r.staleness for r in notebook.of(UpdateRecord)] == [0] * world.plan.num_tickets
@@ -74,7 +74,7 @@ def test_sequential_run_equals_the_server_moved_by_hand() -> None:
 def test_evaluation_follows_samples_and_scores_a_copy(every: int, epochs: list[int]) -> None:
     world, notebook = World(1), Notebook()
     conductor = conduct(world, notebook, every)
-    run_sequential(world.server, world.tasks[0], conductor, StopFlag())
+    run_sequential(world.server, world.learners[0], conductor, StopFlag())
     conductor.finish([])
     evaluations = notebook.of(Evaluation)
     assert [e.epoch for e in evaluations] == epochs
@@ -94,7 +94,7 @@ def test_a_stop_ends_training_after_the_update_and_still_evaluates() -> None:
     world, notebook, stop = World(1), Notebook(), StopFlag()
     conductor = conduct(world, notebook)
     conductor.after = _stop_at(conductor, stop, 5)  # type: ignore[method-assign]
-    run_sequential(world.server, world.tasks[0], conductor, stop)
+    run_sequential(world.server, world.learners[0], conductor, stop)
     conductor.finish([], reason="stopped by hand")
     assert world.server.version == 5
     assert notebook.of(Evaluation)[-1].version == 5
@@ -127,7 +127,7 @@ def test_what_evaluation_raises_reaches_the_training_thread() -> None:
 def test_prefetching_changes_nothing_but_the_time(ahead: int) -> None:
     world = World(1, ahead=ahead, dropout=0.3)
     conductor = conduct(world, Notebook())
-    run_sequential(world.server, world.tasks[0], conductor, StopFlag())
+    run_sequential(world.server, world.learners[0], conductor, StopFlag())
     conductor.finish([])
     assert torch.equal(world.server.weights, World(1, dropout=0.3).run())
 
@@ -178,14 +178,14 @@ def synchronous(
     assert 50 % plan.batch_size, "the last ticket is uneven: some ranks get less, or nothing"
     meeting = ThreadMeeting(workers)
     model = {"batchnorm": options.pop("batchnorm", False)}
-    worlds = [World(1, plan=plan, task_plan=plan.split(parts), **model) for _ in range(workers)]
+    worlds = [World(1, plan=plan, learner_plan=plan.split(parts), **model) for _ in range(workers)]
 
     def rank(number: int) -> None:
         world = worlds[number]
         run_synchronous(
             ThreadedAllreduce(number, meeting),
             world.server,
-            world.tasks[0],
+            world.learners[0],
             None,
             StopFlag(),
             accumulate=accumulate,
@@ -231,10 +231,10 @@ def test_the_last_layers_gradient_is_sent_before_the_first_layers_is_known() -> 
             return super().start(tensor, name)
 
     # The first layer's weights are the last whose gradient the backward pass comes to.
-    first = next(world.tasks[0].flat.model.parameters())
+    first = next(world.learners[0].flat.model.parameters())
     first.register_hook(lambda gradient: told.append("first layer"))
     reducer = Listening(0, ThreadMeeting(1))
-    run_synchronous(reducer, world.server, world.tasks[0], None, StopFlag(), bucket_bytes=1)
+    run_synchronous(reducer, world.server, world.learners[0], None, StopFlag(), bucket_bytes=1)
     names = [f"gradient.{n}" for n in range(4)]
     assert [name for name in told if name != "first layer"] == [*names, "side"]
     assert told.index("gradient.1") < told.index("first layer")
@@ -259,7 +259,7 @@ def test_compression_leaves_the_first_statistics_exactly_as_they_are() -> None:
         run_synchronous(
             reducer,
             world.server,
-            world.tasks[0],
+            world.learners[0],
             None,
             StopFlag(),
             compression=compression,  # type: ignore[arg-type]

@@ -66,12 +66,12 @@ def test_one_worker_is_the_sequential_run_bit_for_bit(algorithm: str) -> None:
     world = World(1, algorithm)
     weights = world.run()
     # Written out: plain SGD over the tickets in order.
-    task = World(1).tasks[0]
+    learner = World(1).learners[0]
     expected = world.initial.clone()
     for ticket in range(world.plan.num_tickets):
-        task.flat.weights.copy_(expected)
-        task.gradient(task.load(ticket))
-        expected -= task.flat.grad * LR
+        learner.flat.weights.copy_(expected)
+        learner.gradient(learner.load(ticket))
+        expected -= learner.flat.grad * LR
     assert torch.equal(weights, expected)
 
 
@@ -309,7 +309,7 @@ def test_gradients_held_when_the_last_ticket_is_given_up_make_their_step() -> No
     world.join()
     held = world.step(0)
     assert held.record.action is Action.HELD
-    gradient = world.tasks[0].flat.grad.clone()
+    gradient = world.learners[0].flat.grad.clone()
     for _ in range(MAX_ATTEMPTS):
         assert torch.equal(world.server.weights, world.initial)
         answer = world.server.push(0, push_of(world, 0, grad_norm=float("nan")))
@@ -347,14 +347,14 @@ def test_batchnorm_statistics_average_like_one_process_that_saw_every_batch() ->
     world = World(1, batchnorm=True)
     weights = world.run()
     reference = World(1, batchnorm=True)
-    model = reference.tasks[0].flat.model
+    model = reference.learners[0].flat.model
     norm = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d))
     norm.momentum = 0.2
-    flat = reference.tasks[0].flat
+    flat = reference.learners[0].flat
     flat.weights.copy_(reference.initial)
     for ticket in range(world.plan.num_tickets):
-        task = reference.tasks[0]
-        task.gradient(task.load(ticket))
+        learner = reference.learners[0]
+        learner.gradient(learner.load(ticket))
         flat.params.sub_(flat.grad[: flat.layout.num_params] * LR)
     torch.testing.assert_close(weights, flat.weights, rtol=1e-5, atol=1e-6)
     assert not torch.equal(norm.running_mean, torch.zeros(7))  # type: ignore[arg-type]
@@ -370,7 +370,7 @@ def test_the_latest_statistics_win_under_that_policy() -> None:
     assert not torch.equal(stats, mine)
     # Worker 1 began from the initial statistics, so nothing of worker 0's is left.
     norm_rate = 0.2
-    assert torch.allclose(world.tasks[1].flat.grad[world.server.layout.num_params :], mine)
+    assert torch.allclose(world.learners[1].flat.grad[world.server.layout.num_params :], mine)
     assert norm_rate < 1
 
 

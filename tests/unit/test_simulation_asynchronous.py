@@ -46,7 +46,7 @@ class Told(NullObserver):
 
 
 def simulator(world: World, cluster: Cluster, seed: int = 0, stop: StopFlag | None = None) -> Any:
-    made = Simulator(world.server, world.task_of_its_own, cluster, seed, stop)
+    made = Simulator(world.server, world.learner_of_its_own, cluster, seed, stop)
     records: list[UpdateRecord] = []
     times: list[float] = []
 
@@ -203,7 +203,7 @@ def test_one_worker_without_delays_is_the_sequential_run_bit_for_bit(algorithm: 
         NullObserver(),
         Evaluator(FlatModel(toy_model(batchnorm=True), CPU), toy_dataset(), background=False),
     )
-    run_sequential(sequential.server, sequential.tasks[0], conductor, StopFlag())
+    run_sequential(sequential.server, sequential.learners[0], conductor, StopFlag())
     world = World(1, algorithm, batchnorm=True, dropout=0.2)
     made, records, times = simulator(world, Cluster(delays=Constant(mean_s=0.0)))
     made.run()
@@ -293,7 +293,7 @@ def test_a_stop_ends_the_run_after_what_the_workers_are_at() -> None:
 
 def test_evaluation_follows_virtual_time() -> None:
     world, told = World(2), Told()
-    made = Simulator(world.server, world.task_of_its_own, Cluster(), 0)
+    made = Simulator(world.server, world.learner_of_its_own, Cluster(), 0)
     evaluator = Evaluator(FlatModel(toy_model(), CPU), toy_dataset(), background=False)
     conductor = Conductor(world.server, told, evaluator, clock=lambda: made.time_s)
     made.told = conductor.after
@@ -337,7 +337,7 @@ def test_the_engine_goes_on_from_its_state_bit_for_bit() -> None:
 
 def conducted(cluster: Cluster) -> tuple[World, Simulator, Conductor, Told]:
     world, told = World(4, "dcasgd-a", ahead=1, batchnorm=True, dropout=0.2), Told()
-    made = Simulator(world.server, world.task_of_its_own, cluster, 5)
+    made = Simulator(world.server, world.learner_of_its_own, cluster, 5)
     scored = FlatModel(toy_model(batchnorm=True, dropout=0.2), CPU)
     evaluator = Evaluator(scored, toy_dataset(), background=False)
     conductor = Conductor(world.server, told, evaluator, clock=lambda: made.time_s)

@@ -29,7 +29,7 @@ def group(
 ) -> tuple[World, SynchronousSimulator, list[UpdateRecord]]:
     parts = workers * accumulate
     plan = TicketPlan(num_samples=50, batch_size=4 * parts, seed=3, epochs=2)
-    world = World(1, plan=plan, task_plan=plan.split(parts), **model)
+    world = World(1, plan=plan, learner_plan=plan.split(parts), **model)
     made = SynchronousSimulator(
         world.server,
         world.task_of_its_own,

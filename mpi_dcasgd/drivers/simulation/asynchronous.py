@@ -17,7 +17,7 @@ from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.engine import Engine
 from mpi_dcasgd.drivers.simulation.turn import take_turn
-from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.server.header import HEADER_BYTES
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
@@ -31,11 +31,11 @@ def message_bytes(server: ParameterServer) -> int:
 
 
 class TrainingSite:
-    """The real server, with one task that computes every worker's gradients.
+    """The real server, with one learner that computes every worker's gradients.
 
     Args:
-        server: At the start of a run; on any device, the task's.
-        task: Reads its worker's snapshot for every gradient.
+        server: At the start of a run; on any device, the learner's.
+        learner: Reads its worker's snapshot for every gradient.
         told: Called with the record of every push.
         stop: Looked at after every push.
     """
@@ -43,12 +43,12 @@ class TrainingSite:
     def __init__(
         self,
         server: ParameterServer,
-        task: Task,
+        learner: Learner,
         told: Callable[[UpdateRecord], None],
         stop: StopFlag,
     ) -> None:
         self._server = server
-        self._task = task
+        self._learner = learner
         self._told = told
         self._stop = stop
         self._halted = False
@@ -65,7 +65,7 @@ class TrainingSite:
 
     def push(self, worker: int) -> Sequence[int]:
         server = self._server
-        found, answer = take_turn(server, self._task, worker, self.queues[worker].popleft())
+        found, answer = take_turn(server, self._learner, worker, self.queues[worker].popleft())
         self.samples[worker] += found.samples
         ready = self._receive(answer.ready)
         self._told(answer.record)
@@ -93,11 +93,11 @@ class TrainingSite:
 
 
 class Simulator:
-    """A simulated run: server, task and cluster.
+    """A simulated run: server, learner and cluster.
 
     Args:
         server: At the start of a run.
-        task: Computes all gradients, on the server's device.
+        learner: Computes all gradients, on the server's device.
         cluster: Decides how long everything takes.
         seed: Of the delays.
         stop: Looked at after every push.
@@ -110,16 +110,16 @@ class Simulator:
     def __init__(
         self,
         server: ParameterServer,
-        task: Task,
+        learner: Learner,
         cluster: Cluster,
         seed: int,
         stop: StopFlag | None = None,
     ) -> None:
         self.server = server
         self.told: Callable[[UpdateRecord], None] = lambda record: None
-        self._task = task
+        self._learner = learner
         self._site = TrainingSite(
-            server, task, lambda record: self.told(record), StopFlag() if stop is None else stop
+            server, learner, lambda record: self.told(record), StopFlag() if stop is None else stop
         )
         self._engine = Engine(cluster, server.num_workers, message_bytes(server), seed, self._site)
 
@@ -138,7 +138,7 @@ class Simulator:
 
     def accounts(self) -> list[Account]:
         """Return where each worker's virtual time went, up to now."""
-        engine, device = self._engine, str(self._task.device)
+        engine, device = self._engine, str(self._learner.device)
         return [
             replace(
                 account,

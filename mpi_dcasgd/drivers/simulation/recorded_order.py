@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.simulation.turn import take_turn
-from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint
 from mpi_dcasgd.server.server import ParameterServer
@@ -92,7 +92,7 @@ class RecordedLedger(TicketLedger):
 
 def replay(
     server: ParameterServer,
-    task: Task,
+    learner: Learner,
     pushes: Iterable[RecordedPush],
     fingerprints: Iterable[int] | None = None,
     told: Callable[[UpdateRecord], None] = lambda record: None,
@@ -101,7 +101,7 @@ def replay(
 
     Args:
         server: At the start of the run, with a ``RecordedLedger`` and ``ahead`` 0.
-        task: Computes all workers' gradients, one after the other.
+        learner: Computes all workers' gradients, one after the other.
         pushes: The record, in order.
         fingerprints: What ``fingerprint`` gave for each push, if it was recorded.
         told: Called with what the server says of each push.
@@ -109,7 +109,7 @@ def replay(
     Returns:
         The first difference, or None if there is none.
     """
-    _check_apart(server, task)
+    _check_apart(server, learner)
     if isinstance(server.ledger, RecordedLedger):
         server.ledger.version = lambda: server.version
     for worker in range(server.num_workers):
@@ -119,7 +119,7 @@ def replay(
         slot = server.slots[push.worker]
         if slot.status != "working":
             return Difference(number, f"worker {push.worker}", "working", slot.status)
-        found, answer = take_turn(server, task, push.worker, push.ticket)
+        found, answer = take_turn(server, learner, push.worker, push.ticket)
         record = answer.record
         told(record)
         for what in ("version", "staleness", "action"):
@@ -141,7 +141,7 @@ class OrderReplay:
 
     Args:
         server: At the start of a run, with a ledger of its own.
-        task: Computes all workers' gradients, one after the other.
+        learner: Computes all workers' gradients, one after the other.
         workers: Who pushed, in order; it is gone through again if tickets are left at its end.
         times_s: When they did; beyond its end time goes on at the mean pace.
 
@@ -151,22 +151,22 @@ class OrderReplay:
         time_s: When the last push was, in seconds since the start.
 
     Raises:
-        ValueError: The task's weights are a worker's snapshot.
+        ValueError: The learner's weights are a worker's snapshot.
     """
 
     def __init__(
         self,
         server: ParameterServer,
-        task: Task,
+        learner: Learner,
         workers: Sequence[int],
         times_s: Sequence[float] = (),
     ) -> None:
-        _check_apart(server, task)
+        _check_apart(server, learner)
         self.told: Callable[[UpdateRecord], None] = lambda record: None
         self.passed = 0
         self.time_s = 0.0
         self._server = server
-        self._task = task
+        self._learner = learner
         self._workers = workers
         self._times_s = times_s
         self._pace_s = times_s[-1] / len(times_s) if times_s else 0.0
@@ -193,7 +193,7 @@ class OrderReplay:
             if server.slots[worker].status != "working":
                 self.passed += 1
                 continue
-            _, answer = take_turn(server, self._task, worker, self._queues[worker].popleft())
+            _, answer = take_turn(server, self._learner, worker, self._queues[worker].popleft())
             self._receive(answer.ready)
             known = self._pushes < len(self._times_s)
             self.time_s = self._times_s[self._pushes] if known else self.time_s + self._pace_s
@@ -233,7 +233,7 @@ class OrderReplay:
             self._queues[worker] += self._server.slots[worker].message.tickets
 
 
-def _check_apart(server: ParameterServer, task: Task) -> None:
-    mine = task.flat.weights.data_ptr()
+def _check_apart(server: ParameterServer, learner: Learner) -> None:
+    mine = learner.flat.weights.data_ptr()
     if any(slot.snapshot.data_ptr() == mine for slot in server.slots):
-        raise ValueError("the task's weights are a worker's snapshot, which it would overwrite")
+        raise ValueError("the learner's weights are a worker's snapshot, which it would overwrite")

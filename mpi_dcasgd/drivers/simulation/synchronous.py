@@ -17,7 +17,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.step_clock import StepClock
-from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import Kind
 from mpi_dcasgd.server.push import Push
@@ -30,9 +30,9 @@ class SynchronousSimulator:
 
     Args:
         server: With one worker, the whole group; its tickets are ``workers * accumulate`` times as
-            large as the task's. With backup workers its ledger is replaced: which minibatches are
-            in a step is then not known beforehand.
-        task: Its plan is the server's, split; on the server's device.
+            large as those of the learner. With backup workers its ledger is replaced: which
+            minibatches are in a step is then not known beforehand.
+        learner: Its plan is the server's, split; on the server's device.
         cluster: Decides how long everything takes.
         workers: Those whose gradients make a step.
         backup: Workers beyond those.
@@ -47,7 +47,7 @@ class SynchronousSimulator:
     def __init__(
         self,
         server: ParameterServer,
-        task: Task,
+        learner: Learner,
         cluster: Cluster,
         workers: int,
         backup: int,
@@ -59,7 +59,7 @@ class SynchronousSimulator:
         self.told: Callable[[UpdateRecord], None] = lambda record: None
         everyone = workers + backup
         self.clock = StepClock(cluster, everyone, workers, 4 * server.layout.size, seed)
-        self._task = task
+        self._learner = learner
         self._workers = workers
         self._accumulate = accumulate
         self._stop = StopFlag() if stop is None else stop
@@ -68,8 +68,8 @@ class SynchronousSimulator:
         self._ledger: TicketLedger | None = None
         self._begun = False
         if backup:
-            self._ledger = TicketLedger(task.plan.num_tickets, everyone)
-            server.ledger = TicketLedger(-(-task.plan.num_tickets // (workers * accumulate)), 1)
+            self._ledger = TicketLedger(learner.plan.num_tickets, everyone)
+            server.ledger = TicketLedger(-(-learner.plan.num_tickets // (workers * accumulate)), 1)
             self.clock.grant = self._grant
             self.clock.hand_back = self._hand_back
         else:
@@ -99,13 +99,13 @@ class SynchronousSimulator:
                 break
 
     def _make_step(self, workers: list[int]) -> None:
-        server, flat, slot = self.server, self._task.flat, self.server.slots[0]
+        server, flat, slot = self.server, self._learner.flat, self.server.slots[0]
         turns = [(worker, ticket) for worker in workers for ticket in self._tickets_of(worker)]
-        samples = sum(self._task.plan.size(ticket) for _, ticket in turns)
+        samples = sum(self._learner.plan.size(ticket) for _, ticket in turns)
         total, loss = self._sum.zero_(), 0.0
         for worker, ticket in turns:
             flat.read(slot.snapshot)
-            found = self._task.gradient(self._task.load(ticket))
+            found = self._learner.gradient(self._learner.load(ticket))
             share = found.samples / samples
             total.add_(flat.grad, alpha=share)
             loss += found.loss * share
@@ -162,7 +162,7 @@ class SynchronousSimulator:
 
     def accounts(self) -> list[Account]:
         """Return where each worker's virtual time went, up to now."""
-        device = str(self._task.device)
+        device = str(self._learner.device)
         return [
             replace(
                 account,

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from mpi_dcasgd.learning.task import Gradient, Task
+from mpi_dcasgd.learning.learner import Gradient, Learner
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.server import ParameterServer
 
 
 def take_turn(
-    server: ParameterServer, task: Task, worker: int, ticket: int
+    server: ParameterServer, learner: Learner, worker: int, ticket: int
 ) -> tuple[Gradient, Answer]:
     """Compute the gradient of a ticket at the weights that the worker was sent, and push it.
 
     Args:
         server: On any device: a server of a real run is on the CPU, and rounds as one.
-        task: Computes all workers' gradients, one after the other, on any device.
+        learner: Computes all workers' gradients, one after the other, on any device.
         worker: Whose turn it is; it has been sent work.
         ticket: One that it was granted.
 
     Returns:
         What was found, and what the server answers.
     """
-    slot, flat = server.slots[worker], task.flat
+    slot, flat = server.slots[worker], learner.flat
     flat.read(slot.snapshot)
-    found = task.gradient(task.load(ticket))
+    found = learner.gradient(learner.load(ticket))
     vector = flat.grad.to(server.weights.device)
     return found, server.push(worker, Push.found(slot.version, found, vector))

@@ -29,7 +29,7 @@ from mpi_dcasgd.drivers.signals import StopFlag  # noqa: E402
 from mpi_dcasgd.drivers.topology import Topology  # noqa: E402
 from mpi_dcasgd.drivers.world import host_ranks  # noqa: E402
 from mpi_dcasgd.learning.flat import Field, FlatLayout  # noqa: E402
-from mpi_dcasgd.learning.task import Batch, Gradient, Task  # noqa: E402
+from mpi_dcasgd.learning.learner import Batch, Gradient, Learner  # noqa: E402
 from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
 from mpi_dcasgd.rules.algorithms import resolve_rule  # noqa: E402
 from mpi_dcasgd.server.message import Kind, Message, Tag  # noqa: E402
@@ -48,8 +48,8 @@ class _Vectors:
         self.grad: Tensor = link.push.vector
 
 
-class _Instant(Task):
-    """A task without a model, whose gradient is always the same."""
+class _Instant(Learner):
+    """A learner without a model, whose gradient is always the same."""
 
     def __init__(self, link: Link) -> None:
         self.flat = _Vectors(link)  # type: ignore[assignment]

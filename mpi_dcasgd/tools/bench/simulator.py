@@ -26,7 +26,7 @@ from mpi_dcasgd.drivers.simulation.asynchronous import Simulator
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, Network, ServerTimes
 from mpi_dcasgd.drivers.simulation.delays import Gamma
 from mpi_dcasgd.drivers.simulation.timing import simulate_timing
-from mpi_dcasgd.learning.captured import make_task
+from mpi_dcasgd.learning.captured import make_learner
 from mpi_dcasgd.learning.data import Dataset, ResidentSplit
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.models import ModelSource, build_model
@@ -235,8 +235,8 @@ def _simulator(
         initial.stats_rate,
         fuse=fuse,
     )
-    task = make_task(FlatModel(model(), device), dataset, plan)
-    made = Simulator(server, task, Cluster(delays=Gamma()), seed=0)
+    learner = make_learner(FlatModel(model(), device), dataset, plan)
+    made = Simulator(server, learner, Cluster(delays=Gamma()), seed=0)
     evaluator = Evaluator(FlatModel(model(), device), dataset, background=False)
     # No evaluation: it would take as long in a plain loop.
     conductor = Conductor(server, NullObserver(), evaluator, 10**9, clock=lambda: made.time_s)
