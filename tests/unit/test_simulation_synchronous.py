@@ -32,7 +32,7 @@ def group(
     world = World(1, plan=plan, learner_plan=plan.split(parts), **model)
     made = SynchronousSimulator(
         world.server,
-        world.task_of_its_own,
+        world.learner_of_its_own,
         cluster or Cluster(),
         workers,
         backup,
