@@ -23,6 +23,8 @@ from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.drivers.simulation.delays import DELAYS
 from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.models import ModelSource
+from mpi_dcasgd.learning.tasks import TaskSource
+from mpi_dcasgd.learning.tasks.table import DEFAULT
 from mpi_dcasgd.record.sinks import SINKS
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
 
@@ -35,6 +37,7 @@ def reference() -> str:
         [
             "## Keys of a job file\n",
             _table(_ROW, _job_rows()),
+            _kinds_text("## Tasks", ("`task.name`", "what it is"), kinds_of(TaskSource)),
             _kinds_text("## Models", ("`model.name`", "what it is"), kinds_of(ModelSource)),
             _kinds_text("## Data sets", ("`data.name`", "what it is"), kinds_of(DataSource)),
             _kinds_text("## Delay models", ("`model`", "step times"), dict(DELAYS.items())),
@@ -83,7 +86,8 @@ def _job_rows() -> Iterable[tuple[str, ...]]:
     for key, info in settings_of(Job).items():
         if is_named(info.annotation):
             names = f"{_listed(kinds_of(info.annotation))}, or `package.module:Name`"
-            yield f"`{key}.name`", names, "must be given", _text(info)
+            default = f"`{DEFAULT}`" if key == "task" else "must be given"
+            yield f"`{key}.name`", names, default, _text(info)
             yield f"`{key}.<setting>`", f"those of what `{key}.name` names: below", "", ""
         elif is_section(info.annotation):
             for inner, field in settings_of(info.annotation).items():

@@ -16,6 +16,9 @@ from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.models import ModelSource
 from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
 from mpi_dcasgd.learning.settings import Count, StatisticsPolicy
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.tasks import TaskSource
+from mpi_dcasgd.learning.tasks.table import default_task
 from mpi_dcasgd.record.settings import CheckpointSettings, RecordSettings
 from mpi_dcasgd.rules.algorithms import mode_of
 from mpi_dcasgd.rules.compatibility import Mode
@@ -54,6 +57,9 @@ class Job:
     rule: Annotated[
         InstanceOf[Rule], Field(description="changes to the algorithm's update rule, by role")
     ] = field(default_factory=Rule)
+    task: Annotated[
+        TaskSource, Field(description="what is learnt: the loss and the metrics, and of some more")
+    ] = field(default_factory=default_task)
     model: Annotated[ModelSource, Field(description="what is trained")]
     data: Annotated[DataSource, Field(description="what it is trained on")]
     batchnorm: Annotated[
@@ -111,6 +117,14 @@ class Job:
     def mode(self) -> Mode:
         """Driving mode of the algorithm: sequential, synchronous or asynchronous."""
         return mode_of(self.algorithm)
+
+    def make_task(self) -> Task:
+        """Make the task, for this process alone.
+
+        Raises:
+            ConfigError: Its constructor fails.
+        """
+        return self.task.make(self.model, self.data)
 
     def world(self, num_workers: int) -> Topology:
         """Return the ranks of a real run of this job with so many workers.

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mpi_dcasgd.learning.data import Dataset
+from mpi_dcasgd.learning.evaluation import evaluate
 from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.learning.learner import evaluate
+from mpi_dcasgd.learning.subject import Subject
 
 MAX_PENDING = 4
 """Number of copies that may wait for evaluation; each is as large as the weights."""
@@ -46,7 +46,7 @@ class Evaluator:
 
     Args:
         flat: A model that nobody else uses, on the device where evaluation is to run.
-        dataset: Its test split is what is evaluated.
+        subject: The task, and the splits that are evaluated.
         clock: Seconds, monotonic.
         background: On a thread of its own; otherwise whoever submits a copy waits for its score,
             and the order of a run's records is always the same.
@@ -55,13 +55,13 @@ class Evaluator:
     def __init__(
         self,
         flat: FlatModel,
-        dataset: Dataset,
+        subject: Subject,
         clock: Callable[[], float] = time.monotonic,
         *,
         background: bool = True,
     ) -> None:
         self._flat = flat
-        self._dataset = dataset
+        self._subject = subject
         self._clock = clock
         self._todo: queue.Queue[WeightsCopy | None] = queue.Queue(MAX_PENDING)
         self._done: queue.SimpleQueue[Scored | BaseException] = queue.SimpleQueue()
@@ -118,5 +118,7 @@ class Evaluator:
     def _score(self, copy: WeightsCopy) -> Scored:
         started = self._clock()
         self._flat.weights.copy_(copy.weights)
-        score = evaluate(self._flat.model, self._dataset, self._flat.weights.device)
-        return Scored(score.error, score.loss, self._clock() - started)
+        subject = self._subject
+        found = evaluate(self._flat.model, subject.task, subject.test, self._flat.weights.device)
+        primary = subject.task.primary_metric
+        return Scored(found[primary], found["loss"], self._clock() - started)

@@ -10,12 +10,11 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.evaluator import Evaluator
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.captured import make_learner
-from mpi_dcasgd.learning.data import Dataset, Facts, load_dataset
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
-from mpi_dcasgd.learning.models import build_model
-from mpi_dcasgd.learning.models.shapes import check_last_batch
+from mpi_dcasgd.learning.outline import lone_sample
 from mpi_dcasgd.learning.schedules import Schedule
+from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.ledger import TicketLedger
@@ -28,14 +27,14 @@ class Workshop:
 
     Attributes:
         job: The checked job.
-        dataset: Loaded for ``device``.
+        subject: The task, with its data loaded for ``device``.
         device: Where this rank computes gradients or evaluates.
         group: Minibatches that make one update: all workers' in SSGD, else 1.
         standing: Where the run goes on.
     """
 
     job: Job
-    dataset: Dataset
+    subject: Subject
     device: torch.device
     group: int = 1
     standing: Standing = field(default_factory=Standing)
@@ -55,17 +54,17 @@ class Workshop:
             # Otherwise cuDNN may sum in another order each time, and no run could be replayed.
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
-        dataset = load_dataset(job.data, job.seed, device)
-        problems = check_last_batch(job.model, Facts.of(dataset), job.batch_size)
+        subject = Subject.open(job.make_task(), job.seed, device)
+        problems = lone_sample(subject.task, job.batch_size)
         if problems:
             raise ConfigError(job.name, problems)
-        return cls(job, dataset, device, group, standing or Standing())
+        return cls(job, subject, device, group, standing or Standing())
 
     @property
     def plan(self) -> TicketPlan:
         """The tickets of whole updates."""
         job = self.job
-        samples = len(self.dataset.train)
+        samples = len(self.subject.train)
         size = job.batch_size * self.group
         return TicketPlan(samples, size, job.seed, job.epochs, self.standing.start)
 
@@ -82,8 +81,7 @@ class Workshop:
         grad: torch.Tensor | None = None,
     ) -> FlatModel:
         """The job's model with its initial weights, which follow from the seed alone."""
-        torch.manual_seed(self.job.seed)
-        model = build_model(self.job.model, self.dataset.input_shape, self.dataset.num_classes)
+        model = self.subject.build_model(self.job.seed)
         return FlatModel(model, device, self.job.batchnorm, weights, grad)
 
     def server(
@@ -129,8 +127,8 @@ class Workshop:
         """
         plan = self.plan.split(self.group)
         capture = capture and self.job.capture == "auto"
-        return make_learner(flat, self.dataset, plan, capture=capture)
+        return make_learner(flat, self.subject, plan, capture=capture)
 
     def evaluator(self, *, background: bool = True) -> Evaluator:
         """Return an evaluator of copies of the weights, on a thread of its own or at once."""
-        return Evaluator(self.flat_model(self.device), self.dataset, background=background)
+        return Evaluator(self.flat_model(self.device), self.subject, background=background)
