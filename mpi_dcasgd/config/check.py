@@ -62,6 +62,9 @@ def try_job(mapping: Mapping[str, Any], *, name: str) -> tuple[Job | None, list[
     failed: list[str] = []
     for key, info in settings.items():
         if is_section(info.annotation):
+            if key in ("model", "data") and "task" in failed and key not in mapping:
+                failed.append(key)  # the task that was meant may bring its own
+                continue
             values[key] = _section(
                 info.annotation, mapping.get(key), key, problems, values.get("task")
             )
