@@ -15,7 +15,7 @@ from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.models import ModelSource
 from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
-from mpi_dcasgd.learning.settings import Count, StatisticsPolicy
+from mpi_dcasgd.learning.settings import ComputeSettings, Count, StatisticsPolicy
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tasks import TaskSource
 from mpi_dcasgd.learning.tasks.table import default_task
@@ -98,6 +98,9 @@ class Job:
             "one CUDA graph; off launches kernel by kernel"
         ),
     ] = "auto"
+    compute: Annotated[
+        ComputeSettings, Field(description="how a worker computes the gradient of a minibatch")
+    ] = field(default_factory=ComputeSettings)
     sync: Annotated[SyncSettings, Field(description="synchronous runs only")] = field(
         default_factory=SyncSettings
     )

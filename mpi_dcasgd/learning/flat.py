@@ -85,6 +85,7 @@ class FlatModel:
     ) -> None:
         self.layout = FlatLayout.of(model)
         self.model = model.to(device)
+        self.policy = policy
         self.weights = self._new(device) if weights is None else weights
         self.grad = self._new(device) if grad is None else grad
         self.weights.zero_()
@@ -154,14 +155,23 @@ class FlatModel:
         if self.layout.num_stats:
             self.weights[border:].copy_(vector[border:])
 
-    def take_gradient(self, loss: Tensor) -> None:
+    def take_gradient(self, loss: Tensor, *, more: bool = False) -> None:
         """Put the gradient of ``loss`` with respect to the parameters into ``grad``.
 
         Autograd writes it into fresh memory, from where it is copied. Adding it to zeros in the
         vector, as ``backward`` does, would read and write the vector once more.
+
+        Args:
+            loss: A scalar.
+            more: Add to what is there, the gradient of another part of the same minibatch.
         """
         found = torch.autograd.grad(loss, self._params, allow_unused=True)
         if self._streaming:
+            return
+        if more:
+            for view, value in zip(self._grads, found, strict=True):
+                if value is not None:
+                    view.add_(value)
             return
         if all(value is not None for value in found):
             torch._foreach_copy_(self._grads, found)
@@ -182,11 +192,27 @@ class FlatModel:
         for number, parameter in enumerate(self._params):
             parameter.register_hook(partial(take, number))  # type: ignore[no-untyped-call]
 
-    def note_statistics(self) -> None:
-        """Put what this batch did to BatchNorm's statistics behind the gradient."""
-        if self.layout.num_stats:
-            start = self.layout.num_params
-            self.grad[start:].copy_(self.weights[start:])
+    def note_statistics(self, share: float = 1.0, *, more: bool = False) -> None:
+        """Put what this batch did to BatchNorm's statistics behind the gradient.
+
+        Args:
+            share: Of the batch, in one of which parts are computed.
+            more: Add to what is there, as with ``take_gradient``.
+        """
+        if not self.layout.num_stats:
+            return
+        mine, theirs = (vector[self.layout.num_params :] for vector in (self.grad, self.weights))
+        if self.policy == "latest" or share == 1.0:
+            mine.copy_(theirs)
+        elif more:
+            mine.add_(theirs, alpha=share)
+        else:
+            torch.mul(theirs, share, out=mine)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that are trained, by name."""
+        names = [field.name for field in self.layout.params]
+        return dict(zip(names, self._params, strict=True))
 
 
 def _fields(tensors: list[tuple[str, Tensor]], offset: int) -> tuple[tuple[Field, ...], int]:

@@ -235,6 +235,7 @@ def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
     workshop = Workshop.open(job, device, workers * job.sync.accumulate if synchronous else 1)
     server = workshop.server(1 if synchronous else workers, device)
     learner = workshop.learner(workshop.flat_model(device))
+    workshop.try_metrics()
     run: Simulator | SynchronousSimulator
     if synchronous:
         run = SynchronousSimulator(
