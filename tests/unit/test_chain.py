@@ -86,8 +86,8 @@ def run(
 
 def writing_of(chain: Chain) -> Writing:
     """Whose functions a chain in blocks calls."""
-    assert isinstance(chain._run, BlockPass)
-    return chain._run._writing
+    assert isinstance(chain._works[0].run, BlockPass)
+    return chain._works[0].run._writing
 
 
 def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
