@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.rules.part import Facts, Lanes, Part
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.rules.weight_decay import WeightDecay
@@ -32,23 +31,10 @@ class Stretch:
     weight_decay: float = 1.0
 
     def rule(self, rule: Rule) -> Rule:
-        """Return the rule with this stretch's rate of weight decay.
-
-        Raises:
-            ConfigError: The rule's weight decay has no rate to be multiplied.
-        """
-        decay = rule.weight_decay
+        """Return the rule with this stretch's rate of weight decay."""
         if self.weight_decay == 1.0:
             return rule
-        if not isinstance(decay, WeightDecay):
-            raise ConfigError(
-                "groups",
-                [
-                    f"weight_decay: got the factor {self.weight_decay:g}, but the rule's part "
-                    f"{type(decay).__name__} is no subclass of WeightDecay and has no rate to "
-                    "multiply; use weight_decay l2, or omit the factor"
-                ],
-            )
+        decay = rule.weight_decay
         return replace(rule, weight_decay=replace(decay, rate=decay.rate * self.weight_decay))
 
     def facts(self, facts: Facts) -> Facts:

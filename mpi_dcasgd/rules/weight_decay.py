@@ -15,6 +15,10 @@ if TYPE_CHECKING:  # a job is checked without loading PyTorch
     from torch import Tensor
 
 
+DecayOn = Literal["all", "conv-and-linear"]
+"""Parameters that decay: all, or the weights of convolutions and linear layers only."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class WeightDecay(Part):
     """L2 decay at one of three places of the chain.
@@ -37,12 +41,16 @@ class WeightDecay(Part):
     that point.
 
     Args:
-        rate: L2 coefficient >= 0, applied to every parameter, also biases and BatchNorm's.
+        rate: L2 coefficient >= 0; parameter groups may have a factor of it.
         place: ``outside``, ``inside`` or ``decoupled``: before compensation, inside of what it
             squares, or after momentum.
+        on: ``all`` parameters, also biases and BatchNorm's, or ``conv-and-linear``: the weights
+            of convolutions and linear layers only. The vector is laid out accordingly; the
+            arithmetic here is the same.
 
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
-    arXiv:1711.05101, for ``decoupled``.
+    arXiv:1711.05101, for ``decoupled``; Giladi et al., ICLR 2020, arXiv:1909.12340, whose code has
+    ``conv-and-linear``.
     """
 
     role: ClassVar[Role] = "weight_decay"
@@ -54,6 +62,9 @@ class WeightDecay(Part):
         Literal["outside", "inside", "decoupled"],
         Field(description="outside or inside the gradient that is squared, or after momentum"),
     ] = "outside"
+    on: Annotated[
+        DecayOn, Field(description="all parameters, or weights of convolutions and linear layers")
+    ] = "all"
 
     def references(self) -> tuple[Reference, ...]:
         return (LOSHCHILOV_2019,) if self.rate and self.place == "decoupled" else ()

@@ -84,7 +84,7 @@ class Workshop:
         """The job's model with its initial weights, which follow from the seed alone."""
         torch.manual_seed(self.job.seed)
         model = build_model(self.job.model, self.dataset.input_shape, self.dataset.num_classes)
-        return FlatModel(model, device, self.job.batchnorm, weights, grad)
+        return FlatModel(model, device, self.job.batchnorm, weights, grad, self.job.grouping)
 
     def server(
         self,

@@ -173,7 +173,7 @@ def simulate_timing(
     facts = describe(checked.data)
     with torch.device("meta"):
         model = build_model(checked.model, facts.input_shape, facts.num_classes)
-    vector_bytes = 4 * FlatLayout.of(model).size
+    vector_bytes = 4 * FlatLayout.of(model, checked.grouping).size
     synchronous = checked.mode == "synchronous"
     admission = checked.rule.admission
     if updates is None:
