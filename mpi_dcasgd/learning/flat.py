@@ -97,9 +97,8 @@ class FlatModel:
         digest = hashlib.sha256()
         for name, tensor in self.model.named_parameters():
             if name not in inside:
-                value = tensor.detach().cpu().contiguous().flatten()
                 digest.update(name.encode())
-                digest.update(value.view(torch.uint8).numpy().tobytes())
+                digest.update(_bytes_of(tensor.detach().cpu()))
         return digest.hexdigest()
 
     def read(self, vector: Tensor) -> None:
@@ -170,6 +169,12 @@ def _fill_rates(rates: Tensor, layout: FlatLayout, model: nn.Module) -> None:
         start = field.offset - layout.num_params
         # momentum=None asks for a cumulative mean, which has no meaning for an endless stream.
         rates[start : start + field.size] = 0.1 if momentum is None else float(momentum)
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    """Return the values of a tensor of any type, sparse ones included."""
+    dense = tensor.to_dense().contiguous().flatten()
+    return bytes(dense.view(torch.uint8).numpy().tobytes())
 
 
 def _set_buffer(model: nn.Module, name: str, value: Tensor) -> None:

@@ -23,7 +23,7 @@ from mpi_dcasgd.rules.blocks import BLOCK
 from mpi_dcasgd.rules.fuse import Fuse, Kernel, Pass, fuse_all
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
-from mpi_dcasgd.rules.stretch import Stretch, StretchStep, acting_parts, merged
+from mpi_dcasgd.rules.stretch import Stretch, StretchStep, acting_parts, merged, rate_of
 
 __all__ = ["Chain", "Rule", "acting_parts"]
 
@@ -117,6 +117,8 @@ class Chain:
     def apply(self, params: Tensor, grad: Tensor, snapshot: Tensor, facts: Facts) -> float:
         """Take one step and renew the snapshot; returns the learning rate that was used.
 
+        The rate is that of the rule, before the factors of stretches.
+
         Args:
             params: w_t, shape (P,); becomes w_{t+1}.
             grad: g_m, shape (P,); left as it is.
@@ -124,14 +126,14 @@ class Chain:
                 worker is to be sent, which is w_{t+1} unless a part looks ahead.
             facts: What is known about this push.
         """
-        rate = self._take_down(facts)
+        self._take_down(facts)
         for _, run, piece, _, numbers, vectors in self._works:
             state = vectors[facts.worker]
             if piece is None:
                 run(params, grad, snapshot, numbers, *state)
             else:
                 run(params[piece], grad[piece], snapshot[piece], numbers, *state)
-        return rate
+        return rate_of(self.rule, facts)
 
     def send(
         self, params: Tensor, snapshot: Tensor, facts: Facts, rate: float | None = None
@@ -156,10 +158,8 @@ class Chain:
             for target, block, *state in blocks:
                 target.copy_(work.step.sent(block, work.numbers, tuple(state)))
 
-    def _take_down(self, facts: Facts, rate: float | None = None) -> float:
-        """Put the numbers of a push where the passes read them; returns the rate."""
-        if rate is None:
-            rate = facts.lr * self.rule.step_size.factor(facts)
+    def _take_down(self, facts: Facts, rate: float | None = None) -> None:
+        """Put the numbers of a push where the passes read them."""
         for work in self._works:
             self._values[work.place] = work.step.numbers(facts, rate)
         if self._written is not None:
@@ -168,7 +168,6 @@ class Chain:
             # Fresh memory each time: the copy may still be under way at the next push.
             fresh = torch.tensor(self._values, dtype=self._numbers.dtype)
             self._numbers.copy_(fresh, non_blocking=True)
-        return rate
 
     def _vectors_of(self, worker: int, step: StretchStep) -> tuple[Tensor, ...]:
         return tuple(

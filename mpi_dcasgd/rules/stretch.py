@@ -51,6 +51,7 @@ class StretchStep:
         num_workers: How many workers push.
 
     Attributes:
+        rule: The parts, with this stretch's rate of weight decay.
         parts: (role, part) of those that compute or remember something here.
         num_numbers: Length of ``numbers``.
         num_vectors: Number of state vectors.
@@ -58,22 +59,25 @@ class StretchStep:
 
     def __init__(self, rule: Rule, stretch: Stretch, num_workers: int) -> None:
         self.stretch = stretch
-        self.parts = acting_parts(stretch.rule(rule))
+        self.rule = stretch.rule(rule)
+        self.parts = acting_parts(self.rule)
         self.looks_ahead = any(type(part).sent is not Part.sent for _, part in self.parts)
         example = _example(num_workers)
         self._counts = [(len(part.scalars(example)), len(part.vectors())) for _, part in self.parts]
         self.num_numbers = 1 + sum(scalars for scalars, _ in self._counts)
         self.num_vectors = sum(vectors for _, vectors in self._counts)
 
-    def numbers(self, facts: Facts, rate: float) -> list[float]:
+    def numbers(self, facts: Facts, rate: float | None = None) -> list[float]:
         """Return what the step reads of a push: the step size, then the scalars of every part.
 
         Args:
             facts: Of the push.
-            rate: Step size, before the factor of the stretch.
+            rate: Step size of an earlier push, before the factor of the stretch; None for this
+                one's.
         """
         facts = self.stretch.facts(facts)
-        return [rate * self.stretch.lr, *(s for _, part in self.parts for s in part.scalars(facts))]
+        step = rate_of(self.rule, facts) if rate is None else rate * self.stretch.lr
+        return [step, *(number for _, part in self.parts for number in part.scalars(facts))]
 
     def step(
         self, params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor, *state: Tensor
@@ -107,6 +111,11 @@ class StretchStep:
             end_number, end_vector = first_number + num_scalars, first_vector + num_vectors
             yield part, scalars[first_number:end_number], state[first_vector:end_vector]
             first_number, first_vector = end_number, end_vector
+
+
+def rate_of(rule: Rule, facts: Facts) -> float:
+    """Return the step size of a push: the schedule's rate times the rule's factor."""
+    return facts.lr * rule.step_size.factor(facts)
 
 
 def merged(stretches: Sequence[Stretch]) -> tuple[Stretch, ...]:

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role
-from mpi_dcasgd.rules.references import LOSHCHILOV_2019, Reference
+from mpi_dcasgd.rules.references import GILADI_2020, LOSHCHILOV_2019, Reference
 
 if TYPE_CHECKING:  # a job is checked without loading PyTorch
     from torch import Tensor
@@ -67,7 +67,10 @@ class WeightDecay(Part):
     ] = "all"
 
     def references(self) -> tuple[Reference, ...]:
-        return (LOSHCHILOV_2019,) if self.rate and self.place == "decoupled" else ()
+        if not self.rate:
+            return ()
+        decoupled = (LOSHCHILOV_2019,) if self.place == "decoupled" else ()
+        return decoupled if self.on == "all" else (*decoupled, GILADI_2020)
 
     def scalars(self, facts: Facts) -> tuple[float, ...]:
         return (self.rate,)
