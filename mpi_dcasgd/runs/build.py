@@ -83,7 +83,7 @@ class Workshop:
     ) -> FlatModel:
         """The job's model with its initial weights, which follow from the seed alone."""
         model = self.subject.build_model(self.job.seed)
-        return FlatModel(model, device, self.job.batchnorm, weights, grad)
+        return FlatModel(model, device, self.job.batchnorm, weights, grad, self.job.grouping)
 
     def server(
         self,

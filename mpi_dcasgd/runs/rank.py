@@ -21,7 +21,7 @@ from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
-from mpi_dcasgd.drivers.startup import share_files, together
+from mpi_dcasgd.drivers.startup import check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
 from mpi_dcasgd.errors import ProtocolError
@@ -94,7 +94,9 @@ class Rank:
         self.folder = RunFolder(path)
         self.logger = together(comm, self._open_log)
         self.workshop = together(comm, lambda: Workshop.open(job, self.device, group, standing))
-        self.layout = together(comm, lambda: self.workshop.flat_model(_CPU).layout)
+        flat = together(comm, lambda: self.workshop.flat_model(_CPU))
+        self.layout = flat.layout
+        check_alike(comm, "parameters that are not trained", flat.fixed_sha256())
         # The server's own vectors are on the CPU; its device is where it evaluates.
         place = RankPlace(
             rank=comm.rank,

@@ -169,7 +169,7 @@ def simulate_timing(
     checked, simulation = _resolve(job, words, overrides)
     task = checked.make_task()
     sizes = sizes_of(task, checked.seed)
-    vector_bytes = 4 * FlatLayout.of(model_of(task, checked.seed)).size
+    vector_bytes = 4 * FlatLayout.of(model_of(task, checked.seed), checked.grouping).size
     synchronous = checked.mode == "synchronous"
     admission = checked.rule.admission
     if updates is None:
