@@ -166,8 +166,10 @@ def _pushes(
                     version=version + 1,
                     samples=samples,
                     epoch=epoch,
-                    test_error=first_error * fall * luck * rng.uniform(0.95, 1.05),
-                    test_loss=0.5,
+                    test={
+                        "error": first_error * fall * luck * rng.uniform(0.95, 1.05),
+                        "loss": 0.5,
+                    },
                     train_loss=0.4,
                     lr=0.1,
                 )

@@ -223,8 +223,8 @@ class Conductor:
                 version=copy.version,
                 samples=copy.samples,
                 epoch=copy.epoch,
-                test_error=scored.test_error,
-                test_loss=scored.test_loss,
+                test=scored.test,
+                validation=scored.validation,
                 train_loss=copy.train_loss,
                 lr=copy.lr,
             )

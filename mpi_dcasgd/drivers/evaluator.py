@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -34,10 +34,16 @@ class WeightsCopy:
 
 @dataclass(frozen=True)
 class Scored:
-    """Result of an evaluation; errors are fractions of 1."""
+    """Result of an evaluation: the mean of each metric by its name.
 
-    test_error: float
-    test_loss: float
+    Attributes:
+        test: On the test split.
+        validation: On the validation split; None where there is none.
+        eval_s: Duration of the evaluation.
+    """
+
+    test: Mapping[str, float]
+    validation: Mapping[str, float] | None
     eval_s: float
 
 
@@ -118,5 +124,5 @@ class Evaluator:
     def _score(self, copy: WeightsCopy) -> Scored:
         started = self._clock()
         self._flat.weights.copy_(copy.weights)
-        score = evaluate(self._flat.model, self._dataset, self._flat.weights.device)
-        return Scored(score.error, score.loss, self._clock() - started)
+        test = evaluate(self._flat.model, self._dataset.test, self._flat.weights.device)
+        return Scored(test, None, self._clock() - started)

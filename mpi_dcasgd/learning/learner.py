@@ -8,7 +8,6 @@ weights that the flat model has read last, or holds (``gradient``).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mpi_dcasgd.learning.data import Dataset, augments
+from mpi_dcasgd.learning.data import Dataset, Split, augments
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.tickets import TicketPlan
 
@@ -51,14 +50,6 @@ class Gradient(NamedTuple):
     loss: float
     norm: float
     stats_finite: bool | None = None
-
-
-@dataclass(frozen=True)
-class Score:
-    """Error as a fraction of 1 and mean loss over a split."""
-
-    error: float
-    loss: float
 
 
 class Learner:
@@ -152,15 +143,18 @@ def _seed(seed: int, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, dataset: Dataset, device: torch.device) -> Score:
-    """Error and mean loss of ``model`` on the test split, in evaluation mode."""
+def evaluate(model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:
+    """Measure ``model`` on a split, in evaluation mode.
+
+    Returns:
+        Metric to its mean: the error as a fraction of 1, and the loss.
+    """
     model.eval()
-    test = dataset.test
     wrong, loss = 0, 0.0
-    for start in range(0, len(test), EVALUATION_BATCH):
-        indices = np.arange(start, min(start + EVALUATION_BATCH, len(test)), dtype=np.int64)
-        inputs, targets = (t.to(device) for t in test.batch(indices, None))
+    for start in range(0, len(split), EVALUATION_BATCH):
+        indices = np.arange(start, min(start + EVALUATION_BATCH, len(split)), dtype=np.int64)
+        inputs, targets = (t.to(device) for t in split.batch(indices, None))
         scores = model(inputs)
         wrong += int((scores.argmax(1) != targets).sum())
         loss += float(cross_entropy(scores, targets, reduction="sum"))
-    return Score(wrong / len(test), loss / len(test))
+    return {"error": wrong / len(split), "loss": loss / len(split)}

@@ -81,9 +81,7 @@ def test_evaluation_follows_samples_and_scores_a_copy(every: int, epochs: list[i
     assert [e.samples for e in evaluations] == [50 * epoch for epoch in epochs]
     final = FlatModel(toy_model(), CPU)
     final.weights.copy_(world.server.weights)
-    score = evaluate(final.model, toy_dataset(), CPU)
-    assert evaluations[-1].test_error == score.error
-    assert evaluations[-1].test_loss == score.loss
+    assert evaluations[-1].test == evaluate(final.model, toy_dataset().test, CPU)
     losses = [r for r in notebook.of(UpdateRecord) if r.ticket >= 14]
     if every == 1:
         mean = sum(r.loss * r.samples for r in losses) / sum(r.samples for r in losses)
