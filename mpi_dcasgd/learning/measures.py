@@ -90,6 +90,15 @@ class Measures:
                 found = item
         return found
 
+    def shown_on_test(self, value: float | None) -> str:
+        """The primary metric of the test split in words; empty if there is no value.
+
+        Example:
+            >>> Measures("f_gap", units={}).shown_on_test(2.5e-7)
+            'test f_gap 2.5e-07'
+        """
+        return "" if value is None else f"test {self.primary} {self.shown(self.primary, value)}"
+
     def scale(self, metric: str) -> float:
         """The factor that a value is shown with."""
         return 100.0 if self.units.get(metric) == PERCENT else 1.0

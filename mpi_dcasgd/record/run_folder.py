@@ -201,7 +201,7 @@ class RunFolder:
         return read_metrics(self.metrics_jsonl)
 
     def progress(self) -> RunProgress:
-        """The epoch and the test error so far, as far as they can be read."""
+        """The epoch and the result so far, as far as they can be read."""
         try:
             return RunProgress.of(self.metrics())
         except RunFolderError:
