@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from mpi_dcasgd.drivers.best_weights import BestWeights
 from mpi_dcasgd.learning.data import Dataset
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import evaluate
@@ -46,6 +47,11 @@ class Scored:
     validation: Mapping[str, float] | None
     eval_s: float
 
+    @property
+    def choosing(self) -> Mapping[str, float]:
+        """The metrics that weights are chosen by: those of the validation split if there is one."""
+        return self.test if self.validation is None else self.validation
+
 
 class Evaluator:
     """A thread with a model of its own. PyTorch releases the interpreter while it computes.
@@ -56,6 +62,9 @@ class Evaluator:
         clock: Seconds, monotonic.
         background: On a thread of its own; otherwise whoever submits a copy waits for its score,
             and the order of a run's records is always the same.
+
+    Attributes:
+        best: Keeps the best weights, where they are to be kept.
     """
 
     def __init__(
@@ -71,6 +80,7 @@ class Evaluator:
         self._clock = clock
         self._todo: queue.Queue[WeightsCopy | None] = queue.Queue(MAX_PENDING)
         self._done: queue.SimpleQueue[Scored | BaseException] = queue.SimpleQueue()
+        self.best: BestWeights | None = None
         self._thread: threading.Thread | None = None
         if background:
             self._thread = threading.Thread(target=self._run, name="evaluator", daemon=True)
@@ -103,6 +113,7 @@ class Evaluator:
         if self._thread is not None:
             self._todo.put(None)
             self._thread.join()
+        self._keep_best()
         return self.collect()
 
     def close(self) -> None:
@@ -113,6 +124,11 @@ class Evaluator:
                     self._todo.get_nowait()
             self._todo.put(None)
             self._thread.join()
+        self._keep_best()
+
+    def _keep_best(self) -> None:
+        if self.best is not None:
+            self.best.flush(self._flat)
 
     def _run(self) -> None:
         while (copy := self._todo.get()) is not None:
@@ -125,4 +141,7 @@ class Evaluator:
         started = self._clock()
         self._flat.weights.copy_(copy.weights)
         test = evaluate(self._flat.model, self._dataset.test, self._flat.weights.device)
-        return Scored(test, None, self._clock() - started)
+        scored = Scored(test, None, self._clock() - started)
+        if self.best is not None:
+            self.best.look(self._flat, scored.choosing, copy.weights, copy.version)
+        return scored

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.observer import Evaluation, Status
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.metrics import finite
 from mpi_dcasgd.record.progress import Status as ProgressStatus
@@ -262,6 +263,18 @@ class Recorder:
                 eta_s=left / self._rate if self._rate > 0 and not self._run.virtual else None,
             )
         )
+
+    @property
+    def measures(self) -> Measures:
+        """The run's primary metric, its direction and its units."""
+        return self._results.measures
+
+    @property
+    def best_value(self) -> float:
+        """The value of the best evaluation so far; not a number before there is one."""
+        best = self._results.best
+        value = self._results.choosing(best) if best else None
+        return math.nan if value is None else value
 
     @property
     def _epoch(self) -> float:
