@@ -191,23 +191,14 @@ def test_a_resumed_run_has_the_best_weights_of_the_run_without_a_break(
     assert same(cut, whole)
 
 
-def test_a_run_that_did_not_keep_them_before_keeps_only_better_ones(
-    tmp_path: Path, every_checkpoint: None
-) -> None:
-    words = ["schedule={name: step, milestones: [2], factor: 100}"]
-    run = go(tmp_path / "run", *words, "checkpoint.best=false", stop_after=200)
-    assert run.has_checkpoint()
-    torch.save({}, run.best_pt)
-    run = go(tmp_path / "run", *words)
-    assert run.summary()["best_epoch"] == 2
-    assert not run.best_pt.exists()
+def simulate(run: Path, *words: str) -> RunFolder:
+    words = ("epochs=3", "algorithm=asgd", "record.progress=off", "workers=3", *words)
+    assert main(["simulate", "jobs/digits.yaml", "--run-dir", str(run), *words]) == 0
+    return RunFolder(run)
 
 
 def test_a_simulated_run_has_them_too(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    words = ["epochs=2", "algorithm=asgd", "record.progress=off", "checkpoint.every=1"]
-    command = ["simulate", "jobs/digits.yaml", *words, "workers=3", "--run-dir", str(run.path)]
-    assert main(command) == 0
+    run = simulate(tmp_path / "run", "checkpoint.every=1")
     assert contents(run)["version"] == 90 * run.summary()["best_epoch"]
     [newest, *_] = checkpoints_in(run.checkpoints)
     saved = torch.load(newest, weights_only=True)["best"]
@@ -215,3 +206,17 @@ def test_a_simulated_run_has_them_too(tmp_path: Path) -> None:
         run.summary()["best_test_error"],
         contents(run)["version"],
     )
+
+
+def test_a_run_that_did_not_keep_them_before_keeps_only_better_ones(
+    tmp_path: Path, every_checkpoint: None
+) -> None:
+    words = ["schedule={name: step, milestones: [1], factor: 100}"]
+    run = simulate(
+        tmp_path / "run", *words, "checkpoint={every: 1, every_s: null, keep: 9, best: false}"
+    )
+    torch.save({}, run.best_pt)
+    [*_, second, _] = checkpoints_in(run.checkpoints)
+    again = simulate(run.path, *words, "--resume", str(second), "--overwrite")
+    assert again.summary()["best_epoch"] == 1
+    assert not again.best_pt.exists()
