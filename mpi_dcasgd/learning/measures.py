@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from mpi_dcasgd.learning.task import Task
 
 T = TypeVar("T")
 
@@ -32,6 +35,11 @@ class Measures:
     primary: str = "error"
     higher_is_better: bool = False
     units: Mapping[str, str] = field(default_factory=lambda: {"error": PERCENT})
+
+    @classmethod
+    def of(cls, task: Task) -> Measures:
+        """Take them from a task, which names them as its attributes."""
+        return cls(task.primary_metric, task.higher_is_better, dict(task.units))
 
     @classmethod
     def recorded(cls, values: Mapping[str, Any]) -> Measures:

@@ -13,6 +13,7 @@ from mpi_dcasgd.learning.captured import make_learner
 from mpi_dcasgd.learning.data import Dataset, Facts, load_dataset
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.learning.models.shapes import check_last_batch
 from mpi_dcasgd.learning.schedules import Schedule
@@ -60,6 +61,11 @@ class Workshop:
         if problems:
             raise ConfigError(job.name, problems)
         return cls(job, dataset, device, group, standing or Standing())
+
+    @property
+    def measures(self) -> Measures:
+        """The metrics of the job's task: classification is the only one."""
+        return Measures()
 
     @property
     def plan(self) -> TicketPlan:

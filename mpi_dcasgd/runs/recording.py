@@ -26,6 +26,7 @@ from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
@@ -123,6 +124,7 @@ class Recording:
         server: ParameterServer,
         mpi_library: str = "",
         *,
+        measures: Measures,
         settings: RecordSettings | None = None,
         world_size: int | None = None,
     ) -> Recorder:
@@ -134,6 +136,7 @@ class Recording:
             places: Where each process runs.
             server: At the start of the run.
             mpi_library: Its version, if there is one.
+            measures: The metrics of the job's task.
             settings: Instead of the job's, where time is not the terminal's.
             world_size: Where it is not the number of processes.
         """
@@ -160,6 +163,7 @@ class Recording:
             batch_size=job.batch_size,
             num_samples=server.plan.num_samples,
             kernel=server.chain.kernel,
+            **measures.as_recorded(),
         )
         saved = self.checkpoint.content.get("recorder") if self.checkpoint else None
         settings = settings or job.record
