@@ -106,6 +106,7 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             num_workers,
             data.resident_bytes,
             accumulate=job.sync.accumulate,
+            best=job.checkpoint.best,
             gpu=gpu,
         ),
     )
@@ -172,6 +173,7 @@ def _needs(
     *,
     accumulate: int,
     gpu: bool,
+    best: bool,
 ) -> tuple[Need, ...]:
     vector = layout.size * ELEMENT_BYTES
     message = vector + HEADER_BYTES
@@ -181,7 +183,10 @@ def _needs(
         copies * layout.num_params * ELEMENT_BYTES,
     )
     data = ("the data, kept in memory", data_bytes)
-    evaluation = ("evaluation: weights and gradient of its model, a snapshot", 3 * vector)
+    evaluation = (
+        f"evaluation: weights and gradient of its model, a snapshot{', the best' if best else ''}",
+        (3 + best) * vector,
+    )
     weights = ("the weights", vector)
     computing = ("the model's weights and gradient", 2 * vector)
     if mode == "asynchronous":

@@ -12,6 +12,7 @@ from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.captured import make_learner
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.learning.outline import lone_sample
 from mpi_dcasgd.learning.schedules import Schedule
 from mpi_dcasgd.learning.subject import Subject
@@ -60,6 +61,11 @@ class Workshop:
         if problems:
             raise ConfigError(job.name, problems)
         return cls(job, subject, device, group, standing or Standing())
+
+    @property
+    def measures(self) -> Measures:
+        """The metrics of the job's task."""
+        return Measures.of(self.subject.task)
 
     @property
     def plan(self) -> TicketPlan:
