@@ -111,18 +111,9 @@ def synthetic_run(
     )
     recorder = Recorder(folder, run, RecordSettings(), stream=io.StringIO(), environ={})
     recorder.started(1.5)
-    time_s = _pushes(
-        recorder,
-        run,
-        rng,
-        rate,
-        final_error,
-        first_error,
-        dropped,
-        status is None,
-        more,
-        validation,
-    )
+    killed = status is None
+    ends = (first_error, final_error)
+    time_s = _pushes(recorder, run, rng, rate, ends, dropped, killed, more, validation)
     if status is None:
         recorder.close()
         return folder.path
@@ -153,13 +144,13 @@ def _pushes(
     run: RunDescription,
     rng: random.Random,
     rate: float,
-    final_error: float,
-    first_error: float,
+    ends: tuple[float, float],
     dropped: int,
     killed: bool,
     more: Mapping[str, float],
     validation: float | None,
 ) -> float:
+    first_error, final_error = ends
     time_s, luck = 0.0, rng.uniform(0.85, 1.15)
     for version in range(20 * run.epochs - killed):
         time_s += 50 / rate * rng.uniform(0.8, 1.2)

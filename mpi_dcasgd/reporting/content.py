@@ -69,6 +69,7 @@ class Content:
         blocks: list[Block] = [Heading(1, title or _title(found))]
         if several:
             blocks.append(Paragraph(_SEVERAL_TASKS))
+        blocks += [Paragraph(text) for text in self._beside_the_point()]
         for number, part in enumerate(self.parts):
             drawn = pictures[number] if number < len(pictures) else ()
             heading = f"{_task_title(part)}: " if several else ""
@@ -94,9 +95,9 @@ class Content:
                 lines.append(f"until {part.reached(value)}:")
                 lines.append(target_table(groups, value).to_text())
             lines += [f"- {remark}" for remark in remarks(groups, part.runs)[:3]]
-            lines += [f"- {remark}" for remark in self._beside_the_point(part)]
         if len(self.parts) > 1:
             lines.append(f"- {_SEVERAL_TASKS}")
+        lines += [f"- {text}" for text in self._beside_the_point()]
         lines += [f"not compared: {u.path} ({u.status}): {u.reason}" for u in self.found.unfinished]
         return "\n".join(lines)
 
@@ -104,13 +105,14 @@ class Content:
         values = (target.of(part.measures) for target in self.targets)
         return [value for value in values if value is not None]
 
-    def _beside_the_point(self, part: TaskRuns) -> list[str]:
-        """A line for each target that these runs have no such metric for."""
+    def _beside_the_point(self) -> list[str]:
+        """A line for each target whose metric is no run's primary one."""
+        primaries = ", ".join(dict.fromkeys(part.measures.primary for part in self.parts))
         return [
-            f"target_error is of runs whose primary metric is {target.metric}; that of these is"
-            f" {part.measures.primary}: use target."
+            f"No time to a target_error is shown, since the primary metric of these runs is"
+            f" {primaries}: use target."
             for target in self.targets
-            if target.of(part.measures) is None and len(self.parts) == 1
+            if self.parts and all(target.of(part.measures) is None for part in self.parts)
         ]
 
     def _part(
@@ -131,7 +133,7 @@ class Content:
             blocks.append(Paragraph(_overview(part, None)))
         blocks.append(result_table(groups, Matching.of(groups)))
         blocks.append(Paragraph(_table_note(groups)))
-        blocks.append(Bullets((*remarks(groups, part.runs), *self._beside_the_point(part))))
+        blocks.append(Bullets(tuple(remarks(groups, part.runs))))
         if (others := metrics_table(groups)) is not None:
             blocks += [title("Metrics of the final weights"), others]
         if (foretold := prediction_table(groups)) is not None:

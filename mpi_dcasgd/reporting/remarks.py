@@ -196,7 +196,7 @@ def _best(groups: Sequence[Group]) -> str:
         last, best = group.metric(f"test_{primary}"), group.metric(f"best_test_{primary}")
         if last is None or best is None:
             return False
-        return validated == {True} or measures.better(best.mean, last.mean)
+        return best != last if validated == {True} else measures.better(best.mean, last.mean)
 
     if not any(differs(group) for group in groups):
         return ""
