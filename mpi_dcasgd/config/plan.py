@@ -11,7 +11,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import ConfigError, LaunchError
-from mpi_dcasgd.learning.data import Facts, describe
+from mpi_dcasgd.learning.data import Facts, describe, known_facts
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import HEADER_BYTES
@@ -125,7 +125,7 @@ def check_models(jobs: Iterable[Job]) -> None:
     """
     tried = set()
     for job in jobs:
-        data = job.data.known()
+        data = known_facts(job.data)
         key = f"{job.model} {data} {job.batch_size}"
         if data is not None and not job.model.shapes_known and key not in tried:
             _on_shapes(job, data)

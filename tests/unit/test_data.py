@@ -490,8 +490,8 @@ def test_a_data_set_that_there_is_not_is_refused_with_those_that_there_are() -> 
     with pytest.raises(UserError) as caught:
         DATA.find("digit")
     assert str(caught.value) == (
-        "unknown 'digit'; did you mean digits? (allowed: digits, synthetic, cifar10, imagefolder, "
-        "or package.module:Name)"
+        "unknown 'digit'; did you mean digits? (allowed: digits, synthetic, mnist, fashion-mnist, "
+        "kmnist, emnist, cifar10, cifar100, arrays, text, imagefolder, or package.module:Name)"
     )
 
 
