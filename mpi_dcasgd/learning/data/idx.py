@@ -23,6 +23,7 @@ _BYTES = 0x08
 """The type of unsigned bytes, the only one that image data sets have."""
 
 _GZIP = b"\x1f\x8b"
+_BLOCK = 2**20
 
 
 def find_idx(folder: Path, name: str, origin: str) -> Path:
@@ -93,7 +94,7 @@ def read_idx(file: Path, dimensions: int) -> NDArray[np.uint8]:
             shape = _header(opened, file, dimensions)
             size = math.prod(shape)
             # One byte more than there must be, so that what is behind the end is noticed.
-            content = opened.read(size + 1)
+            content = _read_up_to(opened, size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(file, error) from error
     if len(content) != size:
@@ -102,14 +103,25 @@ def read_idx(file: Path, dimensions: int) -> NDArray[np.uint8]:
             f"{file}: {seen} the {size} bytes that follow from its header, {_times(shape)}; the "
             "file is truncated, or not the published one: fetch it again"
         )
-    # A copy, since PyTorch warns of memory that cannot be written to.
-    return np.frombuffer(bytearray(content), dtype=np.uint8).reshape(shape)
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 def _open(file: Path) -> IO[bytes]:
     with file.open("rb") as opened:
         packed = opened.read(2) == _GZIP
     return cast("IO[bytes]", gzip.open(file) if packed else file.open("rb"))
+
+
+def _read_up_to(opened: IO[bytes], size: int) -> bytearray:
+    """Read by blocks, since a header that lies must not make us ask for so much memory at once.
+
+    Returns:
+        Memory that can be written to: PyTorch warns of any other.
+    """
+    content = bytearray()
+    while len(content) < size and (block := opened.read(min(size - len(content), _BLOCK))):
+        content += block
+    return content
 
 
 def _header(opened: IO[bytes], file: Path, dimensions: int) -> tuple[int, ...]:
