@@ -11,7 +11,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import ConfigError, LaunchError
-from mpi_dcasgd.learning.data import Facts, describe
+from mpi_dcasgd.learning.data import Facts
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import HEADER_BYTES
@@ -86,8 +86,8 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
     check_real(job)
     mode = job.mode
     num_workers = world_of(job, world_size).num_workers
-    data = describe(job.data)
-    layout = FlatLayout.of(_on_shapes(job, data))
+    data, module = _outline(job)
+    layout = FlatLayout.of(module, job.grouping)
     group = num_workers * job.sync.accumulate if mode == "synchronous" else 1
     plan = TicketPlan(data.num_train, job.batch_size * group, job.seed, job.epochs)
     return Plan(
@@ -126,26 +126,26 @@ def check_models(jobs: Iterable[Job]) -> None:
     """
     tried = set()
     for job in jobs:
-        data = job.data.known()
-        key = f"{job.model} {data} {job.batch_size}"
-        if data is not None and not job.model.shapes_known and key not in tried:
-            _on_shapes(job, data)
+        key = f"{job.task} {job.model} {job.data} {job.batch_size}"
+        if job.data.known() is not None and not job.model.shapes_known and key not in tried:
+            _outline(job)
             tried.add(key)
 
 
-def _on_shapes(job: Job, data: Facts) -> nn.Module:
-    """The model without memory, if it takes the data."""
-    from mpi_dcasgd.learning.models.shapes import check_last_batch, without_memory
+def _outline(job: Job) -> tuple[Facts, nn.Module]:
+    """Return the sizes of the data, and the model without memory, if it takes them."""
+    from mpi_dcasgd.learning.outline import lone_sample, model_of, sizes_of
 
     try:
-        module = without_memory(job.model, data)
+        task = job.make_task()
+        sizes = sizes_of(task, job.seed)
+        module = model_of(task, job.seed)
     except ConfigError as error:
-        problems = [f"{error.where}.{line}" for line in error.problems]
-        raise ConfigError(job.name, problems) from error
-    problems = check_last_batch(job.model, data, job.batch_size, module)
+        raise error.within(job.name) from error
+    problems = lone_sample(task, job.batch_size, module)
     if problems:
         raise ConfigError(job.name, problems)
-    return module
+    return sizes, module
 
 
 def check_real(job: Job) -> None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mpi_dcasgd.drivers.best_weights import BestWeights
-from mpi_dcasgd.learning.data import Dataset
+from mpi_dcasgd.learning.data import Split
+from mpi_dcasgd.learning.evaluation import evaluate
 from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.learning.learner import evaluate
+from mpi_dcasgd.learning.subject import Subject
 
 MAX_PENDING = 4
 """Number of copies that may wait for evaluation; each is as large as the weights."""
@@ -58,7 +59,7 @@ class Evaluator:
 
     Args:
         flat: A model that nobody else uses, on the device where evaluation is to run.
-        dataset: Its test split is what is evaluated.
+        subject: The task, and the splits that are evaluated.
         clock: Seconds, monotonic.
         background: On a thread of its own; otherwise whoever submits a copy waits for its score,
             and the order of a run's records is always the same.
@@ -70,13 +71,13 @@ class Evaluator:
     def __init__(
         self,
         flat: FlatModel,
-        dataset: Dataset,
+        subject: Subject,
         clock: Callable[[], float] = time.monotonic,
         *,
         background: bool = True,
     ) -> None:
         self._flat = flat
-        self._dataset = dataset
+        self._subject = subject
         self._clock = clock
         self._todo: queue.Queue[WeightsCopy | None] = queue.Queue(MAX_PENDING)
         self._done: queue.SimpleQueue[Scored | BaseException] = queue.SimpleQueue()
@@ -140,8 +141,13 @@ class Evaluator:
     def _score(self, copy: WeightsCopy) -> Scored:
         started = self._clock()
         self._flat.weights.copy_(copy.weights)
-        test = evaluate(self._flat.model, self._dataset.test, self._flat.weights.device)
-        scored = Scored(test, None, self._clock() - started)
+        test, validation = self._measured(self._subject.test), None
+        if self._subject.validation is not None:
+            validation = self._measured(self._subject.validation)
+        scored = Scored(test, validation, self._clock() - started)
         if self.best is not None:
             self.best.look(self._flat, scored.choosing, copy.weights, copy.version)
         return scored
+
+    def _measured(self, split: Split) -> dict[str, float]:
+        return evaluate(self._flat.model, self._subject.task, split, self._flat.weights.device)

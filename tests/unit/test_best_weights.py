@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from toy import CPU, toy_dataset, toy_model
+from toy import CPU, toy_model, toy_subject
 
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.config.load import load_job
@@ -18,10 +18,11 @@ from mpi_dcasgd.drivers.evaluator import Evaluator, WeightsCopy
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.learning.data import load_dataset
+from mpi_dcasgd.learning.evaluation import evaluate
 from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.learning.learner import evaluate
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.learning.models import build_model
+from mpi_dcasgd.learning.tasks.classification import classify
 from mpi_dcasgd.record.checkpoints import checkpoints_in
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.result import Run
@@ -108,7 +109,7 @@ def test_a_file_that_cannot_be_written_is_a_complaint_and_no_end() -> None:
 @pytest.mark.parametrize("background", [False, True])
 def test_an_evaluator_keeps_the_copy_that_it_evaluated(background: bool) -> None:
     kept = Kept(Measures())
-    evaluator = Evaluator(kept.flat, toy_dataset(), background=background)
+    evaluator = Evaluator(kept.flat, toy_subject(), background=background)
     evaluator.best = kept.best
     evaluator.submit(WeightsCopy(weights_of(0), 0, 8, 0, 0.0, 0.0, 0.1))
     evaluator.submit(WeightsCopy(weights_of(1), 1, 16, 0, 0.0, 0.0, 0.1))
@@ -145,11 +146,12 @@ def test_the_best_weights_have_the_error_that_the_summary_says(tmp_path: Path) -
     assert saved["version"] == summary["best_epoch"] * 90
     job = load_job(run.job_yaml)
     data = load_dataset(job.data, job.seed, CPU)
+    task = classify(data).task
     model = build_model(job.model, data.input_shape, data.num_classes)
     model.load_state_dict(Run(run.path).weights(best=True))
-    assert evaluate(model, data.test, CPU)["error"] == summary["best_test_error"]
+    assert evaluate(model, task, data.test, CPU)["error"] == summary["best_test_error"]
     model.load_state_dict(Run(run.path).weights())
-    assert evaluate(model, data.test, CPU)["error"] == summary["test_error"]
+    assert evaluate(model, task, data.test, CPU)["error"] == summary["test_error"]
 
 
 def test_a_job_may_do_without(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -28,9 +28,6 @@ class DataSource(Named):
     of few files. Importing its module must not take long, since every job that names it is
     checked with it: import PyTorch within ``load``.
 
-    Attributes:
-        tickets_ahead: Minibatches that a worker loads ahead where a job says ``ahead: auto``.
-
     Example:
         A data set in ``my_data.py``, for a job with ``data: {name: "my_data:Parity", bits: 8}``::
 
@@ -43,7 +40,10 @@ class DataSource(Named):
                     return Dataset(name="parity", train=train, test=test, ...)
     """
 
-    tickets_ahead: ClassVar[int] = 0
+    @property
+    def tickets_ahead(self) -> int:
+        """Minibatches that a worker loads ahead where a job says ``ahead: auto``."""
+        return 0
 
     def known(self) -> Facts | None:
         """Tell the sizes that follow from the settings alone, without a look at any file.
