@@ -163,7 +163,11 @@ def setting_of(runs: Sequence[RunResult]) -> str:
         values = {run.summary.get(key) for run in runs}
         return str(values.pop()) if len(values) == 1 else None
 
-    parts = [part for part in (one("data"), one("model")) if part]
+    tasks = {run.task for run in runs}
+    # A task with data and a model of its own has nothing in the places of theirs.
+    parts = [part for part in (one("data"), one("model")) if part and part != "task"]
+    if len(tasks) == 1 and tasks != {"classification"}:
+        parts.insert(0, tasks.pop())
     if batch := one("batch_size"):
         parts.append(f"batch {batch} a worker")
     return ", ".join(parts) or "several settings"

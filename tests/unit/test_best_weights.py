@@ -222,3 +222,56 @@ def test_a_run_that_did_not_keep_them_before_keeps_only_better_ones(
     again = simulate(run.path, *words, "--resume", str(second), "--overwrite")
     assert again.summary()["best_epoch"] == 1
     assert not again.best_pt.exists()
+
+
+OWN = """
+from torch import Generator, nn, rand, randn
+from torch.nn.functional import mse_loss
+
+from mpi_dcasgd import Task
+
+
+class Falling(Task):
+    primary_metric = "score"
+    higher_is_better = True
+
+    def model(self):
+        return nn.Linear(2, 1)
+
+    def train_data(self):
+        rng = Generator().manual_seed(1)
+        x = randn(40, 2, generator=rng)
+        return x, 3 * x.sum(1, keepdim=True)
+
+    test_data = validation_data = train_data
+
+    def loss(self, model, batch):
+        x, y = batch
+        return mse_loss(model(x), y)
+
+    def metrics(self, model, batch):
+        # The norm of the weights, which grows on the way to the optimum.
+        return {"score": (-model.weight.square().sum(), 1.0)}
+"""
+
+
+def test_the_validation_split_of_a_task_chooses_in_its_direction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The score falls from epoch to epoch, so the first evaluation is the best."""
+    (tmp_path / "falling.py").write_text(OWN)
+    (tmp_path / "job.yaml").write_text(
+        "task: {name: 'falling:Falling'}\nalgorithm: asgd\nepochs: 3\nbatch_size: 8\nlr: 0.01\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["simulate", "job.yaml", "workers=2", "--run-dir", "run"]) == 0
+    run = RunFolder("run")
+    summary = run.summary()
+    assert summary["best_epoch"] == 1
+    assert summary["best_validation_score"] == summary["best_test_score"] > summary["test_score"]
+    norm = run.weights(best=True)["weight"].square().sum().item()
+    assert -norm == pytest.approx(summary["best_validation_score"])
+    events = [event for event in run.metrics() if event["event"] == "evaluation"]
+    assert all("validation_loss" in event and "test_loss" in event for event in events)
+    assert summary["units"] == {}

@@ -16,6 +16,7 @@ from mpi_dcasgd.config.study import load_study
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.reporting.collect import collect
+from mpi_dcasgd.reporting.content import setting_of
 from mpi_dcasgd.reporting.curves import draw_curves
 from mpi_dcasgd.reporting.document import Table
 from mpi_dcasgd.reporting.groups import Group, group_runs
@@ -254,6 +255,17 @@ def test_a_target_is_of_the_primary_metric_and_a_target_error_only_of_errors(
     assert "Until" not in report.markdown.read_text()
     for place in (report.markdown.read_text(), report.table):
         assert "No time to a target_error is shown, since the primary metric of these runs" in place
+
+
+def test_the_setting_names_a_task_that_is_not_classification(tmp_path: Path) -> None:
+    [plain] = collect([synthetic_run(tmp_path / "plain")]).runs
+    assert setting_of([plain]) == "digits, mlp, batch 50 a worker"
+    path = synthetic_run(tmp_path / "own", job=job("my_task:Char"), **OWN)
+    [own] = collect([path]).runs
+    assert setting_of([own]) == "my_task:Char, digits, mlp, batch 50 a worker"
+    change(path, {"data": "task", "model": "task"})
+    [own] = collect([path]).runs
+    assert setting_of([own]) == "my_task:Char, batch 50 a worker"
 
 
 def test_every_metric_but_the_loss_is_drawn(tmp_path: Path) -> None:
