@@ -12,6 +12,7 @@ from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.captured import make_learner
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.learning.outline import lone_sample
 from mpi_dcasgd.learning.schedules import Schedule
 from mpi_dcasgd.learning.subject import Subject
@@ -55,11 +56,16 @@ class Workshop:
             # Otherwise cuDNN may sum in another order each time, and no run could be replayed.
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
-        subject = Subject.open(job.make_task(), job.seed, device)
+        subject = Subject.open(job.make_task(), job.seed, device, job.data.validation)
         problems = lone_sample(subject.task, job.batch_size)
         if problems:
             raise ConfigError(job.name, problems)
         return cls(job, subject, device, group, standing or Standing())
+
+    @property
+    def measures(self) -> Measures:
+        """The metrics of the job's task."""
+        return Measures.of(self.subject.task)
 
     @property
     def plan(self) -> TicketPlan:

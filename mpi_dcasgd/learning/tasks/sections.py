@@ -52,6 +52,9 @@ class SectionTask(Task):
     def test_data(self) -> Split:
         return self.dataset.test
 
+    def validation_data(self) -> Split | None:
+        return self.dataset.validation
+
 
 def first_sample(split: Split) -> Any:
     """Return the batch that is the first sample of a split, to see what it is made of."""
