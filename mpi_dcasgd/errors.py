@@ -57,6 +57,10 @@ class ConfigError(UserError):
         lines = "".join(f"\n  {line}" for line in self.problems)
         super().__init__(f"{where}: {count} problem{'' if count == 1 else 's'}{lines}")
 
+    def within(self, where: str) -> ConfigError:
+        """Make the error of a whole from that of a part, whose name goes before the keys."""
+        return ConfigError(where, [f"{self.where}.{line}" for line in self.problems])
+
 
 class DataError(UserError):
     """A data set is missing, unreadable, or not what the job says it is."""

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from mpi_dcasgd.learning.data import Dataset
 from mpi_dcasgd.learning.flat import FlatModel, StatisticsPolicy
+from mpi_dcasgd.learning.groups import NO_GROUPS, Grouping
 from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.subject import Subject
+from mpi_dcasgd.learning.tasks.classification import classify
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.server.push import Answer, Push
@@ -53,6 +56,10 @@ def toy_dataset(num_train: int = 50) -> Dataset:
     )
 
 
+def toy_subject(num_train: int = 50) -> Subject:
+    return classify(toy_dataset(num_train))
+
+
 def toy_model(*, batchnorm: bool = False, dropout: float = 0.0, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     layers: list[nn.Module] = [nn.Linear(5, 7), nn.Tanh()]
@@ -71,6 +78,7 @@ class World:
         algorithm, rule: As in a job file.
         plan: The tickets; by default 50 samples in batches of 8 over 3 epochs.
         schedule: Learning rate by samples.
+        grouping: Parameter groups.
         model: Arguments of ``toy_model``.
     """
 
@@ -85,11 +93,12 @@ class World:
         policy: StatisticsPolicy = "average",
         learner_plan: TicketPlan | None = None,
         schedule: Callable[[int], float] = lambda samples: LR,
+        grouping: Grouping = NO_GROUPS,
         **model: Any,
     ) -> None:
         self.plan = plan or TicketPlan(num_samples=50, batch_size=8, seed=3, epochs=3)
-        dataset = toy_dataset(self.plan.num_samples)
-        initial = FlatModel(toy_model(**model), CPU, policy)
+        subject = toy_subject(self.plan.num_samples)
+        initial = FlatModel(toy_model(**model), CPU, policy, grouping=grouping)
         self.initial = initial.weights.clone()
         self.server = ParameterServer(
             initial.weights.clone(),
@@ -102,13 +111,17 @@ class World:
             ahead,
         )
         self.learner_of_its_own = Learner(
-            FlatModel(toy_model(**model), CPU, policy), dataset, learner_plan or self.plan
+            FlatModel(toy_model(**model), CPU, policy, grouping=grouping),
+            subject,
+            learner_plan or self.plan,
         )
         self.learners = []
         self.queues: list[list[int]] = [[] for _ in range(workers)]
         for slot in self.server.slots:
-            flat = FlatModel(toy_model(**model), CPU, policy, weights=slot.snapshot)
-            self.learners.append(Learner(flat, dataset, learner_plan or self.plan))
+            flat = FlatModel(
+                toy_model(**model), CPU, policy, weights=slot.snapshot, grouping=grouping
+            )
+            self.learners.append(Learner(flat, subject, learner_plan or self.plan))
         self.answers: list[Answer] = []
 
     def join(self) -> None:

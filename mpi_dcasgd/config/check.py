@@ -13,10 +13,20 @@ from pydantic_core import ErrorDetails
 
 from mpi_dcasgd.config.messages import allowed, choices, element, is_section, seen, settings_of
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.config.sections import check_fit, find_kind, is_named, keys_of, own_settings
+from mpi_dcasgd.config.sections import (
+    brought,
+    check_fit,
+    find_kind,
+    is_named,
+    keys_of,
+    own_settings,
+)
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
+from mpi_dcasgd.learning.groups import ParameterGroup, check_groups
 from mpi_dcasgd.learning.schedules import ScheduleSettings
 from mpi_dcasgd.learning.settings import Named
+from mpi_dcasgd.learning.tasks import TaskSource
+from mpi_dcasgd.learning.tasks.table import DEFAULT
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.sinks import check_sinks
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, describe_rule, resolve_rule
@@ -53,11 +63,19 @@ def try_job(mapping: Mapping[str, Any], *, name: str) -> tuple[Job | None, list[
     failed: list[str] = []
     for key, info in settings.items():
         if is_section(info.annotation):
-            values[key] = _section(info.annotation, mapping.get(key), key, problems)
+            if key in ("model", "data") and "task" in failed and key not in mapping:
+                failed.append(key)  # the task that was meant may bring its own
+                continue
+            values[key] = _section(
+                info.annotation, mapping.get(key), key, problems, values.get("task")
+            )
+            failed += [key] if values[key] is None else []
+        elif key == "groups":
+            values[key] = _groups(mapping.get(key) or (), problems)
             failed += [key] if values[key] is None else []
         elif key in mapping:
             values[key] = mapping[key]
-    if not {"model", "data"} & set(failed):
+    if not {"task", "model", "data"} & set(failed):
         problems += check_fit(values["model"], values["data"], values.get("batch_size"))
     values["rule"] = _rule(values.get("algorithm", "asgd"), mapping.get("rule"), problems)
     given = {key: value for key, value in values.items() if key not in failed}
@@ -133,7 +151,9 @@ def unknown_algorithm(name: str) -> str:
     return f"unknown algorithm {name!r}{hint} (allowed: {', '.join(ALGORITHMS)})"
 
 
-def _section(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
+def _section(
+    kind: Any, value: Any, key: str, problems: list[str], task: TaskSource | None = None
+) -> Any:
     """A section's settings, or None if there is something wrong with them."""
     value = {} if value is None else value  # a section whose keys are all commented out
     if not isinstance(value, Mapping):
@@ -142,7 +162,11 @@ def _section(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
         problems.append(f"{key}: got {seen(value)}; allowed: {what}{hint}")
         return None
     mine: list[str] = []
-    if is_named(kind):
+    if key == "task":
+        value = {"name": DEFAULT, **value}
+    if key in ("model", "data") and task is not None and not task.takes(key):
+        kind, value = brought(key, value, task.name, mine), {**value, "name": "task"}
+    elif is_named(kind):
         found = find_kind(kind, key, value, mine)
         if found is None:
             problems += mine
@@ -153,6 +177,18 @@ def _section(kind: Any, value: Any, key: str, problems: list[str]) -> Any:
         mine += [f"{key}.{line}" for line in _look_up(section)]
     problems += mine
     return None if mine else section
+
+
+def _groups(value: Any, problems: list[str]) -> tuple[ParameterGroup, ...] | None:
+    """The parameter groups, or None if there is something wrong with them."""
+    if not isinstance(value, list | tuple):
+        problems.append(f"groups: got {seen(value)}; allowed: a list of {allowed(ParameterGroup)}")
+        return None
+    mine: list[str] = []
+    found = [_section(ParameterGroup, one, f"groups[{n}]", mine) for n, one in enumerate(value)]
+    mine = mine or check_groups(found)
+    problems += mine
+    return None if mine else tuple(found)
 
 
 def _look_up(section: Any) -> list[str]:

@@ -11,7 +11,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import ConfigError, LaunchError
-from mpi_dcasgd.learning.data import Facts, describe, known_facts
+from mpi_dcasgd.learning.data import Facts, known_facts
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import HEADER_BYTES
@@ -86,8 +86,8 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
     check_real(job)
     mode = job.mode
     num_workers = world_of(job, world_size).num_workers
-    data = describe(job.data)
-    layout = FlatLayout.of(_on_shapes(job, data))
+    data, module = _outline(job)
+    layout = FlatLayout.of(module, job.grouping)
     group = num_workers * job.sync.accumulate if mode == "synchronous" else 1
     plan = TicketPlan(data.num_train, job.batch_size * group, job.seed, job.epochs)
     return Plan(
@@ -106,6 +106,7 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             num_workers,
             data.resident_bytes,
             accumulate=job.sync.accumulate,
+            best=job.checkpoint.best,
             gpu=gpu,
         ),
     )
@@ -125,26 +126,26 @@ def check_models(jobs: Iterable[Job]) -> None:
     """
     tried = set()
     for job in jobs:
-        data = known_facts(job.data)
-        key = f"{job.model} {data} {job.batch_size}"
-        if data is not None and not job.model.shapes_known and key not in tried:
-            _on_shapes(job, data)
+        key = f"{job.task} {job.model} {job.data} {job.batch_size}"
+        if known_facts(job.data) is not None and not job.model.shapes_known and key not in tried:
+            _outline(job)
             tried.add(key)
 
 
-def _on_shapes(job: Job, data: Facts) -> nn.Module:
-    """The model without memory, if it takes the data."""
-    from mpi_dcasgd.learning.models.shapes import check_last_batch, without_memory
+def _outline(job: Job) -> tuple[Facts, nn.Module]:
+    """Return the sizes of the data, and the model without memory, if it takes them."""
+    from mpi_dcasgd.learning.outline import lone_sample, model_of, sizes_of
 
     try:
-        module = without_memory(job.model, data)
+        task = job.make_task()
+        sizes = sizes_of(task, job.seed, job.data.validation)
+        module = model_of(task, job.seed)
     except ConfigError as error:
-        problems = [f"{error.where}.{line}" for line in error.problems]
-        raise ConfigError(job.name, problems) from error
-    problems = check_last_batch(job.model, data, job.batch_size, module)
+        raise error.within(job.name) from error
+    problems = lone_sample(task, job.batch_size, module)
     if problems:
         raise ConfigError(job.name, problems)
-    return module
+    return sizes, module
 
 
 def check_real(job: Job) -> None:
@@ -172,6 +173,7 @@ def _needs(
     *,
     accumulate: int,
     gpu: bool,
+    best: bool,
 ) -> tuple[Need, ...]:
     vector = layout.size * ELEMENT_BYTES
     message = vector + HEADER_BYTES
@@ -181,7 +183,10 @@ def _needs(
         copies * layout.num_params * ELEMENT_BYTES,
     )
     data = ("the data, kept in memory", data_bytes)
-    evaluation = ("evaluation: weights and gradient of its model, a snapshot", 3 * vector)
+    evaluation = (
+        f"evaluation: weights and gradient of its model, a snapshot{', the best' if best else ''}",
+        (3 + best) * vector,
+    )
     weights = ("the weights", vector)
     computing = ("the model's weights and gradient", 2 * vector)
     if mode == "asynchronous":

@@ -15,7 +15,13 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from mpi_dcasgd.config.messages import allowed, is_section, settings_of
+from mpi_dcasgd.config.messages import (
+    allowed,
+    element,
+    is_list_of_sections,
+    is_section,
+    settings_of,
+)
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.sections import TORCHVISION, is_named, kinds_of
 from mpi_dcasgd.config.study_settings import StudySettings
@@ -23,6 +29,8 @@ from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.drivers.simulation.delays import DELAYS
 from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.models import ModelSource
+from mpi_dcasgd.learning.tasks import TaskSource
+from mpi_dcasgd.learning.tasks.table import DEFAULT
 from mpi_dcasgd.record.sinks import SINKS
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
 
@@ -35,6 +43,7 @@ def reference() -> str:
         [
             "## Keys of a job file\n",
             _table(_ROW, _job_rows()),
+            _kinds_text("## Tasks", ("`task.name`", "what it is"), kinds_of(TaskSource)),
             _kinds_text("## Models", ("`model.name`", "what it is"), kinds_of(ModelSource)),
             _kinds_text("## Data sets", ("`data.name`", "what it is"), kinds_of(DataSource)),
             _kinds_text("## Delay models", ("`model`", "step times"), dict(DELAYS.items())),
@@ -83,11 +92,16 @@ def _job_rows() -> Iterable[tuple[str, ...]]:
     for key, info in settings_of(Job).items():
         if is_named(info.annotation):
             names = f"{_listed(kinds_of(info.annotation))}, or `package.module:Name`"
-            yield f"`{key}.name`", names, "must be given", _text(info)
+            default = f"`{DEFAULT}`" if key == "task" else "must be given"
+            yield f"`{key}.name`", names, default, _text(info)
             yield f"`{key}.<setting>`", f"those of what `{key}.name` names: below", "", ""
         elif is_section(info.annotation):
             for inner, field in settings_of(info.annotation).items():
                 yield _row(f"{key}.", inner, field)
+        elif is_list_of_sections(info.annotation):
+            yield f"`{key}`", "a list of mappings", "`[]`", _text(info)
+            for inner, field in settings_of(element(info.annotation)).items():
+                yield _row(f"{key}[].", inner, field)
         elif key == "rule":
             yield f"`{key}.<role>`", "a part's name, or a mapping of settings", "", _text(info)
         else:

@@ -1,4 +1,4 @@
-"""The sections ``model:`` and ``data:``, whose settings are those of what they name."""
+"""The sections ``task:``, ``model:`` and ``data:``, whose settings are those of what they name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from pydantic.fields import FieldInfo
 from mpi_dcasgd.config.messages import is_section, seen, settings_of
 from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.learning.data import DATA, DataSource, known_facts
+from mpi_dcasgd.learning.data.brought import TaskData
 from mpi_dcasgd.learning.models import MODELS, ModelSource, find_model
 from mpi_dcasgd.learning.models.factory import lone_sample, lone_sample_problem
+from mpi_dcasgd.learning.models.own import TaskModel
 from mpi_dcasgd.learning.models.torchvision_models import TorchvisionModel
 from mpi_dcasgd.learning.settings import Named
+from mpi_dcasgd.learning.tasks import TASKS, TaskSource, find_task
 
 TORCHVISION = "torchvision's models"
 
@@ -22,15 +25,17 @@ def kinds_of(section: type[Named]) -> dict[str, type[Named]]:
     """List the built-in settings that a section may have, by the names that choose them.
 
     Args:
-        section: ``ModelSource`` or ``DataSource``.
+        section: ``TaskSource``, ``ModelSource`` or ``DataSource``.
     """
+    if section is TaskSource:
+        return {name: find_task(name) for name in TASKS}
     if section is DataSource:
         return dict(DATA.items())
     return {**dict(MODELS.items()), TORCHVISION: TorchvisionModel}
 
 
 def keys_of(annotation: Any) -> dict[str, FieldInfo]:
-    """List the keys of a job's section; of ``model`` and ``data``, those of all built-in ones."""
+    """List the keys of a job's section; of a named one, those of all that are built in."""
     if not is_named(annotation):
         return settings_of(annotation)
     return {
@@ -51,12 +56,12 @@ def find_kind(
     """Look up the settings that a section's name chooses, or note why there are none.
 
     Args:
-        section: ``ModelSource`` or ``DataSource``.
-        key: ``model`` or ``data``.
+        section: ``TaskSource``, ``ModelSource`` or ``DataSource``.
+        key: ``task``, ``model`` or ``data``.
         mapping: The section.
         problems: Lines are added.
     """
-    names = ", ".join(MODELS if section is ModelSource else DATA)
+    names = ", ".join(_tables()[section])
     if "name" not in mapping:
         problems.append(f"{key}.name: missing; allowed: {names}, or package.module:Name")
         return None
@@ -65,10 +70,33 @@ def find_kind(
         problems.append(f"{key}.name: got {seen(name)}; allowed: {names}, or package.module:Name")
         return None
     try:
+        if section is TaskSource:
+            return find_task(name)
         return find_model(name) if section is ModelSource else DATA.find(name)
     except UserError as error:
         problems.append(f"{key}.name: {error}")
         return None
+
+
+def brought(key: str, mapping: Mapping[str, Any], task: str, problems: list[str]) -> type[Named]:
+    """Return the settings of a section whose subject the task brings itself.
+
+    Args:
+        key: ``model`` or ``data``.
+        mapping: The section, which may say no other name than ``task``.
+        task: The task's name.
+        problems: Lines are added.
+    """
+    name = mapping.get("name", "task")
+    if name != "task":
+        problems.append(
+            f"{key}.name: got {seen(name)}, but the task {task} brings its own {key}; omit it"
+        )
+    return TaskModel if key == "model" else TaskData
+
+
+def _tables() -> dict[type[Named], Mapping[str, type[Any]]]:
+    return {TaskSource: TASKS, ModelSource: MODELS, DataSource: DATA}
 
 
 def own_settings(
@@ -84,9 +112,9 @@ def own_settings(
     So a setting of another one is ignored where it has its default, and else noted as a problem.
 
     Args:
-        section: ``ModelSource`` or ``DataSource``.
+        section: ``TaskSource``, ``ModelSource`` or ``DataSource``.
         kind: The one that the section names.
-        key: ``model`` or ``data``.
+        key: ``task``, ``model`` or ``data``.
         mapping: The section.
         problems: Lines are added.
 

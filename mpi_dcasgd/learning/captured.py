@@ -19,9 +19,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mpi_dcasgd.learning.data import Dataset, ResidentSplit
+from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.learning.data import ResidentSplit
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Batch, Gradient, Learner, norm_of
+from mpi_dcasgd.learning.nest import map_tensors, tensors_of
+from mpi_dcasgd.learning.settings import ComputeSettings
+from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
 
 _WARM_UPS = 3  # what cuDNN, cuBLAS and autograd set up at their first calls cannot be recorded
@@ -66,7 +70,7 @@ class CudaGraphs:
 class _Step(NamedTuple):
     """The gradient of batches of one size: ``repeat`` reads them from ``inputs``."""
 
-    inputs: tuple[Tensor, ...]
+    inputs: list[Tensor]
     repeat: Callable[[], None]
 
 
@@ -77,15 +81,23 @@ class CapturedLearner(Learner):
 
     Args:
         flat: The model bound to its vectors, which stay where they are.
-        dataset: Where batches come from; a ``ResidentSplit`` makes them within the graph.
+        subject: The task and its data; a ``ResidentSplit`` makes batches within the graph.
         plan: Which samples belong to which ticket.
         graphs: Records.
+        compute: How gradients are computed, in one part.
     """
 
-    def __init__(self, flat: FlatModel, dataset: Dataset, plan: TicketPlan, graphs: Graphs) -> None:
-        super().__init__(flat, dataset, plan)
+    def __init__(
+        self,
+        flat: FlatModel,
+        subject: Subject,
+        plan: TicketPlan,
+        graphs: Graphs,
+        compute: ComputeSettings | None = None,
+    ) -> None:
+        super().__init__(flat, subject, plan, compute)
         self._graphs: Graphs | None = graphs
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[tuple[torch.Size, ...], _Step] = {}
         # Loss, norm of the gradient, whether the statistics are finite: one wait for all three.
         self._told = torch.zeros(3, device=self.device)
 
@@ -96,19 +108,23 @@ class CapturedLearner(Learner):
 
     def load(self, ticket: int) -> Batch:
         """The recipe of the ticket's batch where the samples are on the device, else the batch."""
-        train = self.dataset.train
+        train = self._train
         if not isinstance(train, ResidentSplit):
             return super().load(ticket)
         indices, rng = self._drawn(ticket)
         recipe = torch.from_numpy(train.recipe(indices, rng))
-        return Batch(ticket, len(indices), (recipe,))
+        return Batch(ticket, len(indices), recipe)
 
     def gradient(self, batch: Batch) -> Gradient:
         self._prepare(batch.ticket)
-        step = self._steps.get(batch.samples)
+        given_tensors = tensors_of(batch.nest)
+        shapes = tuple(tensor.shape for tensor in given_tensors)
+        step = self._steps.get(shapes)
         if step is None:
-            step = self._steps[batch.samples] = self._record(batch)
-        for mine, given in zip(step.inputs, batch.tensors, strict=True):
+            step = self._record(batch)
+            if self.captured:
+                self._steps[shapes] = step
+        for mine, given in zip(step.inputs, given_tensors, strict=True):
             mine.copy_(given, non_blocking=True)
         step.repeat()
         loss, norm, stats_finite = self._told.tolist()
@@ -119,16 +135,17 @@ class CapturedLearner(Learner):
     def compute(self, batch: Batch) -> float:
         return self.gradient(batch).loss
 
-    def warm_up(self) -> None:
-        """Warm up both sizes of batch: an epoch's last may be smaller."""
-        for ticket in {0, self.plan.tickets_per_epoch - 1}:
-            self.gradient(self.load(ticket))
+    def try_loss(self, batch: Batch) -> Tensor:
+        if isinstance(self._train, ResidentSplit):
+            batch = batch._replace(nest=self._train.make(batch.nest.to(self.device)))
+        return super().try_loss(batch)
 
     def _record(self, batch: Batch) -> _Step:
-        inputs = tuple(tensor.to(self.device, copy=True) for tensor in batch.tensors)
+        nest = map_tensors(lambda tensor: tensor.to(self.device, copy=True), batch.nest)
+        inputs = tensors_of(nest)
 
         def work() -> None:
-            self._work(inputs)
+            self._work(nest)
 
         if self._graphs is None:
             return _Step(inputs, work)
@@ -136,9 +153,10 @@ class CapturedLearner(Learner):
         before = self.flat.weights.clone()
         try:
             return _Step(inputs, self._graphs.record(work))
-        except RuntimeError as error:
+        except (RuntimeError, ConfigError) as error:
             self._graphs = None
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            cause = error.__cause__ or error
+            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
             _log.warning(
                 "gradients are computed kernel by kernel, which is slower for a small model: the "
                 "computation cannot be recorded as a graph (%s); `capture: off` does not try",
@@ -149,19 +167,25 @@ class CapturedLearner(Learner):
             self.flat.weights.copy_(before)
             self._prepare(batch.ticket)
 
-    def _work(self, inputs: tuple[Tensor, ...]) -> None:
-        train, told = self.dataset.train, self._told
-        made = train.make(*inputs) if isinstance(train, ResidentSplit) else inputs
-        told[0].copy_(self._compute(*made))
+    def _work(self, nest: Any) -> None:
+        train, told = self._train, self._told
+        made = train.make(nest) if isinstance(train, ResidentSplit) else nest
+        told[0].copy_(self._compute(made))
         told[1].copy_(torch.linalg.vector_norm(self._grad))
         told[2].copy_(torch.isfinite(self.flat.grad[self.flat.layout.num_params :]).all())
 
 
 def make_learner(
-    flat: FlatModel, dataset: Dataset, plan: TicketPlan, *, capture: bool = True
+    flat: FlatModel,
+    subject: Subject,
+    plan: TicketPlan,
+    compute: ComputeSettings | None = None,
+    *,
+    capture: bool = True,
 ) -> Learner:
-    """The learner for the device that the model is on: recorded on a GPU, if that is wanted."""
+    """Make the learner for the model's device: recorded on a GPU, if that is wanted and can be."""
     device = flat.weights.device
-    if capture and device.type == "cuda":
-        return CapturedLearner(flat, dataset, plan, CudaGraphs(device))
-    return Learner(flat, dataset, plan)
+    whole = compute is None or compute.accumulate == 1
+    if capture and device.type == "cuda" and subject.task.capturable and whole:
+        return CapturedLearner(flat, subject, plan, CudaGraphs(device), compute)
+    return Learner(flat, subject, plan, compute)

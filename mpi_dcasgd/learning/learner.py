@@ -1,4 +1,4 @@
-"""Training of a model on a data set: the batch and the gradient of a ticket.
+"""Training of a task's model: the batch and the gradient of a ticket.
 
 A worker, the sequential driver and the simulator all ask the same two things of a learner: the
 batch of a ticket (``load``, which may run ahead on another thread) and the gradient at the
@@ -8,33 +8,36 @@ weights that the flat model has read last, or holds (``gradient``).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+import random
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
-from mpi_dcasgd.learning.data import Dataset, augments
+from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.learning.data.dataset import ResidentSplit, augments
 from mpi_dcasgd.learning.flat import FlatModel
+from mpi_dcasgd.learning.guard import failed
+from mpi_dcasgd.learning.nest import to_device
+from mpi_dcasgd.learning.settings import ComputeSettings
+from mpi_dcasgd.learning.step import loss_of
+from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
-
-EVALUATION_BATCH = 512
 
 
 class Batch(NamedTuple):
     """One ticket's samples, as the learner that loaded them takes them.
 
     Attributes:
-        tensors: On the device, inputs (n, *shape) float32 and targets (n,) int64; of a
-            ``CapturedLearner`` also what it makes them of.
+        nest: Tensors on the device, as the task takes them; of a ``CapturedLearner`` what it makes
+            them of.
     """
 
     ticket: int
     samples: int
-    tensors: tuple[Tensor, ...]
+    nest: Any
 
 
 class Gradient(NamedTuple):
@@ -53,40 +56,48 @@ class Gradient(NamedTuple):
     stats_finite: bool | None = None
 
 
-@dataclass(frozen=True)
-class Score:
-    """Error as a fraction of 1 and mean loss over a split."""
-
-    error: float
-    loss: float
-
-
 class Learner:
-    """A model on a data set.
+    """A task's model in training.
 
     Args:
         flat: The model bound to its vectors; it is trained on the vectors' device.
-        dataset: Where batches come from.
+        subject: The task and its data.
         plan: Which samples belong to which ticket.
+        compute: How gradients are computed; None for the defaults.
     """
 
-    def __init__(self, flat: FlatModel, dataset: Dataset, plan: TicketPlan) -> None:
+    def __init__(
+        self,
+        flat: FlatModel,
+        subject: Subject,
+        plan: TicketPlan,
+        compute: ComputeSettings | None = None,
+    ) -> None:
         self.flat = flat
-        self.dataset = dataset
+        self.subject = subject
         self.plan = plan
         self.device = flat.weights.device
+        self.settings = ComputeSettings() if compute is None else compute
+        self._train = subject.train
+        self._loss = loss_of(subject.task.loss, self.settings, self.device)
         self._grad = flat.grad[: flat.layout.num_params]
         # To make a generator takes longer than to fetch a batch from memory.
-        self._augments = augments(dataset.train)
+        self._augments = augments(subject.train)
+        self._is_resident = isinstance(subject.train, ResidentSplit)
+
+    @property
+    def loads_in_background(self) -> bool:
+        """False if batches must be loaded by the thread that computes with them."""
+        return bool(getattr(self._train, "in_background", True))
 
     def load(self, ticket: int) -> Batch:
         """The ticket's samples, augmented with the ticket's own randomness."""
         indices, rng = self._drawn(ticket)
-        inputs, targets = self.dataset.train.batch(indices, rng)
-        if inputs.device != self.device:
-            inputs = inputs.to(self.device, non_blocking=True)
-            targets = targets.to(self.device, non_blocking=True)
-        return Batch(ticket, len(indices), (inputs, targets))
+        if self.settings.accumulate == 1:
+            return Batch(ticket, len(indices), self._fetched(indices, rng))
+        sizes = np.array_split(indices, min(self.settings.accumulate, len(indices)))
+        parts = [(len(part), self._fetched(part, rng)) for part in sizes]
+        return Batch(ticket, len(indices), parts)
 
     def gradient(self, batch: Batch) -> Gradient:
         """Mean gradient over the batch at the current weights, left in ``flat.grad``."""
@@ -96,33 +107,56 @@ class Learner:
     def compute(self, batch: Batch) -> float:
         """Compute the gradient and return only the mean loss."""
         self._prepare(batch.ticket)
-        return self._compute(*batch.tensors).item()
+        if self.settings.accumulate == 1:
+            return self._compute(batch.nest).item()
+        total, done = 0.0, 0
+        for samples, nest in batch.nest:
+            share = samples / batch.samples
+            loss = self._forward(nest) * share
+            self.flat.take_gradient(loss, more=done > 0)
+            self.flat.note_statistics(share, more=done > 0)
+            total += loss.item()
+            done += samples
+        return total
+
+    def try_loss(self, batch: Batch) -> Tensor:
+        """Compute the loss alone, of the batch's first part, with all that its gradient needs."""
+        self._prepare(batch.ticket)
+        return self._forward(batch.nest if self.settings.accumulate == 1 else batch.nest[0][1])
 
     def _drawn(self, ticket: int) -> tuple[NDArray[np.int64], np.random.Generator | None]:
         """Sample numbers of a ticket, and its own randomness if any is needed to load them."""
         return self.plan.indices(ticket), self.plan.generator(ticket) if self._augments else None
 
+    def _fetched(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> Any:
+        nest = self._train.batch(indices, rng)
+        return nest if self._is_resident else to_device(nest, self.device)
+
     def _prepare(self, ticket: int) -> None:
-        # Dropout must not depend on who computes the ticket, so its seed is the ticket's.
-        _seed(self.plan.torch_seed(ticket), self.device)
+        # What is drawn must not depend on who computes the ticket, so its seed is the ticket's.
+        seed = self.plan.torch_seed(ticket)
+        _seed(seed, self.device)
+        if not self.subject.task.capturable:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
         if not self.flat.model.training:
             self.flat.model.train()
 
-    def _compute(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _compute(self, nest: Any) -> Tensor:
         """The mean loss; its gradient and the batch statistics are left in ``flat.grad``."""
         flat = self.flat
-        loss = cross_entropy(flat.model(inputs), targets)
+        loss = self._forward(nest)
         flat.take_gradient(loss)
         flat.note_statistics()
         return loss.detach()
 
-    def warm_up(self) -> None:
-        """Compute a gradient and forget it: the first one in a process costs extra.
-
-        Leaves batch statistics behind the weights and the gradient in ``flat.grad``; both are
-        overwritten by the next pull and the next gradient.
-        """
-        self.gradient(self.load(0))
+    def _forward(self, nest: Any) -> Tensor:
+        try:
+            return self._loss(self.flat.model, nest)
+        except UserError:
+            raise
+        except Exception as error:
+            raise failed(f"{type(self.subject.task).__name__}.loss", error) from error
 
 
 def norm_of(vector: Tensor) -> float:
@@ -149,18 +183,3 @@ def _seed(seed: int, device: torch.device) -> None:
             torch.cuda.manual_seed(seed)
     else:
         torch.manual_seed(seed)
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, dataset: Dataset, device: torch.device) -> Score:
-    """Error and mean loss of ``model`` on the test split, in evaluation mode."""
-    model.eval()
-    test = dataset.test
-    wrong, loss = 0, 0.0
-    for start in range(0, len(test), EVALUATION_BATCH):
-        indices = np.arange(start, min(start + EVALUATION_BATCH, len(test)), dtype=np.int64)
-        inputs, targets = (t.to(device) for t in test.batch(indices, None))
-        scores = model(inputs)
-        wrong += int((scores.argmax(1) != targets).sum())
-        loss += float(cross_entropy(scores, targets, reduction="sum"))
-    return Score(wrong / len(test), loss / len(test))

@@ -46,6 +46,10 @@ class Task:
         evaluation_draws: False if ``loss`` and ``metrics`` of a model in evaluation mode draw no
             random numbers, and no sample of the test data does, so that a rank may evaluate on a
             thread while it trains.
+        capturable: True if ``loss`` is computed by PyTorch alone and its operations do not depend
+            on any value, so that a GPU may record it once as a graph. Neither ``random`` nor NumPy
+            is seeded for it then.
+        evaluation_batch: Samples that are evaluated at once; the metrics do not depend on it.
         seed: The job's seed. Set when any method is called, not yet in the constructor.
         device: The device that batches go to. Likewise.
 
@@ -76,6 +80,8 @@ class Task:
     higher_is_better: ClassVar[bool] = False
     units: ClassVar[Mapping[str, str]] = {}
     evaluation_draws: ClassVar[bool] = True
+    capturable: ClassVar[bool] = False
+    evaluation_batch: ClassVar[int] = 512
 
     seed: int = 0
     device: torch.device

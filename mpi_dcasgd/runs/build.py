@@ -10,13 +10,14 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.evaluator import Evaluator
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.captured import make_learner
-from mpi_dcasgd.learning.data import Dataset, Facts, load_dataset
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
-from mpi_dcasgd.learning.models import build_model
-from mpi_dcasgd.learning.models.shapes import check_last_batch
+from mpi_dcasgd.learning.measures import Measures
+from mpi_dcasgd.learning.outline import lone_sample
 from mpi_dcasgd.learning.schedules import Schedule
+from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.learning.trial import try_metrics, try_out
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.server import ParameterServer
@@ -28,14 +29,14 @@ class Workshop:
 
     Attributes:
         job: The checked job.
-        dataset: Loaded for ``device``.
+        subject: The task, with its data loaded for ``device``.
         device: Where this rank computes gradients or evaluates.
         group: Minibatches that make one update: all workers' in SSGD, else 1.
         standing: Where the run goes on.
     """
 
     job: Job
-    dataset: Dataset
+    subject: Subject
     device: torch.device
     group: int = 1
     standing: Standing = field(default_factory=Standing)
@@ -55,17 +56,22 @@ class Workshop:
             # Otherwise cuDNN may sum in another order each time, and no run could be replayed.
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
-        dataset = load_dataset(job.data, job.seed, device)
-        problems = check_last_batch(job.model, Facts.of(dataset), job.batch_size)
+        subject = Subject.open(job.make_task(), job.seed, device, job.data.validation)
+        problems = lone_sample(subject.task, job.batch_size)
         if problems:
             raise ConfigError(job.name, problems)
-        return cls(job, dataset, device, group, standing or Standing())
+        return cls(job, subject, device, group, standing or Standing())
+
+    @property
+    def measures(self) -> Measures:
+        """The metrics of the job's task."""
+        return Measures.of(self.subject.task)
 
     @property
     def plan(self) -> TicketPlan:
         """The tickets of whole updates."""
         job = self.job
-        samples = len(self.dataset.train)
+        samples = len(self.subject.train)
         size = job.batch_size * self.group
         return TicketPlan(samples, size, job.seed, job.epochs, self.standing.start)
 
@@ -82,9 +88,8 @@ class Workshop:
         grad: torch.Tensor | None = None,
     ) -> FlatModel:
         """The job's model with its initial weights, which follow from the seed alone."""
-        torch.manual_seed(self.job.seed)
-        model = build_model(self.job.model, self.dataset.input_shape, self.dataset.num_classes)
-        return FlatModel(model, device, self.job.batchnorm, weights, grad)
+        model = self.subject.build_model(self.job.seed)
+        return FlatModel(model, device, self.job.batchnorm, weights, grad, self.job.grouping)
 
     def server(
         self,
@@ -123,14 +128,38 @@ class Workshop:
     def learner(self, flat: FlatModel, *, capture: bool = True) -> Learner:
         """Return the learner of this rank: single tickets, or its parts of a group's tickets.
 
+        It has been tried out on a minibatch, which leaves a gradient behind in ``flat``.
+
         Args:
             flat: The model.
             capture: Whether gradients may be recorded, if the job lets them.
+
+        Raises:
+            ConfigError: The task's model or loss is not what it should be.
+            DataError: The first samples cannot be had.
         """
         plan = self.plan.split(self.group)
         capture = capture and self.job.capture == "auto"
-        return make_learner(flat, self.dataset, plan, capture=capture)
+        learner = make_learner(flat, self.subject, plan, self.job.compute, capture=capture)
+        try_out(learner)
+        return learner
+
+    def try_metrics(self) -> None:
+        """Evaluate two samples, on the rank that will evaluate.
+
+        Raises:
+            ConfigError: The task's metrics are not what they should be.
+            DataError: The samples cannot be had.
+        """
+        try_metrics(self.flat_model(self.device), self.subject)
 
     def evaluator(self, *, background: bool = True) -> Evaluator:
-        """Return an evaluator of copies of the weights, on a thread of its own or at once."""
-        return Evaluator(self.flat_model(self.device), self.dataset, background=background)
+        """Return an evaluator of copies of the weights, on a thread of its own or at once.
+
+        Args:
+            background: On a thread, unless evaluation draws random numbers while this process
+                trains: both would draw from the same generators.
+        """
+        if self.job.mode != "asynchronous" and self.subject.task.evaluation_draws:
+            background = False
+        return Evaluator(self.flat_model(self.device), self.subject, background=background)

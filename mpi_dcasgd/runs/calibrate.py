@@ -20,7 +20,7 @@ from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
 from mpi_dcasgd.runs import jobs
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.jobs import JobSource
-from mpi_dcasgd.runs.process import torch_as_it_was
+from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.tools.calibration import (
     cluster_of_run,
@@ -90,7 +90,7 @@ def calibrate(
         raise ConfigError("calibrate", ["give one or more runs, or one job"])
     if folders and (words or overrides):
         raise ConfigError("calibrate", ["changes are for a job that is measured, not for runs"])
-    with torch_as_it_was():
+    with process_as_it_was():
         if folders:
             found = merged([cluster_of(folder) for folder in folders])
             name = ", ".join(str(folder.path) for folder in folders)

@@ -26,7 +26,7 @@ from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import TraceRecord
 from mpi_dcasgd.runs.build import Workshop
-from mpi_dcasgd.runs.process import torch_as_it_was
+from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recorded_run import RecordedRun
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.result import Run
@@ -187,7 +187,7 @@ def replay(
                 "replay",
                 ["run_dir: only with changes of the job; computing a run again writes nothing"],
             )
-        with torch_as_it_was():
+        with process_as_it_was():
             return _replay_exactly(path, show)
     started = time.monotonic() if started is None else started
     flag = StopFlag() if stop is None else stop
@@ -197,7 +197,7 @@ def replay(
             f"algorithm={recorded.job.algorithm}: has no pushes to put in a recorded order; choose "
             "an asynchronous algorithm"
         )
-    with torch_as_it_was(), flag.listening() if stop is None else nullcontext():
+    with process_as_it_was(), flag.listening() if stop is None else nullcontext():
         setup, order = _setup(recorded)
         recording = Recording(
             recorded.job,

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-
 from mpi_dcasgd.config.load import Override, parse_overrides
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.yaml12 import dump_yaml
@@ -21,15 +19,14 @@ from mpi_dcasgd.drivers.simulation.timing import Timing, simulate_synchronous_ti
 from mpi_dcasgd.drivers.simulation.timing import simulate_timing as simulate_asynchronous_timing
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.learning.data import describe
 from mpi_dcasgd.learning.flat import FlatLayout
-from mpi_dcasgd.learning.models import build_model
+from mpi_dcasgd.learning.outline import model_of, sizes_of
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job
-from mpi_dcasgd.runs.process import torch_as_it_was
+from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.resume import AUTO
@@ -104,7 +101,7 @@ def simulate(
         overrides["checkpoint.every"] = checkpoint_every
     checked, simulation = _resolve(job, words, overrides)
     flag = StopFlag() if stop is None else stop
-    with torch_as_it_was(), flag.listening() if stop is None else nullcontext():
+    with process_as_it_was(), flag.listening() if stop is None else nullcontext():
         setup = _setup(checked, simulation)
         recording = Recording(
             checked,
@@ -170,16 +167,15 @@ def simulate_timing(
     own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
     overrides |= {key: value for key, value in own.items() if value is not None}
     checked, simulation = _resolve(job, words, overrides)
-    facts = describe(checked.data)
-    with torch.device("meta"):
-        model = build_model(checked.model, facts.input_shape, facts.num_classes)
-    vector_bytes = 4 * FlatLayout.of(model).size
+    task = checked.make_task()
+    sizes = sizes_of(task, checked.seed, checked.data.validation)
+    vector_bytes = 4 * FlatLayout.of(model_of(task, checked.seed), checked.grouping).size
     synchronous = checked.mode == "synchronous"
     admission = checked.rule.admission
     if updates is None:
         group = simulation.workers * checked.sync.accumulate if synchronous else 1
         minibatch = checked.batch_size * group
-        tickets = checked.epochs * -(-facts.num_train // minibatch)
+        tickets = checked.epochs * -(-sizes.num_train // minibatch)
         updates = -(-tickets // admission.collect(simulation.workers))
     seed = checked.seed if simulation.delay_seed is None else simulation.delay_seed
     if synchronous:
@@ -239,6 +235,7 @@ def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
     workshop = Workshop.open(job, device, workers * job.sync.accumulate if synchronous else 1)
     server = workshop.server(1 if synchronous else workers, device)
     learner = workshop.learner(workshop.flat_model(device))
+    workshop.try_metrics()
     run: Simulator | SynchronousSimulator
     if synchronous:
         run = SynchronousSimulator(

@@ -28,7 +28,7 @@ from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.record.environment import RankPlace, git_state
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job
-from mpi_dcasgd.runs.process import torch_as_it_was
+from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.rank import Rank, account_of
 from mpi_dcasgd.runs.recording import Recording, reason_of
 from mpi_dcasgd.runs.result import Run
@@ -107,7 +107,7 @@ def train(
     flag = StopFlag() if stop is None else stop
     place = None if run_dir is None else Path(run_dir)
     request = _Request(checked, place, str(resume), overwrite, show, argv, started, flag)
-    with torch_as_it_was(), flag.listening() if stop is None else nullcontext():
+    with process_as_it_was(), flag.listening() if stop is None else nullcontext():
         if checked.mode == "sequential":
             launch = Launch.of()
             origin = launch.launcher or "" if comm is None else "comm"
@@ -208,9 +208,9 @@ def _train_sequentially(recording: Recording, request: _Request) -> None:
     workshop = Workshop.open(job, device, standing=Standing.of(recording.checkpoint, 1))
     server = workshop.server(1, device)
     learner = workshop.learner(workshop.flat_model(device, server.slots[0].snapshot))
-    learner.warm_up()
+    workshop.try_metrics()
     place = RankPlace(rank=0, role="trainer", host=socket.gethostname(), device=str(device))
-    recorder = recording.recorder("sequential", 1, [place], server)
+    recorder = recording.recorder("sequential", 1, [place], server, measures=workshop.measures)
     conductor = recording.conductor(workshop, server, recorder)
     account = account_of(0, place)
     conductor.accounts = lambda: [account]

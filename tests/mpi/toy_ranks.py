@@ -20,7 +20,7 @@ mpi4py.rc.thread_level = "funneled"
 
 import torch  # noqa: E402
 from mpi4py import MPI  # noqa: E402
-from toy import CPU, LR, toy_dataset, toy_model  # noqa: E402
+from toy import CPU, LR, toy_model, toy_subject  # noqa: E402
 
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256  # noqa: E402
 from mpi_dcasgd.drivers.evaluator import Evaluator  # noqa: E402
@@ -85,7 +85,7 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str
         options.get("ahead", 0),
     )
     log = Log()
-    evaluator = Evaluator(FlatModel(toy_model(**options.get("model", {})), CPU), toy_dataset())
+    evaluator = Evaluator(FlatModel(toy_model(**options.get("model", {})), CPU), toy_subject())
     conductor = Conductor(server, log, evaluator)
     loop = ServerLoop(comm, server, conductor, StopFlag())
     comm.Barrier()
@@ -110,7 +110,7 @@ def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     size = FlatModel(toy_model(**options.get("model", {})), CPU).layout.size
     link = Link(comm, size, CPU)
     flat = FlatModel(model, CPU, weights=link.reply.vector, grad=link.push.vector)
-    learner = OddLearner(flat, toy_dataset(), plan)
+    learner = OddLearner(flat, toy_subject(), plan)
     learner.slow = options.get("slow") == comm.rank
     learner.die = options.get("die") == comm.rank
     learner.fail = options.get("fail") == comm.rank

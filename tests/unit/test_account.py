@@ -5,7 +5,7 @@ from __future__ import annotations
 import doctest
 from dataclasses import asdict
 
-from toy import CPU, World, toy_dataset, toy_model
+from toy import CPU, World, toy_model, toy_subject
 
 from mpi_dcasgd.drivers import account as module
 from mpi_dcasgd.drivers.account import Account, add_up
@@ -78,7 +78,7 @@ def test_a_conductors_checkpoint_of_before_is_loaded_and_would_be_written_again(
             "comm_s": 0.5,
         }
     ]
-    evaluator = Evaluator(FlatModel(toy_model(), CPU), toy_dataset(), background=False)
+    evaluator = Evaluator(FlatModel(toy_model(), CPU), toy_subject(), background=False)
     conductor = Conductor(World(1).server, NullObserver(), evaluator)
     conductor.load_state_dict(
         {

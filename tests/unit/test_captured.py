@@ -23,7 +23,9 @@ from mpi_dcasgd.learning.flat import FlatModel, StatisticsPolicy
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.learning.models.cnn import Cnn
+from mpi_dcasgd.learning.tasks.classification import classify
 from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.learning.trial import try_out
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
@@ -64,10 +66,10 @@ def test_recorded_gradients_are_those_computed_one_by_one(
     digits: Dataset, policy: StatisticsPolicy
 ) -> None:
     graphs, plan = OpGraphs(), plan_of(digits)
-    captured = CapturedLearner(cnn(digits, policy), digits, plan, graphs)
+    captured = CapturedLearner(cnn(digits, policy), classify(digits), plan, graphs)
     # With augmentation, dropout and BatchNorm; tickets 22 and 45 are short.
     tickets = (0, 5, 22, 23, 45, 7)
-    check_equal(Learner(cnn(digits, policy), digits, plan), captured, tickets)
+    check_equal(Learner(cnn(digits, policy), classify(digits), plan), captured, tickets)
     assert len(graphs.recorded) == 2  # one for each size
     assert graphs.repeated == len(tickets)
     assert captured.captured
@@ -75,18 +77,18 @@ def test_recorded_gradients_are_those_computed_one_by_one(
 
 def test_warming_up_records_both_sizes(digits: Dataset) -> None:
     graphs = OpGraphs()
-    captured = CapturedLearner(cnn(digits), digits, plan_of(digits), graphs)
-    captured.warm_up()
+    captured = CapturedLearner(cnn(digits), classify(digits), plan_of(digits), graphs)
+    try_out(captured)
     assert len(graphs.recorded) == 2
     captured.gradient(captured.load(3))
     assert len(graphs.recorded) == 2
 
 
 def test_a_batch_of_samples_on_the_device_is_made_within_the_graph(digits: Dataset) -> None:
-    captured = CapturedLearner(cnn(digits), digits, plan_of(digits), OpGraphs())
+    captured = CapturedLearner(cnn(digits), classify(digits), plan_of(digits), OpGraphs())
     batch = captured.load(0)
-    assert [tensor.dtype for tensor in batch.tensors] == [torch.int64]
-    assert batch.tensors[0].shape == (4, 64)  # sample, top, left, flipped
+    assert batch.nest.dtype == torch.int64
+    assert batch.nest.shape == (4, 64)  # sample, top, left, flipped
     assert batch.samples == 64
 
 
@@ -95,8 +97,8 @@ def test_batches_that_are_loaded_are_copied_into_the_graph() -> None:
     assert not isinstance(dataset.train, ResidentSplit)
     one, other = (FlatModel(toy_model(dropout=0.5), CPU) for _ in range(2))
     graphs = OpGraphs()
-    captured = CapturedLearner(other, dataset, plan, graphs)
-    check_equal(Learner(one, dataset, plan), captured, (0, 1, 6, 2))
+    captured = CapturedLearner(other, classify(dataset), plan, graphs)
+    check_equal(Learner(one, classify(dataset), plan), captured, (0, 1, 6, 2))
     assert graphs.repeated == 4
 
 
@@ -133,8 +135,8 @@ def simulate(digits: Dataset, learner: Learner) -> tuple[Tensor, list[UpdateReco
 
 def test_a_simulated_run_is_the_same_with_recorded_gradients(digits: Dataset) -> None:
     plan, graphs = plan_of(digits), OpGraphs()
-    weights, told = simulate(digits, Learner(cnn(digits), digits, plan))
-    captured = CapturedLearner(cnn(digits), digits, plan, graphs)
+    weights, told = simulate(digits, Learner(cnn(digits), classify(digits), plan))
+    captured = CapturedLearner(cnn(digits), classify(digits), plan, graphs)
     others, also_told = simulate(digits, captured)
     assert torch.equal(weights, others)
     assert told == also_told
@@ -156,9 +158,11 @@ def test_a_model_that_cannot_be_recorded_is_computed_after_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     dataset, plan = toy_dataset(50), TicketPlan(num_samples=50, batch_size=8, seed=3, epochs=3)
-    captured = CapturedLearner(FlatModel(Asking(), CPU), dataset, plan, OpGraphs())
+    captured = CapturedLearner(FlatModel(Asking(), CPU), classify(dataset), plan, OpGraphs())
     with caplog.at_level(logging.WARNING):
-        check_equal(Learner(FlatModel(Asking(), CPU), dataset, plan), captured, (0, 1, 6, 2))
+        check_equal(
+            Learner(FlatModel(Asking(), CPU), classify(dataset), plan), captured, (0, 1, 6, 2)
+        )
     assert not captured.captured
     (line,) = [record.getMessage() for record in caplog.records]
     assert "cannot be recorded as a graph (operation not permitted" in line
@@ -190,7 +194,7 @@ def test_statistics_that_are_not_finite_are_told_and_refused() -> None:
         1,
         initial.stats_rate,
     )
-    learner = CapturedLearner(FlatModel(Spoilt(), CPU), dataset, plan, OpGraphs())
+    learner = CapturedLearner(FlatModel(Spoilt(), CPU), classify(dataset), plan, OpGraphs())
     found = learner.gradient(learner.load(0))
     assert found.norm > 0
     assert found.stats_finite is False
@@ -217,8 +221,8 @@ def test_a_norm_whose_square_overflows_is_found_all_the_same() -> None:
             return scores + 1e25 * self.scale * x[:, :3]
 
     one, other = (FlatModel(Steep(), CPU) for _ in range(2))
-    captured = CapturedLearner(other, dataset, plan, OpGraphs())
-    expected = Learner(one, dataset, plan)
+    captured = CapturedLearner(other, classify(dataset), plan, OpGraphs())
+    expected = Learner(one, classify(dataset), plan)
     mine, theirs = (learner.gradient(learner.load(0)) for learner in (captured, expected))
     assert 1e20 < theirs.norm < float("inf")
     assert mine[:4] == theirs[:4]
@@ -226,14 +230,14 @@ def test_a_norm_whose_square_overflows_is_found_all_the_same() -> None:
 
 def test_a_slowed_task_loads_and_computes_as_the_one_that_it_slows(digits: Dataset) -> None:
     graphs, plan = OpGraphs(), plan_of(digits)
-    captured = CapturedLearner(cnn(digits), digits, plan, graphs)
+    captured = CapturedLearner(cnn(digits), classify(digits), plan, graphs)
     slowed = SlowedLearner(captured, Injection(InjectSettings(slow={0: 1.0}), 0, 1, seed=0))
-    check_equal(Learner(cnn(digits), digits, plan), slowed, (0, 22))
+    check_equal(Learner(cnn(digits), classify(digits), plan), slowed, (0, 22))
     assert graphs.repeated == 2
 
 
 def test_nothing_is_recorded_on_a_cpu(digits: Dataset) -> None:
-    assert type(make_learner(cnn(digits), digits, plan_of(digits))) is Learner
+    assert type(make_learner(cnn(digits), classify(digits), plan_of(digits))) is Learner
 
 
 @pytest.mark.gpu
@@ -245,7 +249,9 @@ def test_on_a_gpu_a_graph_finds_the_same_bits(
     device = torch.device("cuda", 0)
     dataset = load_dataset(DIGITS, 0, device)
     learners: list[Any] = [
-        make_learner(cnn(dataset, policy, device), dataset, plan_of(dataset), capture=capture)
+        make_learner(
+            cnn(dataset, policy, device), classify(dataset), plan_of(dataset), capture=capture
+        )
         for capture in (False, True)
     ]
     check_equal(learners[0], learners[1], (0, 5, 22, 23, 45, 7))
@@ -260,7 +266,7 @@ def test_on_a_gpu_a_simulated_run_is_the_same_every_time(monkeypatch: pytest.Mon
     found = []
     for _ in range(2):
         flat, graphs = cnn(dataset, device=device), CudaGraphs(device)
-        learner = CapturedLearner(flat, dataset, plan_of(dataset), graphs)
+        learner = CapturedLearner(flat, classify(dataset), plan_of(dataset), graphs)
         weights, _ = simulate(dataset, learner)
         assert learner.captured
         found.append(weights.cpu())

@@ -176,7 +176,7 @@ class TestValidation:
         job = load_job(JOBS / "digits.yaml", ["data.validation=0.5", "algorithm=sgd"])
         assert plan_job(job, 1).num_samples == 719
         workshop = Workshop.open(job, CPU)
-        assert workshop.plan.num_samples == len(workshop.dataset.train) == 719
+        assert workshop.plan.num_samples == len(workshop.subject.train) == 719
         lone = [
             "data={name: synthetic, num_train: 18, shape: [3, 4, 4], validation: 0.05}",
             "model={name: resnet20}",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import CPU, World, toy_dataset, toy_model
+from toy import CPU, World, toy_model, toy_subject
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
@@ -18,8 +18,8 @@ from mpi_dcasgd.drivers.observer import Evaluation, NullObserver
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.synchronous import run_synchronous
+from mpi_dcasgd.learning.evaluation import evaluate
 from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.learning.learner import evaluate
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
@@ -52,7 +52,7 @@ class Notebook(NullObserver):
 
 
 def conduct(world: World, notebook: Notebook, every: int = 1) -> Conductor:
-    evaluator = Evaluator(FlatModel(toy_model(), CPU), toy_dataset())
+    evaluator = Evaluator(FlatModel(toy_model(), CPU), toy_subject())
     conductor = Conductor(world.server, notebook, evaluator, every)
     conductor.begin(0.0)
     return conductor
@@ -81,9 +81,8 @@ def test_evaluation_follows_samples_and_scores_a_copy(every: int, epochs: list[i
     assert [e.samples for e in evaluations] == [50 * epoch for epoch in epochs]
     final = FlatModel(toy_model(), CPU)
     final.weights.copy_(world.server.weights)
-    score = evaluate(final.model, toy_dataset(), CPU)
-    assert evaluations[-1].test_error == score.error
-    assert evaluations[-1].test_loss == score.loss
+    subject = toy_subject()
+    assert evaluations[-1].test == evaluate(final.model, subject.task, subject.test, CPU)
     losses = [r for r in notebook.of(UpdateRecord) if r.ticket >= 14]
     if every == 1:
         mean = sum(r.loss * r.samples for r in losses) / sum(r.samples for r in losses)
@@ -114,6 +113,7 @@ def _stop_at(conductor: Conductor, stop: StopFlag, version: int) -> Any:
 
 def test_what_evaluation_raises_reaches_the_training_thread() -> None:
     class Broken:
+        task = None
         test = property(lambda self: 1 / 0)
 
     evaluator = Evaluator(FlatModel(toy_model(), CPU), Broken())  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy import CPU, World, toy_dataset, toy_model
+from toy import CPU, World, toy_model, toy_subject
 
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.evaluator import Evaluator
@@ -201,7 +201,7 @@ def test_one_worker_without_delays_is_the_sequential_run_bit_for_bit(algorithm: 
     conductor = Conductor(
         sequential.server,
         NullObserver(),
-        Evaluator(FlatModel(toy_model(batchnorm=True), CPU), toy_dataset(), background=False),
+        Evaluator(FlatModel(toy_model(batchnorm=True), CPU), toy_subject(), background=False),
     )
     run_sequential(sequential.server, sequential.learners[0], conductor, StopFlag())
     world = World(1, algorithm, batchnorm=True, dropout=0.2)
@@ -294,7 +294,7 @@ def test_a_stop_ends_the_run_after_what_the_workers_are_at() -> None:
 def test_evaluation_follows_virtual_time() -> None:
     world, told = World(2), Told()
     made = Simulator(world.server, world.learner_of_its_own, Cluster(), 0)
-    evaluator = Evaluator(FlatModel(toy_model(), CPU), toy_dataset(), background=False)
+    evaluator = Evaluator(FlatModel(toy_model(), CPU), toy_subject(), background=False)
     conductor = Conductor(world.server, told, evaluator, clock=lambda: made.time_s)
     made.told = conductor.after
     conductor.begin(0.0)
@@ -339,7 +339,7 @@ def conducted(cluster: Cluster) -> tuple[World, Simulator, Conductor, Told]:
     world, told = World(4, "dcasgd-a", ahead=1, batchnorm=True, dropout=0.2), Told()
     made = Simulator(world.server, world.learner_of_its_own, cluster, 5)
     scored = FlatModel(toy_model(batchnorm=True, dropout=0.2), CPU)
-    evaluator = Evaluator(scored, toy_dataset(), background=False)
+    evaluator = Evaluator(scored, toy_subject(), background=False)
     conductor = Conductor(world.server, told, evaluator, clock=lambda: made.time_s)
     made.told = conductor.after
     conductor.begin(0.0)

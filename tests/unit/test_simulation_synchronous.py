@@ -132,8 +132,8 @@ def test_with_backup_workers_every_sample_is_still_used_once_an_epoch(
     cluster = Cluster(delays=Exponential())
     world, made, records = group(3, backup=2, cluster=cluster, accumulate=accumulate)
     used: list[int] = []
-    load = made._task.load
-    made._task.load = lambda ticket: used.append(ticket) or load(ticket)  # type: ignore
+    load = made._learner.load
+    made._learner.load = lambda ticket: used.append(ticket) or load(ticket)  # type: ignore
     made.run()
     assert world.server.complete
     assert world.server.samples == 100

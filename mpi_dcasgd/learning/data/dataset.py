@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +22,7 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(
-        self, indices: NDArray[np.int64], rng: np.random.Generator | None
-    ) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> Any:
         """The samples of ``indices``; equal arguments give equal bits, on any thread.
 
         Args:
@@ -33,7 +31,8 @@ class Split(Protocol):
                 and may say so (see ``augments``).
 
         Returns:
-            Inputs (n, *shape) float32 and targets (n,) int64 on the split's device.
+            A nest of tensors, as the task takes it. For classification inputs (n, *shape) float32
+            and targets (n,) int64.
 
         Raises:
             DataError: A sample cannot be read.
@@ -63,16 +62,14 @@ class ResidentSplit(ABC):
         """Return the numbers that make the batch: shape (rows, n), as many rows for every batch."""
 
     @abstractmethod
-    def make(self, recipe: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and targets as of ``batch``, by device operations that depend on no value.
+    def make(self, recipe: Tensor) -> Any:
+        """The same nest as of ``batch``, by device operations that depend on no value.
 
         Args:
             recipe: (rows, n) int64 on the split's device.
         """
 
-    def batch(
-        self, indices: NDArray[np.int64], rng: np.random.Generator | None
-    ) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> Any:
         """Return a batch, as any ``Split`` does."""
         import torch
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -35,8 +35,6 @@ _told: dict[tuple[Path, Path], tuple[Listing, Listing]] = {}
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ImageFolder(DataSource):
     """Any images in folders named after their classes, in ImageNet's layout."""
-
-    tickets_ahead: ClassVar[int] = 2
 
     name: Literal["imagefolder"] = "imagefolder"
     path: Annotated[
@@ -72,6 +70,10 @@ class ImageFolder(DataSource):
             "less than 1 GiB"
         ),
     ] = "auto"
+
+    @property
+    def tickets_ahead(self) -> int:
+        return 2
 
     def check(self) -> list[str]:
         problems = check_path(self.name, self.path)

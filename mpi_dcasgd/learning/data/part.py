@@ -44,6 +44,7 @@ class Part:
         self._split = split
         self._indices = indices
         self.augments = augment and augments(split)
+        self.in_background = getattr(split, "in_background", True)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -69,7 +70,7 @@ class ResidentPart(Part, ResidentSplit):
     ) -> NDArray[np.int64]:
         return self._split.recipe(self._indices[indices], rng if self.augments else None)
 
-    def make(self, recipe: Tensor) -> tuple[Tensor, Tensor]:
+    def make(self, recipe: Tensor) -> Any:
         return self._split.make(recipe)
 
 
@@ -103,16 +104,23 @@ def hold_out(dataset: Dataset, fraction: float) -> Dataset:
     Raises:
         ConfigError: As ``validation_size``.
     """
+    train, validation = set_apart(dataset.train, fraction)
+    return dataclasses.replace(dataset, train=train, validation=validation)
+
+
+def set_apart(train: Split, fraction: float) -> tuple[Split, Split]:
+    """Divide training samples into those that are trained on and those for validation.
+
+    Raises:
+        ConfigError: As ``validation_size``.
+    """
     import numpy as np
 
-    total = len(dataset.train)
+    total = len(train)
     size = validation_size(total, fraction)
     order = np.random.Generator(np.random.PCG64(_ORDER)).permutation(total)
-    return dataclasses.replace(
-        dataset,
-        train=Part(dataset.train, np.sort(order[size:])),
-        validation=Part(dataset.train, np.sort(order[:size]), augment=False),
-    )
+    rest = Part(train, np.sort(order[size:]))
+    return rest, Part(train, np.sort(order[:size]), augment=False)
 
 
 def facts_with_validation(facts: Facts, fraction: float) -> Facts:

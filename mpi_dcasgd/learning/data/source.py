@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -29,9 +29,6 @@ class DataSource(Named):
     of few files. Importing its module must not take long, since every job that names it is
     checked with it: import PyTorch within ``load``.
 
-    Attributes:
-        tickets_ahead: Minibatches that a worker loads ahead where a job says ``ahead: auto``.
-
     Example:
         A data set in ``my_data.py``, for a job with ``data: {name: "my_data:Parity", bits: 8}``::
 
@@ -44,7 +41,10 @@ class DataSource(Named):
                     return Dataset(name="parity", train=train, test=test, ...)
     """
 
-    tickets_ahead: ClassVar[int] = 0
+    @property
+    def tickets_ahead(self) -> int:
+        """Minibatches that a worker loads ahead where a job says ``ahead: auto``."""
+        return 0
 
     validation: Annotated[
         float,

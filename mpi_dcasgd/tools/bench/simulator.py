@@ -32,6 +32,8 @@ from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.models import ModelSource, build_model
 from mpi_dcasgd.learning.models.mlp import Mlp
 from mpi_dcasgd.learning.models.resnet_cifar import CifarResNet
+from mpi_dcasgd.learning.subject import Subject
+from mpi_dcasgd.learning.tasks.classification import classify
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.rules.chain import Rule
@@ -157,6 +159,7 @@ def measure_overhead(
         case = replace(case, epochs=_GPU_EPOCHS * case.epochs)
     split = _Noise(case, device)
     dataset = Dataset("noise", split, split, 10, case.shape, tuple(map(str, range(10))))
+    subject = classify(dataset)
     plan = TicketPlan(len(split), case.batch_size, seed=0, epochs=case.epochs)
 
     def model() -> nn.Module:
@@ -166,7 +169,7 @@ def measure_overhead(
     plain, simulated = [], []
     for _ in range(case.rounds + 1):
         plain.append(_plain_s(model().to(device), dataset, plan, device))
-        made = _simulator(model, dataset, plan, resolve_rule(algorithm), fuse, workers, device)
+        made = _simulator(model, subject, plan, resolve_rule(algorithm), fuse, workers, device)
         simulated.append(_timed(made.run, device))
     pairs = list(zip(plain[1:], simulated[1:], strict=True))
     return Overhead(
@@ -217,7 +220,7 @@ def _plain_s(model: nn.Module, dataset: Dataset, plan: TicketPlan, device: torch
 
 def _simulator(
     model: Callable[[], nn.Module],
-    dataset: Dataset,
+    subject: Subject,
     plan: TicketPlan,
     rule: Rule,
     fuse: Fuse,
@@ -235,9 +238,9 @@ def _simulator(
         initial.stats_rate,
         fuse=fuse,
     )
-    learner = make_learner(FlatModel(model(), device), dataset, plan)
+    learner = make_learner(FlatModel(model(), device), subject, plan)
     made = Simulator(server, learner, Cluster(delays=Gamma()), seed=0)
-    evaluator = Evaluator(FlatModel(model(), device), dataset, background=False)
+    evaluator = Evaluator(FlatModel(model(), device), subject, background=False)
     # No evaluation: it would take as long in a plain loop.
     conductor = Conductor(server, NullObserver(), evaluator, 10**9, clock=lambda: made.time_s)
     made.told = conductor.after

@@ -1,0 +1,35 @@
+"""The table of tasks."""
+
+from __future__ import annotations
+
+from mpi_dcasgd.extension import Table
+from mpi_dcasgd.learning.signature import settings_of_call
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.tasks.source import TaskSource
+
+_PLACES = {
+    "classification": "mpi_dcasgd.learning.tasks.classification:Classification",
+}
+
+TASKS: Table[Task] = Table(Task, _PLACES)
+"""Name in job files to the class."""
+
+DEFAULT = "classification"
+
+
+def find_task(name: object) -> type[TaskSource]:
+    """Look up the settings of a task: built in, or the user's own.
+
+    Args:
+        name: A key of ``TASKS``, or ``package.module:Name`` of a subclass of ``Task``.
+
+    Raises:
+        UserError: There is no such task, or its constructor cannot be called by keywords.
+    """
+    TASKS.find(name)
+    return settings_of_call(_PLACES.get(str(name), str(name)), TaskSource)
+
+
+def default_task() -> TaskSource:
+    """Make the settings of the task that a job has unless it names one."""
+    return find_task(DEFAULT)(name=DEFAULT)
