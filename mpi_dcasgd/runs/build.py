@@ -56,7 +56,7 @@ class Workshop:
             # Otherwise cuDNN may sum in another order each time, and no run could be replayed.
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
-        subject = Subject.open(job.make_task(), job.seed, device)
+        subject = Subject.open(job.make_task(), job.seed, device, job.data.validation)
         problems = lone_sample(subject.task, job.batch_size)
         if problems:
             raise ConfigError(job.name, problems)
