@@ -169,7 +169,7 @@ def simulate_timing(
     checked, simulation = _resolve(job, words, overrides)
     task = checked.make_task()
     sizes = sizes_of(task, checked.seed)
-    vector_bytes = 4 * FlatLayout.of(model_of(task, checked.seed)).size
+    vector_bytes = 4 * FlatLayout.of(model_of(task, checked.seed), checked.grouping).size
     synchronous = checked.mode == "synchronous"
     admission = checked.rule.admission
     if updates is None:
@@ -235,6 +235,7 @@ def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
     workshop = Workshop.open(job, device, workers * job.sync.accumulate if synchronous else 1)
     server = workshop.server(1 if synchronous else workers, device)
     learner = workshop.learner(workshop.flat_model(device))
+    workshop.try_metrics()
     run: Simulator | SynchronousSimulator
     if synchronous:
         run = SynchronousSimulator(
