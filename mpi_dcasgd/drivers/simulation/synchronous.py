@@ -101,6 +101,7 @@ class SynchronousSimulator:
     def _make_step(self, workers: list[int]) -> None:
         server, flat, slot = self.server, self._learner.flat, self.server.slots[0]
         turns = [(worker, ticket) for worker in workers for ticket in self._tickets_of(worker)]
+        self._learner.expect(ticket for _, ticket in turns)
         samples = sum(self._learner.plan.size(ticket) for _, ticket in turns)
         total, loss = self._sum.zero_(), 0.0
         for worker, ticket in turns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_dcasgd.learning.data.dataset import Split
+from mpi_dcasgd.learning.loaders.split import LoadedSplit
 
 T = TypeVar("T")
 
@@ -65,16 +67,14 @@ def batches_of(split: Split, parts: Iterable[NDArray[np.int64]]) -> Iterator[Any
         split: Any.
         parts: Sample numbers of each batch.
     """
-    begin = getattr(split, "begin", None)
-    if begin is None:
+    if not isinstance(split, LoadedSplit):
         for indices in parts:
             yield split.batch(indices, None)
         return
-    left = iter(parts)
-    begun: list[Callable[[], Any]] = []
-    while True:
-        while len(begun) <= split.at_once and (indices := next(left, None)) is not None:  # type: ignore[attr-defined]
-            begun.append(begin(indices, None))
-        if not begun:
-            return
-        yield begun.pop(0)()
+    begun: deque[Callable[[], list[Any]]] = deque()
+    for indices in parts:
+        begun.append(split.begin([indices], None))
+        if len(begun) > split.at_once:
+            yield begun.popleft()()[0]
+    for wait in begun:
+        yield wait()[0]

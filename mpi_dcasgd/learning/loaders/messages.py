@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,17 +48,23 @@ class Begin(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Request for a batch: ``Split.batch(indices, rng)`` of one of the splits."""
+    """Request for batches that draw from one generator, one after the other.
+
+    Attributes:
+        split: ``train``, ``test`` or ``validation``.
+        parts: Sample numbers of each batch.
+        rng: For all of them, as in ``Split.batch``.
+    """
 
     split: str
-    indices: NDArray[np.int64]
+    parts: Sequence[NDArray[np.int64]]
     rng: np.random.Generator | None
 
     def __str__(self) -> str:
-        first, last = self.indices[0], self.indices[-1]
-        if len(self.indices) == 1:
-            return f"{self.split} sample {first}"
-        return f"{len(self.indices)} {self.split} samples, {first} .. {last}"
+        indices = np.concatenate(self.parts)
+        if len(indices) == 1:
+            return f"{self.split} sample {indices[0]}"
+        return f"{len(indices)} {self.split} samples, {indices[0]} .. {indices[-1]}"
 
 
 class Opened(NamedTuple):
@@ -67,9 +74,9 @@ class Opened(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Answer to a request: a nest of tensors on the CPU."""
+    """Answer to a request: nests of tensors on the CPU."""
 
-    batch: Any
+    batches: list[Any]
 
 
 class Refusal(NamedTuple):

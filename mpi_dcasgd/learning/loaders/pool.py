@@ -123,12 +123,12 @@ class Loaders:
             validation=None if validation is None else self._adopted("validation", validation),
         )
 
-    def submit(self, request: Request) -> Callable[[], Any]:
-        """Ask for a batch; training's before that of an evaluation.
+    def submit(self, request: Request) -> Callable[[], list[Any]]:
+        """Ask for batches; training's come before those of an evaluation.
 
         Returns:
-            A function that waits for the batch and returns it. It raises ``DataError`` if a sample
-            cannot be loaded, or its loader has ended.
+            A function that waits for the batches and returns them. It raises ``DataError`` if a
+            sample cannot be loaded, or its loader has ended.
         """
         future: Future[Any] = Future()
         urgency = 0 if request.split == "train" else 1
@@ -244,7 +244,7 @@ class _Loader:
                 _log.debug("a loader process said:\n%s", answer.trace)
                 future.set_exception(answer.error())
             else:
-                future.set_result(answer if isinstance(answer, Opened) else answer.batch)
+                future.set_result(answer if isinstance(answer, Opened) else answer.batches)
 
     def _death(self, message: Begin | Request) -> UserError:
         try:

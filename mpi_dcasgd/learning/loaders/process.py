@@ -99,7 +99,8 @@ def _open(begin: Begin) -> Mapping[str, Split]:
 def _load(splits: Mapping[str, Split], request: Request) -> Any:
     from mpi_dcasgd.learning.loaders.messages import Loaded
 
-    return Loaded(splits[request.split].batch(request.indices, request.rng))
+    split = splits[request.split]
+    return Loaded([split.batch(part, request.rng) for part in request.parts])
 
 
 def _keep_mpi_off() -> None:

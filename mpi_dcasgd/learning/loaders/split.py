@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ class LoadedSplit:
     Args:
         name: ``train``, ``test`` or ``validation``.
         split: The rank's own, which is not read.
-        submit: Asks for a batch, and returns a function that waits for it.
+        submit: Asks for batches, and returns a function that waits for them.
         at_once: Batches that are made at the same time.
     """
 
@@ -29,7 +29,7 @@ class LoadedSplit:
         self,
         name: str,
         split: Split,
-        submit: Callable[[Request], Callable[[], Any]],
+        submit: Callable[[Request], Callable[[], list[Any]]],
         at_once: int,
     ) -> None:
         self.augments = augments(split)
@@ -42,10 +42,14 @@ class LoadedSplit:
         return self._length
 
     def begin(
-        self, indices: NDArray[np.int64], rng: np.random.Generator | None
-    ) -> Callable[[], Any]:
-        """Begin to load a batch; return a function that waits for it and returns it."""
-        return self._submit(Request(self._name, indices, rng))
+        self, parts: Sequence[NDArray[np.int64]], rng: np.random.Generator | None
+    ) -> Callable[[], list[Any]]:
+        """Begin to load batches that draw from one generator, one after the other.
+
+        Returns:
+            A function that waits for the batches and returns them.
+        """
+        return self._submit(Request(self._name, parts, rng))
 
     def batch(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> Any:
-        return self.begin(indices, rng)()
+        return self.begin([indices], rng)()[0]
