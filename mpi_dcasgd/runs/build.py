@@ -15,6 +15,7 @@ from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.messages import Opening
 from mpi_dcasgd.learning.loaders.pool import Loaders
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.learning.outline import lone_sample
 from mpi_dcasgd.learning.schedules import Schedule
 from mpi_dcasgd.learning.subject import Subject
@@ -74,11 +75,17 @@ class Workshop:
         loaders.begin(
             Opening(job.name, job.task, job.model, job.data, job.seed, threads=job.threads)
         )
-        subject = loaders.adopt(Subject.open(job.make_task(), job.seed, device))
+        subject = Subject.open(job.make_task(), job.seed, device, job.data.validation)
+        subject = loaders.adopt(subject)
         problems = lone_sample(subject.task, job.batch_size)
         if problems:
             raise ConfigError(job.name, problems)
         return cls(job, subject, device, group, standing or Standing())
+
+    @property
+    def measures(self) -> Measures:
+        """The metrics of the job's task."""
+        return Measures.of(self.subject.task)
 
     @property
     def plan(self) -> TicketPlan:

@@ -263,7 +263,14 @@ class Rank:
 
     def _recorder(self, driver: str, num_workers: int, server: ParameterServer) -> Recorder:
         assert self.recording is not None  # rank 0 has it
-        return self.recording.recorder(driver, num_workers, self.places, server, _mpi_library())
+        return self.recording.recorder(
+            driver,
+            num_workers,
+            self.places,
+            server,
+            _mpi_library(),
+            measures=self.workshop.measures,
+        )
 
     def _check_size(self) -> None:
         from mpi4py import MPI

@@ -173,7 +173,7 @@ def simulate_timing(
     overrides |= {key: value for key, value in own.items() if value is not None}
     checked, simulation = _resolve(job, words, overrides)
     task = checked.make_task()
-    sizes = sizes_of(task, checked.seed)
+    sizes = sizes_of(task, checked.seed, checked.data.validation)
     vector_bytes = 4 * FlatLayout.of(model_of(task, checked.seed), checked.grouping).size
     synchronous = checked.mode == "synchronous"
     admission = checked.rule.admission

@@ -224,7 +224,7 @@ def _train_sequentially(recording: Recording, request: _Request, loaders: Loader
     learner = workshop.learner(workshop.flat_model(device, server.slots[0].snapshot))
     workshop.try_metrics()
     place = RankPlace(rank=0, role="trainer", host=socket.gethostname(), device=str(device))
-    recorder = recording.recorder("sequential", 1, [place], server)
+    recorder = recording.recorder("sequential", 1, [place], server, measures=workshop.measures)
     conductor = recording.conductor(workshop, server, recorder)
     account = account_of(0, place)
     conductor.accounts = lambda: [account]

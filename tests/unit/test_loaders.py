@@ -141,7 +141,7 @@ def send_all(loaders: Loaders) -> None:
 def shared() -> Iterator[tuple[Workshop, Loaders]]:
     """Two loaders, and the run that they load for."""
     os.environ[loaded_tasks.RANK] = str(os.getpid())
-    job = job_of(2, fault="print")
+    job = mpi_dcasgd.load_job(job_of(2, fault="print"), **{"data.validation": 0.25})
     with start_loaders(job) as loaders:
         send_all(loaders)  # before they have come to ignore them
         yield Workshop.open(job, CPU, loaders=loaders), loaders
@@ -157,7 +157,7 @@ def values(nest: Any) -> Any:
 
 def test_batches_are_the_same_whoever_loads_them(shared: tuple[Workshop, Loaders]) -> None:
     theirs = shared[0]
-    mine = Workshop.open(job_of(0), CPU)
+    mine = Workshop.open(mpi_dcasgd.load_job(theirs.job, **{"data.loaders": 0}), CPU)
     flat = mine.flat_model(CPU)
     here, there = mine.learner(flat), theirs.learner(flat)
     for ticket in range(mine.plan.num_tickets):
@@ -166,12 +166,15 @@ def test_batches_are_the_same_whoever_loads_them(shared: tuple[Workshop, Loaders
         assert values(there.load(ticket).nest) == expected
         assert states() == before, "the rank's generators are left alone"
     indices = np.array([0, 4, 2])
-    found = theirs.subject.test.batch(indices, None)
-    assert values(found) == values(mine.subject.test.batch(indices, None))
+    for split in ("test", "validation"):
+        expected = getattr(mine.subject, split).batch(indices, None)
+        assert values(getattr(theirs.subject, split).batch(indices, None)) == values(expected)
+    assert not here.loads_in_background, "a thread would share the generators"
 
 
 def test_parts_of_a_batch_draw_from_one_generator(shared: tuple[Workshop, Loaders]) -> None:
-    job = mpi_dcasgd.load_job(job_of(0), **{"compute.accumulate": 3})
+    changes = {"compute.accumulate": 3, "data.loaders": 0}
+    job = mpi_dcasgd.load_job(shared[0].job, **changes)
     mine = Workshop.open(job, CPU)
     flat = mine.flat_model(CPU)
     there = Workshop(job, shared[0].subject, CPU).learner(flat)
@@ -251,7 +254,9 @@ def test_a_loader_that_ends_is_told_with_the_samples(tmp_path: Path) -> None:
         until((tmp_path / "blocked").exists)
         for pid in processes.pids:
             os.kill(pid, signal.SIGKILL)
-        expected = r"was killed by SIGKILL \(out of memory\?\) while it was loading 2 train samples, 5"
+        expected = (
+            r"was killed by SIGKILL \(out of memory\?\) while it was loading 2 train samples, 5"
+        )
         with pytest.raises(DataError, match=expected):
             wait()
         with pytest.raises(DataError, match="was killed by SIGKILL"):
@@ -268,7 +273,7 @@ def test_a_loader_that_hangs_in_a_sample_ends_with_the_run(tmp_path: Path) -> No
         loader = psutil.Process(processes.pids[0])
     assert not loader.is_running()
     for each in (wait, behind):
-        with pytest.raises(BaseException, match="^$"):
+        with pytest.raises(BaseException, match=r"^$"):
             each()
 
 
@@ -362,5 +367,5 @@ def test_runs_come_out_the_same(tmp_path: Path, algorithm: str, changes: dict[st
         run = mpi_dcasgd.simulate if changes else mpi_dcasgd.train
         found = run(job, run_dir=tmp_path / f"run-{loaders}", **changes)
         assert found.status == "completed"
-        shas.add((found.summary["weights_sha256"], found.summary["test_error"]))
+        shas.add((found.summary["weights_sha256"], found.summary["test_loss"]))
     assert len(shas) == 1

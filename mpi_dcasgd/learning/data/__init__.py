@@ -5,10 +5,12 @@ from mpi_dcasgd.learning.data.load import (
     DATA,
     describe,
     find_files,
+    known_facts,
     list_files,
     load_dataset,
     tell_files,
 )
+from mpi_dcasgd.learning.data.part import Part
 from mpi_dcasgd.learning.data.source import DataSource
 
 __all__ = [
@@ -16,11 +18,13 @@ __all__ = [
     "DataSource",
     "Dataset",
     "Facts",
+    "Part",
     "ResidentSplit",
     "Split",
     "augments",
     "describe",
     "find_files",
+    "known_facts",
     "list_files",
     "load_dataset",
     "tell_files",

@@ -87,7 +87,7 @@ def _open(begin: Begin) -> Mapping[str, Split]:
     opening = pickle.loads(begin.opening)
     torch.set_num_threads(opening.threads)
     task = opening.task.make(opening.model, opening.data)
-    subject = Subject.open(task, opening.seed, torch.device("cpu"))
+    subject = Subject.open(task, opening.seed, torch.device("cpu"), opening.data.validation)
     splits = {"train": subject.train, "test": subject.test, "validation": subject.validation}
     return {
         name: split
