@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
@@ -13,9 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from mpi_dcasgd import Task
-
-RANK = "MPI_DCASGD_TEST_RANK"
-"""Variable that tells the processes of a rank which one the rank itself is."""
 
 
 class Points:
@@ -64,6 +62,8 @@ class Line(Task):
         self.place = place
         if fault == "hang at start" and in_loader():
             block(place)
+        if fault == "look" and in_loader():
+            look(place)
 
     def model(self) -> nn.Module:
         return nn.Sequential(nn.Linear(1, 4), nn.Dropout(0.1), nn.Linear(4, 1))
@@ -94,10 +94,28 @@ class Resident(Line):
 
 def in_loader() -> bool:
     """Whether this is a process that loads for a rank."""
-    return str(os.getpid()) != os.environ[RANK]
+    return any("loaders.process" in word for word in sys.orig_argv)
+
+
+def look(place: str) -> None:
+    """Note what a loader has of its rank's MPI."""
+    descriptors = [
+        os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")[:-1]
+    ]
+    from mpi4py import MPI
+
+    found = {
+        "started": MPI.Is_initialized(),
+        "variables": [name for name in os.environ if name.startswith(("OMPI_", "PMIX_", "PMI_"))],
+        "sockets": sum(each.startswith("socket:") for each in descriptors),
+        "descriptors": len(descriptors),
+    }
+    (Path(place) / f"seen-{os.getpid()}").write_text(json.dumps(found))
 
 
 def block(place: str) -> None:
     """Tell that this process waits, and wait for ever."""
-    (Path(place) / "blocked").touch()
+    note = Path(place) / f"blocked-{os.getpid()}"
+    note.write_text(str(os.getpid()))
+    note.rename(Path(place) / "blocked")
     os.read(os.pipe()[0], 1)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import loaded_tasks
 import numpy as np
@@ -31,11 +31,6 @@ from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.runs.build import Workshop, start_loaders
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(loaded_tasks.RANK, str(os.getpid()))
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +135,6 @@ def send_all(loaders: Loaders) -> None:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[Workshop, Loaders]]:
     """Two loaders, and the run that they load for."""
-    os.environ[loaded_tasks.RANK] = str(os.getpid())
     job = mpi_dcasgd.load_job(job_of(2, fault="print"), **{"data.validation": 0.25})
     with start_loaders(job) as loaders:
         send_all(loaders)  # before they have come to ignore them
@@ -323,10 +317,25 @@ def test_processes_that_cannot_be_started_are_told(monkeypatch: pytest.MonkeyPat
         opened(job_of(1))
 
 
-KILLED = """
-import os, sys
+def test_loaders_are_started_before_mpi(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
 
-os.environ["{rank}"] = str(os.getpid())
+    def start(job: Job) -> Loaders:
+        order.append("loaders")
+        return Loaders(0)
+
+    def world(synchronous: bool) -> NoReturn:
+        order.append("MPI")
+        raise ConfigError("world", ["enough"])
+
+    monkeypatch.setattr("mpi_dcasgd.runs.train.start_loaders", start)
+    monkeypatch.setattr("mpi_dcasgd.runs.train._whole_world", world)
+    with pytest.raises(ConfigError, match="enough"):
+        mpi_dcasgd.train(job_of(1, algorithm="asgd"))
+    assert order == ["loaders", "MPI"]
+
+
+KILLED = """
 import mpi_dcasgd
 
 mpi_dcasgd.train({job!r}, run_dir={place!r})
@@ -343,7 +352,7 @@ def test_loaders_end_with_a_rank_that_is_killed(processes: Any, tmp_path: Path) 
         "task": {"name": "loaded_tasks:Line", "fault": "hang", "place": str(tmp_path)},
         "data": {"loaders": 2},
     }
-    source = KILLED.format(rank=loaded_tasks.RANK, job=job, place=str(tmp_path / "run"))
+    source = KILLED.format(job=job, place=str(tmp_path / "run"))
     path = os.pathsep.join(sys.path)
     process = processes.start([sys.executable, "-c", source], env={"PYTHONPATH": path})
     processes.wait_until(process, (tmp_path / "blocked").exists)
