@@ -22,10 +22,11 @@ from mpi_dcasgd.drivers.simulation.recorded_order import (
 from mpi_dcasgd.drivers.simulation.recorded_order import replay as replay_pushes
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError, RunFolderError
+from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import TraceRecord
-from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recorded_run import RecordedRun
 from mpi_dcasgd.runs.recording import Recording
@@ -197,8 +198,12 @@ def replay(
             f"algorithm={recorded.job.algorithm}: has no pushes to put in a recorded order; choose "
             "an asynchronous algorithm"
         )
-    with process_as_it_was(), flag.listening() if stop is None else nullcontext():
-        setup, order = _setup(recorded)
+    with (
+        process_as_it_was(),
+        flag.listening() if stop is None else nullcontext(),
+        start_loaders(recorded.job) as loaders,
+    ):
+        setup, order = _setup(recorded, loaders)
         recording = Recording(
             recorded.job,
             None if run_dir is None else Path(run_dir),
@@ -229,14 +234,15 @@ def replay(
 
 def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
     run = RecordedRun.open(path)
-    pushes = list(run.trace.records())
-    workshop = Workshop.open(run.job, _device(run.job))
-    if show is not None:
-        head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
-        print(head, file=show, flush=True)
-    began = time.monotonic()
-    server, difference = _replay(run, workshop, pushes)
-    seconds = time.monotonic() - began
+    with start_loaders(run.job) as loaders:
+        pushes = list(run.trace.records())
+        workshop = Workshop.open(run.job, _device(run.job), loaders=loaders)
+        if show is not None:
+            head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
+            print(head, file=show, flush=True)
+        began = time.monotonic()
+        server, difference = _replay(run, workshop, pushes)
+        seconds = time.monotonic() - began
     sha = weights_sha256(server.weights, server.layout)
     verdict: Verdict = "identical"
     recorded_sha = run.weights_sha256
@@ -281,8 +287,8 @@ def _replay(
     return server, None
 
 
-def _setup(recorded: RecordedRun) -> tuple[VirtualSetup, OrderReplay]:
-    workshop = Workshop.open(recorded.job, _device(recorded.job))
+def _setup(recorded: RecordedRun, loaders: Loaders) -> tuple[VirtualSetup, OrderReplay]:
+    workshop = Workshop.open(recorded.job, _device(recorded.job), loaders=loaders)
     num_workers = max(stretch.num_workers for stretch in recorded.stretches)
     server = workshop.server(num_workers, _CPU)
     learner = workshop.learner(workshop.flat_model(workshop.device))

@@ -20,11 +20,12 @@ from mpi_dcasgd.drivers.simulation.timing import simulate_timing as simulate_asy
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.learning.outline import model_of, sizes_of
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
-from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recording import Recording
@@ -101,8 +102,12 @@ def simulate(
         overrides["checkpoint.every"] = checkpoint_every
     checked, simulation = _resolve(job, words, overrides)
     flag = StopFlag() if stop is None else stop
-    with process_as_it_was(), flag.listening() if stop is None else nullcontext():
-        setup = _setup(checked, simulation)
+    with (
+        process_as_it_was(),
+        flag.listening() if stop is None else nullcontext(),
+        start_loaders(checked) as loaders,
+    ):
+        setup = _setup(checked, simulation, loaders)
         recording = Recording(
             checked,
             None if run_dir is None else Path(run_dir),
@@ -227,12 +232,13 @@ def _check(job: Job, simulation: Simulation, pairs: Sequence[Override]) -> None:
         raise ConfigError("simulation", problems)
 
 
-def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
+def _setup(job: Job, simulation: Simulation, loaders: Loaders) -> VirtualSetup:
     device = pick_device(job.device, 0)
     workers, seed = simulation.workers, simulation.delay_seed
     seed = job.seed if seed is None else seed
     synchronous = job.mode == "synchronous"
-    workshop = Workshop.open(job, device, workers * job.sync.accumulate if synchronous else 1)
+    group = workers * job.sync.accumulate if synchronous else 1
+    workshop = Workshop.open(job, device, group, loaders=loaders)
     server = workshop.server(1 if synchronous else workers, device)
     learner = workshop.learner(workshop.flat_model(device))
     workshop.try_metrics()
