@@ -197,7 +197,8 @@ def replay(
             f"algorithm={recorded.job.algorithm}: has no pushes to put in a recorded order; choose "
             "an asynchronous algorithm"
         )
-    with process_as_it_was(), flag.listening() if stop is None else nullcontext():
+    signals = flag.listening() if stop is None else nullcontext()
+    with process_as_it_was(), recorded.job.importing(), signals:
         setup, order = _setup(recorded)
         recording = Recording(
             recorded.job,
@@ -229,6 +230,12 @@ def replay(
 
 def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
     run = RecordedRun.open(path)
+    with run.job.importing():
+        return _compute_again(run, show)
+
+
+def _compute_again(run: RecordedRun, show: TextIO | None) -> Replay:
+    path = run.folder.path
     pushes = list(run.trace.records())
     workshop = Workshop.open(run.job, _device(run.job))
     if show is not None:

@@ -21,11 +21,12 @@ from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.outline import model_of, sizes_of
+from mpi_dcasgd.modules import searching
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.runs.build import Workshop
-from mpi_dcasgd.runs.jobs import JobSource, resolve_job
+from mpi_dcasgd.runs.jobs import JobSource, folders_of, resolve_job
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.result import Run
@@ -101,7 +102,8 @@ def simulate(
         overrides["checkpoint.every"] = checkpoint_every
     checked, simulation = _resolve(job, words, overrides)
     flag = StopFlag() if stop is None else stop
-    with process_as_it_was(), flag.listening() if stop is None else nullcontext():
+    signals = flag.listening() if stop is None else nullcontext()
+    with process_as_it_was(), checked.importing(), signals:
         setup = _setup(checked, simulation)
         recording = Recording(
             checked,
@@ -167,9 +169,10 @@ def simulate_timing(
     own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
     overrides |= {key: value for key, value in own.items() if value is not None}
     checked, simulation = _resolve(job, words, overrides)
-    task = checked.make_task()
-    sizes = sizes_of(task, checked.seed)
-    vector_bytes = 4 * FlatLayout.of(model_of(task, checked.seed)).size
+    with checked.importing():
+        task = checked.make_task()
+        sizes = sizes_of(task, checked.seed)
+        vector_bytes = 4 * FlatLayout.of(model_of(task, checked.seed)).size
     synchronous = checked.mode == "synchronous"
     admission = checked.rule.admission
     if updates is None:
@@ -208,7 +211,8 @@ def _resolve(
     """
     mine, theirs = split_overrides(words)
     more, others = split_keywords(overrides)
-    simulation = resolve_simulation(mine, more)
+    with searching(*folders_of(job), fresh=True):
+        simulation = resolve_simulation(mine, more)
     pairs, problems = parse_overrides(theirs)
     pairs += others
     checked = resolve_job(job, pairs, problems)

@@ -1,0 +1,63 @@
+"""Code of a user's own that a job names: which, and the folder that it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.extension import is_path
+from mpi_dcasgd.modules import folder_of, taken_elsewhere
+from mpi_dcasgd.rules.algorithms import describe_rule
+
+
+def own_names(job: Job) -> list[str]:
+    """List what a job names by ``package.module:Name``, each once."""
+    delays = job.inject.delays
+    names = [
+        job.task.name,
+        job.model.name,
+        job.data.name,
+        *(part["name"] for part in describe_rule(job.rule).values()),
+        *([] if delays is None else [delays.model]),
+        *job.record.sinks,
+    ]
+    return [name for name in dict.fromkeys(names) if is_path(name)]
+
+
+def own_modules(job: Job) -> list[str]:
+    """List the modules that a job names, each once."""
+    return list(dict.fromkeys(name.partition(":")[0] for name in own_names(job)))
+
+
+def code_folder(mapping: Mapping[str, Any], folder: Path | None) -> Path | None:
+    """Return the folder that a job's ``code`` names, or None if it names none.
+
+    Args:
+        mapping: The job's content; not checked yet.
+        folder: The folder of the job's file, which a relative path goes by; None if it has none.
+    """
+    code = mapping.get("code")
+    if not isinstance(code, str) or not code:
+        return None
+    return Path(folder or "", code).expanduser().absolute()
+
+
+def with_code(job: Job, code: Path | None) -> Job:
+    """Return the job with the folder that its modules came from, so that they are found again.
+
+    Args:
+        job: Checked just now, so that its modules are loaded.
+        code: From `code_folder`.
+    """
+    folders = [folder for module in own_modules(job) if (folder := folder_of(module)) is not None]
+    found = folders[0] if folders and code not in folders else code
+    return job if found is None else replace(job, code=str(found))
+
+
+def warnings(job: Job) -> list[str]:
+    """List the modules that are not those beside the job, though there are such, a line each."""
+    with job.importing():
+        return [line for module in own_modules(job) if (line := taken_elsewhere(module))]
