@@ -65,7 +65,7 @@ def try_job(
     code = code_folder(mapping, folder)
     with searching(code, folder, fresh=True):
         job, problems = _try_job(mapping, name)
-        return (None if job is None else with_code(job, code)), problems
+        return (None if job is None else with_code(job, code, folder)), problems
 
 
 def _try_job(mapping: Mapping[str, Any], name: str) -> tuple[Job | None, list[str]]:

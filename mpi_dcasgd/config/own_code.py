@@ -45,16 +45,21 @@ def code_folder(mapping: Mapping[str, Any], folder: Path | None) -> Path | None:
     return Path(folder or "", code).expanduser().absolute()
 
 
-def with_code(job: Job, code: Path | None) -> Job:
+def with_code(job: Job, code: Path | None, folder: Path | None) -> Job:
     """Return the job with the folder that its modules came from, so that they are found again.
 
     Args:
         job: Checked just now, so that its modules are loaded.
         code: From `code_folder`.
+        folder: The folder of the job's file.
     """
-    folders = [folder for module in own_modules(job) if (folder := folder_of(module)) is not None]
-    found = folders[0] if folders and code not in folders else code
-    return job if found is None else replace(job, code=str(found))
+    modules = own_modules(job)
+    origins = [origin for module in modules if (origin := folder_of(module)) is not None]
+    if origins and code not in origins:
+        code = origins[0]
+    elif modules and code is None and folder is not None:
+        code = folder.absolute()
+    return job if code is None else replace(job, code=str(code))
 
 
 def warnings(job: Job) -> list[str]:
