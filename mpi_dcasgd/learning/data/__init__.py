@@ -4,6 +4,7 @@ from mpi_dcasgd.learning.data.dataset import Dataset, Facts, ResidentSplit, Spli
 from mpi_dcasgd.learning.data.load import (
     DATA,
     describe,
+    find_data,
     find_files,
     list_files,
     load_dataset,
@@ -20,6 +21,7 @@ __all__ = [
     "Split",
     "augments",
     "describe",
+    "find_data",
     "find_files",
     "list_files",
     "load_dataset",
