@@ -3,9 +3,10 @@
 import os
 import sys
 
-# Python has put the current folder first, where a json.py would replace what others import.
+# Python has put the current folder first, where a json.py would replace what others import. A job's
+# modules are found there all the same (mpi_dcasgd.modules).
 if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
-    sys.path.append(sys.path.pop(0))
+    del sys.path[0]
 
 from mpi_dcasgd.cli import main
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mpi_dcasgd.learning.data import Dataset
 from mpi_dcasgd.learning.flat import FlatModel, StatisticsPolicy
+from mpi_dcasgd.learning.groups import NO_GROUPS, Grouping
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tasks.classification import classify
@@ -77,6 +78,7 @@ class World:
         algorithm, rule: As in a job file.
         plan: The tickets; by default 50 samples in batches of 8 over 3 epochs.
         schedule: Learning rate by samples.
+        grouping: Parameter groups.
         model: Arguments of ``toy_model``.
     """
 
@@ -91,11 +93,12 @@ class World:
         policy: StatisticsPolicy = "average",
         learner_plan: TicketPlan | None = None,
         schedule: Callable[[int], float] = lambda samples: LR,
+        grouping: Grouping = NO_GROUPS,
         **model: Any,
     ) -> None:
         self.plan = plan or TicketPlan(num_samples=50, batch_size=8, seed=3, epochs=3)
         subject = toy_subject(self.plan.num_samples)
-        initial = FlatModel(toy_model(**model), CPU, policy)
+        initial = FlatModel(toy_model(**model), CPU, policy, grouping=grouping)
         self.initial = initial.weights.clone()
         self.server = ParameterServer(
             initial.weights.clone(),
@@ -108,12 +111,16 @@ class World:
             ahead,
         )
         self.learner_of_its_own = Learner(
-            FlatModel(toy_model(**model), CPU, policy), subject, learner_plan or self.plan
+            FlatModel(toy_model(**model), CPU, policy, grouping=grouping),
+            subject,
+            learner_plan or self.plan,
         )
         self.learners = []
         self.queues: list[list[int]] = [[] for _ in range(workers)]
         for slot in self.server.slots:
-            flat = FlatModel(toy_model(**model), CPU, policy, weights=slot.snapshot)
+            flat = FlatModel(
+                toy_model(**model), CPU, policy, weights=slot.snapshot, grouping=grouping
+            )
             self.learners.append(Learner(flat, subject, learner_plan or self.plan))
         self.answers: list[Answer] = []
 

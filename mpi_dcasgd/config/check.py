@@ -24,6 +24,7 @@ from mpi_dcasgd.config.sections import (
     own_settings,
 )
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
+from mpi_dcasgd.learning.groups import ParameterGroup, check_groups
 from mpi_dcasgd.learning.schedules import ScheduleSettings
 from mpi_dcasgd.learning.settings import Named
 from mpi_dcasgd.learning.tasks import TaskSource
@@ -81,6 +82,9 @@ def _try_job(mapping: Mapping[str, Any], name: str) -> tuple[Job | None, list[st
             values[key] = _section(
                 info.annotation, mapping.get(key), key, problems, values.get("task")
             )
+            failed += [key] if values[key] is None else []
+        elif key == "groups":
+            values[key] = _groups(mapping.get(key) or (), problems)
             failed += [key] if values[key] is None else []
         elif key in mapping:
             values[key] = mapping[key]
@@ -186,6 +190,18 @@ def _section(
         mine += [f"{key}.{line}" for line in _look_up(section)]
     problems += mine
     return None if mine else section
+
+
+def _groups(value: Any, problems: list[str]) -> tuple[ParameterGroup, ...] | None:
+    """The parameter groups, or None if there is something wrong with them."""
+    if not isinstance(value, list | tuple):
+        problems.append(f"groups: got {seen(value)}; allowed: a list of {allowed(ParameterGroup)}")
+        return None
+    mine: list[str] = []
+    found = [_section(ParameterGroup, one, f"groups[{n}]", mine) for n, one in enumerate(value)]
+    mine = mine or check_groups(found)
+    problems += mine
+    return None if mine else tuple(found)
 
 
 def _look_up(section: Any) -> list[str]:

@@ -29,6 +29,11 @@ def is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and hasattr(annotation, "__pydantic_fields__")
 
 
+def is_list_of_sections(annotation: Any) -> bool:
+    """Return whether a field of this type is a list of mappings with keys of their own."""
+    return is_section(element(annotation))
+
+
 def allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """Describe the values that a type and its ranges allow: ``a whole number >= 1``."""
     if get_origin(annotation) is Annotated:

@@ -87,7 +87,7 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
     mode = job.mode
     num_workers = world_of(job, world_size).num_workers
     data, module = _outline(job)
-    layout = FlatLayout.of(module)
+    layout = FlatLayout.of(module, job.grouping)
     group = num_workers * job.sync.accumulate if mode == "synchronous" else 1
     plan = TicketPlan(data.num_train, job.batch_size * group, job.seed, job.epochs)
     return Plan(

@@ -15,7 +15,13 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from mpi_dcasgd.config.messages import allowed, is_section, settings_of
+from mpi_dcasgd.config.messages import (
+    allowed,
+    element,
+    is_list_of_sections,
+    is_section,
+    settings_of,
+)
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.sections import TORCHVISION, is_named, kinds_of
 from mpi_dcasgd.config.study_settings import StudySettings
@@ -92,6 +98,10 @@ def _job_rows() -> Iterable[tuple[str, ...]]:
         elif is_section(info.annotation):
             for inner, field in settings_of(info.annotation).items():
                 yield _row(f"{key}.", inner, field)
+        elif is_list_of_sections(info.annotation):
+            yield f"`{key}`", "a list of mappings", "`[]`", _text(info)
+            for inner, field in settings_of(element(info.annotation)).items():
+                yield _row(f"{key}[].", inner, field)
         elif key == "rule":
             yield f"`{key}.<role>`", "a part's name, or a mapping of settings", "", _text(info)
         else:

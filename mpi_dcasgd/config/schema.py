@@ -14,9 +14,10 @@ from mpi_dcasgd.drivers.sync_settings import SyncSettings
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.data import DataSource
+from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
 from mpi_dcasgd.learning.models import ModelSource
 from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
-from mpi_dcasgd.learning.settings import Count, StatisticsPolicy
+from mpi_dcasgd.learning.settings import ComputeSettings, Count, StatisticsPolicy
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tasks import TaskSource
 from mpi_dcasgd.learning.tasks.table import default_task
@@ -59,6 +60,10 @@ class Job:
     rule: Annotated[
         InstanceOf[Rule], Field(description="changes to the algorithm's update rule, by role")
     ] = field(default_factory=Rule)
+    groups: Annotated[
+        tuple[ParameterGroup, ...],
+        Field(description="parts of the model with factors of their own, or not trained"),
+    ] = ()
     task: Annotated[
         TaskSource, Field(description="what is learnt: the loss and the metrics, and of some more")
     ] = field(default_factory=default_task)
@@ -107,6 +112,9 @@ class Job:
             "one CUDA graph; off launches kernel by kernel"
         ),
     ] = "auto"
+    compute: Annotated[
+        ComputeSettings, Field(description="how a worker computes the gradient of a minibatch")
+    ] = field(default_factory=ComputeSettings)
     sync: Annotated[SyncSettings, Field(description="synchronous runs only")] = field(
         default_factory=SyncSettings
     )
@@ -146,6 +154,11 @@ class Job:
             LaunchError: The algorithm cannot run with so many.
         """
         return Topology.of_workers(self.mode, num_workers, algorithm=self.algorithm)
+
+    @property
+    def grouping(self) -> Grouping:
+        """How single parameters are treated: the groups, and what weight decay acts on."""
+        return Grouping(groups=self.groups, decay_on=self.rule.weight_decay.on)
 
     @property
     def tickets_ahead(self) -> int:

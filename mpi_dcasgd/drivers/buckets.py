@@ -30,15 +30,27 @@ class _Bucket(NamedTuple):
 
 
 def split_in_buckets(layout: FlatLayout, bucket_bytes: int) -> list[_Bucket]:
-    """Split the parameters' part of a vector into buckets, the last fields first."""
+    """Split the parameters' part of a vector into buckets, those that are filled first first.
+
+    Groups have parameters of all layers side by side. No bucket crosses from one stretch into the
+    next, and those that reach down to the first layers come last: else a handful of biases would
+    hold up everything.
+    """
     buckets: list[_Bucket] = []
+    whole = 4 * layout.num_params <= bucket_bytes
+    borders = set() if whole else {stretch.begin for stretch in layout.stretches}
     last, end = len(layout.params) - 1, layout.num_params
     for number in range(last, -1, -1):
         begin = layout.params[number].offset
-        if 4 * (end - begin) >= bucket_bytes or number == 0:
+        if 4 * (end - begin) >= bucket_bytes or number == 0 or begin in borders:
             buckets.append(_Bucket(number, last, begin, end))
             last, end = number - 1, begin
-    return buckets
+    place = {number: place for place, number in enumerate(layout.model_order)}
+
+    def first_layer(bucket: _Bucket) -> int:
+        return min(place.get(n, n) for n in range(bucket.first, bucket.last + 1))
+
+    return sorted(buckets, key=first_layer, reverse=True)
 
 
 class Buckets:

@@ -232,9 +232,12 @@ class Conductor:
 
 
 def weights_sha256(weights: Tensor, layout: FlatLayout) -> str:
-    """A name for exactly these weights: SHA-256 over parameters and statistics, pads left out."""
+    """A name for exactly these weights: SHA-256 over parameters and statistics, pads left out.
+
+    Parameters are taken in the model's order, so that equal weights in other groups have one name.
+    """
     digest = hashlib.sha256()
     cpu = weights.detach().cpu()
-    for field in (*layout.params, *layout.stats):
+    for field in (*layout.in_model_order, *layout.stats):
         digest.update(cpu[field.offset : field.offset + field.size].numpy().tobytes())
     return digest.hexdigest()

@@ -44,6 +44,27 @@ def together(comm: MPI.Comm, step: Callable[[], T]) -> T:
     raise LaunchError("start-up failed" + "".join(_grouped(said)))
 
 
+def check_alike(comm: MPI.Comm, what: str, value: str) -> None:
+    """Refuse to train on ranks that do not have the same.
+
+    Args:
+        comm: Every rank of it must call this.
+        what: Name of it, in the plural.
+        value: This rank's, or a digest of it.
+
+    Raises:
+        LaunchError: On every rank, if any has another than rank 0.
+    """
+    values = comm.allgather(value)
+    others = [rank for rank, its in enumerate(values) if its != values[0]]
+    if others:
+        raise LaunchError(
+            f"{what} differ between rank 0 and rank{'s' if len(others) > 1 else ''} "
+            f"{', '.join(map(str, others))}: the model must come out the same on every rank; build "
+            "it from the job's seed, or from a file that all of them read"
+        )
+
+
 def share_files(comm: MPI.Comm, data: DataSource) -> None:
     """List the data's files on rank 0 and send the list to all others.
 

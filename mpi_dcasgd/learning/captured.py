@@ -24,6 +24,7 @@ from mpi_dcasgd.learning.data import ResidentSplit
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Batch, Gradient, Learner, norm_of
 from mpi_dcasgd.learning.nest import map_tensors, tensors_of
+from mpi_dcasgd.learning.settings import ComputeSettings
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
 
@@ -83,10 +84,18 @@ class CapturedLearner(Learner):
         subject: The task and its data; a ``ResidentSplit`` makes batches within the graph.
         plan: Which samples belong to which ticket.
         graphs: Records.
+        compute: How gradients are computed, in one part.
     """
 
-    def __init__(self, flat: FlatModel, subject: Subject, plan: TicketPlan, graphs: Graphs) -> None:
-        super().__init__(flat, subject, plan)
+    def __init__(
+        self,
+        flat: FlatModel,
+        subject: Subject,
+        plan: TicketPlan,
+        graphs: Graphs,
+        compute: ComputeSettings | None = None,
+    ) -> None:
+        super().__init__(flat, subject, plan, compute)
         self._graphs: Graphs | None = graphs
         self._steps: dict[tuple[torch.Size, ...], _Step] = {}
         # Loss, norm of the gradient, whether the statistics are finite: one wait for all three.
@@ -126,10 +135,10 @@ class CapturedLearner(Learner):
     def compute(self, batch: Batch) -> float:
         return self.gradient(batch).loss
 
-    def warm_up(self) -> None:
-        """Warm up both sizes of batch: an epoch's last may be smaller."""
-        for ticket in {0, self.plan.tickets_per_epoch - 1}:
-            self.gradient(self.load(ticket))
+    def try_loss(self, batch: Batch) -> Tensor:
+        if isinstance(self._train, ResidentSplit):
+            batch = batch._replace(nest=self._train.make(batch.nest.to(self.device)))
+        return super().try_loss(batch)
 
     def _record(self, batch: Batch) -> _Step:
         nest = map_tensors(lambda tensor: tensor.to(self.device, copy=True), batch.nest)
@@ -167,10 +176,16 @@ class CapturedLearner(Learner):
 
 
 def make_learner(
-    flat: FlatModel, subject: Subject, plan: TicketPlan, *, capture: bool = True
+    flat: FlatModel,
+    subject: Subject,
+    plan: TicketPlan,
+    compute: ComputeSettings | None = None,
+    *,
+    capture: bool = True,
 ) -> Learner:
     """Make the learner for the model's device: recorded on a GPU, if that is wanted and can be."""
     device = flat.weights.device
-    if capture and device.type == "cuda" and subject.task.capturable:
-        return CapturedLearner(flat, subject, plan, CudaGraphs(device))
-    return Learner(flat, subject, plan)
+    whole = compute is None or compute.accumulate == 1
+    if capture and device.type == "cuda" and subject.task.capturable and whole:
+        return CapturedLearner(flat, subject, plan, CudaGraphs(device), compute)
+    return Learner(flat, subject, plan, compute)

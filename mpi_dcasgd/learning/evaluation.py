@@ -11,16 +11,18 @@ from torch import nn
 
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data.dataset import Split
+from mpi_dcasgd.learning.generators import plant
 from mpi_dcasgd.learning.guard import guarded
 from mpi_dcasgd.learning.nest import to_device
 from mpi_dcasgd.learning.task import Task
 
 LOSS = "loss"
+_SEED = 0x7E57
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, task: Task, split: Split, device: torch.device, *, batches: int | None = None
+    model: nn.Module, task: Task, split: Split, device: torch.device, *, samples: int | None = None
 ) -> dict[str, float]:
     """Measure a model on a split, in evaluation mode.
 
@@ -29,7 +31,7 @@ def evaluate(
         task: Whose metrics are taken.
         split: Test or validation samples.
         device: Where batches go.
-        batches: How many to look at, to try out the metrics; None for all.
+        samples: How many to look at, to try out the metrics; None for all.
 
     Returns:
         Metric to its mean, ``loss`` among them.
@@ -39,17 +41,19 @@ def evaluate(
         DataError: A sample cannot be read.
     """
     model.eval()
+    if task.evaluation_draws:
+        plant(_SEED)  # so that what is drawn is the same for all weights
     sums: dict[str, list[float]] = {}
-    size = task.evaluation_batch
-    for number, start in enumerate(range(0, len(split), size)):
-        if number == batches:
-            break
-        indices = np.arange(start, min(start + size, len(split)), dtype=np.int64)
+    end = len(split) if samples is None else min(samples, len(split))
+    for start in range(0, end, task.evaluation_batch):
+        indices = np.arange(start, min(start + task.evaluation_batch, end), dtype=np.int64)
         batch = to_device(split.batch(indices, None), device)
         for name, (total, weight) in _measure(model, task, batch, len(indices)).items():
             mine = sums.setdefault(name, [0.0, 0.0])
             mine[0] += total
             mine[1] += weight
+    if samples is not None:  # of so few a weight may well be 0
+        return {name: total for name, (total, _) in sums.items()}
     return {name: _mean(task, name, total, weight) for name, (total, weight) in sums.items()}
 
 

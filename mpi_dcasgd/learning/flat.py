@@ -1,67 +1,25 @@
 """A model whose parameters are views into one flat vector, and its gradients into another.
 
-Layout of both vectors, float32::
-
-    [ parameter 0 | pad | parameter 1 | pad | ... ]  [ BatchNorm statistics ]
-      `num_params` elements, pads included              `num_stats` elements
-
-Every tensor begins on a 64-byte boundary. Pads are zero in weights and gradients alike and every
-rule keeps them zero. Behind the weights travel the running statistics; behind the gradient what
-the worker has to say about them (see ``StatisticsPolicy``).
+The layout of both is that of layout.py.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from mpi_dcasgd.learning.groups import NO_GROUPS, Grouping
+from mpi_dcasgd.learning.layout import ALIGN, Field, FlatLayout, keeps_statistics, statistics_of
 from mpi_dcasgd.learning.settings import StatisticsPolicy
 
-ALIGN = 16
-"""Elements (64 bytes) to which every tensor is aligned: a cache line, and AVX-512's width."""
+__all__ = ["ALIGN", "Field", "FlatLayout", "FlatModel"]
 
 _WORTH_BINDING = 1 << 14
 """Elements a tensor, on average, from which a view of it costs little beside its memory."""
-
-
-@dataclass(frozen=True)
-class Field:
-    """One tensor's place in the vector, offset and size in elements."""
-
-    name: str
-    shape: tuple[int, ...]
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class FlatLayout:
-    """Layout of a flat vector; equal on all ranks of a run."""
-
-    params: tuple[Field, ...]
-    stats: tuple[Field, ...]
-    num_params: int
-    num_stats: int
-
-    @property
-    def size(self) -> int:
-        """Elements in a vector: parameters with pads, then statistics."""
-        return self.num_params + self.num_stats
-
-    @property
-    def num_trainable(self) -> int:
-        """Parameters without the pads: the number that papers quote."""
-        return sum(field.size for field in self.params)
-
-    @classmethod
-    def of(cls, model: nn.Module) -> FlatLayout:
-        params, end = _fields([(n, p) for n, p in model.named_parameters() if p.requires_grad], 0)
-        stats, last = _fields(list(_statistics(model)), end)
-        return cls(params, stats, end, last - end)
 
 
 class FlatModel:
@@ -73,6 +31,10 @@ class FlatModel:
         policy: What is pushed about BatchNorm's statistics.
         weights, grad: Use these vectors, shape (layout.size,), instead of new ones, so that what
             MPI receives and sends is the model's own memory.
+        grouping: Parameter groups; those that are frozen stay outside of the vectors.
+
+    Raises:
+        ConfigError: A parameter cannot be in the vectors, or a group does not fit the model.
     """
 
     def __init__(
@@ -82,14 +44,18 @@ class FlatModel:
         policy: StatisticsPolicy = "average",
         weights: Tensor | None = None,
         grad: Tensor | None = None,
+        grouping: Grouping = NO_GROUPS,
     ) -> None:
-        self.layout = FlatLayout.of(model)
+        self.layout = FlatLayout.of(model, grouping)
         self.model = model.to(device)
+        self.policy = policy
+        for name in self.layout.frozen:
+            model.get_parameter(name).requires_grad_(False)
         self.weights = self._new(device) if weights is None else weights
         self.grad = self._new(device) if grad is None else grad
         self.weights.zero_()
         self.grad.zero_()
-        modules = [m for m in self.model.modules() if _keeps_statistics(m)]
+        modules = [m for m in self.model.modules() if keeps_statistics(m)]
         # How far the server's running statistics move towards what is pushed, per element.
         self.stats_rate = torch.ones(self.layout.num_stats)
         if policy == "average":
@@ -115,9 +81,7 @@ class FlatModel:
             parameter.grad = _view(self.grad, field)
             params.append(parameter)
             grads.append(parameter.grad)
-        for (_, buffer), field in zip(
-            list(_statistics(self.model)), self.layout.stats, strict=True
-        ):
+        for (_, buffer), field in zip(statistics_of(self.model), self.layout.stats, strict=True):
             view = _view(self.weights, field)
             view.copy_(buffer)
             _set_buffer(self.model, field.name, view)
@@ -127,6 +91,16 @@ class FlatModel:
     def params(self) -> Tensor:
         """The parameters' part of the weights, shape (num_params,)."""
         return self.weights[: self.layout.num_params]
+
+    def fixed_sha256(self) -> str:
+        """Name the values of all parameters outside of the vectors, with SHA-256."""
+        inside = {field.name for field in self.layout.params}
+        digest = hashlib.sha256()
+        for name, tensor in self.model.named_parameters():
+            if name not in inside:
+                digest.update(name.encode())
+                digest.update(_bytes_of(tensor.detach().cpu()))
+        return digest.hexdigest()
 
     def read(self, vector: Tensor) -> None:
         """Compute with the weights in ``vector`` from now on; they are never written.
@@ -154,14 +128,23 @@ class FlatModel:
         if self.layout.num_stats:
             self.weights[border:].copy_(vector[border:])
 
-    def take_gradient(self, loss: Tensor) -> None:
+    def take_gradient(self, loss: Tensor, *, more: bool = False) -> None:
         """Put the gradient of ``loss`` with respect to the parameters into ``grad``.
 
         Autograd writes it into fresh memory, from where it is copied. Adding it to zeros in the
         vector, as ``backward`` does, would read and write the vector once more.
+
+        Args:
+            loss: A scalar.
+            more: Add to what is there, the gradient of another part of the same minibatch.
         """
         found = torch.autograd.grad(loss, self._params, allow_unused=True)
         if self._streaming:
+            return
+        if more:
+            for view, value in zip(self._grads, found, strict=True):
+                if value is not None:
+                    view.add_(value)
             return
         if all(value is not None for value in found):
             torch._foreach_copy_(self._grads, found)
@@ -182,33 +165,27 @@ class FlatModel:
         for number, parameter in enumerate(self._params):
             parameter.register_hook(partial(take, number))  # type: ignore[no-untyped-call]
 
-    def note_statistics(self) -> None:
-        """Put what this batch did to BatchNorm's statistics behind the gradient."""
-        if self.layout.num_stats:
-            start = self.layout.num_params
-            self.grad[start:].copy_(self.weights[start:])
+    def note_statistics(self, share: float = 1.0, *, more: bool = False) -> None:
+        """Put what this batch did to BatchNorm's statistics behind the gradient.
 
+        Args:
+            share: Of the batch, in one of which parts are computed.
+            more: Add to what is there, as with ``take_gradient``.
+        """
+        if not self.layout.num_stats:
+            return
+        mine, theirs = (vector[self.layout.num_params :] for vector in (self.grad, self.weights))
+        if self.policy == "latest" or share == 1.0:
+            mine.copy_(theirs)
+        elif more:
+            mine.add_(theirs, alpha=share)
+        else:
+            torch.mul(theirs, share, out=mine)
 
-def _fields(tensors: list[tuple[str, Tensor]], offset: int) -> tuple[tuple[Field, ...], int]:
-    fields = []
-    for name, tensor in tensors:
-        fields.append(Field(name, tuple(tensor.shape), offset, tensor.numel()))
-        offset += -(-tensor.numel() // ALIGN) * ALIGN
-    return tuple(fields), offset
-
-
-def _keeps_statistics(module: nn.Module) -> bool:
-    return getattr(module, "running_mean", None) is not None and hasattr(module, "momentum")
-
-
-def _statistics(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """BatchNorm's running means and variances; its batch counter plays no part in training."""
-    found = []
-    for prefix, module in model.named_modules():
-        if _keeps_statistics(module):
-            for name in ("running_mean", "running_var"):
-                found.append((f"{prefix}.{name}" if prefix else name, getattr(module, name)))
-    return found
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that are trained, by name."""
+        names = [field.name for field in self.layout.params]
+        return dict(zip(names, self._params, strict=True))
 
 
 def _fill_rates(rates: Tensor, layout: FlatLayout, model: nn.Module) -> None:
@@ -218,6 +195,12 @@ def _fill_rates(rates: Tensor, layout: FlatLayout, model: nn.Module) -> None:
         start = field.offset - layout.num_params
         # momentum=None asks for a cumulative mean, which has no meaning for an endless stream.
         rates[start : start + field.size] = 0.1 if momentum is None else float(momentum)
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    """Return the values of a tensor of any type, sparse ones included."""
+    dense = tensor.to_dense().contiguous().flatten()
+    return bytes(dense.view(torch.uint8).numpy().tobytes())
 
 
 def _set_buffer(model: nn.Module, name: str, value: Tensor) -> None:

@@ -21,6 +21,8 @@ from mpi_dcasgd.learning.data.dataset import ResidentSplit, augments
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.guard import failed
 from mpi_dcasgd.learning.nest import to_device
+from mpi_dcasgd.learning.settings import ComputeSettings
+from mpi_dcasgd.learning.step import loss_of
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
 
@@ -61,32 +63,41 @@ class Learner:
         flat: The model bound to its vectors; it is trained on the vectors' device.
         subject: The task and its data.
         plan: Which samples belong to which ticket.
+        compute: How gradients are computed; None for the defaults.
     """
 
-    def __init__(self, flat: FlatModel, subject: Subject, plan: TicketPlan) -> None:
+    def __init__(
+        self,
+        flat: FlatModel,
+        subject: Subject,
+        plan: TicketPlan,
+        compute: ComputeSettings | None = None,
+    ) -> None:
         self.flat = flat
         self.subject = subject
         self.plan = plan
         self.device = flat.weights.device
+        self.settings = ComputeSettings() if compute is None else compute
         self._train = subject.train
-        self._loss = subject.task.loss
+        self._loss = loss_of(subject.task.loss, self.settings, self.device)
         self._grad = flat.grad[: flat.layout.num_params]
         # To make a generator takes longer than to fetch a batch from memory.
         self._augments = augments(subject.train)
         self._is_resident = isinstance(subject.train, ResidentSplit)
 
-    def load(self, ticket: int) -> Batch:
-        """The ticket's samples, augmented with the ticket's own randomness."""
-        indices, rng = self._drawn(ticket)
-        nest = self._train.batch(indices, rng)
-        if not self._is_resident:
-            nest = to_device(nest, self.device)
-        return Batch(ticket, len(indices), nest)
-
     @property
     def loads_in_background(self) -> bool:
         """False if batches must be loaded by the thread that computes with them."""
         return bool(getattr(self._train, "in_background", True))
+
+    def load(self, ticket: int) -> Batch:
+        """The ticket's samples, augmented with the ticket's own randomness."""
+        indices, rng = self._drawn(ticket)
+        if self.settings.accumulate == 1:
+            return Batch(ticket, len(indices), self._fetched(indices, rng))
+        sizes = np.array_split(indices, min(self.settings.accumulate, len(indices)))
+        parts = [(len(part), self._fetched(part, rng)) for part in sizes]
+        return Batch(ticket, len(indices), parts)
 
     def gradient(self, batch: Batch) -> Gradient:
         """Mean gradient over the batch at the current weights, left in ``flat.grad``."""
@@ -96,11 +107,30 @@ class Learner:
     def compute(self, batch: Batch) -> float:
         """Compute the gradient and return only the mean loss."""
         self._prepare(batch.ticket)
-        return self._compute(batch.nest).item()
+        if self.settings.accumulate == 1:
+            return self._compute(batch.nest).item()
+        total, done = 0.0, 0
+        for samples, nest in batch.nest:
+            share = samples / batch.samples
+            loss = self._forward(nest) * share
+            self.flat.take_gradient(loss, more=done > 0)
+            self.flat.note_statistics(share, more=done > 0)
+            total += loss.item()
+            done += samples
+        return total
+
+    def try_loss(self, batch: Batch) -> Tensor:
+        """Compute the loss alone, of the batch's first part, with all that its gradient needs."""
+        self._prepare(batch.ticket)
+        return self._forward(batch.nest if self.settings.accumulate == 1 else batch.nest[0][1])
 
     def _drawn(self, ticket: int) -> tuple[NDArray[np.int64], np.random.Generator | None]:
         """Sample numbers of a ticket, and its own randomness if any is needed to load them."""
         return self.plan.indices(ticket), self.plan.generator(ticket) if self._augments else None
+
+    def _fetched(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> Any:
+        nest = self._train.batch(indices, rng)
+        return nest if self._is_resident else to_device(nest, self.device)
 
     def _prepare(self, ticket: int) -> None:
         # What is drawn must not depend on who computes the ticket, so its seed is the ticket's.
@@ -115,23 +145,18 @@ class Learner:
     def _compute(self, nest: Any) -> Tensor:
         """The mean loss; its gradient and the batch statistics are left in ``flat.grad``."""
         flat = self.flat
-        try:
-            loss = self._loss(flat.model, nest)
-        except UserError:
-            raise
-        except Exception as error:
-            raise failed(f"{type(self.subject.task).__name__}.loss", error) from error
+        loss = self._forward(nest)
         flat.take_gradient(loss)
         flat.note_statistics()
         return loss.detach()
 
-    def warm_up(self) -> None:
-        """Compute a gradient and forget it: the first one in a process costs extra.
-
-        Leaves batch statistics behind the weights and the gradient in ``flat.grad``; both are
-        overwritten by the next pull and the next gradient.
-        """
-        self.gradient(self.load(0))
+    def _forward(self, nest: Any) -> Tensor:
+        try:
+            return self._loss(self.flat.model, nest)
+        except UserError:
+            raise
+        except Exception as error:
+            raise failed(f"{type(self.subject.task).__name__}.loss", error) from error
 
 
 def norm_of(vector: Tensor) -> float:

@@ -15,13 +15,16 @@ class Pipeline:
 
     Args:
         learner: Loads the tickets.
-        background: Load on a thread as soon as a ticket is granted; otherwise when it is its
-            turn. A thread, not a process: forking a process that runs MPI is not safe.
+        background: Load on a thread as soon as a ticket is granted, if the data can be loaded so;
+            otherwise when it is its turn. A thread, not a process: forking a process that runs MPI
+            is not safe.
     """
 
     def __init__(self, learner: Learner, *, background: bool) -> None:
         self._learner = learner
-        self._pool = ThreadPoolExecutor(1, "loader") if background else None
+        self._pool: ThreadPoolExecutor | None = None
+        if background and learner.loads_in_background:
+            self._pool = ThreadPoolExecutor(1, "loader")
         self._waiting: deque[tuple[int, Future[Batch] | None]] = deque()
 
     def grant(self, tickets: Iterable[int]) -> None:

@@ -1,4 +1,4 @@
-"""Settings that models and data sets share, or that models have beside their own."""
+"""Settings that models and data sets share, or that training has beside those of the rule."""
 
 from __future__ import annotations
 
@@ -39,3 +39,34 @@ class Named:
             The problems, one line each beginning with the key.
         """
         return []
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ComputeSettings:
+    """How a worker computes the gradient of a minibatch."""
+
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(
+            description="of the forward pass; bfloat16 computes it under torch.autocast. Weights, "
+            "gradients, updates and evaluations are float32 in any case"
+        ),
+    ] = "float32"
+    channels_last: Annotated[
+        bool,
+        Field(description="give images to the model with channels last, which convolutions prefer"),
+    ] = False
+    compile: Annotated[
+        bool,
+        Field(
+            description="compile the loss with torch.compile, once for each size of minibatch; "
+            "takes up to minutes at the start of each rank"
+        ),
+    ] = False
+    accumulate: Annotated[
+        Count,
+        Field(
+            description="parts that a minibatch is computed in, one after the other, where all of "
+            "it does not fit into memory; their gradients make one push"
+        ),
+    ] = 1

@@ -294,4 +294,12 @@ def _find_part(role: str, name: Any) -> type[Part]:
         raise ConfigError(role, [f".name: {error}"]) from error
     if kind.role != role:
         raise ConfigError(role, [f".name: {name} is a part for {kind.role}, not for {role}"])
+    if role == "weight_decay" and not issubclass(kind, WeightDecay):
+        raise ConfigError(
+            role,
+            [
+                f".name: {name} is no subclass of mpi_dcasgd.rules.weight_decay:WeightDecay, whose "
+                "rate and place the chain needs; derive it from that class"
+            ],
+        )
     return kind

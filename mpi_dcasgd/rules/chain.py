@@ -4,12 +4,15 @@ Order: clipping, weight decay, compensation, momentum, decoupled weight decay, s
 Admission comes before all of them and reads no vector. For each element the pass reads gradient,
 weights, snapshot and state once and writes weights, snapshot and state once; the new snapshot is
 what the worker is sent next, so sending costs no further copy.
+
+Where parameters are in groups, each stretch of the vector has a pass of its own, with its own
+factors of learning rate and weight decay: together they read and write what one pass would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,16 +20,29 @@ from torch import Tensor
 from mpi_dcasgd.rules.alignment import zeros_beside
 from mpi_dcasgd.rules.block_ops import split
 from mpi_dcasgd.rules.blocks import BLOCK
-from mpi_dcasgd.rules.fuse import Fuse
-from mpi_dcasgd.rules.fuse import fuse as _fuse
-from mpi_dcasgd.rules.part import Facts, Lanes, Part
+from mpi_dcasgd.rules.fuse import Fuse, Kernel, Pass, fuse_all
+from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
-from mpi_dcasgd.rules.weight_decay import WeightDecay
+from mpi_dcasgd.rules.stretch import Stretch, StretchStep, acting_parts, merged, rate_of
 
 __all__ = ["Chain", "Rule", "acting_parts"]
 
 _FIRST_STATE_LANE = 3
 """Weights, snapshot and gradient are lanes 0, 1 and 2 (alignment.py)."""
+
+_NUMBERS_ALIGN = 16
+"""Elements to which a stretch's numbers are aligned: compiled code expects 16 bytes at least."""
+
+
+class _Work(NamedTuple):
+    """A stretch at work: arithmetic, pass, place in the vector, numbers, and state by worker."""
+
+    step: StretchStep
+    run: Pass
+    piece: slice | None  # None for the whole vector
+    place: slice  # of its numbers among all
+    numbers: Tensor
+    vectors: list[tuple[Tensor, ...]]
 
 
 class Chain:
@@ -40,37 +56,68 @@ class Chain:
         num_workers: How many workers push.
         fuse: ``compiled``, ``blocks``, or ``auto`` for whichever pays.
         block: Elements in a block; no result depends on it.
+        stretches: Parts of the vector with factors of their own, which cover it in order; none
+            for the rule as it is on all of it.
 
     Attributes:
         kernel: ``compiled``, ``blocks`` or ``plain``: how the pass runs, and how a replay must
             run it.
-        vectors_moved: The fewest vectors that an update reads and writes; None if not known.
+        vectors_moved: The fewest vectors that an update reads and writes, the most over the
+            stretches; None if not known.
+        stretches: Those that are updated one by one.
     """
 
     def __init__(
-        self, rule: Rule, params: Tensor, num_workers: int, fuse: Fuse = "auto", block: int = BLOCK
+        self,
+        rule: Rule,
+        params: Tensor,
+        num_workers: int,
+        fuse: Fuse = "auto",
+        block: int = BLOCK,
+        stretches: Sequence[Stretch] = (),
     ) -> None:
         self.rule = rule
         self.num_workers = num_workers
         self._block = block
-        self._parts = acting_parts(rule)
-        self._looks_ahead = any(type(part).sent is not Part.sent for _, part in self._parts)
+        self.stretches = merged(stretches) or (Stretch(0, params.numel()),)
+        _check_cover(self.stretches, params.numel())
         self._state = _new_state(rule, params, num_workers)
-        self._vectors = [self._vectors_of(worker) for worker in range(num_workers)]
-        self._counts = [
-            (len(part.scalars(_example(num_workers))), len(part.vectors()))
-            for _, part in self._parts
-        ]
-        num_numbers = 1 + sum(scalars for scalars, _ in self._counts)
-        self._numbers = torch.zeros(num_numbers, dtype=params.dtype, device=params.device)
+        steps = [StretchStep(rule, stretch, num_workers) for stretch in self.stretches]
+        pieces = [slice(one.begin, one.end) if len(steps) > 1 else None for one in self.stretches]
+        fused = fuse_all(
+            [
+                (step.step, _cut(params, piece), step.num_numbers)
+                for step, piece in zip(steps, pieces, strict=True)
+            ],
+            steps[0].num_vectors,
+            fuse,
+            block,
+        )
+        self.kernel: Kernel = fused[0].kernel
+        moved = [one.vectors_moved for one in fused if one.vectors_moved is not None]
+        self.vectors_moved = max(moved) if len(moved) == len(fused) else None
+        self._looks_ahead = steps[0].looks_ahead
+        places = _places(steps)
+        self._values = [0.0] * places[-1].stop
+        self._numbers = torch.zeros(len(self._values), dtype=params.dtype, device=params.device)
         self._written = self._numbers.numpy() if params.device.type == "cpu" else None
-        fused = _fuse(self._step, params, num_numbers, len(self._vectors[0]), fuse, block)
-        self.kernel = fused.kernel
-        self.vectors_moved = fused.vectors_moved
-        self._run = fused.run
+        vectors = [self._vectors_of(worker, steps[0]) for worker in range(num_workers)]
+        self._works = [
+            _Work(
+                step,
+                one.run,
+                piece,
+                place,
+                self._numbers[place],
+                [tuple(_cut(vector, piece) for vector in mine) for mine in vectors],
+            )
+            for step, one, piece, place in zip(steps, fused, pieces, places, strict=True)
+        ]
 
     def apply(self, params: Tensor, grad: Tensor, snapshot: Tensor, facts: Facts) -> float:
         """Take one step and renew the snapshot; returns the learning rate that was used.
+
+        The rate is that of the rule, before the factors of stretches.
 
         Args:
             params: w_t, shape (P,); becomes w_{t+1}.
@@ -79,9 +126,14 @@ class Chain:
                 worker is to be sent, which is w_{t+1} unless a part looks ahead.
             facts: What is known about this push.
         """
-        rate = self._take_down(facts)
-        self._run(params, grad, snapshot, self._numbers, *self._vectors[facts.worker])
-        return rate
+        self._take_down(facts)
+        for _, run, piece, _, numbers, vectors in self._works:
+            state = vectors[facts.worker]
+            if piece is None:
+                run(params, grad, snapshot, numbers, *state)
+            else:
+                run(params[piece], grad[piece], snapshot[piece], numbers, *state)
+        return rate_of(self.rule, facts)
 
     def send(
         self, params: Tensor, snapshot: Tensor, facts: Facts, rate: float | None = None
@@ -99,61 +151,28 @@ class Chain:
             snapshot.copy_(params)
             return
         self._take_down(facts, rate)
-        vectors = (snapshot, params, *self._vectors[facts.worker])
-        for target, block, *state in zip(*(split(v, self._block) for v in vectors), strict=True):
-            target.copy_(self._sent(block, self._numbers, tuple(state)))
+        for work in self._works:
+            mine = _cut(snapshot, work.piece), _cut(params, work.piece)
+            vectors = (*mine, *work.vectors[facts.worker])
+            blocks = zip(*(split(vector, self._block) for vector in vectors), strict=True)
+            for target, block, *state in blocks:
+                target.copy_(work.step.sent(block, work.numbers, tuple(state)))
 
-    def _take_down(self, facts: Facts, rate: float | None = None) -> float:
-        """Put the numbers of a push where the pass reads them; returns the rate."""
-        if rate is None:
-            rate = facts.lr * self.rule.step_size.factor(facts)
-        numbers = [rate]
-        for _, part in self._parts:
-            numbers += part.scalars(facts)
+    def _take_down(self, facts: Facts, rate: float | None = None) -> None:
+        """Put the numbers of a push where the passes read them."""
+        for work in self._works:
+            self._values[work.place] = work.step.numbers(facts, rate)
         if self._written is not None:
-            self._written[:] = numbers
+            self._written[:] = self._values
         else:
             # Fresh memory each time: the copy may still be under way at the next push.
-            fresh = torch.tensor(numbers, dtype=self._numbers.dtype)
+            fresh = torch.tensor(self._values, dtype=self._numbers.dtype)
             self._numbers.copy_(fresh, non_blocking=True)
-        return rate
 
-    def _step(
-        self, params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor, *state: Tensor
-    ) -> tuple[Tensor, ...]:
-        """New params, new snapshot, new state: the whole rule for one stretch of the vectors."""
-        lanes = Lanes(grad, grad, params, snapshot)
-        new_state: list[Tensor] = []
-        if self._parts:
-            for part, scalars, old in self._shares(numbers, state):
-                lanes, new = part.update(lanes, old, scalars)
-                new_state += new
-        new_params = params - lanes.direction * numbers[0]
-        if not self._looks_ahead:
-            return new_params, new_params, *new_state
-        return new_params, self._sent(new_params, numbers, tuple(new_state)), *new_state
-
-    def _sent(self, params: Tensor, numbers: Tensor, state: tuple[Tensor, ...]) -> Tensor:
-        value = params
-        for part, scalars, vectors in self._shares(numbers, state):
-            value = part.sent(value, vectors, scalars, numbers[0])
-        return value
-
-    def _shares(
-        self, numbers: Tensor, state: tuple[Tensor, ...]
-    ) -> Iterator[tuple[Part, tuple[Tensor, ...], tuple[Tensor, ...]]]:
-        """Every part with its scalars and its state."""
-        scalars = numbers.unbind()
-        first_number, first_vector = 1, 0
-        for (_, part), (num_scalars, num_vectors) in zip(self._parts, self._counts, strict=True):
-            end_number, end_vector = first_number + num_scalars, first_vector + num_vectors
-            yield part, scalars[first_number:end_number], state[first_vector:end_vector]
-            first_number, first_vector = end_number, end_vector
-
-    def _vectors_of(self, worker: int) -> tuple[Tensor, ...]:
+    def _vectors_of(self, worker: int, step: StretchStep) -> tuple[Tensor, ...]:
         return tuple(
             self._state[f"{role}.{vector.name}"][worker if vector.per_worker else 0]
-            for role, part in self._parts
+            for role, part in step.parts
             for vector in part.vectors()
         )
 
@@ -177,7 +196,7 @@ class Chain:
         Raises:
             KeyError: ``saved`` belongs to another rule.
         """
-        for role, part in self._parts:
+        for role, part in self._works[0].step.parts:
             mine = {v.name: self._state[f"{role}.{v.name}"] for v in part.vectors()}
             same = True
             for name, vectors in mine.items():
@@ -187,17 +206,6 @@ class Chain:
                     vector.copy_(value)
             if not same:
                 part.regrouped(mine)
-
-
-def acting_parts(rule: Rule) -> tuple[tuple[str, Part], ...]:
-    """(role, part) of the parts that compute or remember something; the pass is made of these."""
-    return tuple((role, part) for role, part in rule.parts() if _acts(part))
-
-
-def _acts(part: Part) -> bool:
-    if isinstance(part, WeightDecay) and part.rate == 0:
-        return False
-    return type(part).update is not Part.update
 
 
 def _new_state(rule: Rule, params: Tensor, num_workers: int) -> dict[str, list[Tensor]]:
@@ -212,14 +220,20 @@ def _new_state(rule: Rule, params: Tensor, num_workers: int) -> dict[str, list[T
     return state
 
 
-def _example(num_workers: int) -> Facts:
-    """Facts to ask a part with how many scalars it has."""
-    return Facts(
-        lr=0.1,
-        lr_max=0.1,
-        staleness=0,
-        version=0,
-        worker=0,
-        num_workers=num_workers,
-        grad_norm=1.0,
-    )
+def _cut(vector: Tensor, piece: slice | None) -> Tensor:
+    return vector if piece is None else vector[piece]
+
+
+def _places(steps: Sequence[StretchStep]) -> list[slice]:
+    """Where in one vector the numbers of each stretch are."""
+    found: list[slice] = []
+    for step in steps:
+        begin = -(-found[-1].stop // _NUMBERS_ALIGN) * _NUMBERS_ALIGN if found else 0
+        found.append(slice(begin, begin + step.num_numbers))
+    return found
+
+
+def _check_cover(stretches: Sequence[Stretch], size: int) -> None:
+    ends = [0, *(one.end for one in stretches)]
+    if [one.begin for one in stretches] != ends[:-1] or ends[-1] != size:
+        raise ValueError(f"stretches that do not cover {size} elements in order: {stretches}")

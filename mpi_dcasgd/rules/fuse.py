@@ -30,7 +30,7 @@ import shlex
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -97,6 +97,30 @@ def fuse(
         except Exception as error:  # the compiler's, and whatever its environment lacks
             _warn("could not be compiled", error)
     return Fused(_block_pass(step, traced, block), "blocks", traced.vectors_moved)
+
+
+def fuse_all(
+    steps: Sequence[tuple[Step, Tensor, int]], num_state: int, way: Fuse, block: int = BLOCK
+) -> list[Fused]:
+    """Make the passes of steps that follow one another on pieces of one vector, all the same way.
+
+    Args:
+        steps: Each with its piece of the vector and how many numbers it takes.
+        num_state: How many state vectors.
+        way: As in ``fuse``; ``auto`` goes by the length of all pieces together.
+        block: Elements in a block.
+    """
+    length = sum(piece.numel() for _, piece, _ in steps)
+    if way == "auto":
+        way = "compiled" if length >= WORTH_COMPILING else "blocks"
+    found: list[Fused] = []
+    for number, (step, piece, num_numbers) in enumerate(steps):
+        found.append(fuse(step, piece, num_numbers, num_state, way, block))
+        if found[-1].kernel != way:  # what cannot be compiled has been told
+            way = found[-1].kernel
+            if number:
+                return fuse_all(steps, num_state, way, block)
+    return found
 
 
 def compile_pass(traced: Traced) -> Pass:

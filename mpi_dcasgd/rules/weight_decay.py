@@ -9,10 +9,14 @@ from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role
-from mpi_dcasgd.rules.references import LOSHCHILOV_2019, Reference
+from mpi_dcasgd.rules.references import GILADI_2020, LOSHCHILOV_2019, Reference
 
 if TYPE_CHECKING:  # a job is checked without loading PyTorch
     from torch import Tensor
+
+
+DecayOn = Literal["all", "conv-and-linear"]
+"""Parameters that decay: all, or the weights of convolutions and linear layers only."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -37,12 +41,16 @@ class WeightDecay(Part):
     that point.
 
     Args:
-        rate: L2 coefficient >= 0, applied to every parameter, also biases and BatchNorm's.
+        rate: L2 coefficient >= 0; parameter groups may have a factor of it.
         place: ``outside``, ``inside`` or ``decoupled``: before compensation, inside of what it
             squares, or after momentum.
+        on: ``all`` parameters, also biases and BatchNorm's, or ``conv-and-linear``: the weights
+            of convolutions and linear layers only. The vector is laid out accordingly; the
+            arithmetic here is the same.
 
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
-    arXiv:1711.05101, for ``decoupled``.
+    arXiv:1711.05101, for ``decoupled``; Giladi et al., ICLR 2020, arXiv:1909.12340, whose code has
+    ``conv-and-linear``.
     """
 
     role: ClassVar[Role] = "weight_decay"
@@ -54,9 +62,15 @@ class WeightDecay(Part):
         Literal["outside", "inside", "decoupled"],
         Field(description="outside or inside the gradient that is squared, or after momentum"),
     ] = "outside"
+    on: Annotated[
+        DecayOn, Field(description="all parameters, or weights of convolutions and linear layers")
+    ] = "all"
 
     def references(self) -> tuple[Reference, ...]:
-        return (LOSHCHILOV_2019,) if self.rate and self.place == "decoupled" else ()
+        if not self.rate:
+            return ()
+        decoupled = (LOSHCHILOV_2019,) if self.place == "decoupled" else ()
+        return decoupled if self.on == "all" else (*decoupled, GILADI_2020)
 
     def scalars(self, facts: Facts) -> tuple[float, ...]:
         return (self.rate,)

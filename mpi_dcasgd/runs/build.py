@@ -16,6 +16,7 @@ from mpi_dcasgd.learning.outline import lone_sample
 from mpi_dcasgd.learning.schedules import Schedule
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.learning.trial import try_metrics, try_out
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.server import ParameterServer
@@ -82,7 +83,7 @@ class Workshop:
     ) -> FlatModel:
         """The job's model with its initial weights, which follow from the seed alone."""
         model = self.subject.build_model(self.job.seed)
-        return FlatModel(model, device, self.job.batchnorm, weights, grad)
+        return FlatModel(model, device, self.job.batchnorm, weights, grad, self.job.grouping)
 
     def server(
         self,
@@ -121,14 +122,38 @@ class Workshop:
     def learner(self, flat: FlatModel, *, capture: bool = True) -> Learner:
         """Return the learner of this rank: single tickets, or its parts of a group's tickets.
 
+        It has been tried out on a minibatch, which leaves a gradient behind in ``flat``.
+
         Args:
             flat: The model.
             capture: Whether gradients may be recorded, if the job lets them.
+
+        Raises:
+            ConfigError: The task's model or loss is not what it should be.
+            DataError: The first samples cannot be had.
         """
         plan = self.plan.split(self.group)
         capture = capture and self.job.capture == "auto"
-        return make_learner(flat, self.subject, plan, capture=capture)
+        learner = make_learner(flat, self.subject, plan, self.job.compute, capture=capture)
+        try_out(learner)
+        return learner
+
+    def try_metrics(self) -> None:
+        """Evaluate two samples, on the rank that will evaluate.
+
+        Raises:
+            ConfigError: The task's metrics are not what they should be.
+            DataError: The samples cannot be had.
+        """
+        try_metrics(self.flat_model(self.device), self.subject)
 
     def evaluator(self, *, background: bool = True) -> Evaluator:
-        """Return an evaluator of copies of the weights, on a thread of its own or at once."""
+        """Return an evaluator of copies of the weights, on a thread of its own or at once.
+
+        Args:
+            background: On a thread, unless evaluation draws random numbers while this process
+                trains: both would draw from the same generators.
+        """
+        if self.job.mode != "asynchronous" and self.subject.task.evaluation_draws:
+            background = False
         return Evaluator(self.flat_model(self.device), self.subject, background=background)

@@ -21,7 +21,7 @@ from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
-from mpi_dcasgd.drivers.startup import share_files, together
+from mpi_dcasgd.drivers.startup import check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
 from mpi_dcasgd.errors import ProtocolError
@@ -94,7 +94,9 @@ class Rank:
         self.folder = RunFolder(path)
         self.logger = together(comm, self._open_log)
         self.workshop = together(comm, lambda: Workshop.open(job, self.device, group, standing))
-        self.layout = together(comm, lambda: self.workshop.flat_model(_CPU).layout)
+        flat = together(comm, lambda: self.workshop.flat_model(_CPU))
+        self.layout = flat.layout
+        check_alike(comm, "parameters that are not trained", flat.fixed_sha256())
         # The server's own vectors are on the CPU; its device is where it evaluates.
         place = RankPlace(
             rank=comm.rank,
@@ -110,7 +112,6 @@ class Rank:
 
     def train(self) -> None:
         """Train from start to end; rank 0 is the last to be done, and all wait for it."""
-        self.in_step = False
         if self.synchronous:
             self._train_synchronously()
         elif self.world.worker_of(self.comm.rank) is None:
@@ -134,12 +135,17 @@ class Rank:
         comm, workshop = self.comm, self.workshop
         server = workshop.server(1, self.device)
         # What is slowed on purpose sends nothing before its time.
-        overlap = self.job.sync.overlap == "auto" and not self.job.inject.active
+        whole = self.job.compute.accumulate == 1
+        overlap = whole and self.job.sync.overlap == "auto" and not self.job.inject.active
         bucket_bytes = BUCKET_BYTES if overlap and self.reducer.in_background else None
         streams = bucket_bytes and len(split_in_buckets(server.layout, bucket_bytes)) > 1
         flat = workshop.flat_model(self.device, server.slots[0].snapshot)
-        learner = workshop.learner(flat, capture=not streams)
-        learner.warm_up()
+        if self.recording:
+            together(comm, workshop.try_metrics)
+        else:
+            together(comm, lambda: None)
+        learner = together(comm, lambda: workshop.learner(flat, capture=not streams))
+        self.in_step = False
         conductor = None
         if self.recording:
             observer = self._recorder(self.reducer.name, comm.size, server)
@@ -169,6 +175,8 @@ class Rank:
         from mpi_dcasgd.drivers.mpi_server import ServerLoop
 
         comm, workshop = self.comm, self.workshop
+        together(comm, workshop.try_metrics)
+        self.in_step = False
         server = workshop.server(self.world.num_workers, _CPU)
         assert self.recording is not None  # rank 0 has it
         observer = self._recorder("mpi", self.world.num_workers, server)
@@ -195,8 +203,8 @@ class Rank:
             flat = workshop.flat_model(self.device, link.reply.vector, link.push.vector)
         else:
             flat = workshop.flat_model(self.device)
-        learner = workshop.learner(flat)
-        learner.warm_up()
+        learner = together(self.comm, lambda: workshop.learner(flat))
+        self.in_step = False
         link.expect()
         self.comm.Barrier()
         run_worker(link, self._slowed(learner), background=self.job.tickets_ahead > 0)

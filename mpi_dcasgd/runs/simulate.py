@@ -172,7 +172,8 @@ def simulate_timing(
     with checked.importing():
         task = checked.make_task()
         sizes = sizes_of(task, checked.seed)
-        vector_bytes = 4 * FlatLayout.of(model_of(task, checked.seed)).size
+        layout = FlatLayout.of(model_of(task, checked.seed), checked.grouping)
+    vector_bytes = 4 * layout.size
     synchronous = checked.mode == "synchronous"
     admission = checked.rule.admission
     if updates is None:
@@ -239,6 +240,7 @@ def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
     workshop = Workshop.open(job, device, workers * job.sync.accumulate if synchronous else 1)
     server = workshop.server(1 if synchronous else workers, device)
     learner = workshop.learner(workshop.flat_model(device))
+    workshop.try_metrics()
     run: Simulator | SynchronousSimulator
     if synchronous:
         run = SynchronousSimulator(

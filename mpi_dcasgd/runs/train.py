@@ -209,7 +209,7 @@ def _train_sequentially(recording: Recording, request: _Request) -> None:
     workshop = Workshop.open(job, device, standing=Standing.of(recording.checkpoint, 1))
     server = workshop.server(1, device)
     learner = workshop.learner(workshop.flat_model(device, server.slots[0].snapshot))
-    learner.warm_up()
+    workshop.try_metrics()
     place = RankPlace(rank=0, role="trainer", host=socket.gethostname(), device=str(device))
     recorder = recording.recorder("sequential", 1, [place], server)
     conductor = recording.conductor(workshop, server, recorder)

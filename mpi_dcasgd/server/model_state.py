@@ -46,7 +46,9 @@ class ModelState:
         self.weights = weights
         self.layout = layout
         self.schedule = schedule
-        self.chain = Chain(rule, weights[: layout.num_params], num_workers, fuse)
+        self.chain = Chain(
+            rule, weights[: layout.num_params], num_workers, fuse, stretches=layout.stretches
+        )
         self.version = 0
         self.samples = 0
         self._num_workers = num_workers

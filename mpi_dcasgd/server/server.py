@@ -32,7 +32,7 @@ from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.refusals import Refusals
 from mpi_dcasgd.server.slot import Slot, Tally
-from mpi_dcasgd.server.state import LAYOUT, check_fits
+from mpi_dcasgd.server.state import LAYOUT, check_fits, written_order
 
 
 class ParameterServer:
@@ -239,6 +239,7 @@ class ParameterServer:
             "layout": LAYOUT,
             "size": self.layout.size,
             "num_workers": self.num_workers,
+            **written_order(self.layout),
             **self._model.state_dict(),
             "ledger": self.ledger.lasting_state(),
             "tally": self.tally.state_dict(),
@@ -265,7 +266,7 @@ class ParameterServer:
             self.ledger.take_over(state["ledger"])
 
     def _check(self, state: Mapping[str, Any], **also: int | None) -> None:
-        check_fits(state, size=self.layout.size, rule=self.chain.state_dict(), **also)
+        check_fits(state, layout=self.layout, rule=self.chain.state_dict(), **also)
 
     def _take_in(self, worker: int, push: Push, facts: Facts) -> tuple[Action, float]:
         """Accept or refuse a gradient; return its fate, and the rate of the step or 0."""

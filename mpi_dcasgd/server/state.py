@@ -13,11 +13,13 @@ A state consists of tensors, numbers, strings, lists and dicts only, so that
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from typing import Any
 
 from torch import Tensor
 
 from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.learning.layout import FlatLayout
 
 LAYOUT = 1
 """Increased whenever an older state could be misread."""
@@ -28,10 +30,15 @@ def saved(vector: Tensor) -> Tensor:
     return vector.detach().to("cpu", copy=True)
 
 
+def written_order(layout: FlatLayout) -> dict[str, list[str]]:
+    """Return what a state says about the order of its vectors: nothing unless groups changed it."""
+    return {"params": list(layout.rearranged)} if layout.rearranged else {}
+
+
 def check_fits(
     state: Mapping[str, Any],
     *,
-    size: int,
+    layout: FlatLayout,
     rule: Iterable[str],
     num_workers: int | None = None,
     num_tickets: int | None = None,
@@ -40,17 +47,17 @@ def check_fits(
 
     Args:
         state: The saved state of a server.
-        size: Elements of the server's vectors.
+        layout: Layout of the server's vectors.
         rule: Names of the rule's state vectors.
         num_workers: Number of workers, or None if another number is allowed.
         num_tickets: Number of tickets, or None if another number is allowed.
 
     Raises:
-        ProtocolError: The layout or one of these facts differs.
+        ProtocolError: One of these facts or the layout of the state differs.
     """
     facts: list[tuple[str, object, object]] = [
         ("layout", LAYOUT, state.get("layout")),
-        ("elements", size, state.get("size")),
+        ("elements", layout.size, state.get("size")),
     ]
     if num_workers is not None:
         facts.append(("workers", num_workers, state.get("num_workers")))
@@ -62,3 +69,21 @@ def check_fits(
             raise ProtocolError(
                 f"the checkpoint's server does not fit this job: {what}: {theirs}, here {mine}"
             )
+    _check_order(list(state.get("params", ())), layout)
+
+
+def _check_order(theirs: list[str], layout: FlatLayout) -> None:
+    """Refuse vectors of the same length whose parameters lie in another order."""
+    mine = list(layout.rearranged)
+    if theirs == mine:
+        return
+    plain = [field.name for field in layout.in_model_order]
+    pairs = zip_longest(theirs or plain, mine or plain)
+    place, (its, own) = next(
+        ((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1]), (0, (None, None))
+    )
+    raise ProtocolError(
+        "the checkpoint's server does not fit this job: its parameter groups are others: "
+        f"parameter {place} of the vector is {its}, here {own}; resume with the groups and the "
+        "weight_decay.on that the run was started with"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
+from mpi_dcasgd.rules.stretch import Stretch
 from mpi_dcasgd.tools.conformance.servers import RuleServer, may_push
 
 SIZE = 4
@@ -150,6 +152,23 @@ CASES = {
 }
 
 
+DECAY_RATE = {ref.Decayed: "rate", ref.AdamW: "decay"}
+"""References that decay, and how they call the rate."""
+
+
+def in_a_group(case: Case, decay: float) -> Callable[..., ref.Asgd]:
+    """The reference of one group, with a factor of weight decay and no clipping of its own."""
+    if not isinstance(case.reference, partial):
+        return case.reference
+    kind, given = case.reference.func, dict(case.reference.keywords)
+    if kind is ref.Clipped:
+        del given["max_norm"]
+        return partial(ref.DcConstant, **given)
+    if kind in DECAY_RATE and DECAY_RATE[kind] in given:
+        given[DECAY_RATE[kind]] *= decay
+    return partial(kind, **given)
+
+
 def test_every_named_algorithm_has_a_reference() -> None:
     assert {case.algorithm for case in CASES.values()} == set(ALGORITHMS)
 
@@ -189,3 +208,58 @@ def test_reference(name: str, seed: int, num_workers: int, picks: list[int], lr:
                 ours.pull(other).numpy(), theirs.pull(other), rtol=1e-9, atol=1e-10
             )
     assert ours.server.version == theirs.t
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_workers=st.integers(1, 4),
+    picks=st.lists(st.integers(0, 59), min_size=1, max_size=25),
+    lr=st.floats(0.001, 0.05),
+    lrs=st.tuples(*2 * [st.sampled_from([0.25, 1.0, 2.0])]),
+    decays=st.tuples(*2 * [st.sampled_from([0.0, 1.0, 3.0])]),
+)
+def test_each_group_is_trained_as_the_reference_alone(
+    name: str,
+    seed: int,
+    num_workers: int,
+    picks: list[int],
+    lr: float,
+    lrs: tuple[float, float],
+    decays: tuple[float, float],
+) -> None:
+    case = CASES[name]
+    num_workers = 1 if case.alone else num_workers
+    rng = np.random.default_rng(seed)
+    start, curvature = rng.normal(size=SIZE), rng.uniform(0.2, 2.0, SIZE)
+    groups = (Stretch(0, 1, lrs[0], decays[0]), Stretch(1, SIZE, lrs[1], decays[1]))
+
+    def rate(taken: int) -> float:
+        return lr if case.steady else lr * (0.3 + (taken % 7) / 7)
+
+    def scaled(factor: float) -> ref.Rate:
+        return lambda taken: rate(taken) * factor
+
+    theirs = [
+        in_a_group(case, one.weight_decay)(start[one.begin : one.end], num_workers, scaled(one.lr))
+        for one in groups
+    ]
+    rule = resolve_rule(case.algorithm, case.changes)
+    ours = RuleServer(rule, torch.from_numpy(start.copy()), num_workers, rate, groups)
+    for worker in range(num_workers):
+        ours.pull(worker)
+    for pick in picks:
+        able = theirs[0].able()
+        worker = able[pick % len(able)]
+        at = np.concatenate([one.pull(worker) for one in theirs])
+        grad = curvature * at + 0.5 * rng.normal(size=SIZE)
+        ours.push(worker, torch.from_numpy(grad.copy()))
+        # The norm that is clipped is that of the whole gradient.
+        longest = case.changes.get("clipping", {}).get("max_norm", math.inf)
+        grad = grad * min(1.0, longest / float(np.linalg.norm(grad)))
+        for one, reference in zip(groups, theirs, strict=True):
+            reference.push(worker, grad[one.begin : one.end])
+        for other in theirs[0].able():
+            at = np.concatenate([one.pull(other) for one in theirs])
+            np.testing.assert_allclose(ours.pull(other).numpy(), at, rtol=1e-9, atol=1e-10)

@@ -11,6 +11,7 @@ from toy import CPU, toy_model
 
 from mpi_dcasgd.drivers.buckets import Buckets, split_in_buckets
 from mpi_dcasgd.learning.flat import FlatLayout, FlatModel
+from mpi_dcasgd.learning.groups import Grouping
 from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.learning.models.resnet_cifar import CifarResNet
 
@@ -31,6 +32,34 @@ def test_buckets_are_stretches_that_cover_the_parameters_from_the_last_on(
     assert all(4 * (b.end - b.begin) >= bucket_bytes for b in buckets[:-1])
     if bucket_bytes == 1:
         assert len(buckets) == len(layout.params)
+
+
+@pytest.mark.parametrize("bucket_bytes", [1, 4 << 10, 100 << 10])
+def test_buckets_of_groups_begin_in_the_order_in_which_the_backward_pass_fills_them(
+    bucket_bytes: int,
+) -> None:
+    model = build_model(CifarResNet(name="resnet20"), (3, 32, 32), 10)
+    layout = FlatLayout.of(model, Grouping(decay_on="conv-and-linear"))
+    buckets = split_in_buckets(layout, bucket_bytes)
+    in_order = sorted(buckets, key=lambda bucket: bucket.begin)
+    assert [b.begin for b in in_order] == [0, *(b.end for b in in_order[:-1])]
+    assert in_order[-1].end == layout.num_params
+    (border,) = (stretch.end for stretch in layout.stretches[:-1])
+    assert all((b.begin < border) == (b.end <= border) for b in buckets)
+    # The last layers' gradients come first; a bucket is filled when its first layer's has come.
+    names = [field.name for field in layout.in_model_order]
+    filled = [
+        min(names.index(field.name) for field in layout.params[b.first : b.last + 1])
+        for b in buckets
+    ]
+    assert filled == sorted(filled, reverse=True)
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_gradient_that_fits_into_one_bucket_is_one_whatever_the_groups(spare: int) -> None:
+    layout = FlatLayout.of(toy_model(), Grouping(decay_on="conv-and-linear"))
+    assert len(layout.stretches) == 2
+    assert len(split_in_buckets(layout, 4 * layout.num_params + spare)) == 1
 
 
 class Tied(nn.Module):

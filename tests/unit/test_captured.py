@@ -25,6 +25,7 @@ from mpi_dcasgd.learning.models import build_model
 from mpi_dcasgd.learning.models.cnn import Cnn
 from mpi_dcasgd.learning.tasks.classification import classify
 from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.learning.trial import try_out
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
@@ -77,7 +78,7 @@ def test_recorded_gradients_are_those_computed_one_by_one(
 def test_warming_up_records_both_sizes(digits: Dataset) -> None:
     graphs = OpGraphs()
     captured = CapturedLearner(cnn(digits), classify(digits), plan_of(digits), graphs)
-    captured.warm_up()
+    try_out(captured)
     assert len(graphs.recorded) == 2
     captured.gradient(captured.load(3))
     assert len(graphs.recorded) == 2

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import inf, nan
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +28,7 @@ from mpi_dcasgd.rules.chain import Chain, Rule
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.graph import trace
 from mpi_dcasgd.rules.part import Facts, Lanes, Part, Role, StateVector
+from mpi_dcasgd.rules.stretch import Stretch
 from tests.chains import CHAINS
 
 needs_compiler = pytest.mark.skipif(
@@ -67,12 +68,18 @@ def facts(step: int) -> Facts:
 
 
 def run(
-    rule: Rule, way: Fuse, *, size: int = SIZE, steps: int = 7, block: int = 1 << 14
+    rule: Rule,
+    way: Fuse,
+    *,
+    size: int = SIZE,
+    steps: int = 7,
+    block: int = 1 << 14,
+    stretches: Sequence[Stretch] = (),
 ) -> tuple[Chain, list[Tensor]]:
     """A chain, and everything it wrote: weights, snapshots, state."""
     generator = torch.Generator().manual_seed(0)
     params = torch.randn(size, generator=generator)
-    chain = Chain(rule, params, WORKERS, fuse=way, block=block)
+    chain = Chain(rule, params, WORKERS, way, block, stretches)
     snapshots = [params.clone() for _ in range(WORKERS)]
     for step in range(steps):
         now = facts(step)
@@ -86,8 +93,8 @@ def run(
 
 def writing_of(chain: Chain) -> Writing:
     """Whose functions a chain in blocks calls."""
-    assert isinstance(chain._run, BlockPass)
-    return chain._run._writing
+    assert isinstance(chain._works[0].run, BlockPass)
+    return chain._works[0].run._writing
 
 
 def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
@@ -106,6 +113,83 @@ def test_compiled_equals_blocks_bit_for_bit(name: str) -> None:
     assert (compiled.kernel, blocks.kernel) == ("compiled", "blocks")
     assert isinstance(writing_of(blocks), NumpyWriting)
     assert_same(found, expected)
+
+
+GROUPS = (
+    Stretch(0, 48, 0.5, 0.0),
+    Stretch(48, SIZE - 101, 1.0, 2.0),
+    Stretch(SIZE - 101, SIZE, 3.0, 1.0),
+)
+GROUPED = ("sgd", "dcasgd-a", "gap-aware", "dana", "weight_decay: l2")
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GROUPED)
+def test_compiled_equals_blocks_bit_for_bit_in_groups(name: str) -> None:
+    compiled, found = run(CHAINS[name], "compiled", stretches=GROUPS)
+    blocks, expected = run(CHAINS[name], "blocks", stretches=GROUPS)
+    assert (compiled.kernel, blocks.kernel) == ("compiled", "blocks")
+    assert_same(found, expected)
+    assert compiled.vectors_moved == run(CHAINS[name], "blocks", steps=0)[0].vectors_moved
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_groups_with_factors_of_1_are_one_pass_bit_for_bit(name: str) -> None:
+    same = [Stretch(one.begin, one.end) for one in GROUPS]
+    grouped, found = run(CHAINS[name], "blocks", stretches=same)
+    assert grouped.stretches == (Stretch(0, SIZE),)
+    assert_same(found, run(CHAINS[name], "blocks")[1])
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_blocks_equal_the_plain_way_in_groups(name: str) -> None:
+    expected = run(CHAINS[name], "plain", stretches=GROUPS)[1]
+    for mine, theirs in zip(
+        run(CHAINS[name], "blocks", stretches=GROUPS)[1], expected, strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_group_that_does_not_decay_reads_no_more_than_the_rule_without_decay() -> None:
+    stretches = (Stretch(0, 64, weight_decay=0.0), Stretch(64, 128))
+    chain = Chain(CHAINS["weight_decay: l2"], torch.ones(128), 1, stretches=stretches)
+    assert [len(work.step.parts) for work in chain._works] == [0, 1]
+
+
+def test_stretches_have_to_cover_the_vector_in_order() -> None:
+    for stretches in (
+        [Stretch(0, 16), Stretch(32, 64, 2.0)],
+        [Stretch(0, 32)],
+        [Stretch(32, 64), Stretch(0, 32)],
+    ):
+        with pytest.raises(ValueError, match="do not cover 64 elements in order"):
+            Chain(CHAINS["sgd"], torch.zeros(64), 1, stretches=stretches)
+
+
+def test_groups_are_compiled_by_the_length_of_the_whole_vector_and_all_the_same_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fuse_module, "WORTH_COMPILING", SIZE)
+    asked: list[int] = []
+
+    def compile_pass(traced: Any) -> Callable[..., None]:
+        asked.append(traced.length)
+        if fails and len(asked) == 2:
+            raise RuntimeError("no more")
+        return lambda *vectors: None
+
+    monkeypatch.setattr(fuse_module, "compile_pass", compile_pass)
+    monkeypatch.setattr(fuse_module, "_has_compiler", lambda device: True)
+    fails = False
+    assert run(CHAINS["sgd"], "auto", steps=0, stretches=GROUPS)[0].kernel == "compiled"
+    assert asked == [one.end - one.begin for one in GROUPS]
+    fails = True
+    asked.clear()
+    chain = run(CHAINS["sgd"], "auto", steps=0, stretches=GROUPS)[0]
+    assert chain.kernel == "blocks"
+    assert all(isinstance(work.run, BlockPass) for work in chain._works)
+    assert "could not be compiled" in warning(caplog).getMessage()
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -497,15 +581,18 @@ def test_compiling_for_the_first_time_says_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.slow
+@pytest.mark.parametrize("stretches", [(), GROUPS], ids=["alike", "groups"])
 @pytest.mark.parametrize("name", CHAINS)
-def test_on_a_gpu_compiled_equals_plain_to_rounding(name: str) -> None:
+def test_on_a_gpu_compiled_equals_plain_to_rounding(
+    name: str, stretches: tuple[Stretch, ...]
+) -> None:
     device = torch.device("cuda")
     params = torch.randn(SIZE)
     written = {}
     for way in ("compiled", "blocks"):
         generator = torch.Generator().manual_seed(0)
         mine = params.to(device)
-        chain = Chain(CHAINS[name], mine, WORKERS, fuse=way)
+        chain = Chain(CHAINS[name], mine, WORKERS, way, stretches=stretches)
         assert chain.kernel == way
         snapshots = [mine.clone() for _ in range(WORKERS)]
         for step in range(7):

@@ -21,11 +21,11 @@ WORKERS = 3
 @pytest.mark.parametrize("name", CHAINS)
 def test_the_graph_is_the_one_that_torch_would_write(name: str) -> None:
     chain = Chain(CHAINS[name], torch.zeros(64), WORKERS)
-    state = len(chain._vectors[0])
-    numbers = chain._numbers
-    mine = trace(chain._step, torch.zeros(64), len(numbers), state).module.graph
+    (work,) = chain._works
+    state, numbers, step = len(work.vectors[0]), work.numbers, work.step.step
+    mine = trace(step, torch.zeros(64), len(numbers), state).module.graph
     vectors = [torch.zeros(64) for _ in range(3 + state)]
-    theirs = make_fx(chain._step)(*vectors[:3], numbers, *vectors[3:]).graph
+    theirs = make_fx(step)(*vectors[:3], numbers, *vectors[3:]).graph
     theirs.eliminate_dead_code()
     assert operations(mine) == operations(theirs)
 

@@ -15,7 +15,7 @@ class SlowedLearner(Learner):
     """
 
     def __init__(self, learner: Learner, injection: Injection) -> None:
-        super().__init__(learner.flat, learner.subject, learner.plan)
+        super().__init__(learner.flat, learner.subject, learner.plan, learner.settings)
         self._learner = learner
         self._injection = injection
 

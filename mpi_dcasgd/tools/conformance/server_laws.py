@@ -29,6 +29,7 @@ from mpi_dcasgd.tools.conformance.driving import (
     random_vectors,
     start_weights,
 )
+from mpi_dcasgd.tools.conformance.group_laws import GROUP_LAWS
 from mpi_dcasgd.tools.conformance.law import (
     DoesNotApply,
     Law,
@@ -208,5 +209,6 @@ SERVER_LAWS: tuple[Law[Target], ...] = (
     Law("finite in, finite out", _stays_finite),
     Law("saved and restored, it goes on the same", _goes_on_after_saving),
     Law("the block size does not matter", _block_size_is_free),
+    *GROUP_LAWS,
 )
 """All laws of a server, in the order of reports."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.rule import Rule
+from mpi_dcasgd.rules.stretch import Stretch
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
@@ -53,6 +54,7 @@ class RuleServer:
         weights: w_0, shape (P,), float32 or float64; updated in place.
         num_workers: How many workers there are.
         lr: The rate, or a schedule of it by samples applied, one sample a gradient.
+        stretches: Parameter groups, which cover the weights in order; none for one group.
     """
 
     def __init__(
@@ -61,8 +63,9 @@ class RuleServer:
         weights: Tensor,
         num_workers: int,
         lr: float | Callable[[int], float],
+        stretches: tuple[Stretch, ...] = (),
     ) -> None:
-        layout = FlatLayout((), (), num_params=weights.numel(), num_stats=0)
+        layout = FlatLayout((), (), weights.numel(), num_stats=0, stretches=stretches)
         schedule = lr if callable(lr) else lambda samples: lr
         none = torch.zeros(0, dtype=weights.dtype)
         self.server = ParameterServer(weights, layout, rule, _ENDLESS, schedule, num_workers, none)
