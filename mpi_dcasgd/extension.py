@@ -89,7 +89,8 @@ def _lacks(module: ModuleType, name: str) -> str:
         )
     file = getattr(module, "__file__", None)
     where = f" ({file})" if file else ""
-    return f"module {module.__name__!r}{where} has no {name}{did_you_mean(name, vars(module))}"
+    hint = did_you_mean(name, vars(module))
+    return f"module {module.__name__!r} has no attribute {name!r}{where}{hint}"
 
 
 def import_class(path: str, base: type[T]) -> type[T]:

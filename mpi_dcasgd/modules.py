@@ -63,6 +63,8 @@ class _Finder(MetaPathFinder):
         spec = _beside(name)
         if spec is not None and spec.origin is not None:
             _served[name] = _folder_of(spec)
+            for stamped in [each for each in _stamps if _is_within(each, name)]:
+                del _stamps[stamped]
         return spec
 
 
@@ -140,7 +142,7 @@ def import_module(name: str) -> ModuleType:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             missing = error.name or ""
-            if name == missing or name.startswith(f"{missing}."):
+            if missing and _is_within(name, missing):
                 raise UserError(f"{error}{_near(name)} (looked in {looked_in()})") from error
             raise UserError(_raised(name, error)) from error
         except (Exception, SystemExit) as error:
@@ -276,7 +278,11 @@ def _stamp_of(name: str) -> tuple[int, int] | None:
 
 
 def _within(name: str) -> list[str]:
-    return [each for each in sys.modules if each == name or each.startswith(f"{name}.")]
+    return [each for each in sys.modules if _is_within(each, name)]
+
+
+def _is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
 
 
 def _folder_of(spec: ModuleSpec) -> Path:

@@ -75,7 +75,7 @@ def settings_of_call(target: str, base: type[Kind], given: Iterable[str] = ()) -
     more: tuple[str, ...] = ()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         named = {*parameters, *(f.name for f in fields(cast(Any, base)))}
-        more = tuple(key for key in given if key not in named and key.isidentifier())
+        more = tuple(sorted(key for key in given if key not in named and key.isidentifier()))
     return cast(type[Kind], _made(target, cast(Any, base), called, more))
 
 

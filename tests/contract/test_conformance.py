@@ -229,7 +229,7 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("dcasgd", "no such algorithm; did you mean dcasgd-"),
         ("contract.nowhere:Part", "No module named 'contract.nowhere'"),
-        ("contract.faulty:Nothing", "has no Nothing"),
+        ("contract.faulty:Nothing", "has no attribute 'Nothing'"),
         ("contract.faulty:torch", "is module; allowed: a subclass of"),
         ("mpi_dcasgd.rules.part:Part", "has no role; give the class one of admission"),
         ("contract.test_conformance:NeedsSetting", "give every field a default"),

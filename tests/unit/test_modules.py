@@ -182,7 +182,7 @@ def test_a_package_is_found_and_one_without_an_init_too(tmp_path: Path) -> None:
         (
             "own_task:Lin",
             "class Line: pass",
-            "/own_task.py) has no Lin; did you mean Line?",
+            "'Lin' ({folder}/own_task.py); did you mean Line?",
         ),
         (
             "own_task:Line",

@@ -88,6 +88,7 @@ class Dataset:
     Attributes:
         input_shape: Of one sample, images as (channels, height, width).
         class_names: One for each class, in the order of the targets.
+        validation: Samples that choose the best weights and are not trained on, if any.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Dataset:
     num_classes: int
     input_shape: tuple[int, ...]
     class_names: tuple[str, ...]
+    validation: Split | None = None
 
 
 @dataclass(frozen=True)

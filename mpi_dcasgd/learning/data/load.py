@@ -38,7 +38,7 @@ def find_data(name: object, given: Iterable[str] = ()) -> type[DataSource]:
     """
     if not isinstance(name, str) or name in DATA or not is_path(name):
         return DATA.find(name)
-    found = import_object(name)
+    found: Any = import_object(name)
     if isinstance(found, type) and issubclass(found, DataSource):
         return found
     from mpi_dcasgd.learning.data.function import function_data

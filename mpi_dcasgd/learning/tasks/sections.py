@@ -51,3 +51,6 @@ class SectionTask(Task):
 
     def test_data(self) -> Split:
         return self.dataset.test
+
+    def validation_data(self) -> Split | None:
+        return self.dataset.validation
