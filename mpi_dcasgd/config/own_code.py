@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.extension import is_path
-from mpi_dcasgd.modules import folder_of, taken_elsewhere
+from mpi_dcasgd.modules import folder_of, is_installed, taken_elsewhere
 from mpi_dcasgd.rules.algorithms import describe_rule
+from mpi_dcasgd.sources import Source, changes, sources_of, text_of
+
+_LARGEST = 1 << 20
+"""Bytes from which on a source is not copied into the run folder."""
 
 
 def own_names(job: Job) -> list[str]:
@@ -25,6 +29,45 @@ def own_names(job: Job) -> list[str]:
         *job.record.sinks,
     ]
     return [name for name in dict.fromkeys(names) if is_path(name)]
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """Sources of a job's own code.
+
+    Attributes:
+        names: What is the user's own.
+        sources: The modules, and those beside them that they imported.
+    """
+
+    names: tuple[str, ...]
+    sources: tuple[Source, ...]
+
+    @classmethod
+    def of(cls, job: Job, virtual: Mapping[str, Any] | None = None) -> OwnCode:
+        """Find the sources of a job, and of the delays that it is simulated with.
+
+        Args:
+            job: Its modules are loaded.
+            virtual: As for ``runs.recording.Recording``.
+        """
+        delays = ((virtual or {}).get("cluster") or {}).get("delays")
+        model = delays.get("model") if isinstance(delays, Mapping) else None
+        names = [*own_names(job), *([model] if isinstance(model, str) and is_path(model) else [])]
+        return cls(tuple(names), tuple(sources_of(names)))
+
+    def copies(self) -> dict[Path, bytes]:
+        """Read what is worth a copy: small files, and none that was installed."""
+        texts = {
+            source.place: text_of(source, self.names)
+            for source in self.sources
+            if not is_installed(Path(source.file))
+        }
+        return {place: text for place, text in texts.items() if text and len(text) < _LARGEST}
+
+    def changes(self, then: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Say what has changed since it was recorded, one line each."""
+        return changes(then, self.sources)
 
 
 def own_modules(job: Job) -> list[str]:

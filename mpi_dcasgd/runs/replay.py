@@ -56,6 +56,8 @@ class Replay:
             one.
         recorded_sha256: Name of the run's final weights; empty if it was killed, so that there are
             none to compare.
+        code_changes: The modules of the user's own that are not what the run was made with, a line
+            each.
 
     Example:
         Whether a run can be repeated::
@@ -73,6 +75,7 @@ class Replay:
     push: TraceRecord | None
     weights_sha256: str
     recorded_sha256: str
+    code_changes: tuple[str, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -83,6 +86,9 @@ class Replay:
         return self.identical
 
     def __str__(self) -> str:
+        return "\n".join([self._verdict(), *self.code_changes])
+
+    def _verdict(self) -> str:
         if self.difference is not None and self.push is not None:
             at = self.push
             return (
@@ -115,6 +121,7 @@ def replay(  # without changes there is no new run
     run: Run | Path | str,
     run_dir: None = None,
     *,
+    code: Path | str | None = None,
     show: TextIO | None = None,
 ) -> Replay: ...
 
@@ -126,6 +133,7 @@ def replay(
     *,
     resume: Path | str = AUTO,
     overwrite: bool = False,
+    code: Path | str | None = None,
     show: TextIO | None = None,
     stop: StopFlag | None = None,
     words: Sequence[str] = (),
@@ -141,6 +149,7 @@ def replay(
     *,
     resume: Path | str = AUTO,
     overwrite: bool = False,
+    code: Path | str | None = None,
     show: TextIO | None = None,
     stop: StopFlag | None = None,
     words: Sequence[str] = (),
@@ -159,6 +168,8 @@ def replay(
         resume: With changes: ``auto`` for the newest checkpoint in ``run_dir``, ``never``, a
             checkpoint's file, or another run's folder.
         overwrite: With changes: replace a finished run that ``run_dir`` holds.
+        code: Where the modules of one's own that the job names are looked for first: a folder, or
+            ``recorded`` for the copies in the run folder; None for where the run had them from.
         show: Where progress is shown, such as ``sys.stdout``; None for nowhere.
         stop: As in ``simulate``.
         words: Changes as on the command line, ``key=value``.
@@ -188,10 +199,10 @@ def replay(
                 ["run_dir: only with changes of the job; computing a run again writes nothing"],
             )
         with process_as_it_was():
-            return _replay_exactly(path, show)
+            return _replay_exactly(path, show, code)
     started = time.monotonic() if started is None else started
     flag = StopFlag() if stop is None else stop
-    recorded = RecordedRun.open(path, words, overrides)
+    recorded = RecordedRun.open(path, words, overrides, code)
     if recorded.job.mode != "asynchronous":
         raise RunFolderError(
             f"algorithm={recorded.job.algorithm}: has no pushes to put in a recorded order; choose "
@@ -216,7 +227,7 @@ def replay(
                 setup,
                 flag,
                 started,
-                beginning=f"in the order of {path}",
+                beginning="\n".join([f"in the order of {path}", *recorded.code_changes()]),
                 ending=lambda _: (
                     f"{order.passed} turns were passed over: the rule had the worker wait"
                     if order.passed
@@ -228,8 +239,8 @@ def replay(
     return Run(recording.folder.path, stopped_by=flag.signum)
 
 
-def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
-    run = RecordedRun.open(path)
+def _replay_exactly(path: Path, show: TextIO | None, code: Path | str | None) -> Replay:
+    run = RecordedRun.open(path, code=code)
     with run.job.importing():
         return _compute_again(run, show)
 
@@ -264,6 +275,7 @@ def _compute_again(run: RecordedRun, show: TextIO | None) -> Replay:
         push=None if difference is None else pushes[difference.number],
         weights_sha256=sha,
         recorded_sha256=recorded_sha,
+        code_changes=tuple(run.code_changes()),
     )
 
 
