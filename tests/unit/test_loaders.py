@@ -293,6 +293,14 @@ def test_data_that_differ_from_process_to_process_are_refused() -> None:
         opened(job_of(1, fault="more"))
 
 
+def test_what_only_a_loader_cannot_do_is_told_as_such() -> None:
+    expected = (
+        r"could not make what its rank could; task: 1 problem\n .*the disk is not mounted here"
+    )
+    with pytest.raises(DataError, match=expected):
+        opened(job_of(1, fault="raise at start"))
+
+
 def test_what_lies_in_memory_needs_no_loaders(caplog: pytest.LogCaptureFixture) -> None:
     job = job_of(1, "Resident")
     processes, subject = opened(job)
