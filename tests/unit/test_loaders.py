@@ -350,6 +350,7 @@ mpi_dcasgd.train({job!r}, run_dir={place!r})
 """
 
 
+@pytest.mark.slow
 def test_loaders_end_with_a_rank_that_is_killed(processes: Any, tmp_path: Path) -> None:
     job = {
         "name": "killed",
@@ -373,6 +374,7 @@ def test_loaders_end_with_a_rank_that_is_killed(processes: Any, tmp_path: Path) 
     assert not left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "changes"),
     [("asgd", {"workers": 3}), ("ssgd", {"workers": 2}), ("sgd", {})],
