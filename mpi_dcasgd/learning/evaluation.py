@@ -35,7 +35,7 @@ def evaluate(
         samples: How many to look at, to try out the metrics; None for all.
 
     Returns:
-        Metric to its mean, ``loss`` among them.
+        Metric to its mean, ``loss`` among them, and what the task derives from the means.
 
     Raises:
         ConfigError: The task's own code fails, or gives something else than sums and weights.
@@ -55,9 +55,12 @@ def evaluate(
             mine = sums.setdefault(name, [0.0, 0.0])
             mine[0] += total
             mine[1] += weight
-    if samples is not None:  # of so few a weight may well be 0
-        return {name: total for name, (total, _) in sums.items()}
-    return {name: _mean(task, name, total, weight) for name, (total, weight) in sums.items()}
+    few = samples is not None  # of so few a weight may well be 0
+    means = {
+        name: total if few and not weight > 0 else _mean(task, name, total, weight)
+        for name, (total, weight) in sums.items()
+    }
+    return means | _derived(task, means)
 
 
 def _measure(
@@ -86,6 +89,11 @@ def _mean(task: Task, name: str, total: float, weight: float) -> float:
     if not weight > 0:
         raise _wrong(task, f"gave {name!r} the weight {weight:g} over a whole split")
     return total / weight
+
+
+def _derived(task: Task, means: dict[str, float]) -> dict[str, float]:
+    with guarded(task, "derived") as derived:
+        return {name: float(value) for name, value in derived(dict(means)).items()}
 
 
 def _wrong(task: Task, seen: str) -> ConfigError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mpi_dcasgd.config.own_code import own_names
 from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job, world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
@@ -21,7 +22,7 @@ from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
-from mpi_dcasgd.drivers.startup import check_alike, share_files, together
+from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
 from mpi_dcasgd.errors import ProtocolError
@@ -82,6 +83,7 @@ class Rank:
         """Set this rank up; a user's mistake raises the same UserError on every rank."""
         comm, job = self.comm, self.job
         together(comm, self._check_size)
+        agree_on_code(comm, own_names(job))
         self.injection = together(comm, self._make_injection)
         self.device = together(comm, lambda: pick_device(job.device, self.local_rank))
         if self.synchronous:

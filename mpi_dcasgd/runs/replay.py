@@ -57,6 +57,8 @@ class Replay:
             one.
         recorded_sha256: Name of the run's final weights; empty if it was killed, so that there are
             none to compare.
+        code_changes: The modules of the user's own that are not what the run was made with, a line
+            each.
 
     Example:
         Whether a run can be repeated::
@@ -74,6 +76,7 @@ class Replay:
     push: TraceRecord | None
     weights_sha256: str
     recorded_sha256: str
+    code_changes: tuple[str, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -84,6 +87,9 @@ class Replay:
         return self.identical
 
     def __str__(self) -> str:
+        return "\n".join([self._verdict(), *self.code_changes])
+
+    def _verdict(self) -> str:
         if self.difference is not None and self.push is not None:
             at = self.push
             return (
@@ -116,6 +122,7 @@ def replay(  # without changes there is no new run
     run: Run | Path | str,
     run_dir: None = None,
     *,
+    code: Path | str | None = None,
     show: TextIO | None = None,
 ) -> Replay: ...
 
@@ -127,6 +134,7 @@ def replay(
     *,
     resume: Path | str = AUTO,
     overwrite: bool = False,
+    code: Path | str | None = None,
     show: TextIO | None = None,
     stop: StopFlag | None = None,
     words: Sequence[str] = (),
@@ -142,6 +150,7 @@ def replay(
     *,
     resume: Path | str = AUTO,
     overwrite: bool = False,
+    code: Path | str | None = None,
     show: TextIO | None = None,
     stop: StopFlag | None = None,
     words: Sequence[str] = (),
@@ -160,6 +169,8 @@ def replay(
         resume: With changes: ``auto`` for the newest checkpoint in ``run_dir``, ``never``, a
             checkpoint's file, or another run's folder.
         overwrite: With changes: replace a finished run that ``run_dir`` holds.
+        code: Where the modules of one's own that the job names are looked for first: a folder, or
+            ``recorded`` for the copies in the run folder; None for where the run had them from.
         show: Where progress is shown, such as ``sys.stdout``; None for nowhere.
         stop: As in ``simulate``.
         words: Changes as on the command line, ``key=value``.
@@ -189,10 +200,10 @@ def replay(
                 ["run_dir: only with changes of the job; computing a run again writes nothing"],
             )
         with process_as_it_was():
-            return _replay_exactly(path, show)
+            return _replay_exactly(path, show, code)
     started = time.monotonic() if started is None else started
     flag = StopFlag() if stop is None else stop
-    recorded = RecordedRun.open(path, words, overrides)
+    recorded = RecordedRun.open(path, words, overrides, code)
     if recorded.job.mode != "asynchronous":
         raise RunFolderError(
             f"algorithm={recorded.job.algorithm}: has no pushes to put in a recorded order; choose "
@@ -200,6 +211,7 @@ def replay(
         )
     with (
         process_as_it_was(),
+        recorded.job.importing(),
         flag.listening() if stop is None else nullcontext(),
         start_loaders(recorded.job) as loaders,
     ):
@@ -220,7 +232,7 @@ def replay(
                 setup,
                 flag,
                 started,
-                beginning=f"in the order of {path}",
+                beginning="\n".join([f"in the order of {path}", *recorded.code_changes()]),
                 ending=lambda _: (
                     f"{order.passed} turns were passed over: the rule had the worker wait"
                     if order.passed
@@ -232,17 +244,22 @@ def replay(
     return Run(recording.folder.path, stopped_by=flag.signum)
 
 
-def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
-    run = RecordedRun.open(path)
-    with start_loaders(run.job) as loaders:
-        pushes = list(run.trace.records())
-        workshop = Workshop.open(run.job, _device(run.job), loaders=loaders)
-        if show is not None:
-            head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
-            print(head, file=show, flush=True)
-        began = time.monotonic()
-        server, difference = _replay(run, workshop, pushes)
-        seconds = time.monotonic() - began
+def _replay_exactly(path: Path, show: TextIO | None, code: Path | str | None) -> Replay:
+    run = RecordedRun.open(path, code=code)
+    with run.job.importing(), start_loaders(run.job) as loaders:
+        return _compute_again(run, show, loaders)
+
+
+def _compute_again(run: RecordedRun, show: TextIO | None, loaders: Loaders) -> Replay:
+    path = run.folder.path
+    pushes = list(run.trace.records())
+    workshop = Workshop.open(run.job, _device(run.job), loaders=loaders)
+    if show is not None:
+        head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
+        print(head, file=show, flush=True)
+    began = time.monotonic()
+    server, difference = _replay(run, workshop, pushes)
+    seconds = time.monotonic() - began
     sha = weights_sha256(server.weights, server.layout)
     verdict: Verdict = "identical"
     recorded_sha = run.weights_sha256
@@ -263,6 +280,7 @@ def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
         push=None if difference is None else pushes[difference.number],
         weights_sha256=sha,
         recorded_sha256=recorded_sha,
+        code_changes=tuple(run.code_changes()),
     )
 
 

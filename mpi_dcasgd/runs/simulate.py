@@ -22,11 +22,12 @@ from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.learning.outline import model_of, sizes_of
+from mpi_dcasgd.modules import searching
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.runs.build import Workshop, start_loaders
-from mpi_dcasgd.runs.jobs import JobSource, resolve_job
+from mpi_dcasgd.runs.jobs import JobSource, folders_of, resolve_job
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.result import Run
@@ -104,6 +105,7 @@ def simulate(
     flag = StopFlag() if stop is None else stop
     with (
         process_as_it_was(),
+        checked.importing(),
         flag.listening() if stop is None else nullcontext(),
         start_loaders(checked) as loaders,
     ):
@@ -172,9 +174,11 @@ def simulate_timing(
     own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
     overrides |= {key: value for key, value in own.items() if value is not None}
     checked, simulation = _resolve(job, words, overrides)
-    task = checked.make_task()
-    sizes = sizes_of(task, checked.seed, checked.data.validation)
-    vector_bytes = 4 * FlatLayout.of(model_of(task, checked.seed), checked.grouping).size
+    with checked.importing():
+        task = checked.make_task()
+        sizes = sizes_of(task, checked.seed, checked.data.validation)
+        layout = FlatLayout.of(model_of(task, checked.seed), checked.grouping)
+    vector_bytes = 4 * layout.size
     synchronous = checked.mode == "synchronous"
     admission = checked.rule.admission
     if updates is None:
@@ -213,7 +217,8 @@ def _resolve(
     """
     mine, theirs = split_overrides(words)
     more, others = split_keywords(overrides)
-    simulation = resolve_simulation(mine, more)
+    with searching(*folders_of(job), fresh=True):
+        simulation = resolve_simulation(mine, more)
     pairs, problems = parse_overrides(theirs)
     pairs += others
     checked = resolve_job(job, pairs, problems)

@@ -108,7 +108,8 @@ def train(
     flag = StopFlag() if stop is None else stop
     place = None if run_dir is None else Path(run_dir)
     request = _Request(checked, place, str(resume), overwrite, show, argv, started, flag)
-    with process_as_it_was(), flag.listening() if stop is None else nullcontext():
+    signals = flag.listening() if stop is None else nullcontext()
+    with process_as_it_was(), checked.importing(), signals:
         if checked.mode == "sequential":
             launch = Launch.of()
             origin = launch.launcher or "" if comm is None else "comm"
