@@ -344,14 +344,27 @@ def test_loaders_are_started_before_mpi(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 KILLED = """
+import threading
+
 import mpi_dcasgd
 
-mpi_dcasgd.train({job!r}, run_dir={place!r})
+def train():
+    mpi_dcasgd.train({job!r}, run_dir={place!r})
+
+if {threaded}:
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+else:
+    train()
 """
 
 
 @pytest.mark.slow
-def test_loaders_end_with_a_rank_that_is_killed(processes: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("threaded", [False, True])
+def test_loaders_end_with_a_rank_that_is_killed(
+    processes: Any, tmp_path: Path, threaded: bool
+) -> None:
     job = {
         "name": "killed",
         "algorithm": "sgd",
@@ -361,7 +374,7 @@ def test_loaders_end_with_a_rank_that_is_killed(processes: Any, tmp_path: Path) 
         "task": {"name": "loaded_tasks:Line", "fault": "hang", "place": str(tmp_path)},
         "data": {"loaders": 2},
     }
-    source = KILLED.format(job=job, place=str(tmp_path / "run"))
+    source = KILLED.format(threaded=threaded, job=job, place=str(tmp_path / "run"))
     path = os.pathsep.join(sys.path)
     process = processes.start([sys.executable, "-c", source], env={"PYTHONPATH": path})
     processes.wait_until(process, (tmp_path / "blocked").exists)
