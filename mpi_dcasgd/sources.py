@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mpi_dcasgd.modules import folder_of, is_installed
+from mpi_dcasgd.modules import folder_of
+from mpi_dcasgd.places import is_installed
 
 MAIN = "__main__"
 _PACKAGE = Path(__file__).parent
@@ -47,6 +48,7 @@ def sources_of(names: Iterable[str]) -> list[Source]:
         names: ``package.module:Name``, each imported already; our own modules are left out.
 
     Example:
+        >>> import colorsys
         >>> [source.module for source in sources_of(["colorsys:rgb_to_hsv"])]
         ['colorsys']
     """
