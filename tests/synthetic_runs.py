@@ -13,6 +13,7 @@ import yaml
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.observer import Evaluation, Status
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.recorder import Recorder
@@ -21,6 +22,8 @@ from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.server.records import Action, UpdateRecord
 
 DRIVERS = {"sgd": "sequential", "ssgd": "horovod"}
+CLASSIFICATION = Measures()
+LOSS = {"loss": 0.5}
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 
 
@@ -39,10 +42,14 @@ def synthetic_run(
     dropped: int = 0,
     driver: str | None = None,
     cpus: int = 64,
+    measures: Measures = CLASSIFICATION,
+    more: Mapping[str, float] = LOSS,
+    validation: float | None = None,
 ) -> Path:
     """One run of 1,000 samples an epoch in batches of 50.
 
-    The error falls geometrically from ``first_error`` after the first epoch to ``final_error``.
+    The error falls geometrically from ``first_error`` after the first epoch to ``final_error``; so
+    does, or rises, any other primary metric.
 
     Args:
         status: How it ended; None for a run that was killed in its last epoch.
@@ -50,6 +57,10 @@ def synthetic_run(
         job: Changes of the job file, dotted keys not resolved.
         dropped: Gradients that the rule dropped.
         cpus: Processors of the machine.
+        measures: The metrics of the task.
+        more: Metrics beside the primary one.
+        validation: The primary metric on the validation split over that on the test split, where
+            there is one.
     """
     rng = random.Random(f"{algorithm} {workers} {seed}")
     driver = driver or DRIVERS.get(algorithm, "mpi")
@@ -96,10 +107,13 @@ def synthetic_run(
         data="digits",
         batch_size=50,
         num_samples=1_000,
+        **measures.as_recorded(),
     )
     recorder = Recorder(folder, run, RecordSettings(), stream=io.StringIO(), environ={})
     recorder.started(1.5)
-    time_s = _pushes(recorder, run, rng, rate, final_error, first_error, dropped, status is None)
+    killed = status is None
+    ends = (first_error, final_error)
+    time_s = _pushes(recorder, run, rng, rate, ends, dropped, killed, more, validation)
     if status is None:
         recorder.close()
         return folder.path
@@ -130,11 +144,13 @@ def _pushes(
     run: RunDescription,
     rng: random.Random,
     rate: float,
-    final_error: float,
-    first_error: float,
+    ends: tuple[float, float],
     dropped: int,
     killed: bool,
+    more: Mapping[str, float],
+    validation: float | None,
 ) -> float:
+    first_error, final_error = ends
     time_s, luck = 0.0, rng.uniform(0.85, 1.15)
     for version in range(20 * run.epochs - killed):
         time_s += 50 / rate * rng.uniform(0.8, 1.2)
@@ -159,6 +175,8 @@ def _pushes(
         if samples % 1_000 == 0:
             epoch = samples // 1_000
             fall = (final_error / first_error) ** ((epoch - 1) / max(1, run.epochs - 1))
+            value = first_error * fall * luck * rng.uniform(0.95, 1.05)
+            test = {run.primary_metric: value, **more}
             recorder.evaluation(
                 Evaluation(
                     time_s=time_s,
@@ -166,8 +184,10 @@ def _pushes(
                     version=version + 1,
                     samples=samples,
                     epoch=epoch,
-                    test_error=first_error * fall * luck * rng.uniform(0.95, 1.05),
-                    test_loss=0.5,
+                    test=test,
+                    validation=None
+                    if validation is None
+                    else test | {run.primary_metric: validation * value},
                     train_loss=0.4,
                     lr=0.1,
                 )

@@ -57,6 +57,18 @@ def train(comm: MPI.Intracomm, job: str, runs: Sequence[tuple[str, Sequence[str]
     return [mpi_dcasgd.train(job, comm, path, words=words).status for path, words in runs]
 
 
+def refused(comm: MPI.Intracomm, job: str, path: str, words: Sequence[str]) -> str:
+    """What is said to a user whose job cannot be trained."""
+    import mpi_dcasgd
+    from mpi_dcasgd.errors import UserError
+
+    try:
+        mpi_dcasgd.train(job, comm, path, words=words)
+    except UserError as error:
+        return str(error)
+    return "trained"
+
+
 def interrupt(
     comm: MPI.Intracomm, job: str, path: str, words: Sequence[str], evaluations: int = 1
 ) -> tuple[str, int | None]:

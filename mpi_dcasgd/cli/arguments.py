@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,4 +124,15 @@ def fraction(text: str) -> float:
         raise argparse.ArgumentTypeError(
             f"{text!r}: allowed: a number > 0 and < 1 (0.04 for 4 per cent)"
         )
+    return value
+
+
+def finite(text: str) -> float:
+    """A number that is finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: a finite number (0.04, 1e-6)")
     return value

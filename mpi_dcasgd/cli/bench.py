@@ -95,6 +95,13 @@ def _add_bench_update(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="PyTorch threads (default: 1, as the server has)",
     )
+    parser.add_argument(
+        "--groups",
+        type=count,
+        default=1,
+        metavar="N",
+        help="measure each rule in N parameter groups, too (default: 1, only without groups)",
+    )
     parser.set_defaults(measure=_update)
 
 
@@ -270,7 +277,7 @@ def _update(args: argparse.Namespace) -> int:
         )
     torch.set_num_threads(args.threads)
     sizes = tuple(args.params or SIZES)
-    measured = list(measure(chosen, sizes, args.repeats, _tell))
+    measured = list(measure(chosen, sizes, args.repeats, _tell, args.groups))
     show = as_json if args.json else as_table
     print(show(machine(args.repeats), measured))
     return 0

@@ -6,9 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_dcasgd.cli.arguments import (
-    fraction,
-)
+from mpi_dcasgd.cli.arguments import finite, fraction
 
 if TYPE_CHECKING:
     from mpi_dcasgd.reporting.write import Report
@@ -24,11 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write into"
     )
-    parser.add_argument(
+    targets = parser.add_mutually_exclusive_group()
+    targets.add_argument(
         "--target-error",
         type=fraction,
         metavar="X",
         help="also report the time to this test error, a fraction of 1",
+    )
+    targets.add_argument(
+        "--target",
+        type=finite,
+        metavar="X",
+        help="also report the time until the task's primary metric is at X or better",
     )
 
 
@@ -38,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from mpi_dcasgd.runs.report import report
 
     try:
-        written = report(args.runs, args.out, target_error=args.target_error)
+        written = report(args.runs, args.out, target_error=args.target_error, target=args.target)
     except ReportWithoutPlotsError as error:
         print(error.report.table)
         raise

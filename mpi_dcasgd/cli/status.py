@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     found = status(args.folders)
     if args.json:
-        print(json.dumps({str(folder): [asdict(run) for run in found[folder]] for folder in found}))
+        print(json.dumps({str(folder): [run.plain() for run in found[folder]] for folder in found}))
     else:
         print("\n\n".join(_table(folder, runs) for folder, runs in found.items()))
     return 0
@@ -47,10 +46,9 @@ def _table(folder: Path, runs: Sequence[RunStatus]) -> str:
     ids = max(len(run.job_id or "-") for run in runs)
     for run in runs:
         epoch = "" if run.epoch is None else f"epoch {run.epoch:.1f}"
-        error = "" if run.test_error is None else f"test error {100 * run.test_error:.2f} %"
         again = f"restarted {run.restarts} time{'s' * (run.restarts != 1)}" * (run.restarts > 0)
         reason, *more = run.reason.splitlines() or [""]
-        words = "  ".join(word for word in (epoch, error, again, reason) if word)
+        words = "  ".join(word for word in (epoch, run.shown, again, reason) if word)
         line = f"  {run.name:<{width}}  {run.job_id or '-':<{ids}}  {run.state:<11}  {words}"
         lines.append(line.rstrip())
         lines += [f"  {'':<{width}}  {'':<{ids}}  {'':<11}  {text}" for text in more]

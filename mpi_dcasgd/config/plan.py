@@ -11,7 +11,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import ConfigError, LaunchError
-from mpi_dcasgd.learning.data import Facts
+from mpi_dcasgd.learning.data import Facts, known_facts
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import HEADER_BYTES
@@ -106,6 +106,7 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             num_workers,
             data.resident_bytes,
             accumulate=job.sync.accumulate,
+            best=job.checkpoint.best,
             gpu=gpu,
         ),
     )
@@ -126,7 +127,7 @@ def check_models(jobs: Iterable[Job]) -> None:
     tried = set()
     for job in jobs:
         key = f"{job.task} {job.model} {job.data} {job.batch_size}"
-        if job.data.known() is not None and not job.model.shapes_known and key not in tried:
+        if known_facts(job.data) is not None and not job.model.shapes_known and key not in tried:
             _outline(job)
             tried.add(key)
 
@@ -138,7 +139,7 @@ def _outline(job: Job) -> tuple[Facts, nn.Module]:
     with job.importing():
         try:
             task = job.make_task()
-            sizes = sizes_of(task, job.seed)
+            sizes = sizes_of(task, job.seed, job.data.validation)
             module = model_of(task, job.seed)
         except ConfigError as error:
             raise error.within(job.name) from error
@@ -173,6 +174,7 @@ def _needs(
     *,
     accumulate: int,
     gpu: bool,
+    best: bool,
 ) -> tuple[Need, ...]:
     vector = layout.size * ELEMENT_BYTES
     message = vector + HEADER_BYTES
@@ -182,7 +184,10 @@ def _needs(
         copies * layout.num_params * ELEMENT_BYTES,
     )
     data = ("the data, kept in memory", data_bytes)
-    evaluation = ("evaluation: weights and gradient of its model, a snapshot", 3 * vector)
+    evaluation = (
+        f"evaluation: weights and gradient of its model, a snapshot{', the best' if best else ''}",
+        (3 + best) * vector,
+    )
     weights = ("the weights", vector)
     computing = ("the model's weights and gradient", 2 * vector)
     if mode == "asynchronous":

@@ -95,7 +95,8 @@ class Job:
         Annotated[int, Field(ge=0, le=MAX_AHEAD)] | Literal["auto"],
         Field(
             description="minibatches that a worker is granted beyond the one it computes, to load "
-            "them meanwhile; auto takes 2 for imagefolder, else 0"
+            "them meanwhile; auto takes 2 for imagefolder, data.loaders where there are any (but "
+            "at least 2), else 0"
         ),
     ] = "auto"
     fuse: Annotated[
@@ -165,4 +166,4 @@ class Job:
         """``ahead`` as a number."""
         if self.ahead != "auto":
             return self.ahead
-        return self.data.tickets_ahead
+        return min(self.data.tickets_ahead, MAX_AHEAD)

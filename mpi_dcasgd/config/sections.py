@@ -8,8 +8,8 @@ from typing import Any, TypeGuard
 from pydantic.fields import FieldInfo
 
 from mpi_dcasgd.config.messages import is_section, seen, settings_of
-from mpi_dcasgd.errors import UserError
-from mpi_dcasgd.learning.data import DATA, DataSource, find_data
+from mpi_dcasgd.errors import ConfigError, UserError
+from mpi_dcasgd.learning.data import DATA, DataSource, find_data, known_facts
 from mpi_dcasgd.learning.data.brought import TaskData
 from mpi_dcasgd.learning.models import MODELS, ModelSource, find_model
 from mpi_dcasgd.learning.models.factory import lone_sample, lone_sample_problem
@@ -154,7 +154,10 @@ def check_fit(model: ModelSource, data: DataSource, batch_size: object) -> list[
     Returns:
         A line each, beginning with the dotted key.
     """
-    facts = data.known()
+    try:
+        facts = known_facts(data)
+    except ConfigError as error:
+        return [f"data.{line}" for line in error.problems]
     if facts is None:
         return []
     problems = model.fits(facts.input_shape, facts.num_classes)

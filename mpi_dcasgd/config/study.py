@@ -33,6 +33,7 @@ class Study:
         job_file: The job file that it names.
         elements: The runs.
         target_error: Also report how soon this test error was reached.
+        target: Also report how soon the primary metric was at this value or better.
         mapping: The content of the study file.
     """
 
@@ -41,6 +42,7 @@ class Study:
     job_file: Path
     elements: tuple[Element, ...]
     target_error: float | None
+    target: float | None
     mapping: Mapping[str, Any] = field(compare=False, repr=False)
 
     @property
@@ -82,6 +84,11 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
     settings = build(StudySettings, {"name": path.stem, **values}, "", problems)
     if settings is None:
         raise ConfigError(str(path), problems)
+    if settings.target is not None and settings.target_error is not None:
+        problems.append(
+            "target, target_error: both are there; omit one (target is of any task's primary "
+            "metric, target_error of classification's)"
+        )
     variants = choose_variants(settings, problems)
     job_file = path.parent / settings.job
     try:
@@ -108,4 +115,12 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
     if problems:
         raise ConfigError(str(path), problems)
     elements = [with_code_of_delays(element) for element in elements]
-    return Study(settings.name, path, job_file, tuple(elements), settings.target_error, mapping)
+    return Study(
+        settings.name,
+        path,
+        job_file,
+        tuple(elements),
+        settings.target_error,
+        settings.target,
+        mapping,
+    )

@@ -61,3 +61,12 @@ class StudySettings:
         float | None,
         Field(gt=0, lt=1, description="also report how soon this test error was reached"),
     ] = None
+    target: Annotated[
+        float | None,
+        Field(
+            allow_inf_nan=False,
+            description="also report how soon the task's primary metric was at this value or "
+            "better, on the validation split if there is one; a fraction of 1 where it is shown "
+            "in per cent",
+        ),
+    ] = None

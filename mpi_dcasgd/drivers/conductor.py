@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from mpi_dcasgd.drivers.account import Account, add_up
+from mpi_dcasgd.drivers.best_weights import BestWeights
 from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.evaluator import Evaluator, Scored, WeightsCopy
 from mpi_dcasgd.drivers.observer import Evaluation, Observer, Status
@@ -117,6 +118,7 @@ class Conductor:
         """Pass on evaluations that have finished meanwhile."""
         for scored in self._evaluator.collect():
             self._tell(scored)
+            self._complain(self._evaluator.best)
 
     def message(self, text: str) -> None:
         """One line for people."""
@@ -148,6 +150,7 @@ class Conductor:
             self._submit()
         for scored in self._evaluator.finish():
             self._tell(scored)
+        self._complain(self._evaluator.best)
         for account in self._spent:
             self._observer.worker(account)
         closing()
@@ -187,8 +190,8 @@ class Conductor:
         for copy in saved["unscored"]:
             self._queue(WeightsCopy(**copy))
 
-    def _complain(self, checkpointer: Checkpointer) -> str:
-        complaint = checkpointer.complaint()
+    def _complain(self, writer: Checkpointer | BestWeights | None) -> str:
+        complaint = writer.complaint() if writer else ""
         if complaint:
             self._observer.message(complaint)
         return complaint
@@ -223,8 +226,8 @@ class Conductor:
                 version=copy.version,
                 samples=copy.samples,
                 epoch=copy.epoch,
-                test_error=scored.test_error,
-                test_loss=scored.test_loss,
+                test=scored.test,
+                validation=scored.validation,
                 train_loss=copy.train_loss,
                 lr=copy.lr,
             )

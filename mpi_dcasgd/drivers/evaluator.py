@@ -6,11 +6,13 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from mpi_dcasgd.drivers.best_weights import BestWeights
+from mpi_dcasgd.learning.data import Split
 from mpi_dcasgd.learning.evaluation import evaluate
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.subject import Subject
@@ -34,11 +36,22 @@ class WeightsCopy:
 
 @dataclass(frozen=True)
 class Scored:
-    """Result of an evaluation; errors are fractions of 1."""
+    """Result of an evaluation: the mean of each metric by its name.
 
-    test_error: float
-    test_loss: float
+    Attributes:
+        test: On the test split.
+        validation: On the validation split; None where there is none.
+        eval_s: Duration of the evaluation.
+    """
+
+    test: Mapping[str, float]
+    validation: Mapping[str, float] | None
     eval_s: float
+
+    @property
+    def choosing(self) -> Mapping[str, float]:
+        """The metrics that weights are chosen by: those of the validation split if there is one."""
+        return self.test if self.validation is None else self.validation
 
 
 class Evaluator:
@@ -50,6 +63,9 @@ class Evaluator:
         clock: Seconds, monotonic.
         background: On a thread of its own; otherwise whoever submits a copy waits for its score,
             and the order of a run's records is always the same.
+
+    Attributes:
+        best: Keeps the best weights, where they are to be kept.
     """
 
     def __init__(
@@ -65,6 +81,7 @@ class Evaluator:
         self._clock = clock
         self._todo: queue.Queue[WeightsCopy | None] = queue.Queue(MAX_PENDING)
         self._done: queue.SimpleQueue[Scored | BaseException] = queue.SimpleQueue()
+        self.best: BestWeights | None = None
         self._thread: threading.Thread | None = None
         if background:
             self._thread = threading.Thread(target=self._run, name="evaluator", daemon=True)
@@ -97,6 +114,7 @@ class Evaluator:
         if self._thread is not None:
             self._todo.put(None)
             self._thread.join()
+        self._keep_best()
         return self.collect()
 
     def close(self) -> None:
@@ -107,6 +125,11 @@ class Evaluator:
                     self._todo.get_nowait()
             self._todo.put(None)
             self._thread.join()
+        self._keep_best()
+
+    def _keep_best(self) -> None:
+        if self.best is not None:
+            self.best.flush(self._flat)
 
     def _run(self) -> None:
         while (copy := self._todo.get()) is not None:
@@ -118,7 +141,13 @@ class Evaluator:
     def _score(self, copy: WeightsCopy) -> Scored:
         started = self._clock()
         self._flat.weights.copy_(copy.weights)
-        subject = self._subject
-        found = evaluate(self._flat.model, subject.task, subject.test, self._flat.weights.device)
-        primary = subject.task.primary_metric
-        return Scored(found[primary], found["loss"], self._clock() - started)
+        test, validation = self._measured(self._subject.test), None
+        if self._subject.validation is not None:
+            validation = self._measured(self._subject.validation)
+        scored = Scored(test, validation, self._clock() - started)
+        if self.best is not None:
+            self.best.look(self._flat, scored.choosing, copy.weights, copy.version)
+        return scored
+
+    def _measured(self, split: Split) -> dict[str, float]:
+        return evaluate(self._flat.model, self._subject.task, split, self._flat.weights.device)

@@ -7,9 +7,9 @@ kept apart from training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.server.records import UpdateRecord
@@ -19,7 +19,7 @@ Status = Literal["completed", "interrupted", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Result of evaluating one copy of the weights on the test set.
+    """Result of evaluating one copy of the weights.
 
     Attributes:
         time_s: Time at which the copy was made, not at which its evaluation was done.
@@ -27,8 +27,8 @@ class Evaluation:
         version: Updates applied in the copy.
         samples: Training samples applied in the copy.
         epoch: Whole passes over the training data that the copy has seen.
-        test_error: Wrong answers over all answers, in [0, 1].
-        test_loss: Mean loss over the test set.
+        test: Mean of each metric over the test split, by its name.
+        validation: The same over the validation split; None where there is none.
         train_loss: Mean loss of the pushed minibatches since the evaluation before this one.
         lr: Learning rate of the schedule at the last sample before the copy.
     """
@@ -38,10 +38,23 @@ class Evaluation:
     version: int
     samples: int
     epoch: int
-    test_error: float
-    test_loss: float
+    test: Mapping[str, float]
+    validation: Mapping[str, float] | None = None
     train_loss: float
     lr: float
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> Evaluation:
+        """Make one of its fields, as a checkpoint has them; version 0.1 had two of test's."""
+        values = dict(saved)
+        if "test" not in values:
+            values["test"] = {name: values.pop(f"test_{name}") for name in ("error", "loss")}
+        return cls(**values)
+
+    @property
+    def choosing(self) -> Mapping[str, float]:
+        """The metrics that weights are chosen by: those of the validation split if there is one."""
+        return self.test if self.validation is None else self.validation
 
 
 class Observer(Protocol):

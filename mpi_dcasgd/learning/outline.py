@@ -23,12 +23,13 @@ from mpi_dcasgd.learning.tasks.sections import SectionTask
 _CPU = torch.device("cpu")
 
 
-def sizes_of(task: Task, seed: int) -> Facts:
+def sizes_of(task: Task, seed: int, validation: float = 0.0) -> Facts:
     """Tell the sizes of a task's data, which are not loaded if their files tell them.
 
     Args:
         task: Made for this alone.
         seed: The job's.
+        validation: As for ``Subject.open``.
 
     Raises:
         ConfigError, DataError: As ``Subject.open``.
@@ -37,11 +38,12 @@ def sizes_of(task: Task, seed: int) -> Facts:
         task.seed, task.device = seed, _CPU
         return task.sizes
     with kept():
-        subject = Subject.open(task, seed, _CPU)
+        subject = Subject.open(task, seed, _CPU, validation)
     splits = (subject.train, subject.test, subject.validation)
     return Facts(
         num_train=len(subject.train),
         num_test=len(subject.test),
+        num_validation=0 if subject.validation is None else len(subject.validation),
         num_classes=0,
         input_shape=(),
         resident_bytes=sum(_resident_bytes(split) for split in splits if split is not None),

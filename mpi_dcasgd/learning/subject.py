@@ -10,6 +10,7 @@ from torch import nn
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data.dataset import Split
 from mpi_dcasgd.learning.data.own import Loading, check_alike, split_of
+from mpi_dcasgd.learning.data.part import set_apart
 from mpi_dcasgd.learning.generators import plant
 from mpi_dcasgd.learning.guard import guarded
 from mpi_dcasgd.learning.task import Task
@@ -32,16 +33,18 @@ class Subject:
     validation: Split | None = None
 
     @classmethod
-    def open(cls, task: Task, seed: int, device: torch.device) -> Subject:
+    def open(cls, task: Task, seed: int, device: torch.device, validation: float = 0.0) -> Subject:
         """Have a task make its data, for one device.
 
         Args:
             task: Made for this rank alone.
             seed: The job's.
             device: Where batches will be.
+            validation: Fraction of the training samples that are set apart for validation, unless
+                the task brings validation data.
 
         Raises:
-            ConfigError: The task's own code fails.
+            ConfigError: The task's own code fails, or so many validation samples cannot be.
             DataError: The data are missing or not what they should be.
         """
         task.seed, task.device = seed, device
@@ -54,6 +57,8 @@ class Subject:
                 data = make()
             if data is not None or name != "validation":
                 splits[name] = split_of(data, name, loading)
+        if validation and "validation" not in splits:
+            splits["train"], splits["validation"] = set_apart(splits["train"], validation)
         for name in splits:
             check_alike(splits["train"], splits[name], name)
         return cls(task, splits["train"], splits["test"], splits.get("validation"))

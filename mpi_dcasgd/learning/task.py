@@ -161,6 +161,20 @@ class Task:
         """
         return {}
 
+    def derived(self, means: Mapping[str, float]) -> Mapping[str, float]:
+        """Compute further metrics from the means of a whole split.
+
+        For what is no mean over samples but follows from means: a root, an exponential, a ratio.
+
+        Args:
+            means: Metric to its mean, ``loss`` among them.
+
+        Returns:
+            Further metrics by name, ``{"rmse": means["mse"] ** 0.5}``; the primary one may be
+            among them.
+        """
+        return {}
+
 
 def arguments_of(task: Task) -> dict[str, Any]:
     """Return the arguments that a task's constructor was called with, by name.

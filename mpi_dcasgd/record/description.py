@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mpi_dcasgd.learning.measures import PERCENT, Measures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +23,9 @@ class RunDescription:
         model, data: Their names in the job.
         batch_size: Of one worker.
         num_samples: Training samples.
+        primary_metric: The task's metric that says how good weights are.
+        higher_is_better: Its direction.
+        units: Unit of each metric that has one; a metric in ``%`` is a fraction of 1.
         kernel: How updates were computed (``rules.fuse``); a replay must do the same.
     """
 
@@ -34,7 +40,15 @@ class RunDescription:
     data: str
     batch_size: int
     num_samples: int
+    primary_metric: str = "error"
+    higher_is_better: bool = False
+    units: Mapping[str, str] = field(default_factory=lambda: {"error": PERCENT})
     kernel: str = "blocks"
+
+    @property
+    def measures(self) -> Measures:
+        """How metrics are chosen by and shown."""
+        return Measures(self.primary_metric, self.higher_is_better, self.units)
 
     @property
     def virtual(self) -> bool:

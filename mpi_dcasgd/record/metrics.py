@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.appending import AppendedFile
 from mpi_dcasgd.record.sinks import MetricSink
 
@@ -89,12 +90,19 @@ class RunProgress:
     Attributes:
         begun: Whether anything was recorded.
         epoch: Epochs trained; None before the first record of them.
-        test_error: Of the last evaluation, in [0, 1]; None before it.
+        result: The primary metric on the test split at the last evaluation; None before it.
+        measures: The primary metric, its direction and its unit.
     """
 
     begun: bool
     epoch: float | None
-    test_error: float | None
+    result: float | None
+    measures: Measures = field(default_factory=Measures)
+
+    @property
+    def shown(self) -> str:
+        """The result in words, ``test error 4.17 %``; empty before there is one."""
+        return self.measures.shown_on_test(self.result)
 
     @classmethod
     def of(cls, events: Iterable[Mapping[str, Any]]) -> RunProgress:
@@ -104,14 +112,17 @@ class RunProgress:
             events: Oldest first.
 
         Example:
-            >>> RunProgress.of([{"event": "evaluation", "epoch": 2, "test_error": 0.1}])
-            RunProgress(begun=True, epoch=2, test_error=0.1)
+            >>> progress = RunProgress.of([{"event": "evaluation", "epoch": 2, "test_error": 0.1}])
+            >>> progress.epoch, progress.shown
+            (2, 'test error 10.00 %')
         """
-        begun, epochs, errors = False, [], []
+        begun, epochs, results, measures = False, [], [], Measures()
         for event in events:
             begun = True
+            if "primary_metric" in event:  # of its start, or of one of its restarts
+                measures = Measures.recorded(event)
             if isinstance(epoch := event.get("epoch"), (int, float)):
                 epochs.append(epoch)
-            if (error := event.get("test_error")) is not None:
-                errors.append(error)
-        return cls(begun, max(epochs, default=None), errors[-1] if errors else None)
+            if (result := event.get(f"test_{measures.primary}")) is not None:
+                results.append(result)
+        return cls(begun, max(epochs, default=None), results[-1] if results else None, measures)

@@ -31,7 +31,7 @@ class Status:
         samples, total_samples: Training samples applied, and in all.
         samples_per_s: At present.
         loss: Mean training loss at present, or None before the first update.
-        test_error: Of the last evaluation, in [0, 1], or None before it.
+        result: Of the last evaluation, in words (``test error 4.2 %``); empty before it.
         staleness_mean, staleness_max: In updates; at present, and so far.
         dropped, nonfinite: Gradients refused so far.
         eta_s: Seconds to go, or None if that cannot be told.
@@ -43,7 +43,7 @@ class Status:
     total_samples: int
     samples_per_s: float
     loss: float | None
-    test_error: float | None
+    result: str
     staleness_mean: float
     staleness_max: int
     dropped: int
@@ -69,8 +69,8 @@ def status_parts(status: Status) -> list[str]:
     parts = [f"{status.samples_per_s:,.0f} samples/s"]
     if status.loss is not None:
         parts.append(f"loss {status.loss:.4g}")
-    if status.test_error is not None:
-        parts.append(f"test error {100 * status.test_error:.1f} %")
+    if status.result:
+        parts.append(status.result)
     if status.eta_s is not None and math.isfinite(status.eta_s):
         parts.append(f"eta {format_duration(status.eta_s)}")
     if status.staleness_max:

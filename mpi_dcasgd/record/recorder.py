@@ -11,10 +11,12 @@ from typing import Any, TextIO
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.observer import Evaluation, Status
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.metrics import finite
 from mpi_dcasgd.record.progress import Status as ProgressStatus
 from mpi_dcasgd.record.progress import make_progress
+from mpi_dcasgd.record.results import Results, event_of
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.sinks import JSONL, Sinks
@@ -70,6 +72,7 @@ class Recorder:
     ) -> None:
         self._folder = folder
         self._run = run
+        self._results = Results(run.measures)
         self._logger = logger
         self._metrics = Sinks(folder, settings.sinks, _offsets(saved))
         self._trace = _trace(folder, run, settings, saved)
@@ -93,7 +96,6 @@ class Recorder:
         self._loss = self._staleness = math.nan
         self._rate = math.nan
         self._shown = (0.0, 0)
-        self._evaluations: list[Evaluation] = []
         self._restarts, self._resumes = 0, saved is not None
         if saved is not None:
             self._load(saved)
@@ -134,13 +136,12 @@ class Recorder:
             self._tick(time_s)
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        self._evaluations.append(evaluation)
-        self._metrics.write("evaluation", evaluation.time_s, **_without_time(evaluation))
+        self._results.add(evaluation)
+        self._metrics.write("evaluation", evaluation.time_s, **event_of(evaluation))
         self._say(
             f"after {evaluation.samples / self._run.num_samples:.4g} of {self._run.epochs} epochs"
             f" and {evaluation.time_s:.1f} s:"
-            f" test error {100 * evaluation.test_error:.2f} %,"
-            f" test loss {evaluation.test_loss:.4g}, train loss {evaluation.train_loss:.4g}"
+            f" {self._results.text(evaluation)}, train loss {evaluation.train_loss:.4g}"
         )
 
     def worker(self, account: Account) -> None:
@@ -176,7 +177,7 @@ class Recorder:
             "window": {name: getattr(window, name) for name in window.__slots__},
             "applied": [float(value) for value in applied] if applied else None,
             "histogram": dict(self._histogram),
-            "evaluations": [asdict(evaluation) for evaluation in self._evaluations],
+            "evaluations": self._results.state(),
             "restarts": self._restarts,
             "next_log_s": self._next_log_s,
         }
@@ -190,7 +191,7 @@ class Recorder:
         if saved["applied"]:
             self._applied = record_of(saved["applied"])
         self._histogram = dict(saved["histogram"])
-        self._evaluations = [Evaluation(**values) for values in saved["evaluations"]]
+        self._results.load(saved["evaluations"])
         # Virtual workers do not start again: they are left, and go on, in the middle of a step.
         self._restarts = saved["restarts"] + (not self._run.virtual)
         # Not in the checkpoints of an earlier version; and the settings may be others now.
@@ -254,7 +255,7 @@ class Recorder:
                 total_samples=self._run.total_samples,
                 samples_per_s=0.0 if math.isnan(self._rate) else self._rate,
                 loss=None if math.isnan(self._loss) else self._loss,
-                test_error=self._evaluations[-1].test_error if self._evaluations else None,
+                result=self._results.latest(),
                 staleness_mean=self._staleness,
                 staleness_max=max(self._histogram, default=0),
                 dropped=self._refused[Action.DROPPED],
@@ -262,6 +263,18 @@ class Recorder:
                 eta_s=left / self._rate if self._rate > 0 and not self._run.virtual else None,
             )
         )
+
+    @property
+    def measures(self) -> Measures:
+        """The run's primary metric, its direction and its units."""
+        return self._results.measures
+
+    @property
+    def best_value(self) -> float:
+        """The value of the best evaluation so far; not a number before there is one."""
+        best = self._results.best
+        value = self._results.choosing(best) if best else None
+        return math.nan if value is None else value
 
     @property
     def _epoch(self) -> float:
@@ -275,8 +288,6 @@ class Recorder:
     def _summary(
         self, status: Status, time_s: float, weights_sha256: str, reason: str
     ) -> dict[str, Any]:
-        last = self._evaluations[-1] if self._evaluations else None
-        best = min(self._evaluations, key=lambda e: e.test_error, default=None)
         counted = sum(self._histogram.values())
         total = sum(staleness * n for staleness, n in self._histogram.items())
         return {
@@ -287,11 +298,7 @@ class Recorder:
             "samples": self._samples,
             "dropped": self._refused[Action.DROPPED],
             "nonfinite": self._refused[Action.NONFINITE],
-            "test_error": last.test_error if last else None,
-            "test_loss": last.test_loss if last else None,
-            "train_loss": last.train_loss if last else None,
-            "best_test_error": best.test_error if best else None,
-            "best_epoch": best.epoch if best else None,
+            **self._results.summary(),
             "startup_s": self._startup_s,
             # As in metrics.jsonl: an evaluation at the very end must not lie after the end.
             "wall_s": round(time_s, 6),
@@ -329,9 +336,3 @@ def _trace(
 def _offsets(saved: Mapping[str, Any] | None) -> dict[str, Any]:
     """Offsets of the sinks at a checkpoint, which may be of a version that had only one."""
     return {} if saved is None else {JSONL: saved["metrics"], **saved.get("sinks", {})}
-
-
-def _without_time(evaluation: Evaluation) -> dict[str, Any]:
-    values = asdict(evaluation)
-    del values["time_s"]
-    return values

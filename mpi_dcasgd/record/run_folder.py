@@ -47,6 +47,7 @@ class RunFolder:
         trace_bin: Every push; runs without a server have none.
         summary_json: The outcome, from the end of the run on.
         weights_pt: The final weights.
+        best_pt: The weights of the best evaluation so far.
         cluster_yaml: The cluster of a simulated run; no real run has it.
         output_log: Whatever ranks and launcher printed, where a comparison started them.
         checkpoints: A folder.
@@ -68,6 +69,7 @@ class RunFolder:
         self.trace_bin = self.path / "trace.bin"
         self.summary_json = self.path / "summary.json"
         self.weights_pt = self.path / "weights.pt"
+        self.best_pt = self.path / "best.pt"
         self.cluster_yaml = self.path / CLUSTER_YAML
         self.output_log = self.path / "output.log"
         self.checkpoints = self.path / "checkpoints"
@@ -224,7 +226,7 @@ class RunFolder:
         return read_metrics(self.metrics_jsonl)
 
     def progress(self) -> RunProgress:
-        """The epoch and the test error so far, as far as they can be read."""
+        """The epoch and the result so far, as far as they can be read."""
         try:
             return RunProgress.of(self.metrics())
         except RunFolderError:
@@ -243,23 +245,26 @@ class RunFolder:
 
         return read_trace(self.trace_bin, strict=strict)
 
-    def weights(self) -> dict[str, Tensor]:
-        """The final weights, a ``state_dict`` of tensors on the CPU.
+    def weights(self, *, best: bool = False) -> dict[str, Tensor]:
+        """The weights of the run, a ``state_dict`` of tensors on the CPU.
+
+        Args:
+            best: Those of the best evaluation, in place of the final ones.
 
         Raises:
-            RunFolderError: The run has not ended, or the file is damaged.
+            RunFolderError: There are none, for the run has not ended; or the file is damaged.
         """
-        import torch
+        from mpi_dcasgd.record.weights_file import read_weights  # loads PyTorch
 
-        path = self.weights_pt
-        if not path.is_file():
-            raise RunFolderError(f"{path}: no such file; a run has weights once it has ended")
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            weights: dict[str, Tensor] = content["state_dict"]
-        except Exception as error:  # whatever a torn file makes PyTorch raise
-            raise RunFolderError(f"{path}: cannot be read as weights: it is damaged") from error
-        return weights
+        path = self.best_pt if best else self.weights_pt
+        if path.is_file():
+            return read_weights(path)
+        if best:
+            raise RunFolderError(
+                f"{path}: no such file; the best weights are written beside training from the "
+                "first evaluation on, unless the job has checkpoint.best: false"
+            )
+        raise RunFolderError(f"{path}: no such file; a run has weights once it has ended")
 
     def copy_records(self, other: RunFolder) -> None:
         """Take over what another run has recorded, in order to go on with it here.
@@ -310,6 +315,7 @@ class RunFolder:
             self.trace_bin,
             self.summary_json,
             self.weights_pt,
+            self.best_pt,
             *self.path.glob("environment-*.json"),
             *self.checkpoints.glob("update-*.pt"),
         ):

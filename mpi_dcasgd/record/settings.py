@@ -54,3 +54,6 @@ class CheckpointSettings:
         Field(description="write a checkpoint every N seconds of training; null: not by time"),
     ] = 600.0
     keep: Annotated[int, Field(ge=1, description="checkpoints that are kept")] = 2
+    best: Annotated[
+        bool, Field(description="keep the weights of the best evaluation, beside the final ones")
+    ] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import flatten
 from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
 from mpi_dcasgd.record.study_folder import find_runs
@@ -19,12 +21,22 @@ from mpi_dcasgd.server.records import Action
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One evaluation: ``epoch``, ``time_s`` and ``samples`` of its snapshot, error in [0, 1]."""
+    """One evaluation.
+
+    Attributes:
+        epoch, time_s, samples: Of the snapshot.
+        value: The primary metric on the test split; what is not finite is not a number.
+        choosing: The same on the split that chooses: validation if there is one, else test.
+        metrics: All metrics on the test split.
+        train_loss: Mean since the evaluation before; None if it is not finite.
+    """
 
     epoch: int
     time_s: float
     samples: int
-    test_error: float
+    value: float
+    choosing: float
+    metrics: Mapping[str, float]
     train_loss: float | None
 
 
@@ -52,6 +64,21 @@ class RunResult:
     workers: tuple[Mapping[str, Any], ...]
     staleness: Mapping[int, tuple[int, int]]
     sizes: tuple[int, ...] = ()
+
+    @property
+    def measures(self) -> Measures:
+        """The primary metric, its direction and all units."""
+        return Measures.recorded(self.summary)
+
+    @property
+    def task(self) -> str:
+        """The name of the task; before there were several it was classification."""
+        return str(self.job.get("task.name") or self.job.get("task") or "classification")
+
+    @property
+    def validated(self) -> bool:
+        """Whether a validation split chose the best weights."""
+        return f"best_validation_{self.measures.primary}" in self.summary
 
     @property
     def algorithm(self) -> str:
@@ -162,7 +189,7 @@ def _load(folder: RunFolder, read_stored: ReadStored) -> RunResult | UnfinishedR
             job=job,
             summary=summary,
             environment=folder.environment(),
-            points=_points(events),
+            points=_points(events, Measures.recorded(summary)),
             workers=tuple(e for e in events if e["event"] == "worker"),
             staleness=_staleness(trace) if trace else {},
             sizes=_sizes(trace) if trace else (),
@@ -189,19 +216,31 @@ def _staleness(trace: Trace) -> dict[int, tuple[int, int]]:
     return {n: (int(counts[n]), int(sums[n])) for n in range(len(counts)) if counts[n]}
 
 
-def _points(events: Iterable[Mapping[str, Any]]) -> tuple[Point, ...]:
+def _points(events: Iterable[Mapping[str, Any]], measures: Measures) -> tuple[Point, ...]:
+    key = f"test_{measures.primary}"
     points = [
         Point(
             epoch=event["epoch"],
             time_s=event["time_s"],
             samples=event["samples"],
-            test_error=event["test_error"],
+            value=_number(event[key]),
+            choosing=_number(event.get(f"validation_{measures.primary}", event[key])),
+            metrics={
+                name.removeprefix("test_"): _number(value)
+                for name, value in event.items()
+                if name.startswith("test_")
+            },
             train_loss=event.get("train_loss"),
         )
         for event in events
-        if event["event"] == "evaluation" and event.get("test_error") is not None
+        if event["event"] == "evaluation" and key in event
     ]
     return tuple(sorted(points, key=lambda point: (point.samples, point.time_s)))
+
+
+def _number(value: Any) -> float:
+    """A value as it was before it was written down: JSON has no word for what is not finite."""
+    return math.nan if value is None else float(value)
 
 
 def _last_seen(folder: RunFolder) -> str:

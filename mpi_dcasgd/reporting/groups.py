@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.reporting.collect import Point, RunResult
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
@@ -64,6 +65,16 @@ class Group:
     runs: tuple[RunResult, ...]
 
     @property
+    def measures(self) -> Measures:
+        """The primary metric, its direction and all units."""
+        return self.runs[0].measures
+
+    @property
+    def validated(self) -> bool:
+        """Whether a validation split chose the best weights of all runs."""
+        return all(run.validated for run in self.runs)
+
+    @property
     def sequential(self) -> bool:
         return self.driver == "sequential"
 
@@ -92,37 +103,65 @@ class Group:
         """Statistics of one number in the summaries."""
         return Stat.of(run.number(key) for run in self.runs)
 
+    def metric(self, key: str) -> Stat | None:
+        """Statistics of a metric in the summaries; None where a run has no finite one.
+
+        The mean of the others would flatter a group of which some runs diverged.
+        """
+        found = self.stat(key)
+        return found if found is not None and found.n == len(self.runs) else None
+
     def at(self, choose: Callable[[RunResult], Point | None]) -> list[Point]:
         """One evaluation of each run that has it."""
         return [point for run in self.runs if (point := choose(run)) is not None]
 
-    def curve(self) -> list[CurvePoint]:
-        """The mean evaluation after each epoch that all runs were evaluated at."""
+    def curve(self, metric: str | None = None) -> list[CurvePoint]:
+        """The mean evaluation after each epoch that all runs were evaluated at.
+
+        Args:
+            metric: On the test split; None for the primary one.
+        """
+        name = metric or self.measures.primary
         by_epoch: list[dict[int, Point]] = [{p.epoch: p for p in run.points} for run in self.runs]
         shared = sorted(set.intersection(*(set(points) for points in by_epoch)))
-        return [CurvePoint.of(epoch, [points[epoch] for points in by_epoch]) for epoch in shared]
+        together = [(epoch, [points[epoch] for points in by_epoch]) for epoch in shared]
+        return [CurvePoint.of(epoch, points, name) for epoch, points in together]
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """One epoch of a group: mean time, and mean, lowest and highest error of its runs."""
+    """One epoch of a group: mean time, and mean, lowest and highest value of its runs.
+
+    Values are not a number where that of any run is not.
+    """
 
     epoch: int
     time_s: float
-    error: float
+    value: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, epoch: int, points: Sequence[Point]) -> CurvePoint:
-        errors = [point.test_error for point in points]
+    def of(cls, epoch: int, points: Sequence[Point], metric: str) -> CurvePoint:
+        values = [point.metrics.get(metric, math.nan) for point in points]
         time_s = statistics.fmean(point.time_s for point in points)
-        return cls(epoch, time_s, statistics.fmean(errors), min(errors), max(errors))
+        mean = statistics.fmean(values)
+        if math.isnan(mean):
+            return cls(epoch, time_s, mean, mean, mean)
+        return cls(epoch, time_s, mean, min(values), max(values))
 
 
-def first_at_most(target_error: float) -> Callable[[RunResult], Point | None]:
-    """The first evaluation whose error is at most the target."""
-    return lambda run: next((p for p in run.points if p.test_error <= target_error), None)
+def first_reaching(target: float) -> Callable[[RunResult], Point | None]:
+    """The first evaluation whose primary metric is at the target or better.
+
+    The validation split decides where there is one.
+    """
+
+    def choose(run: RunResult) -> Point | None:
+        measures = run.measures
+        return next((p for p in run.points if measures.reached(p.choosing, target)), None)
+
+    return choose
 
 
 def last_before(time_s: float) -> Callable[[RunResult], Point | None]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from mpi_dcasgd.record.run_folder import CLUSTER_YAML
 from mpi_dcasgd.reporting.document import Table
 from mpi_dcasgd.reporting.groups import Group, twins
-from mpi_dcasgd.reporting.table import NONE, digits, name_of, show, staleness_of
+from mpi_dcasgd.reporting.table import NONE, digits, name_of, show, show_metric, staleness_of
 
 NOTE = (
     f"Predicted is what the simulated twin of a row gave, on the cluster in its {CLUSTER_YAML};"
@@ -37,7 +37,12 @@ def prediction_table(groups: Sequence[Group]) -> Table | None:
     if any(max(group.histogram, default=0) for group in both):
         add("staleness measured", staleness_of)
         add("max measured", lambda g: str(max(g.histogram, default=NONE)))
-    add("test error % measured", lambda g: show(g.stat("test_error"), 2, 100))
+    measures = pairs[0][0].measures
+    primary = measures.primary
+    add(
+        f"test {measures.title(primary)} measured",
+        lambda g: show_metric(g.metric(f"test_{primary}"), measures, primary),
+    )
     return Table(tuple(header), tuple(tuple(row) for row in rows))
 
 

@@ -20,6 +20,7 @@ def remarks(groups: Sequence[Group], runs: Sequence[RunResult]) -> list[str]:
         _simulated(groups),
         _server_slot(groups),
         _crowded(runs),
+        _not_finite(groups),
         _epochs(runs),
         _resized(runs),
         _refused(groups),
@@ -99,7 +100,7 @@ def _crowded(runs: Sequence[RunResult]) -> str:
     return (
         f"Up to {worst[1]} ranks shared {worst[2]} processors: seconds, samples/s and speed-up say"
         " what this machine did, and little about one with a processor or GPU for every rank."
-        " Test error against epochs does not suffer from it."
+        f" Test {runs[0].measures.primary} against epochs does not suffer from it."
     )
 
 
@@ -165,14 +166,48 @@ def _devices(environment: Any) -> list[str]:
     ]
 
 
+def _not_finite(groups: Sequence[Group]) -> str:
+    told = []
+    for group in groups:
+        key = f"test_{group.measures.primary}"
+        lost = sum(run.number(key) is None for run in group.runs)
+        if lost:
+            told.append(f"{group.label}: {lost} of {len(group.runs)}")
+    if not told:
+        return ""
+    return (
+        f"Runs whose final test {groups[0].measures.primary} is not a finite number"
+        f" ({'; '.join(told)}): no mean is shown for their rows, since that of the others would"
+        " flatter them."
+    )
+
+
 def _best(groups: Sequence[Group]) -> str:
+    measures = groups[0].measures
+    primary = measures.primary
+    validated = {run.validated for group in groups for run in group.runs}
+    if len(validated) > 1:
+        return (
+            "Some runs have a validation split that chose their best weights, others none: mind"
+            ' "best" and times to a target, which go by the test set where there is none.'
+        )
+
     def differs(group: Group) -> bool:
-        last, best = group.stat("test_error"), group.stat("best_test_error")
-        return last is not None and best is not None and best.mean < last.mean
+        last, best = group.metric(f"test_{primary}"), group.metric(f"best_test_{primary}")
+        if last is None or best is None:
+            return False
+        return best != last if validated == {True} else measures.better(best.mean, last.mean)
 
     if not any(differs(group) for group in groups):
         return ""
+    best = "highest" if measures.higher_is_better else "lowest"
+    final = f'"Test {primary}" is that of the final weights. "Best" is'
+    if validated == {True}:
+        return (
+            f"{final} the test {primary} of the weights with the {best} validation {primary};"
+            " the test set chose nothing."
+        )
     return (
-        '"Test error" is that of the final weights. "Best" is the lowest of all evaluations,'
+        f"{final} the {best} of all evaluations,"
         " chosen by the test set itself, and therefore flattering."
     )

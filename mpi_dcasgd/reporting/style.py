@@ -74,6 +74,12 @@ class Colours:
         return group.settings, "" if group.simulated else group.manner
 
 
+def title(figure: Any, text: str) -> None:
+    """Write the title of a picture."""
+    # To the left: in the middle it would run into the legend.
+    figure.suptitle(text, x=0.01, ha="left", fontsize=12)
+
+
 def by_variant(groups: Sequence[Group]) -> dict[str, list[Group]]:
     """Groups that differ in nothing but their number of workers, by what a legend says."""
     colours = Colours(groups)

@@ -1,7 +1,7 @@
-"""Time to an error, taken apart: the samples that a run needed and the rate at which they passed.
+"""Time to a result, taken apart: the samples that a run needed and the rate at which they passed.
 
-The time to an error is the samples until then divided by the samples a second. Asynchronous
-training is to win by the second and loses by the first, so both are told.
+The time to a result, such as a test error, is the samples until then divided by the samples a
+second. Asynchronous training is to win by the second and loses by the first, so both are told.
 """
 
 from __future__ import annotations
@@ -12,18 +12,26 @@ from statistics import geometric_mean
 
 from mpi_dcasgd.reporting.collect import Point
 from mpi_dcasgd.reporting.document import Table
-from mpi_dcasgd.reporting.groups import Group, first_at_most, most_alike
-from mpi_dcasgd.reporting.table import name_of
+from mpi_dcasgd.reporting.groups import Group, Stat, first_reaching, most_alike
+from mpi_dcasgd.reporting.table import name_of, show_metric
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
 
-NOTE = (
-    "Each row at the lowest test error that all its runs and all runs of the row it is held against"
+_NOTE = (
+    "Each row at the {best} {metric} that all its runs and all runs of the row it is held against"
     " reached, at their first evaluation there; below 1, time × says that it was there sooner."
     " Time × is samples × divided by samples/s ×. Samples × above 1 is what staleness costs; below"
     " 1, fewer samples were needed. Samples/s × is what the workers gain by not waiting for one"
     " another, and lose by waiting for the server. Geometric means over the seeds that both rows"
     " have; in brackets the least and the most. The resolution is that of the evaluations."
 )
+
+
+def sooner_note(groups: Sequence[Group]) -> str:
+    """How the table is to be read."""
+    measures = groups[0].measures
+    split = "validation" if all(group.validated for group in groups) else "test"
+    best = "highest" if measures.higher_is_better else "lowest"
+    return _NOTE.format(best=best, metric=f"{split} {measures.primary}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +48,14 @@ class _Ratio:
 
 def sooner_table(groups: Sequence[Group]) -> Table | None:
     """One row for each group that there is another to hold it against; None without any."""
-    rows = []
+    measures, rows = groups[0].measures, []
+    primary = measures.primary
     for group in groups:
         other = _counterpart(group, groups)
         compared = other and _compare(group, other)
         if not other or not compared:
             continue
-        error, ratios = compared
+        target, ratios = compared
         samples = geometric_mean(ratio.samples for ratio in ratios)
         times = [ratio.time for ratio in ratios]
         time = geometric_mean(times)
@@ -56,13 +65,14 @@ def sooner_table(groups: Sequence[Group]) -> Table | None:
                 name_of(group),
                 str(group.num_workers),
                 other.label,
-                f"{100 * error:.2f}",
+                show_metric(Stat.of([target]), measures, primary),
                 f"{samples:.2f}",
                 f"{samples / time:.2f}",
                 f"{time:.2f}{spread}",
             )
         )
-    header = ("algorithm", "workers", "against", "at error %", "samples ×", "samples/s ×", "time ×")
+    at = f"at {measures.title(primary)}"
+    header = ("algorithm", "workers", "against", at, "samples ×", "samples/s ×", "time ×")
     return Table(header, tuple(rows), frozenset({0, 2})) if rows else None
 
 
@@ -89,21 +99,23 @@ def _synchronous(group: Group) -> bool:
 
 
 def _compare(group: Group, other: Group) -> tuple[float, list[_Ratio]] | None:
-    """The error at which they are compared, and a ratio for each seed that both have."""
-    runs = [*group.runs, *other.runs]
-    if not all(run.points for run in runs):
+    """The value at which they are compared, and a ratio for each seed that both have."""
+    measures = group.measures
+    best = [measures.best(run.points, lambda p: p.choosing) for run in (*group.runs, *other.runs)]
+    reached = [point.choosing for point in best if point is not None]
+    if len(reached) < len(best):
         return None
-    error = max(min(point.test_error for point in run.points) for run in runs)
-    ours, theirs = _by_seed(group, error), _by_seed(other, error)
+    target = min(reached) if measures.higher_is_better else max(reached)
+    ours, theirs = _by_seed(group, target), _by_seed(other, target)
     shared = sorted(ours.keys() & theirs.keys())
     ratios = [_Ratio.of(ours[seed], theirs[seed]) for seed in shared]
-    return (error, ratios) if ratios else None
+    return (target, ratios) if ratios else None
 
 
-def _by_seed(group: Group, error: float) -> dict[int, Point]:
-    """First evaluation at or below the error by seed; of equal seeds the first run counts."""
+def _by_seed(group: Group, target: float) -> dict[int, Point]:
+    """First evaluation at the target or better by seed; of equal seeds the first run counts."""
     found: dict[int, Point] = {}
-    choose = first_at_most(error)
+    choose = first_reaching(target)
     for run in group.runs:
         point = choose(run)
         if point is not None and point.samples > 0 and point.time_s > 0:

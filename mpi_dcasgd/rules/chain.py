@@ -96,6 +96,7 @@ class Chain:
         self.kernel: Kernel = fused[0].kernel
         moved = [one.vectors_moved for one in fused if one.vectors_moved is not None]
         self.vectors_moved = max(moved) if len(moved) == len(fused) else None
+        self._sizes = [one.end - one.begin for one in self.stretches]
         self._looks_ahead = steps[0].looks_ahead
         places = _places(steps)
         self._values = [0.0] * places[-1].stop
@@ -127,12 +128,13 @@ class Chain:
             facts: What is known about this push.
         """
         self._take_down(facts)
-        for _, run, piece, _, numbers, vectors in self._works:
-            state = vectors[facts.worker]
-            if piece is None:
-                run(params, grad, snapshot, numbers, *state)
-            else:
-                run(params[piece], grad[piece], snapshot[piece], numbers, *state)
+        if len(self._works) == 1:
+            (work,) = self._works
+            work.run(params, grad, snapshot, work.numbers, *work.vectors[facts.worker])
+        else:
+            pieces = (torch.split_with_sizes(v, self._sizes) for v in (params, grad, snapshot))
+            for work, *lanes in zip(self._works, *pieces, strict=True):
+                work.run(*lanes, work.numbers, *work.vectors[facts.worker])
         return rate_of(self.rule, facts)
 
     def send(

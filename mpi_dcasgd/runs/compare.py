@@ -270,4 +270,10 @@ def _report(study: Study, folder: StudyFolder) -> Report | None:
     from mpi_dcasgd.runs.report import report  # loads NumPy
 
     title = f"Comparison: {study.name}"
-    return report(there, folder.report, target_error=study.target_error, title=title)
+    return report(
+        there,
+        folder.report,
+        target_error=study.target_error,
+        target=study.target,
+        title=title,
+    )

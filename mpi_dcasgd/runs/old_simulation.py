@@ -55,7 +55,7 @@ def tell_again(history: Mapping[str, Any], observer: Observer) -> None:
         *numbers, time_s = row
         observer.update(record_of(numbers), time_s)
         while evaluations and evaluations[0][0] == number:
-            observer.evaluation(Evaluation(**evaluations.pop(0)[1]))
+            observer.evaluation(Evaluation.of(evaluations.pop(0)[1]))
 
 
 def _virtual(text: str) -> dict[str, Any]:

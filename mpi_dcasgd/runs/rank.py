@@ -27,6 +27,7 @@ from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
@@ -50,6 +51,7 @@ class Rank:
         job: The checked job.
         stop: Set when the run is to end early.
         started: When start-up began, in ``time.monotonic``'s seconds.
+        loaders: Load this rank's samples.
 
     Attributes:
         logger: Writes this rank's own log, once there is a run folder.
@@ -58,7 +60,10 @@ class Rank:
         in_step: Whether all ranks are at the same point: an error that one has all have.
     """
 
-    def __init__(self, comm: MPI.Comm, job: Job, stop: StopFlag, started: float) -> None:
+    def __init__(
+        self, comm: MPI.Comm, job: Job, stop: StopFlag, started: float, loaders: Loaders
+    ) -> None:
+        self.loaders = loaders
         self.started = started
         self.comm = comm
         self.job = job
@@ -95,7 +100,9 @@ class Rank:
             standing = comm.bcast(standing)
         self.folder = RunFolder(path)
         self.logger = together(comm, self._open_log)
-        self.workshop = together(comm, lambda: Workshop.open(job, self.device, group, standing))
+        self.workshop = together(
+            comm, lambda: Workshop.open(job, self.device, group, standing, self.loaders)
+        )
         flat = together(comm, lambda: self.workshop.flat_model(_CPU))
         self.layout = flat.layout
         check_alike(comm, "parameters that are not trained", flat.fixed_sha256())
@@ -258,7 +265,14 @@ class Rank:
 
     def _recorder(self, driver: str, num_workers: int, server: ParameterServer) -> Recorder:
         assert self.recording is not None  # rank 0 has it
-        return self.recording.recorder(driver, num_workers, self.places, server, _mpi_library())
+        return self.recording.recorder(
+            driver,
+            num_workers,
+            self.places,
+            server,
+            _mpi_library(),
+            measures=self.workshop.measures,
+        )
 
     def _check_size(self) -> None:
         from mpi4py import MPI

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from logging import Logger
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,17 +22,20 @@ from mpi_dcasgd.config.load import job_as_text, job_as_yaml
 from mpi_dcasgd.config.own_code import OwnCode, warnings
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
+from mpi_dcasgd.drivers.best_weights import BestWeights
 from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
-from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
+from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint, tell_again
 from mpi_dcasgd.runs.resume import AUTO, NEVER, find_checkpoint, with_kernel
@@ -78,6 +82,7 @@ class Recording:
         self._show = show
         self._recorder: Recorder | None = None
         self._conductor: Conductor | None = None
+        self._best: BestWeights | None = None
         self._virtual_run: VirtualRun | None = None
         self.job = with_kernel(job, self.checkpoint)
         # As the user has it: a study must know its runs again, however often they were resumed.
@@ -121,6 +126,7 @@ class Recording:
         server: ParameterServer,
         mpi_library: str = "",
         *,
+        measures: Measures,
         settings: RecordSettings | None = None,
         world_size: int | None = None,
     ) -> Recorder:
@@ -132,6 +138,7 @@ class Recording:
             places: Where each process runs.
             server: At the start of the run.
             mpi_library: Its version, if there is one.
+            measures: The metrics of the job's task.
             settings: Instead of the job's, where time is not the terminal's.
             world_size: Where it is not the number of processes.
         """
@@ -161,6 +168,7 @@ class Recording:
             batch_size=job.batch_size,
             num_samples=server.plan.num_samples,
             kernel=server.chain.kernel,
+            **measures.as_recorded(),
         )
         saved = self.checkpoint.content.get("recorder") if self.checkpoint else None
         settings = settings or job.record
@@ -192,10 +200,11 @@ class Recording:
             virtual: The run, if it is virtual: its clock, and its state beside the server's.
         """
         job = self.job
+        evaluator = workshop.evaluator(background=virtual is None)
         conductor = self._conductor = Conductor(
             server,
             recorder,
-            workshop.evaluator(background=virtual is None),
+            evaluator,
             job.evaluate_every,
             (lambda: virtual.time_s) if virtual else time.monotonic,
         )
@@ -209,6 +218,10 @@ class Recording:
         else:
             parts["server"] = server.lasting_state
         settings = job.checkpoint
+        if settings.best:
+            write = partial(save_weights, self.folder.best_pt)
+            self._best = evaluator.best = BestWeights(recorder.measures, write)
+            parts["best"] = self._best.state_dict
         conductor.checkpointer = Checkpointer(
             server,
             parts,
@@ -235,7 +248,18 @@ class Recording:
             self._virtual_run.load_state_dict(content.pop("virtual_run"))  # it is large
         if not self.checkpoint.has_records and self._recorder is not None:
             tell_again(content.pop("history"), self._recorder)
+        self._resume_best(content.pop("best", None))
         conductor.resume(content["conductor"])
+
+    def _resume_best(self, saved: Mapping[str, Any] | None) -> None:
+        """Go on with the best weights; those of the folder may have come after the checkpoint."""
+        if saved is None or saved["weights"] is None or self._best is None:
+            self.folder.best_pt.unlink(missing_ok=True)
+        if self._best is None or self._recorder is None:
+            return
+        # A run that did not keep them until now cannot have those of earlier evaluations again.
+        earlier = {"value": self._recorder.best_value, "version": -1, "weights": None}
+        self._best.load_state_dict(earlier if saved is None else saved)
 
     @contextmanager
     def at_work(self, conductor: Conductor) -> Iterator[None]:
@@ -282,10 +306,7 @@ class Recording:
         """Write the final weights as an ordinary ``state_dict`` that needs nothing of ours."""
         flat = workshop.flat_model(torch.device("cpu"))
         flat.weights.copy_(server.weights)
-        # Clones, or every tensor would drag the whole flat vector into the file.
-        state = {name: value.clone() for name, value in flat.model.state_dict().items()}
-        with atomic_file(self.folder.weights_pt) as file:
-            torch.save({"state_dict": state, "version": server.version}, file)
+        save_weights(self.folder.weights_pt, flat.model, server.version)
 
 
 def reason_of(stop: StopFlag) -> str:

@@ -22,10 +22,11 @@ from mpi_dcasgd.drivers.simulation.recorded_order import (
 from mpi_dcasgd.drivers.simulation.recorded_order import replay as replay_pushes
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError, RunFolderError
+from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import TraceRecord
-from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import with_task
 from mpi_dcasgd.runs.process import process_as_it_was
@@ -214,9 +215,13 @@ def replay(
             f"algorithm={recorded.job.algorithm}: has no pushes to put in a recorded order; choose "
             "an asynchronous algorithm"
         )
-    signals = flag.listening() if stop is None else nullcontext()
-    with process_as_it_was(), recorded.job.importing(), signals:
-        setup, order = _setup(recorded)
+    with (
+        process_as_it_was(),
+        recorded.job.importing(),
+        flag.listening() if stop is None else nullcontext(),
+        start_loaders(recorded.job) as loaders,
+    ):
+        setup, order = _setup(recorded, loaders)
         recording = Recording(
             recorded.job,
             None if run_dir is None else Path(run_dir),
@@ -247,14 +252,14 @@ def replay(
 
 def _replay_exactly(path: Path, show: TextIO | None, code: Path | str | None) -> Replay:
     run = RecordedRun.open(path, code=code)
-    with run.job.importing():
-        return _compute_again(run, show)
+    with run.job.importing(), start_loaders(run.job) as loaders:
+        return _compute_again(run, show, loaders)
 
 
-def _compute_again(run: RecordedRun, show: TextIO | None) -> Replay:
+def _compute_again(run: RecordedRun, show: TextIO | None, loaders: Loaders) -> Replay:
     path = run.folder.path
     pushes = list(run.trace.records())
-    workshop = Workshop.open(run.job, _device(run.job))
+    workshop = Workshop.open(run.job, _device(run.job), loaders=loaders)
     if show is not None:
         head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
         print(head, file=show, flush=True)
@@ -306,8 +311,8 @@ def _replay(
     return server, None
 
 
-def _setup(recorded: RecordedRun) -> tuple[VirtualSetup, OrderReplay]:
-    workshop = Workshop.open(recorded.job, _device(recorded.job))
+def _setup(recorded: RecordedRun, loaders: Loaders) -> tuple[VirtualSetup, OrderReplay]:
+    workshop = Workshop.open(recorded.job, _device(recorded.job), loaders=loaders)
     num_workers = max(stretch.num_workers for stretch in recorded.stretches)
     server = workshop.server(num_workers, _CPU)
     learner = workshop.learner(workshop.flat_model(workshop.device))

@@ -15,6 +15,7 @@ def report(
     out: Place,
     *,
     target_error: float | None = None,
+    target: float | None = None,
     title: str = "",
 ) -> Report:
     """Write a report of runs: Markdown, HTML and plots.
@@ -22,7 +23,10 @@ def report(
     Args:
         runs: Run folders, or folders of run folders; one, or several.
         out: The folder to write into; made if need be.
-        target_error: Also report how soon this test error, in [0, 1], was reached.
+        target_error: Also report how soon this test error, in [0, 1], was reached; of runs with
+            another primary metric nothing.
+        target: Also report how soon the primary metric of the runs' task was at this value or
+            better; a fraction of 1 where it is shown in per cent.
         title: Title of the report; by default the name of the runs' job.
 
     Returns:
@@ -41,4 +45,6 @@ def report(
     from mpi_dcasgd.config.load import with_defaults  # loads all settings
 
     paths = [Path(path) for path in ([runs] if isinstance(runs, (Path, str)) else runs)]
-    return write_report(paths, Path(out), target_error, title=title, read_stored=with_defaults)
+    return write_report(
+        paths, Path(out), target_error, target=target, title=title, read_stored=with_defaults
+    )

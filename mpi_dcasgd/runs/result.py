@@ -85,13 +85,17 @@ class Run:
         rows = self._folder.metrics()
         return rows if event is None else [row for row in rows if row["event"] == event]
 
-    def weights(self) -> dict[str, Tensor]:
-        """Return the final weights, a ``state_dict`` of tensors on the CPU.
+    def weights(self, *, best: bool = False) -> dict[str, Tensor]:
+        """Return the weights, a ``state_dict`` of tensors on the CPU.
+
+        Args:
+            best: Those of the best evaluation (``checkpoint.best`` of the job), in place of the
+                final ones.
 
         Raises:
-            RunFolderError: The run has not ended, or the file is damaged.
+            RunFolderError: There are none, for the run has not ended; or the file is damaged.
         """
-        return self._folder.weights()
+        return self._folder.weights(best=best)
 
     def trace(self) -> Trace:
         """Return the record of every push.

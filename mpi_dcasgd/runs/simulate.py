@@ -20,12 +20,13 @@ from mpi_dcasgd.drivers.simulation.timing import simulate_timing as simulate_asy
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.learning.outline import model_of, sizes_of
 from mpi_dcasgd.modules import searching
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
-from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import JobSource, folders_of, resolve_job, with_task
 from mpi_dcasgd.runs.process import process_as_it_was
@@ -106,9 +107,13 @@ def simulate(
         overrides["checkpoint.every"] = checkpoint_every
     checked, simulation = _resolve(job, words, overrides)
     flag = StopFlag() if stop is None else stop
-    signals = flag.listening() if stop is None else nullcontext()
-    with process_as_it_was(), checked.importing(), signals:
-        setup = _setup(checked, simulation)
+    with (
+        process_as_it_was(),
+        checked.importing(),
+        flag.listening() if stop is None else nullcontext(),
+        start_loaders(checked) as loaders,
+    ):
+        setup = _setup(checked, simulation, loaders)
         recording = Recording(
             checked,
             None if run_dir is None else Path(run_dir),
@@ -178,7 +183,7 @@ def simulate_timing(
     checked, simulation = _resolve(job, words, overrides)
     with checked.importing():
         task = checked.make_task()
-        sizes = sizes_of(task, checked.seed)
+        sizes = sizes_of(task, checked.seed, checked.data.validation)
         layout = FlatLayout.of(model_of(task, checked.seed), checked.grouping)
     vector_bytes = 4 * layout.size
     synchronous = checked.mode == "synchronous"
@@ -239,12 +244,13 @@ def _check(job: Job, simulation: Simulation, pairs: Sequence[Override]) -> None:
         raise ConfigError("simulation", problems)
 
 
-def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
+def _setup(job: Job, simulation: Simulation, loaders: Loaders) -> VirtualSetup:
     device = pick_device(job.device, 0)
     workers, seed = simulation.workers, simulation.delay_seed
     seed = job.seed if seed is None else seed
     synchronous = job.mode == "synchronous"
-    workshop = Workshop.open(job, device, workers * job.sync.accumulate if synchronous else 1)
+    group = workers * job.sync.accumulate if synchronous else 1
+    workshop = Workshop.open(job, device, group, loaders=loaders)
     server = workshop.server(1 if synchronous else workers, device)
     learner = workshop.learner(workshop.flat_model(device))
     workshop.try_metrics()

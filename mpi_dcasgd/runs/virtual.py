@@ -69,6 +69,7 @@ def run_virtually(
         setup.num_workers,
         [place],
         server,
+        measures=workshop.measures,
         settings=setup.settings,
         world_size=setup.world_size,
     )

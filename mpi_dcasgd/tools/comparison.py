@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, Literal, Protocol, TextIO
 
 from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.study_folder import StudyFolder
@@ -271,7 +272,8 @@ def _outcome(run: PlannedRun, status: int) -> Outcome:
 
 
 def _figures(summary: Mapping[str, Any]) -> str:
-    error, wall_s = summary.get("test_error"), summary.get("wall_s")
-    shown = f"{100 * error:6.2f} %" if isinstance(error, (int, float)) else "     - %"
+    measures, wall_s = Measures.recorded(summary), summary.get("wall_s")
+    value = summary.get(f"test_{measures.primary}")
+    shown = measures.shown(measures.primary, value if isinstance(value, (int, float)) else None)
     trained = f"{wall_s:.1f} s" if isinstance(wall_s, (int, float)) else "-"
-    return f"test error {shown}   trained {trained}"
+    return f"test {measures.primary} {shown:>8}   trained {trained}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.tools.launch.failure_reason import last_words
@@ -28,19 +29,32 @@ class RunStatus:
         name: Its folder's name.
         state: ``unfinished``: it was begun, and nothing says whether anybody is at it.
         epoch: Epochs done; None before the first record.
-        test_error: The last that was measured, in [0, 1]; None before the first.
+        result: The primary metric of the test split at the last evaluation; None before it.
         reason: The cause, where it is not running.
         restarts: Number of times that it resumed from a checkpoint or was requeued.
         job_id: SLURM's number, with the element of an array.
+        measures: The primary metric, its direction and its unit.
     """
 
     name: str
     state: State
     epoch: float | None = None
-    test_error: float | None = None
+    result: float | None = None
     reason: str = ""
     restarts: int = 0
     job_id: str | None = None
+    measures: Measures = field(default_factory=Measures)
+
+    @property
+    def shown(self) -> str:
+        """The result in words, ``test error 4.17 %``; empty before there is one."""
+        return self.measures.shown_on_test(self.result)
+
+    def plain(self) -> dict[str, Any]:
+        """All of it in plain values; the result has its metric's name, as in summary.json."""
+        values = asdict(self) | self.measures.as_recorded()
+        del values["measures"]
+        return values | {f"test_{self.measures.primary}": values.pop("result")}
 
 
 def folder_status(folder: Path) -> list[RunStatus]:
@@ -88,7 +102,16 @@ def run_status(
     restarts = max(summary.get("restarts") or 0, (job.restarts if job else None) or 0)
 
     def told(state: State, reason: str = "") -> RunStatus:
-        return RunStatus(name, state, progress.epoch, progress.test_error, reason, restarts, job_id)
+        return RunStatus(
+            name,
+            state,
+            progress.epoch,
+            progress.result,
+            reason,
+            restarts,
+            job_id,
+            progress.measures,
+        )
 
     if summary.get("status") == "completed":
         return told("done")

@@ -78,6 +78,6 @@ def progress_text(progress: RunProgress) -> str:
     words = []
     if progress.epoch is not None:
         words.append(f"epoch {progress.epoch:.1f}")
-    if progress.test_error is not None:
-        words.append(f"test error {100 * progress.test_error:.2f} %")
+    if progress.shown:
+        words.append(progress.shown)
     return "  ".join(words) or "running"

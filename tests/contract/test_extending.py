@@ -62,7 +62,7 @@ def test_what_the_page_says_trains(processes: Any, folder: Path) -> None:
     assert finished.status == 0, finished
     whole = RunFolder(made)
     job = whole.job()
-    assert job["data"] == {"name": "my_data:Majority", "bits": 9}
+    assert job["data"] == {"name": "my_data:Majority", "validation": 0.0, "bits": 9}
     assert job["model"] == {"name": "my_models:net", "width": 24}
     assert whole.summary()["test_error"] < 0.2
     evaluations = [e for e in whole.metrics() if e["event"] == "evaluation"]

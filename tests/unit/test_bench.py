@@ -62,6 +62,21 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < least <= entry["update_over_triad"] <= most
 
 
+@needs_compiler
+def test_groups_are_measured_beside_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--params", "8000", "--repeats", "2", "--rules", "weight_decay: l2", "--groups", "3"]
+    assert main(["bench", "update", "--json", *words]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["results"]
+    assert entry["groups"] == 3
+    least, most = entry["grouped_over_one_min"], entry["grouped_over_one_max"]
+    assert 0 < least <= entry["grouped_over_one"] <= most
+    assert entry["grouped_s"] > 0
+    assert main(["bench", "update", *words]) == 0
+    *_, head, rule, row = capsys.readouterr().out.splitlines()
+    assert head.endswith("| 3 groups ms | over one group (min to max) |")
+    assert head.count("|") == rule.count("|") == row.count("|")
+
+
 def test_rules_of_one_chain_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update, "Chain", lambda rule, params, workers, fuse: _Still())
     monkeypatch.setattr(update, "_triad", lambda num_params: lambda: None)

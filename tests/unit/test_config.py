@@ -131,8 +131,9 @@ threads: true
         "model.dropuot: unknown; did you mean model.dropout?",
         "model.hidden[1]: got 0 (a whole number); allowed: a whole number >= 1",
         "model.hidden[2]: got 'x' (text); allowed: a whole number >= 1",
-        "data.name: unknown 'digit'; did you mean digits? (allowed: digits, synthetic, cifar10,"
-        " imagefolder, or package.module:Name)",
+        "data.name: unknown 'digit'; did you mean digits? (allowed: digits, synthetic, mnist,"
+        " fashion-mnist, kmnist, emnist, cifar10, cifar100, arrays, text, imagefolder, or"
+        " package.module:Name)",
         "batchnorm: got 'on' (text); allowed: one of average, latest",
         "threads: got true; allowed: a whole number >= 1",
         "ahead: got 99 (a whole number); allowed: a whole number >= 0 and <= 12 or auto",
@@ -256,7 +257,8 @@ def test_models_of_torchvision_are_tried_out_when_a_run_is_about_to_start(file: 
 def test_settings_of_other_models_and_data_sets_are_refused(file: Path) -> None:
     assert problems(file, "data.path=x", "data.noise=1.0", "model.options={a: 1}") == [
         "model.options: mlp has no such setting (it is for torchvision's models); omit it",
-        "data.path: digits has no such setting (it is for cifar10 and imagefolder); omit it",
+        "data.path: digits has no such setting (it is for mnist, fashion-mnist, kmnist, emnist, "
+        "cifar10, cifar100, arrays, text and imagefolder); omit it",
         "data.noise: digits has no such setting (it is for synthetic); omit it",
     ]
     assert problems(file, "model={name: resnet20, batchnorm: true, hidden: [3]}")[:2] == [
@@ -264,8 +266,8 @@ def test_settings_of_other_models_and_data_sets_are_refused(file: Path) -> None:
         "model.hidden: resnet20 has no such setting (it is for mlp and cnn); omit it",
     ]
     assert problems(file, "data={}") == [
-        "data.name: missing; allowed: digits, synthetic, cifar10, imagefolder, or "
-        "package.module:Name"
+        "data.name: missing; allowed: digits, synthetic, mnist, fashion-mnist, kmnist, emnist, "
+        "cifar10, cifar100, arrays, text, imagefolder, or package.module:Name"
     ]
     assert problems(file, "data.name=3")[0].startswith("data.name: got 3 (a whole number); allowed")
     # Equal to the default is not enough if it is of another type.
@@ -293,7 +295,7 @@ OLD_DATA = {
 
 def test_a_stored_job_with_the_settings_of_all_data_sets_is_the_same_job(file: Path) -> None:
     now = job_as_yaml(load_job(file))
-    assert now["data"] == {"name": "digits", "augment": "auto"}
+    assert now["data"] == {"name": "digits", "validation": 0.0, "augment": "auto"}
     assert now["model"] == {"name": "mlp", "hidden": [32], "dropout": 0.0}
     old = {**now, "model": OLD_MODEL, "data": OLD_DATA}
     assert changed_keys(with_defaults(old), now) == ()

@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_sets import facts_agree, load, source, whole
 from pydantic import ValidationError
 from torch import Tensor
 
 from mpi_dcasgd.errors import ConfigError, DataError, UserError
 from mpi_dcasgd.learning.data import (
     DATA,
-    Dataset,
-    DataSource,
     Facts,
-    Split,
     augments,
     describe,
     digits,
@@ -34,33 +32,6 @@ from mpi_dcasgd.learning.vision import torchvision
 
 TEST_DIGITS = "3c05733c55d710109b9a1878ea98f552bb9d33485cd2bddb57cbade1c3c55d6d"
 """SHA-256 of the test images: changing the split would make all published errors incomparable."""
-
-
-def source(name: str, **settings: Any) -> DataSource:
-    return DATA.find(name)(name=name, **settings)
-
-
-def load(name: str, seed: int = 0, **settings: Any) -> Dataset:
-    return load_dataset(source(name, **settings), seed)
-
-
-def whole(split: Split, seed: int | None = None) -> tuple[Tensor, Tensor]:
-    """All samples of a split, augmented from a seed or not at all."""
-    rng = None if seed is None else np.random.default_rng(seed)
-    return split.batch(np.arange(len(split)), rng)
-
-
-def facts_agree(dataset: Dataset, settings: DataSource) -> None:
-    facts = describe(settings)
-    assert facts.num_train == len(dataset.train)
-    assert facts.num_test == len(dataset.test)
-    assert facts.num_classes == dataset.num_classes == len(dataset.class_names)
-    assert facts.input_shape == dataset.input_shape
-    inputs, targets = dataset.test.batch(np.arange(2), None)
-    assert inputs.shape == (2, *facts.input_shape)
-    assert inputs.dtype == torch.float32
-    assert inputs.is_contiguous()
-    assert targets.dtype == torch.int64
 
 
 class TestJitter:
@@ -205,27 +176,37 @@ def needs_torchvision() -> None:
 
 
 class FakeCifar:
-    """A folder like the published one, with 20 training and 10 test images."""
+    """A folder like a published one, with 20 training and 10 test images."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
         self.root = folder
-        batches = folder / "cifar-10-batches-py"
+        kind_of = getattr(torchvision().datasets, kind)
+        batches = folder / kind_of.base_folder
         batches.mkdir()
         rng = np.random.default_rng(0)
         self.images: dict[str, np.ndarray] = {}
+        parts = [*((f"data_batch_{i}", 4) for i in range(1, 6)), ("test_batch", 10)]
+        if kind == "CIFAR100":
+            parts = [("train", 20), ("test", 10)]
         sums = {}
-        for name, n in [*((f"data_batch_{i}", 4) for i in range(1, 6)), ("test_batch", 10)]:
+        for name, n in parts:
             self.images[name] = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
-            sums[name] = self._write(
-                batches / name, {"data": self.images[name], "labels": [i % 10 for i in range(n)]}
-            )
-        labels = {"label_names": [f"class {i}" for i in range(10)]}
-        sums["batches.meta"] = self._write(batches / "batches.meta", labels)
+            labels: dict[str, Any] = {"labels": [i % 10 for i in range(n)]}
+            if kind == "CIFAR100":
+                fine = [(7 * i) % 100 for i in range(n)]
+                labels = {"fine_labels": fine, "coarse_labels": [f % 20 for f in fine]}
+            sums[name] = self._write(batches / name, {"data": self.images[name], **labels})
+        meta = kind_of.meta["filename"]
+        names = {"label_names": [f"class {i}" for i in range(10)]}
+        if kind == "CIFAR100":
+            names = {"fine_label_names": [f"class {i}" for i in range(100)]}
+            names["coarse_label_names"] = [f"group {i}" for i in range(20)]
+        sums[meta] = self._write(batches / meta, names)
         # torchvision checks the published files' MD5 sums.
-        kind = torchvision().datasets.CIFAR10
-        monkeypatch.setattr(kind, "train_list", [[n, s] for n, s in sums.items() if "data" in n])
-        monkeypatch.setattr(kind, "test_list", [["test_batch", sums["test_batch"]]])
-        monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": sums["batches.meta"]})
+        listed = [[name, sums[name]] for name, _ in parts]
+        monkeypatch.setattr(kind_of, "train_list", listed[:-1])
+        monkeypatch.setattr(kind_of, "test_list", listed[-1:])
+        monkeypatch.setattr(kind_of, "meta", {**kind_of.meta, "md5": sums[meta]})
 
     @staticmethod
     def _write(path: Path, content: dict[str, Any]) -> str:
@@ -243,7 +224,7 @@ class TestCifar10:
     def test_pixels_are_normalised_channels_first(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        fake = FakeCifar(tmp_path, monkeypatch)
+        fake = FakeCifar(tmp_path, monkeypatch, "CIFAR10")
         dataset = load("cifar10", path=str(fake.root))
         inputs, targets = whole(dataset.test)
         pixels = fake.images["test_batch"].reshape(-1, 3, 32, 32) / 255
@@ -257,7 +238,7 @@ class TestCifar10:
     def test_training_images_are_cropped_and_flipped_unless_told_otherwise(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        fake = FakeCifar(tmp_path, monkeypatch)
+        fake = FakeCifar(tmp_path, monkeypatch, "CIFAR10")
         train = load("cifar10", path=str(fake.root)).train
         once, again, other = (whole(train, seed)[0] for seed in (1, 1, 2))
         assert torch.equal(once, again)
@@ -276,10 +257,57 @@ class TestCifar10:
     def test_other_files_than_the_published_ones_are_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        fake = FakeCifar(tmp_path, monkeypatch)
+        fake = FakeCifar(tmp_path, monkeypatch, "CIFAR10")
         (fake.root / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"torn")
         with pytest.raises(DataError, match="incomplete or not the published ones"):
             load("cifar10", path=str(fake.root))
+
+
+@pytest.mark.usefixtures("needs_torchvision")
+class TestCifar100:
+    def test_has_its_classes_or_their_groups(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake = FakeCifar(tmp_path, monkeypatch, "CIFAR100")
+        fine, coarse = (
+            load("cifar100", path=str(fake.root), labels=labels) for labels in ("fine", "coarse")
+        )
+        expected = torch.tensor([(7 * i) % 100 for i in range(20)])
+        assert torch.equal(whole(fine.train)[1], expected)
+        assert torch.equal(whole(coarse.train)[1], expected % 20)
+        assert torch.equal(whole(coarse.test)[1], expected[:10] % 20)
+        assert torch.equal(whole(fine.test)[0], whole(coarse.test)[0])
+        assert (fine.num_classes, coarse.num_classes) == (100, 20)
+        assert (fine.class_names[99], coarse.class_names[19]) == ("class 99", "group 19")
+        assert (fine.name, fine.input_shape) == ("cifar100", (3, 32, 32))
+
+    def test_pixels_are_normalised_by_its_own_mean(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake = FakeCifar(tmp_path, monkeypatch, "CIFAR100")
+        inputs, _ = whole(load("cifar100", path=str(fake.root)).test)
+        pixels = fake.images["test"].reshape(-1, 3, 32, 32) / 255
+        mean, std = np.array([[0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]])
+        expected = (pixels - mean[:, None, None]) / std[:, None, None]
+        assert np.allclose(inputs.numpy(), expected, atol=1e-5)
+
+    def test_sizes_are_known_and_files_that_are_not_there_are_told(self, tmp_path: Path) -> None:
+        settings = source("cifar100", path=str(tmp_path), labels="coarse")
+        known = settings.known()
+        assert known is not None
+        assert (known.num_train, known.num_classes) == (50_000, 20)
+        with pytest.raises(DataError) as caught:
+            describe(settings)
+        assert str(caught.value).startswith(f"cifar100: {tmp_path}/cifar-100-python does not exist")
+        assert "tar xzf cifar-100-python.tar.gz" in str(caught.value)
+
+    def test_a_damaged_file_is_refused_before_it_is_unpickled(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake = FakeCifar(tmp_path, monkeypatch, "CIFAR100")
+        (fake.root / "cifar-100-python" / "train").write_bytes(b"torn")
+        with pytest.raises(DataError, match="incomplete or not the published ones"):
+            load("cifar100", path=str(fake.root), labels="coarse")
 
 
 def write_images(root: Path, size: tuple[int, int], per_class: int = 4, test: str = "val") -> None:
@@ -490,8 +518,8 @@ def test_a_data_set_that_there_is_not_is_refused_with_those_that_there_are() -> 
     with pytest.raises(UserError) as caught:
         DATA.find("digit")
     assert str(caught.value) == (
-        "unknown 'digit'; did you mean digits? (allowed: digits, synthetic, cifar10, imagefolder, "
-        "or package.module:Name)"
+        "unknown 'digit'; did you mean digits? (allowed: digits, synthetic, mnist, fashion-mnist, "
+        "kmnist, emnist, cifar10, cifar100, arrays, text, imagefolder, or package.module:Name)"
     )
 
 

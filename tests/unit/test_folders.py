@@ -33,7 +33,7 @@ def test_a_run_folder_reads_what_was_recorded(tmp_path: Path) -> None:
     assert folder.metrics()[0]["event"] == "start"
     assert folder.progress() == RunProgress.of(folder.metrics())
     assert folder.progress().epoch == 5
-    assert folder.progress().test_error == folder.summary()["test_error"]
+    assert folder.progress().result == folder.summary()["test_error"]
     assert folder.trace(strict=True).meta["algorithm"] == "asgd"
 
 
@@ -43,7 +43,7 @@ def test_of_a_run_that_is_not_there_nothing_is_known(tmp_path: Path) -> None:
     assert not folder.is_finished()
     assert folder.summary() == {}
     assert folder.environment() == {}
-    assert folder.progress() == RunProgress(begun=False, epoch=None, test_error=None)
+    assert folder.progress() == RunProgress(begun=False, epoch=None, result=None)
     assert folder.job(lenient=True) == {}
     for read in (folder.job, folder.metrics, folder.trace, folder.weights):
         with pytest.raises(RunFolderError, match="none"):

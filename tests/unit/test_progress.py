@@ -32,7 +32,7 @@ STATUS = Status(
     total_samples=10_000,
     samples_per_s=1_234.4,
     loss=0.2312,
-    test_error=0.0534,
+    result="test error 5.3 %",
     staleness_mean=2.91,
     staleness_max=7,
     dropped=0,
@@ -63,7 +63,7 @@ def test_a_line_says_all_there_is() -> None:
 
 
 def test_a_line_leaves_out_what_is_not_known_yet_or_does_not_apply() -> None:
-    early = replace(STATUS, loss=None, test_error=None, staleness_max=0, eta_s=None)
+    early = replace(STATUS, loss=None, result="", staleness_max=0, eta_s=None)
     assert format_line(early) == "epoch 3.2/20   42 %  1,234 samples/s"
     assert "eta" not in format_line(replace(STATUS, eta_s=math.inf))
 

@@ -84,8 +84,7 @@ def evaluate(epoch: int, **changes: Any) -> Evaluation:
         "version": 4 * epoch,
         "samples": 40 * epoch,
         "epoch": epoch,
-        "test_error": 0.1 / epoch,
-        "test_loss": 0.5,
+        "test": {"error": 0.1 / epoch, "loss": 0.5},
         "train_loss": 0.4,
         "lr": 0.1,
     }
@@ -353,6 +352,9 @@ def test_the_summary_has_what_reports_need(tmp_path: Path) -> None:
         "staleness_max": 1,
         "staleness_histogram": {"0": 1, "1": 7},
         "kernel": "blocks",
+        "primary_metric": "error",
+        "higher_is_better": False,
+        "units": {"error": "%"},
         "restarts": 0,
         "weights_sha256": "ab" * 32,
     }

@@ -11,6 +11,7 @@ from synthetic_runs import synthetic_run
 
 from mpi_dcasgd.errors import RunFolderError, UserError
 from mpi_dcasgd.reporting.collect import collect
+from mpi_dcasgd.reporting.curves import draw_curves
 from mpi_dcasgd.reporting.document import (
     Block,
     Bullets,
@@ -22,7 +23,6 @@ from mpi_dcasgd.reporting.document import (
     to_markdown,
 )
 from mpi_dcasgd.reporting.groups import group_runs
-from mpi_dcasgd.reporting.plots import _error_curves
 from mpi_dcasgd.reporting.references import job_references
 from mpi_dcasgd.reporting.write import ReportWithoutPlotsError, write_report
 
@@ -160,7 +160,8 @@ def test_the_panels_of_a_plot_have_room_for_every_curve(tmp_path: Path, against:
     for workers, first_error in ((2, 0.2), (4, 0.5)):
         synthetic_run(tmp_path, workers=workers, first_error=first_error, final_error=0.15)
     figure = Figure()
-    _error_curves(figure, group_runs(collect([tmp_path]).runs), "digits", against)
+    groups = group_runs(collect([tmp_path]).runs)
+    draw_curves(figure, groups, "digits", "error", in_epochs=against == "epochs")
     drawn = [value for axis in figure.axes for line in axis.lines for value in line.get_ydata()]
     assert max(drawn) > 30
     for axis in figure.axes:

@@ -59,7 +59,7 @@ def test_a_run_is_read_as_it_was_recorded(tmp_path: Path) -> None:
     assert (run.algorithm, run.driver, run.num_workers, run.seed) == ("dcasgd-a", "mpi", 4, 3)
     assert [point.epoch for point in run.points] == [1, 2]
     assert [point.samples for point in run.points] == [1_000, 2_000]
-    assert run.points[0].test_error > run.points[1].test_error == run.summary["test_error"]
+    assert run.points[0].value > run.points[1].value == run.summary["test_error"]
     assert sum(run.histogram.values()) == run.summary["updates"] == 40
     assert [worker["worker"] for worker in run.workers] == [0, 1, 2, 3]
     assert run.job["rule.compensation.name"] == "none"
@@ -177,7 +177,7 @@ def test_the_same_algorithm_measured_and_simulated_is_two_groups(tmp_path: Path)
         *("asgd, batch_size=7, simulated", "asgd, batch_size=50", "asgd, batch_size=50, simulated"),
     ]
     assert [group.label for group in groups] == labels
-    table = result_table(groups, Matching.of(groups, None))
+    table = result_table(groups, Matching.of(groups))
     assert column(table, "algorithm") == labels
 
 
@@ -209,7 +209,7 @@ def test_a_simulated_run_has_no_speed_up_over_a_real_one(tmp_path: Path) -> None
     for algorithm, driver in (("sgd", None), ("asgd", None), ("asgd", "simulator")):
         synthetic_run(tmp_path, algorithm, driver=driver)
     groups = groups_in(tmp_path)
-    ours = column(result_table(groups, Matching.of(groups, None)), "speed-up")
+    ours = column(result_table(groups, Matching.of(groups)), "speed-up")
     assert ours[0] == "1.00"
     assert float(ours[1]) > 0
     assert ours[2] == NONE
@@ -225,9 +225,9 @@ def test_a_curve_has_the_epochs_that_all_runs_have(tmp_path: Path) -> None:
     [group] = groups_in(tmp_path)
     curve = group.curve()
     assert [point.epoch for point in curve] == [1, 2, 3, 4]
-    errors = [run.points[3].test_error for run in group.runs]
+    errors = [run.points[3].value for run in group.runs]
     assert (curve[3].low, curve[3].high) == (min(errors), max(errors))
-    assert curve[3].error == pytest.approx(sum(errors) / 2)
+    assert curve[3].value == pytest.approx(sum(errors) / 2)
 
 
 def test_stat_is_mean_and_sample_standard_deviation() -> None:
@@ -249,7 +249,7 @@ def test_the_result_is_in_per_cent_with_the_speed_up_over_sequential(tmp_path: P
         run = synthetic_run(tmp_path, "asgd", seed=seed)
         change_summary(run, test_error=error, best_test_error=error, samples_per_s=15_000.0)
     groups = groups_in(tmp_path)
-    table = result_table(groups, Matching.of(groups, None))
+    table = result_table(groups, Matching.of(groups))
     assert column(table, "test error %") == ["5.00", "3.20 ± 0.14"]
     assert column(table, "best %") == ["4.00", "3.20 ± 0.14"]
     assert column(table, "workers") == ["-", "4"]
@@ -262,7 +262,7 @@ def test_the_result_is_in_per_cent_with_the_speed_up_over_sequential(tmp_path: P
 def test_columns_without_a_number_are_left_out(tmp_path: Path) -> None:
     synthetic_run(tmp_path, "asgd")
     groups = groups_in(tmp_path)
-    header = result_table(groups, Matching.of(groups, None)).header
+    header = result_table(groups, Matching.of(groups)).header
     assert "speed-up" not in header  # there is no sequential run
     assert "best %" not in header  # it is the last
     assert not [name for name in header if name.startswith("error % at")]
@@ -272,7 +272,7 @@ def test_groups_are_compared_at_equal_time(tmp_path: Path) -> None:
     slow = synthetic_run(tmp_path, "sgd", rate=4_000, epochs=4)
     quick = synthetic_run(tmp_path, "asgd", rate=10_000, epochs=4)
     groups = groups_in(tmp_path)
-    matching = Matching.of(groups, None)
+    matching = Matching.of(groups)
     assert matching.epoch is None
     assert matching.time_s == json.loads((quick / "summary.json").read_text())["wall_s"]
     table = result_table(groups, matching)
@@ -283,8 +283,8 @@ def test_groups_are_compared_at_equal_time(tmp_path: Path) -> None:
     reached = [p for p in slow_run.points if p.time_s <= matching.time_s]
     assert 0 < len(reached) < 4
     assert column(table, name) == [
-        f"{100 * reached[-1].test_error:.2f}",
-        f"{100 * quick_run.points[-1].test_error:.2f}",
+        f"{100 * reached[-1].value:.2f}",
+        f"{100 * quick_run.points[-1].value:.2f}",
     ]
 
 
@@ -292,7 +292,7 @@ def test_a_row_without_an_evaluation_by_that_time_has_no_error_there(tmp_path: P
     synthetic_run(tmp_path, "sgd", rate=100, epochs=1)
     synthetic_run(tmp_path, "asgd", rate=10_000, epochs=1)
     groups = groups_in(tmp_path)
-    table = result_table(groups, Matching.of(groups, None))
+    table = result_table(groups, Matching.of(groups))
     [name] = [name for name in table.header if name.startswith("error % at")]
     assert column(table, name)[0] == "-"
 
@@ -301,10 +301,10 @@ def test_groups_of_unequal_length_are_compared_at_equal_epochs(tmp_path: Path) -
     synthetic_run(tmp_path, "sgd", epochs=3)
     synthetic_run(tmp_path, "asgd", epochs=6)
     groups = groups_in(tmp_path)
-    matching = Matching.of(groups, None)
+    matching = Matching.of(groups)
     assert matching.epoch == 3
     table = result_table(groups, matching)
-    error = groups[1].runs[0].points[2].test_error
+    error = groups[1].runs[0].points[2].value
     assert column(table, "error % at epoch 3")[1] == f"{100 * error:.2f}"
 
 
@@ -314,7 +314,7 @@ def test_time_to_a_target_counts_only_the_runs_that_reached_it(tmp_path: Path) -
     synthetic_run(tmp_path, "dcasgd-a", seed=1, final_error=0.2)
     groups = groups_in(tmp_path)
     table = target_table(groups, 0.05)
-    first = next(p for p in groups[0].runs[0].points if p.test_error <= 0.05)
+    first = next(p for p in groups[0].runs[0].points if p.value <= 0.05)
     assert column(table, "reached it") == ["1 of 2", "0 of 1"]
     assert column(table, "epochs") == [f"{first.epoch}.0", "-"]
     assert column(table, "samples") == [f"{first.samples:,}", "-"]

@@ -27,7 +27,7 @@ def rows_of(root: Path) -> dict[str, tuple[str, ...]]:
 def slowest(run: Path) -> float:
     """The lowest error that a run reached, in per cent."""
     (found,) = collect([run]).runs
-    return 100 * min(point.test_error for point in found.points)
+    return 100 * min(point.value for point in found.points)
 
 
 def test_time_is_samples_over_speed_against_the_synchronous_row(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_time_is_samples_over_speed_against_the_synchronous_row(tmp_path: Path) 
     # At the worse of the two runs' best: the quick one needs all its epochs to be there.
     assert row[3] == f"{max(slowest(baseline), slowest(quick)):.2f}"
     (synchronous,) = collect([baseline]).runs
-    reached = next(p for p in synchronous.points if 100 * p.test_error <= slowest(quick))
+    reached = next(p for p in synchronous.points if 100 * p.value <= slowest(quick))
     samples, speed, time = map(float, row[4:])
     assert samples == pytest.approx(6_000 / reached.samples, abs=0.005)
     assert samples > 1

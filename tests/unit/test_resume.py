@@ -277,3 +277,23 @@ def test_another_layout_is_refused(tmp_path: Path) -> None:
     torch.save({"layout": 99}, tmp_path / "update-000000001.pt")
     with pytest.raises(RunFolderError, match="layout 99, but this version of mpi_dcasgd reads"):
         read_checkpoint(tmp_path / "update-000000001.pt")
+
+
+GROUPS = "groups=[{match: biases, lr: 0.5, weight_decay: 0}, {match: 1.weight, lr: 2.0}]"
+
+
+def test_a_run_with_groups_goes_on_bit_for_bit_and_only_with_the_same_groups(
+    go: Go, tmp_path: Path
+) -> None:
+    whole, cut, decay = tmp_path / "whole", tmp_path / "cut", "rule.weight_decay.rate=0.01"
+    assert go(whole, GROUPS, decay) == 0
+    assert go(cut, GROUPS, decay, stop_after=100) == 138
+    for words, key in (
+        ([decay], "groups"),
+        ([GROUPS, decay, "rule.weight_decay.on=conv-and-linear"], "rule.weight_decay.on"),
+    ):
+        with pytest.raises(RunFolderError, match=rf"is of another job \({key} differ\)"):
+            go(cut, *words)
+    assert go(cut, GROUPS.replace("1.weight", "[1.weight]"), decay) == 0, "the same, written out"
+    assert summary(cut)["weights_sha256"] == summary(whole)["weights_sha256"]
+    assert pushes(cut) == pushes(whole)

@@ -82,9 +82,7 @@ def test_evaluation_follows_samples_and_scores_a_copy(every: int, epochs: list[i
     final = FlatModel(toy_model(), CPU)
     final.weights.copy_(world.server.weights)
     subject = toy_subject()
-    score = evaluate(final.model, subject.task, subject.test, CPU)
-    assert evaluations[-1].test_error == score["error"]
-    assert evaluations[-1].test_loss == score["loss"]
+    assert evaluations[-1].test == evaluate(final.model, subject.task, subject.test, CPU)
     losses = [r for r in notebook.of(UpdateRecord) if r.ticket >= 14]
     if every == 1:
         mean = sum(r.loss * r.samples for r in losses) / sum(r.samples for r in losses)

@@ -160,7 +160,7 @@ def test_status_returns_one_for_each_run(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "runs" / "notes").mkdir()
     [(folder, [found])] = status().items()
     assert folder == Path("runs") / run.name
-    assert (found.state, found.test_error, found.epoch) == (
+    assert (found.state, found.result, found.epoch) == (
         "done",
         RunFolder(run).summary()["test_error"],
         5,

@@ -235,11 +235,11 @@ def test_all_problems_of_the_study_are_told_at_once(tmp_path: Path) -> None:
 algorithms: [asdg, {lr: 1}, asgd, asgd, {algorithm: sgd, seed: 3}, 5]
 seeds: [0, 0]
 set: {seed: 1, algorithm: sgd}
-target: 0.1
+targets: 0.1
 """,
     )
     starts = [
-        "target: unknown; did you mean target_error?",
+        "targets: unknown; did you mean target?",
         "algorithms[0]: unknown algorithm 'asdg'; did you mean asgd?",
         "algorithms[1]: got {'lr': 1} (a mapping); allowed: an algorithm's name",
         "algorithms[3]: the same as algorithms[2]",

@@ -6,10 +6,12 @@ from mpi_dcasgd.learning.data.load import (
     describe,
     find_data,
     find_files,
+    known_facts,
     list_files,
     load_dataset,
     tell_files,
 )
+from mpi_dcasgd.learning.data.part import Part
 from mpi_dcasgd.learning.data.source import DataSource
 
 __all__ = [
@@ -17,12 +19,14 @@ __all__ = [
     "DataSource",
     "Dataset",
     "Facts",
+    "Part",
     "ResidentSplit",
     "Split",
     "augments",
     "describe",
     "find_data",
     "find_files",
+    "known_facts",
     "list_files",
     "load_dataset",
     "tell_files",

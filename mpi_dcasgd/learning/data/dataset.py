@@ -105,12 +105,13 @@ class Facts:
     """Sizes of a data set, for checks and plans made without loading it.
 
     Attributes:
-        num_train: Training samples.
+        num_train: Training samples, without those for validation.
         num_test: Test samples.
         num_classes: Classes.
         input_shape: Of one sample, images as (channels, height, width).
         resident_bytes: Memory that its samples take up in every process that loads it; for a
             cache that fills as training goes on, when it is full.
+        num_validation: Samples that choose the best weights.
     """
 
     num_train: int
@@ -118,15 +119,18 @@ class Facts:
     num_classes: int
     input_shape: tuple[int, ...]
     resident_bytes: int
+    num_validation: int = 0
 
     @classmethod
     def of(cls, dataset: Dataset) -> Facts:
         """Tell the sizes of loaded data, whose samples are taken for float32 in memory."""
         train, test = len(dataset.train), len(dataset.test)
+        validation = 0 if dataset.validation is None else len(dataset.validation)
         return cls(
             num_train=train,
             num_test=test,
             num_classes=dataset.num_classes,
             input_shape=dataset.input_shape,
-            resident_bytes=(train + test) * (4 * math.prod(dataset.input_shape) + 8),
+            resident_bytes=(train + test + validation) * (4 * math.prod(dataset.input_shape) + 8),
+            num_validation=validation,
         )

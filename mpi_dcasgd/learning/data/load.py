@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.extension import Table, import_object, is_path
 from mpi_dcasgd.learning.data.dataset import Dataset, Facts
+from mpi_dcasgd.learning.data.part import facts_with_validation, hold_out
 from mpi_dcasgd.learning.data.source import DataSource
 
 if TYPE_CHECKING:
@@ -18,7 +19,14 @@ DATA: Table[DataSource] = Table(
     {
         "digits": "mpi_dcasgd.learning.data.digits:Digits",
         "synthetic": "mpi_dcasgd.learning.data.synthetic:Synthetic",
+        "mnist": "mpi_dcasgd.learning.data.mnist:Mnist",
+        "fashion-mnist": "mpi_dcasgd.learning.data.fashion_mnist:FashionMnist",
+        "kmnist": "mpi_dcasgd.learning.data.kmnist:Kmnist",
+        "emnist": "mpi_dcasgd.learning.data.emnist:Emnist",
         "cifar10": "mpi_dcasgd.learning.data.cifar:Cifar10",
+        "cifar100": "mpi_dcasgd.learning.data.cifar100:Cifar100",
+        "arrays": "mpi_dcasgd.learning.data.arrays:Arrays",
+        "text": "mpi_dcasgd.learning.data.text:Text",
         "imagefolder": "mpi_dcasgd.learning.data.folder:ImageFolder",
     },
 )
@@ -47,7 +55,7 @@ def find_data(name: object, given: Iterable[str] = ()) -> type[DataSource]:
 
 
 def load_dataset(data: DataSource, seed: int, device: torch.device | None = None) -> Dataset:
-    """Load a data set, or make it ready to be read.
+    """Load a data set, or make it ready to be read, with the validation samples set apart.
 
     Args:
         data: The settings.
@@ -56,13 +64,18 @@ def load_dataset(data: DataSource, seed: int, device: torch.device | None = None
 
     Raises:
         ConfigError: The settings contradict each other; keys relative to ``data``.
-        DataError: Files are missing or not what they should be.
+        DataError: Files are missing or not what they should be, or so are the samples.
         UserError: torchvision is needed and cannot be imported.
     """
     import torch
 
+    from mpi_dcasgd.learning.data.contents import check_contents
+
     _refuse(data)
-    return data.load(seed, torch.device("cpu") if device is None else device)
+    dataset = data.load(seed, torch.device("cpu") if device is None else device)
+    check_contents(dataset)
+    held_out = data.validation and dataset.validation is None
+    return hold_out(dataset, data.validation) if held_out else dataset
 
 
 def describe(data: DataSource) -> Facts:
@@ -72,7 +85,24 @@ def describe(data: DataSource) -> Facts:
         ConfigError, DataError, UserError: As ``load_dataset``.
     """
     _refuse(data)
-    return data.facts()
+    return _split_off(data, data.facts())
+
+
+def known_facts(data: DataSource) -> Facts | None:
+    """Tell a data set's sizes if they follow from the settings alone.
+
+    Raises:
+        ConfigError: So many validation samples cannot be; keys relative to ``data``.
+    """
+    facts = data.known()
+    return None if facts is None else _split_off(data, facts)
+
+
+def _split_off(data: DataSource, facts: Facts) -> Facts:
+    """The sizes once the validation samples are set apart, if the data set has not done it."""
+    if facts.num_validation or not data.validation:
+        return facts
+    return facts_with_validation(facts, data.validation)
 
 
 def find_files(data: DataSource) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT
@@ -45,10 +46,21 @@ class DataSource(Named):
         """Minibatches that a worker loads ahead where a job says ``ahead: auto``."""
         return 0
 
+    validation: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="fraction of the training samples that choose the best weights and are "
+            "not trained on",
+        ),
+    ] = 0.0
+
     def known(self) -> Facts | None:
         """Tell the sizes that follow from the settings alone, without a look at any file.
 
-        A job is checked with them, perhaps on another machine than the one that it runs on.
+        A job is checked with them, perhaps on another machine than the one that it runs on. The
+        samples that ``validation`` takes are still among the training samples.
 
         Returns:
             The sizes, or None if files decide them.
@@ -72,6 +84,9 @@ class DataSource(Named):
 
     def load(self, seed: int, device: torch.device) -> Dataset:
         """Load the data, or make them ready to be read.
+
+        Unless the result has a validation split, ``load_dataset`` takes the fraction
+        ``validation`` of its training samples for one.
 
         Args:
             seed: The job's seed, for data that are made up; others must not depend on it.
@@ -113,9 +128,11 @@ def expanded(path: str | None) -> Path:
     return Path(os.path.expandvars(path or "")).expanduser()
 
 
-def check_path(name: str, path: str | None) -> list[str]:
+def check_path(
+    name: str, path: str | None, what: str = "the folder where its files are"
+) -> list[str]:
     """Find out whether a data set is told its folder, and all variables in it are set."""
     if not path:
-        return [f"path: missing; {name} needs the folder where its files are"]
+        return [f"path: missing; {name} needs {what}"]
     unset = re.findall(r"\$\w+|\$\{\w+\}", str(expanded(path)))
     return [f"path: {variable} is not set in the environment" for variable in unset]

@@ -110,13 +110,13 @@ class SyntheticSplit(ResidentSplit):
         self._patterns = patterns
         # Row p of this view is the noise from place p on.
         self._noise = noise.as_strided((places, size), (1, 1))
-        self._targets = torch.from_numpy(rng.integers(0, len(patterns), num_samples)).to(
+        self.targets = torch.from_numpy(rng.integers(0, len(patterns), num_samples)).to(
             patterns.device
         )
         self._places = torch.from_numpy(rng.integers(0, places, num_samples)).to(patterns.device)
 
     def __len__(self) -> int:
-        return len(self._targets)
+        return len(self.targets)
 
     def recipe(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
@@ -125,7 +125,7 @@ class SyntheticSplit(ResidentSplit):
 
     def make(self, recipe: Tensor) -> tuple[Tensor, Tensor]:
         (chosen,) = recipe
-        targets = self._targets[chosen]
+        targets = self.targets[chosen]
         inputs = self._patterns[targets]
         inputs += self._noise[self._places[chosen]].view_as(inputs)
         return inputs, targets

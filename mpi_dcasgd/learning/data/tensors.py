@@ -18,6 +18,9 @@ class TensorSplit(ResidentSplit):
         targets: (n,), made int64.
         device: Where to hold them.
 
+    Attributes:
+        targets: All of them.
+
     Example:
         >>> split = TensorSplit(torch.eye(3), torch.arange(3), torch.device("cpu"))
         >>> split.batch(np.array([2, 0]), None)[1].tolist()
@@ -31,10 +34,10 @@ class TensorSplit(ResidentSplit):
             raise ValueError(f"{len(inputs)} inputs, but {len(targets)} targets")
         self.device = device
         self._inputs = inputs.to(device, torch.float32)
-        self._targets = targets.to(device, torch.int64)
+        self.targets = targets.to(device, torch.int64)
 
     def __len__(self) -> int:
-        return len(self._targets)
+        return len(self.targets)
 
     def recipe(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
@@ -43,4 +46,4 @@ class TensorSplit(ResidentSplit):
 
     def make(self, recipe: Tensor) -> tuple[Tensor, Tensor]:
         (chosen,) = recipe
-        return self._inputs[chosen], self._targets[chosen]
+        return self._inputs[chosen], self.targets[chosen]

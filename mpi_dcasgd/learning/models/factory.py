@@ -24,6 +24,8 @@ MODELS: Table[ModelSource] = Table(
     {
         "mlp": "mpi_dcasgd.learning.models.mlp:Mlp",
         "cnn": "mpi_dcasgd.learning.models.cnn:Cnn",
+        "transformer": "mpi_dcasgd.learning.models.transformer:Transformer",
+        "lstm": "mpi_dcasgd.learning.models.lstm:Lstm",
         "resnet20": _RESNET,
         "resnet32": _RESNET,
         "resnet44": _RESNET,
@@ -70,13 +72,20 @@ def find_model(name: object, given: Iterable[str] = ()) -> type[ModelSource]:
     )
 
 
-def build_model(model: ModelSource, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def build_model(
+    model: ModelSource,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    tokens: bool = False,
+) -> nn.Module:
     """Build the model with fresh weights, which follow from torch's global random state alone.
 
     Args:
         model: The settings.
         input_shape: Of a sample; images as (channels, height, width).
         num_classes: Width of the output.
+        tokens: Samples are windows of tokens, each of which gets ``num_classes`` scores.
 
     Raises:
         ConfigError: The settings are wrong or the model does not fit the data; keys relative to
@@ -86,10 +95,11 @@ def build_model(model: ModelSource, input_shape: tuple[int, ...], num_classes: i
     if problems:
         raise ConfigError("model", problems)
     module = model.build(input_shape, num_classes)
-    if not model.shapes_known:
+    # A model that knows which shapes it takes does not know whether they are of tokens.
+    if tokens or not model.shapes_known:
         from mpi_dcasgd.learning.models.shapes import check_output
 
-        check_output(module, model.name, input_shape, num_classes)
+        check_output(module, model.name, input_shape, num_classes, tokens=tokens)
     return module
 
 

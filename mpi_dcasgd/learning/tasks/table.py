@@ -11,6 +11,11 @@ from mpi_dcasgd.learning.tasks.source import TaskSource
 
 _PLACES = {
     "classification": "mpi_dcasgd.learning.tasks.classification:Classification",
+    "regression": "mpi_dcasgd.learning.tasks.regression:Regression",
+    "language-model": "mpi_dcasgd.learning.tasks.language_model:LanguageModel",
+    "least-squares": "mpi_dcasgd.learning.tasks.least_squares:LeastSquares",
+    "quadratic": "mpi_dcasgd.learning.tasks.quadratic:Quadratic",
+    "logistic": "mpi_dcasgd.learning.tasks.logistic:Logistic",
 }
 
 TASKS: Table[Task] = Table(Task, _PLACES)

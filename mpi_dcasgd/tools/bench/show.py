@@ -56,9 +56,23 @@ def _entries(one: Measured) -> list[dict[str, Any]]:
             "update_bytes_per_s": one.update_bytes_per_s,
             "triad_bytes_per_s": one.triad_bytes_per_s,
             "prepare_s": one.prepare_s,
+            **_grouped_entry(one),
         }
         for rule in one.rules
     ]
+
+
+def _grouped_entry(one: Measured) -> dict[str, Any]:
+    if one.grouped_s is None or one.grouped_over_one is None:
+        return {}
+    ratio = one.grouped_over_one
+    return {
+        "groups": one.groups,
+        "grouped_s": one.grouped_s.median,
+        "grouped_over_one": ratio.median,
+        "grouped_over_one_min": ratio.least,
+        "grouped_over_one_max": ratio.most,
+    }
 
 
 def as_table(where: dict[str, Any], measured: Sequence[Measured]) -> str:
@@ -72,12 +86,15 @@ def as_table(where: dict[str, Any], measured: Sequence[Measured]) -> str:
         "| over triad (min to max) |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    if measured and measured[0].grouped_s is not None:
+        lines[-2] += f" {measured[0].groups} groups ms | over one group (min to max) |"
+        lines[-1] += "---:|---:|"
     return "\n".join([*lines, *map(_row, measured)])
 
 
 def _row(one: Measured) -> str:
     ratio = one.update_over_triad
-    cells = (
+    cells: tuple[str, ...] = (
         ", ".join(one.rules),
         f"{one.num_params / 1e6:.2f} M",
         str(one.vectors_moved),
@@ -86,9 +103,15 @@ def _row(one: Measured) -> str:
         _milliseconds(one.plain_s),
         f"{one.update_bytes_per_s / 1e9:.1f}",
         f"{one.triad_bytes_per_s / 1e9:.1f}",
-        f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})",
+        _with_extremes(ratio),
     )
+    if one.grouped_s is not None and one.grouped_over_one is not None:
+        cells = (*cells, _milliseconds(one.grouped_s), _with_extremes(one.grouped_over_one))
     return f"| {' | '.join(cells)} |"
+
+
+def _with_extremes(ratio: Spread) -> str:
+    return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
 
 
 def _milliseconds(spread: Spread) -> str:

@@ -13,17 +13,20 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mpi_dcasgd.learning.layout import ALIGN
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, resolve_rule
 from mpi_dcasgd.rules.alignment import zeros_beside
 from mpi_dcasgd.rules.chain import Chain, acting_parts
 from mpi_dcasgd.rules.fuse import Kernel, fuse
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
+from mpi_dcasgd.rules.stretch import Stretch
 
 SIZES = (270_000, 11_000_000, 25_600_000)
 """Parameters of ResNet-20 (CIFAR), ResNet-18 and ResNet-50."""
@@ -63,6 +66,9 @@ class Measured:
         update_over_triad: Bandwidth of the update over that of the triad beside it, repeat by
             repeat.
         prepare_s: Seconds to make the chain, which includes compiling it unless it was cached.
+        groups: Number of parameter groups beside which it was measured; 1 for none.
+        grouped_s: Seconds of an update in so many groups, compiled, if there are several.
+        grouped_over_one: The same over ``update_s``, repeat by repeat.
     """
 
     rules: tuple[str, ...]
@@ -75,6 +81,9 @@ class Measured:
     triad_s: Spread
     update_over_triad: Spread
     prepare_s: float
+    groups: int = 1
+    grouped_s: Spread | None = None
+    grouped_over_one: Spread | None = None
 
     @property
     def update_bytes_per_s(self) -> float:
@@ -101,6 +110,7 @@ def measure(
     sizes: tuple[int, ...],
     repeats: int,
     tell: Callable[[str], None] = lambda line: None,
+    num_groups: int = 1,
 ) -> Iterator[Measured]:
     """Measure every chain that the rules come to, at every size, one after the other.
 
@@ -109,6 +119,7 @@ def measure(
         sizes: Lengths of the vectors.
         repeats: Samples of each way; the plain way, which is slow, gets at most 3.
         tell: Is given a line about what is being measured.
+        num_groups: Measures beside it the same in so many parameter groups of equal size.
     """
     groups: list[tuple[Rule, list[str]]] = []
     for name, rule in rules.items():
@@ -118,7 +129,7 @@ def measure(
         else:
             groups.append((rule, [name]))
     for num_params in sizes:
-        bench = _Bench(num_params, repeats)
+        bench = _Bench(num_params, repeats, num_groups)
         for rule, names in groups:
             tell(f"{num_params} parameters: {', '.join(names)}")
             yield replace(bench.measure(rule), rules=tuple(names))
@@ -127,8 +138,9 @@ def measure(
 class _Bench:
     """The vectors of one size, laid out as a server has them, and the triad on others."""
 
-    def __init__(self, num_params: int, repeats: int) -> None:
+    def __init__(self, num_params: int, repeats: int, num_groups: int = 1) -> None:
         self._repeats = repeats
+        self._stretches = _equal_stretches(num_params, num_groups)
         generator = torch.Generator().manual_seed(0)
         self._params = torch.randn(num_params, generator=generator)
         self._snapshot = zeros_beside(self._params, 1)
@@ -147,9 +159,15 @@ class _Bench:
         triad_s: list[float] = []
         update_s: list[float] = []
         blocks_s: list[float] = []
+        grouped_s: list[float] = []
+        grouped = None
+        if len(self._stretches) > 1:
+            grouped = Chain(rule, self._params, 1, fuse="compiled", stretches=self._stretches)
         for _ in range(self._repeats):
             triad_s.append(_sample(self._triad))
             update_s.append(self._sample(chain))
+            if grouped is not None:
+                grouped_s.append(self._sample(grouped))
             blocks_s.append(self._sample(blocks))
         per_vector = chain.vectors_moved / TRIAD_VECTORS
         ratios = [per_vector * t / u for t, u in zip(triad_s, update_s, strict=True)]
@@ -164,6 +182,11 @@ class _Bench:
             triad_s=Spread.of(triad_s),
             update_over_triad=Spread.of(ratios),
             prepare_s=prepare_s,
+            groups=len(self._stretches),
+            grouped_s=Spread.of(grouped_s) if grouped_s else None,
+            grouped_over_one=Spread.of([g / u for g, u in zip(grouped_s, update_s, strict=True)])
+            if grouped_s
+            else None,
         )
 
     def _sample(self, chain: Chain) -> float:
@@ -171,6 +194,15 @@ class _Bench:
         torch.add(self._grad, 1.0, out=self._params)
         self._snapshot.copy_(self._grad)
         return _sample(lambda: chain.apply(self._params, self._grad, self._snapshot, _FACTS))
+
+
+def _equal_stretches(size: int, count: int) -> list[Stretch]:
+    """Cut a vector into groups on 64-byte boundaries, each with factors of its own."""
+    cuts = [*(size * n // count // ALIGN * ALIGN for n in range(count)), size]
+    return [
+        Stretch(begin, end, lr=1.0 + number, weight_decay=1.0 + number)
+        for number, (begin, end) in enumerate(pairwise(cuts))
+    ]
 
 
 def _triad(num_params: int) -> Callable[[], object]:
