@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.check import try_job, unknown_algorithm
@@ -19,6 +20,8 @@ from mpi_dcasgd.config.simulated import (
     with_injected,
 )
 from mpi_dcasgd.config.study_settings import StudySettings
+from mpi_dcasgd.extension import is_path
+from mpi_dcasgd.modules import folder_of
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, mode_of
 
 _GRID = {"algorithm": "algorithms", "seed": "seeds"}
@@ -138,7 +141,7 @@ def _numbered(label: str, number: int) -> str:
 
 
 def lay_out(
-    settings: StudySettings, variants: Sequence[Variant], base: Mapping[str, Any], name: str
+    settings: StudySettings, variants: Sequence[Variant], base: Mapping[str, Any], job_file: Path
 ) -> tuple[list[Element], list[str]]:
     """Return a real run for every variant, number of workers and seed, and what is wrong.
 
@@ -146,7 +149,7 @@ def lay_out(
         settings: Of the study file.
         variants: From `choose_variants`.
         base: The content of the job file.
-        name: The job's, if it does not say.
+        job_file: The file; the job is called by its name, if it does not say.
 
     Returns:
         The runs in order, and every problem once, with the variants that have it.
@@ -163,7 +166,7 @@ def lay_out(
                 ("seed", seed),
             )
             merged, problems = with_overrides(base, pairs)
-            job, found = try_job(merged, name=name)
+            job, found = try_job(merged, name=job_file.stem, folder=job_file.parent)
             sizes = (1,) if sequential else settings.workers
             if job is not None and not sequential:
                 found = [line for size in sizes for line in check_injected(job, size)]
@@ -210,6 +213,17 @@ def simulated_twins(
             found = check_simulated(settings, element.job, element.num_workers)
             problems |= dict.fromkeys(found)
     return twins, list(problems)
+
+
+def with_code_of_delays(element: Element) -> Element:
+    """Return a run whose job says where the delays come from, if they alone are the user's own."""
+    delays = (element.cluster or {}).get("delays")
+    model = delays.get("model") if isinstance(delays, Mapping) else None
+    if element.job.code is not None or not isinstance(model, str) or not is_path(model):
+        return element
+    folder = folder_of(model.partition(":")[0])
+    code = None if folder is None else str(folder)
+    return replace(element, job=replace(element.job, code=code))
 
 
 _NO_SOURCE = (

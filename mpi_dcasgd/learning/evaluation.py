@@ -13,6 +13,7 @@ from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data.dataset import Split
 from mpi_dcasgd.learning.generators import plant
 from mpi_dcasgd.learning.guard import guarded
+from mpi_dcasgd.learning.loaders.lookahead import batches_of
 from mpi_dcasgd.learning.nest import to_device
 from mpi_dcasgd.learning.task import Task
 
@@ -41,13 +42,15 @@ def evaluate(
         DataError: A sample cannot be read.
     """
     model.eval()
-    if task.evaluation_draws:
-        plant(_SEED)  # so that what is drawn is the same for all weights
     sums: dict[str, list[float]] = {}
     end = len(split) if samples is None else min(samples, len(split))
-    for start in range(0, end, task.evaluation_batch):
-        indices = np.arange(start, min(start + task.evaluation_batch, end), dtype=np.int64)
-        batch = to_device(split.batch(indices, None), device)
+    starts = range(0, end, task.evaluation_batch)
+    parts = [np.arange(n, min(n + task.evaluation_batch, end), dtype=np.int64) for n in starts]
+    for indices, loaded in zip(parts, batches_of(split, parts), strict=True):
+        batch = to_device(loaded, device)
+        if task.evaluation_draws:
+            # So that what is drawn is the same for all weights, and whoever loads the samples.
+            plant(_SEED + int(indices[0]))
         for name, (total, weight) in _measure(model, task, batch, len(indices)).items():
             mine = sums.setdefault(name, [0.0, 0.0])
             mine[0] += total

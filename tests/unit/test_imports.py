@@ -15,6 +15,9 @@ PACKAGE = Path(mpi_dcasgd.__file__).parent
 # Each may import itself and those before it.
 LAYERS = (
     "errors",
+    "places",
+    "modules",
+    "sources",
     "extension",
     "shipped",
     "rules",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
@@ -35,12 +36,13 @@ MODELS: Table[ModelSource] = Table(
 """Name in job files to where the settings are; torchvision's names lead to ``TorchvisionModel``."""
 
 
-def find_model(name: object) -> type[ModelSource]:
+def find_model(name: object, given: Iterable[str] = ()) -> type[ModelSource]:
     """Look up the settings class of a model: built in, torchvision's, or the user's own.
 
     Args:
         name: A key of ``MODELS``, one of torchvision's names, or ``package.module:Name`` of a
             ``ModelSource``, of a function that returns a module, or of a module class.
+        given: Keys that a job gives, for a function that takes any.
 
     Raises:
         UserError: There is no such model. A name that nobody knows is asked of torchvision, which
@@ -50,7 +52,7 @@ def find_model(name: object) -> type[ModelSource]:
         if name in MODELS:
             return MODELS[name]
         if is_path(name):
-            return _own(name)
+            return _own(name, given)
         if name in NAMES:
             return TorchvisionModel
     try:
@@ -114,10 +116,10 @@ def lone_sample_problem(num_train: int, batch_size: int) -> str:
     )
 
 
-def _own(path: str) -> type[ModelSource]:
+def _own(path: str, given: Iterable[str]) -> type[ModelSource]:
     found = import_object(path)
     if isinstance(found, type) and issubclass(found, ModelSource):
         return found
     from mpi_dcasgd.learning.models.function import function_model
 
-    return function_model(path)
+    return function_model(path, given)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mpi_dcasgd.extension import Table
 from mpi_dcasgd.learning.signature import settings_of_call
 from mpi_dcasgd.learning.task import Task
@@ -22,17 +24,18 @@ TASKS: Table[Task] = Table(Task, _PLACES)
 DEFAULT = "classification"
 
 
-def find_task(name: object) -> type[TaskSource]:
+def find_task(name: object, given: Iterable[str] = ()) -> type[TaskSource]:
     """Look up the settings of a task: built in, or the user's own.
 
     Args:
         name: A key of ``TASKS``, or ``package.module:Name`` of a subclass of ``Task``.
+        given: Keys that a job gives, for a constructor that takes any.
 
     Raises:
         UserError: There is no such task, or its constructor cannot be called by keywords.
     """
     TASKS.find(name)
-    return settings_of_call(_PLACES.get(str(name), str(name)), TaskSource)
+    return settings_of_call(_PLACES.get(str(name), str(name)), TaskSource, given)
 
 
 def default_task() -> TaskSource:
