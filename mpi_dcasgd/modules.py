@@ -113,6 +113,16 @@ def searching(*folders: Path | str | None, fresh: bool = False) -> Iterator[None
                     sys.path.remove(path)
 
 
+def searched() -> list[Path]:
+    """List the folders in which modules are looked for before Python's own places.
+
+    Example:
+        >>> searched()
+        []
+    """
+    return list(dict.fromkeys(folder for search in _searches for folder in search.folders))
+
+
 def looked_in() -> str:
     """Name the places where modules are looked for, for messages.
 
@@ -120,7 +130,7 @@ def looked_in() -> str:
         >>> looked_in()
         'where Python looks'
     """
-    folders = [str(folder) for folder in _folders()]
+    folders = [str(folder) for folder in searched()]
     if not folders:
         return "where Python looks"
     return f"{', '.join(folders)} and on PYTHONPATH"
@@ -184,7 +194,7 @@ def taken_elsewhere(module: str) -> str:
     """
     top = module.partition(".")[0]
     taken = getattr(sys.modules.get(top), "__file__", None)
-    for folder in _folders():
+    for folder in searched():
         spec = PathFinder.find_spec(top, [str(folder)])
         if spec is None or spec.origin is None:
             continue
@@ -195,15 +205,11 @@ def taken_elsewhere(module: str) -> str:
     return ""
 
 
-def _folders() -> list[Path]:
-    return list(dict.fromkeys(folder for search in _searches for folder in search.folders))
-
-
 def _beside(name: str) -> ModuleSpec | None:
     """The module of this name in a folder that is searched, if it may be taken from there."""
     if name in sys.stdlib_module_names or name == _PACKAGE.name:
         return None
-    for folder in _folders():
+    for folder in searched():
         spec = PathFinder.find_spec(name, [str(folder)])
         if spec is not None and spec.origin is not None:
             return None if _installed(name) else spec
@@ -268,7 +274,7 @@ def _folder_of(spec: ModuleSpec) -> Path:
 def _near(name: str) -> str:
     if "." in name:
         return ""
-    names = [file.stem for folder in _folders() for file in sorted(folder.glob("*.py"))]
+    names = [file.stem for folder in searched() for file in sorted(folder.glob("*.py"))]
     return did_you_mean(name, names)
 
 

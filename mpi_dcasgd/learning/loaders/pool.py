@@ -25,6 +25,7 @@ from mpi_dcasgd.learning.loaders.split import LoadedSplit
 from mpi_dcasgd.learning.loaders.start import start_process
 from mpi_dcasgd.learning.loaders.wire import receive, send
 from mpi_dcasgd.learning.subject import Subject
+from mpi_dcasgd.modules import searched
 
 START_S = 600.0
 """Seconds in which loaders must have made the data after the rank itself has."""
@@ -86,7 +87,7 @@ class Loaders:
             raise DataError(f"data.loaders: a process cannot be started: {self._failure}")
         if not self._loaders:
             return
-        first = Begin(list(sys.path), _pickled(opening, len(self)))
+        first = Begin(list(sys.path), searched(), _pickled(opening, len(self)))
         self._opened = [loader.begin(first) for loader in self._loaders]
 
     def adopt(self, subject: Subject) -> Subject:
