@@ -54,7 +54,8 @@ class Task:
             is seeded for it then.
         evaluation_batch: Samples that are evaluated at once; the metrics do not depend on it.
         seed: The job's seed. Set when any method is called, not yet in the constructor.
-        device: The device that batches go to. Likewise.
+        device: The device that batches go to. Likewise; in a process that loads samples
+            (``data.loaders``) the CPU.
 
     Example:
         A line through points, for a job with ``task: {name: "my_task:Line", points: 100}``::
