@@ -45,7 +45,7 @@ _searches: list[_Search] = []
 """The blocks that are open; the first of them goes before the others."""
 
 _served: dict[str, Path] = {}
-"""Modules of the top level that were found here, and the folders that they were found in."""
+"""Modules of the top level that jobs had imported, and the folders that they were found in."""
 
 _stamps: dict[str, tuple[int, int]] = {}
 """Time and size of the files of these modules, and of those within them, when they were loaded."""
@@ -113,6 +113,16 @@ def searching(*folders: Path | str | None, fresh: bool = False) -> Iterator[None
                     sys.path.remove(path)
 
 
+def searched() -> list[Path]:
+    """List the folders in which modules are looked for before Python's own places.
+
+    Example:
+        >>> searched()
+        []
+    """
+    return list(dict.fromkeys(folder for search in _searches for folder in search.folders))
+
+
 def looked_in() -> str:
     """Name the places where modules are looked for, for messages.
 
@@ -120,7 +130,7 @@ def looked_in() -> str:
         >>> looked_in()
         'where Python looks'
     """
-    folders = [str(folder) for folder in _folders()]
+    folders = [str(folder) for folder in searched()]
     if not folders:
         return "where Python looks"
     return f"{', '.join(folders)} and on PYTHONPATH"
@@ -139,8 +149,11 @@ def import_module(name: str) -> ModuleType:
         if len(_searches) == 1 and not _searches[0].begun:
             _searches[0].begun = True
             _forget_others(fresh=_searches[0].fresh)
+        known = set(sys.modules)
         try:
             module = importlib.import_module(name)
+            if name not in known:
+                _note_others(folder_of(name), known)
         except ModuleNotFoundError as error:
             missing = error.name or ""
             if missing and _is_within(name, missing):
@@ -184,7 +197,7 @@ def taken_elsewhere(module: str) -> str:
     """
     top = module.partition(".")[0]
     taken = getattr(sys.modules.get(top), "__file__", None)
-    for folder in _folders():
+    for folder in searched():
         spec = PathFinder.find_spec(top, [str(folder)])
         if spec is None or spec.origin is None:
             continue
@@ -195,15 +208,11 @@ def taken_elsewhere(module: str) -> str:
     return ""
 
 
-def _folders() -> list[Path]:
-    return list(dict.fromkeys(folder for search in _searches for folder in search.folders))
-
-
 def _beside(name: str) -> ModuleSpec | None:
     """The module of this name in a folder that is searched, if it may be taken from there."""
     if name in sys.stdlib_module_names or name == _PACKAGE.name:
         return None
-    for folder in _folders():
+    for folder in searched():
         spec = PathFinder.find_spec(name, [str(folder)])
         if spec is not None and spec.origin is not None:
             return None if _installed(name) else spec
@@ -220,8 +229,9 @@ def _forget_others(*, fresh: bool) -> None:
     """Forget modules of folders that are not searched now, so that they hide no others."""
     gone = set()
     for name, folder in _served.items():
-        spec = _beside(name)
-        if spec is None or _folder_of(spec) != folder or (fresh and _changed(name)):
+        spec = _beside(name) or PathFinder.find_spec(name)
+        there = spec is not None and spec.origin is not None and _folder_of(spec) == folder
+        if not there or (fresh and _changed(name)):
             gone.add(folder)
     for name in [name for name, folder in _served.items() if folder in gone]:
         del _served[name]
@@ -230,13 +240,20 @@ def _forget_others(*, fresh: bool) -> None:
             _stamps.pop(each, None)
 
 
+def _note_others(folder: Path | None, known: set[str]) -> None:
+    """Remember what an import has brought from a folder on PYTHONPATH, too."""
+    for new in sys.modules.keys() - known:
+        if folder is not None and "." not in new and folder_of(new) == folder:
+            _served.setdefault(new, folder)
+
+
 def _changed(name: str) -> bool:
     files = {each: getattr(sys.modules[each], "__file__", None) for each in _within(name)}
     return any(each in _stamps and _stamps[each] != _stamp_of(files[each]) for each in files)
 
 
 def _stamp() -> None:
-    """Remember the files of modules within packages; those of the top level are known already."""
+    """Remember the files of modules, those of packages among them, that are not known yet."""
     for each in (each for name in _served for each in _within(name)):
         file = getattr(sys.modules[each], "__file__", None)
         if file is not None:
@@ -268,7 +285,7 @@ def _folder_of(spec: ModuleSpec) -> Path:
 def _near(name: str) -> str:
     if "." in name:
         return ""
-    names = [file.stem for folder in _folders() for file in sorted(folder.glob("*.py"))]
+    names = [file.stem for folder in searched() for file in sorted(folder.glob("*.py"))]
     return did_you_mean(name, names)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", EXTENDING_MD, 
 def folder(tmp_path: Path) -> Path:
     """The files that the page has its reader write."""
     assert set(FILES) == {
-        *("job.yaml", "my_data.py", "my_models.py", "my_delays.py", "my_sinks.py", "my_command.py")
+        *("job.yaml", "my_data.py", "my_models.py", "my_delays.py", "my_sinks.py", "my_command.py"),
+        *("task.yaml", "my_task.py", "my_load.py"),
     }
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
@@ -90,6 +92,32 @@ def test_what_the_page_says_is_simulated(loaded: Path) -> None:
     assert summary["wall_s"] == pytest.approx(50 / 4, rel=0.4)
     assert summary["staleness_mean"] == pytest.approx(3, abs=0.5)
     assert (made / "notes.txt").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("begin", "name", "kept"),
+    [
+        ("train task.yaml", "task", {"name": "my_task:Line", "points": 96, "noise": 0.2}),
+        ("train job.yaml", "data", {"name": "my_load:clouds", "size": 300}),
+    ],
+)
+def test_the_pages_task_and_function_train_from_any_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, begin: str, name: str, kept: dict[str, Any]
+) -> None:
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    line = next(
+        line
+        for line in re.findall(r"^    mpi-dcasgd (.*)$", EXTENDING_MD, re.MULTILINE)
+        if line.startswith(begin)
+    )
+    command_, job, *words = shlex.split(line)
+    assert command(command_, str(folder / job), *words, "--run-dir", "run") == 0
+    whole = RunFolder("run")
+    assert whole.job()[name].items() >= kept.items()
+    assert whole.summary()["status"] == "completed"
+    if name == "task":
+        assert whole.summary()["test_distance"] < 0.5
 
 
 @pytest.mark.mpi

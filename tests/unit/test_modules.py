@@ -108,6 +108,22 @@ def test_two_jobs_with_modules_of_one_name_have_each_their_own(tmp_path: Path) -
     assert first.make_task().points == 60
 
 
+def test_a_module_on_pythonpath_does_not_hide_the_next_jobs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(tmp_path / "on_path", "on_path")
+    monkeypatch.syspath_prepend(str(tmp_path / "on_path"))
+    file = tmp_path / "job.yaml"
+    file.write_text(JOB)
+    first = load_job(file)
+    kind = import_object("own_task:Line")
+    assert who(first) == ("on_path", "on_path")
+    assert import_object("own_task:Line") is kind  # and it is not imported over and over
+    second = load_job(project(tmp_path / "beside", "beside"))
+    assert who(second) == ("beside", "beside")
+    assert who(first) == ("on_path", "on_path")
+
+
 def test_a_module_that_was_changed_is_imported_again_by_the_next_job(tmp_path: Path) -> None:
     file = project(tmp_path, "before")
     job = load_job(file)

@@ -129,6 +129,41 @@ def test_a_comparison_finds_the_task_and_so_does_one_that_was_submitted(
     assert capsys.readouterr().out.count("finished before") == 2
 
 
+def test_processes_that_load_samples_find_the_modules_of_the_job(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a module of this name on PYTHONPATH they would make a task that cannot be opened.
+    (project.parent / "on_path").mkdir()
+    (project.parent / "on_path" / "cmd_task.py").write_text("raise OSError('not this one')\n")
+    monkeypatch.syspath_prepend(str(project.parent / "on_path"))
+    with open(project / "cmd_task.py", "a") as file:
+        file.write(
+            "\n\nclass Samples(Line):\n"
+            "    def train_data(self):\n"
+            "        return [(torch.ones(1) * i, torch.ones(1)) for i in range(self.points)]\n"
+        )
+    run = mpi_dcasgd.simulate(
+        project / "job.yaml",
+        task={"name": "cmd_task:Samples"},
+        data={"name": "task", "loaders": 1},
+        workers=2,
+        run_dir="run",
+    )
+    assert run.status == "completed"
+
+
+def test_delays_alone_may_be_ones_own(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = tools_compare.launch
+    monkeypatch.setattr(launch, "run", partial(run_here, launch.run))
+    (project / "job.yaml").write_text(
+        "epochs: 1\nbatch_size: 64\nlr: 0.05\nmodel: {name: mlp, hidden: [4]}\n"
+        "data: {name: synthetic, num_train: 128, shape: [3]}\n"
+    )
+    assert command("compare", str(project / "grid.yaml"), "-o", "out") == 0
+    run = RunFolder("out/asgd-w2-s0-simulated")
+    assert [each["module"] for each in run.environment()["code"]] == ["cmd_delays"]
+
+
 def test_a_study_takes_a_task_from_a_program(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,10 +41,12 @@ class Begin(NamedTuple):
 
     Attributes:
         path: ``sys.path`` of the rank.
-        opening: A pickled ``Opening``. To read it imports a user's modules, from this path.
+        folders: Where the rank looks for a user's modules first.
+        opening: A pickled ``Opening``. To read it imports a user's modules.
     """
 
     path: list[str]
+    folders: list[Path]
     opening: bytes
 
 

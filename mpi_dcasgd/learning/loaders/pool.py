@@ -20,6 +20,7 @@ from mpi_dcasgd.learning.loaders.loader import Entry, Loader
 from mpi_dcasgd.learning.loaders.messages import Begin, Opened, Opening, Request
 from mpi_dcasgd.learning.loaders.split import LoadedSplit
 from mpi_dcasgd.learning.subject import Subject
+from mpi_dcasgd.modules import searched
 
 START_S = 600.0
 """Seconds in which loaders must have made the data after the rank itself has."""
@@ -77,7 +78,7 @@ class Loaders:
             raise DataError(f"data.loaders: a process cannot be started: {self._failure}")
         if not self._loaders:
             return
-        first = Begin(list(sys.path), _pickled(opening, len(self)))
+        first = Begin(list(sys.path), searched(), _pickled(opening, len(self)))
         self._opened = [loader.begin(first) for loader in self._loaders]
 
     def adopt(self, subject: Subject) -> Subject:

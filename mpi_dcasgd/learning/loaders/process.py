@@ -30,6 +30,7 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _GRACE_S = 1.0  # for a sample that nobody waits for any more
 _LOOK_MS = 5000
 _PR_SET_PDEATHSIG = 1
+_to_the_end = contextlib.ExitStack()
 
 
 def serve(descriptor: int, rank: int, *, tied: bool) -> None:
@@ -83,7 +84,9 @@ def _open(begin: Begin) -> Mapping[str, Split]:
 
     from mpi_dcasgd.learning.data.dataset import ResidentSplit
     from mpi_dcasgd.learning.subject import Subject
+    from mpi_dcasgd.modules import searching
 
+    _to_the_end.enter_context(searching(*begin.folders))
     opening = pickle.loads(begin.opening)
     torch.set_num_threads(opening.threads)
     task = opening.task.make(opening.model, opening.data)
