@@ -1,6 +1,12 @@
 """``python -m mpi_dcasgd`` is ``mpi-dcasgd``."""
 
+import os
 import sys
+
+# Python has put the current folder first, where a json.py would replace what others import. A job's
+# modules are found there all the same (mpi_dcasgd.modules).
+if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
+    del sys.path[0]
 
 from mpi_dcasgd.cli import main
 

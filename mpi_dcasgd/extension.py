@@ -6,11 +6,12 @@ own are named, and refused, in the same way everywhere.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from mpi_dcasgd.errors import UserError, did_you_mean
+from mpi_dcasgd.modules import import_module
 
 T = TypeVar("T")
 
@@ -64,15 +65,32 @@ def import_object(path: str) -> Any:
     """Import what ``package.module:Name`` names.
 
     Raises:
-        UserError: It is not of this form, or there is no such module or name.
+        UserError: It is not of this form, there is no such module or name, or the module raises
+            while it is imported.
     """
     module, _, name = path.partition(":")
     if not all(word.isidentifier() for word in (*module.split("."), name)):
         raise UserError(f"cannot import {path}: it is not of the form package.module:Name")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        found = import_module(module)
+    except UserError as error:
         raise UserError(f"cannot import {path}: {error}") from error
+    try:
+        return getattr(found, name)
+    except AttributeError as error:
+        raise UserError(f"cannot import {path}: {_lacks(found, name)}") from error
+
+
+def _lacks(module: ModuleType, name: str) -> str:
+    if module.__name__ == "__main__":
+        return (
+            f"the program that is running has no {name}; what is defined in a script or a notebook "
+            "can be named there only: put it into a module of its own, or hand it over from there"
+        )
+    file = getattr(module, "__file__", None)
+    where = f" ({file})" if file else ""
+    hint = did_you_mean(name, vars(module))
+    return f"module {module.__name__!r} has no attribute {name!r}{where}{hint}"
 
 
 def import_class(path: str, base: type[T]) -> type[T]:

@@ -29,9 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as done:  # argparse has said all there is to say
         return done.code if isinstance(done.code, int) else 2
     args.argv = ["mpi-dcasgd", *words]
-    if os.getcwd() not in sys.path:
-        # As `python -m` has it: a rule's part of one's own is found whichever way we were started.
-        sys.path.insert(0, os.getcwd())
     try:
         status: int = load_command(args.command).run(args)
     except DcasgdError as error:

@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with key=value: replace a finished run that --run-dir holds",
     )
+    parser.add_argument(
+        "--code",
+        metavar="DIR",
+        help="folder in which modules of one's own are looked for first; `recorded` for the copies "
+        "in the run folder (default: where the run had them from)",
+    )
     add_resume(parser)
 
 
@@ -44,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         ]
         if ignored:
             raise ConfigError("command line", ignored)
-        found = replay(args.run, show=sys.stdout)
+        found = replay(args.run, code=args.code, show=sys.stdout)
         print(found)
         return 0 if found else 1
     made = replay(
@@ -52,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         args.run_dir,
         resume=args.resume or "auto",
         overwrite=args.overwrite,
+        code=args.code,
         show=sys.stdout,
         words=args.overrides,
         argv=args.argv,

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mpi_dcasgd.config.messages import allowed, choices, element, is_section, seen, settings_of
+from mpi_dcasgd.config.own_code import code_folder, with_code
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.sections import (
     brought,
@@ -27,6 +29,7 @@ from mpi_dcasgd.learning.schedules import ScheduleSettings
 from mpi_dcasgd.learning.settings import Named
 from mpi_dcasgd.learning.tasks import TaskSource
 from mpi_dcasgd.learning.tasks.table import DEFAULT
+from mpi_dcasgd.modules import searching
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.sinks import check_sinks
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, describe_rule, resolve_rule
@@ -47,16 +50,26 @@ _OTHER_WORDS = {
 _WORKERS = ("workers", "num_workers", "world_size", "ranks", "num_tasks")
 
 
-def try_job(mapping: Mapping[str, Any], *, name: str) -> tuple[Job | None, list[str]]:
+def try_job(
+    mapping: Mapping[str, Any], *, name: str, folder: Path | None = None
+) -> tuple[Job | None, list[str]]:
     """Check everything that can be checked without the data.
 
     Args:
         mapping: A job file's content; not changed.
         name: The job's, if it does not say.
+        folder: The folder of the job's file, in which modules are looked for; None if it has none.
 
     Returns:
         The job, or None and every problem found: a line each, beginning with the dotted key.
     """
+    code = code_folder(mapping, folder)
+    with searching(code, folder, fresh=True):
+        job, problems = _try_job(mapping, name)
+        return (None if job is None else with_code(job, code, folder)), problems
+
+
+def _try_job(mapping: Mapping[str, Any], name: str) -> tuple[Job | None, list[str]]:
     settings = settings_of(Job)
     problems = _unknown_keys(mapping, "", settings)
     values: dict[str, Any] = {"name": name}

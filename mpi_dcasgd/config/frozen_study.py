@@ -33,6 +33,8 @@ def freeze_study(study: Study, folder: Path) -> Path:
             (copy / key).mkdir()
             shutil.copyfile(file, copy / key / file.name)  # a job is called by its file's name
             mapping[key] = f"{key}/{file.name}"
+        if study.code is not None:
+            mapping["set"] = {"code": study.code, **(mapping.get("set") or {})}
         path = copy / study.file.name
         path.write_text(f"# {study.file}\n{dump_yaml(mapping)}", encoding="utf-8")
     except OSError as error:

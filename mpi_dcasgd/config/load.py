@@ -54,7 +54,7 @@ def make_job(mapping: Mapping[str, Any], path: Path, overrides: Sequence[str] = 
     merged, more = with_overrides(mapping, pairs)
     problems += more
     where = f"{path} with overrides" if overrides else str(path)
-    job, found = try_job(merged, name=path.stem)
+    job, found = try_job(merged, name=path.stem, folder=path.parent)
     if job is None or problems:
         raise ConfigError(where, problems + found)
     return job

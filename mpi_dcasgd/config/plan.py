@@ -136,13 +136,14 @@ def _outline(job: Job) -> tuple[Facts, nn.Module]:
     """Return the sizes of the data, and the model without memory, if it takes them."""
     from mpi_dcasgd.learning.outline import lone_sample, model_of, sizes_of
 
-    try:
-        task = job.make_task()
-        sizes = sizes_of(task, job.seed, job.data.validation)
-        module = model_of(task, job.seed)
-    except ConfigError as error:
-        raise error.within(job.name) from error
-    problems = lone_sample(task, job.batch_size, module)
+    with job.importing():
+        try:
+            task = job.make_task()
+            sizes = sizes_of(task, job.seed, job.data.validation)
+            module = model_of(task, job.seed)
+        except ConfigError as error:
+            raise error.within(job.name) from error
+        problems = lone_sample(task, job.batch_size, module)
     if problems:
         raise ConfigError(job.name, problems)
     return sizes, module

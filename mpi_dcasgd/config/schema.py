@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import field
 from typing import Annotated, Literal
 
@@ -20,6 +21,7 @@ from mpi_dcasgd.learning.settings import ComputeSettings, Count, StatisticsPolic
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tasks import TaskSource
 from mpi_dcasgd.learning.tasks.table import default_task
+from mpi_dcasgd.modules import searching
 from mpi_dcasgd.record.settings import CheckpointSettings, RecordSettings
 from mpi_dcasgd.rules.algorithms import mode_of
 from mpi_dcasgd.rules.compatibility import Mode
@@ -67,6 +69,13 @@ class Job:
     ] = field(default_factory=default_task)
     model: Annotated[ModelSource, Field(description="what is trained")]
     data: Annotated[DataSource, Field(description="what it is trained on")]
+    code: Annotated[
+        str | None,
+        Field(
+            description="folder in which modules of `package.module:Name` are looked for first, "
+            "relative to the job file; then in that file's folder, the current one, on PYTHONPATH"
+        ),
+    ] = None
     batchnorm: Annotated[
         StatisticsPolicy,
         Field(
@@ -86,7 +95,8 @@ class Job:
         Annotated[int, Field(ge=0, le=MAX_AHEAD)] | Literal["auto"],
         Field(
             description="minibatches that a worker is granted beyond the one it computes, to load "
-            "them meanwhile; auto takes 2 for imagefolder, else 0"
+            "them meanwhile; auto takes 2 for imagefolder, data.loaders where there are any (but "
+            "at least 2), else 0"
         ),
     ] = "auto"
     fuse: Annotated[
@@ -126,6 +136,10 @@ class Job:
         """Driving mode of the algorithm: sequential, synchronous or asynchronous."""
         return mode_of(self.algorithm)
 
+    def importing(self) -> AbstractContextManager[None]:
+        """Look for the modules of the user's own, within the block, where the job has them from."""
+        return searching(self.code)
+
     def make_task(self) -> Task:
         """Make the task, for this process alone.
 
@@ -152,4 +166,4 @@ class Job:
         """``ahead`` as a number."""
         if self.ahead != "auto":
             return self.ahead
-        return self.data.tickets_ahead
+        return min(self.data.tickets_ahead, MAX_AHEAD)

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from mpi_dcasgd.config.messages import is_section, seen, settings_of
 from mpi_dcasgd.errors import ConfigError, UserError
-from mpi_dcasgd.learning.data import DATA, DataSource, known_facts
+from mpi_dcasgd.learning.data import DATA, DataSource, find_data, known_facts
 from mpi_dcasgd.learning.data.brought import TaskData
 from mpi_dcasgd.learning.models import MODELS, ModelSource, find_model
 from mpi_dcasgd.learning.models.factory import lone_sample, lone_sample_problem
@@ -71,8 +71,8 @@ def find_kind(
         return None
     try:
         if section is TaskSource:
-            return find_task(name)
-        return find_model(name) if section is ModelSource else DATA.find(name)
+            return find_task(name, mapping)
+        return find_model(name, mapping) if section is ModelSource else find_data(name, mapping)
     except UserError as error:
         problems.append(f"{key}.name: {error}")
         return None

@@ -9,10 +9,12 @@ from typing import Any
 
 from mpi_dcasgd.config.check import build, known_beside_jobs
 from mpi_dcasgd.config.load import read_mapping
+from mpi_dcasgd.config.own_code import code_folder
 from mpi_dcasgd.config.simulated import backup_workers, cluster_settings
 from mpi_dcasgd.config.study_elements import Element, choose_variants, lay_out, simulated_twins
 from mpi_dcasgd.config.study_settings import StudySettings
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.modules import searching
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Study:
     target_error: float | None
     target: float | None
     mapping: Mapping[str, Any] = field(compare=False, repr=False)
+
+    @property
+    def code(self) -> str | None:
+        """The folder of the modules that its jobs name; None if they name none of a user's own."""
+        return next((e.job.code for e in self.elements if e.job.code is not None), None)
 
 
 def load_study(path: Path | str) -> Study:
@@ -83,8 +90,10 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
     except ConfigError as error:
         problems += [f"job: {job_file}: {line}" for line in error.problems]
         raise ConfigError(str(path), problems) from error
-    cluster = cluster_settings(settings.cluster, settings.drivers, path.parent, problems)
-    elements, found = lay_out(settings, variants, base, job_file.stem)
+    code = code_folder(base, job_file.parent)
+    with searching(code, job_file.parent, path.parent, fresh=True):
+        cluster = cluster_settings(settings.cluster, settings.drivers, path.parent, problems)
+    elements, found = lay_out(settings, variants, base, job_file)
     problems += found
     if "simulated" in settings.drivers:
         twins, found = simulated_twins(elements, cluster)

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.check import try_job, unknown_algorithm
@@ -138,7 +139,7 @@ def _numbered(label: str, number: int) -> str:
 
 
 def lay_out(
-    settings: StudySettings, variants: Sequence[Variant], base: Mapping[str, Any], name: str
+    settings: StudySettings, variants: Sequence[Variant], base: Mapping[str, Any], job_file: Path
 ) -> tuple[list[Element], list[str]]:
     """Return a real run for every variant, number of workers and seed, and what is wrong.
 
@@ -146,7 +147,7 @@ def lay_out(
         settings: Of the study file.
         variants: From `choose_variants`.
         base: The content of the job file.
-        name: The job's, if it does not say.
+        job_file: The file; the job is called by its name, if it does not say.
 
     Returns:
         The runs in order, and every problem once, with the variants that have it.
@@ -163,7 +164,7 @@ def lay_out(
                 ("seed", seed),
             )
             merged, problems = with_overrides(base, pairs)
-            job, found = try_job(merged, name=name)
+            job, found = try_job(merged, name=job_file.stem, folder=job_file.parent)
             sizes = (1,) if sequential else settings.workers
             if job is not None and not sequential:
                 found = [line for size in sizes for line in check_injected(job, size)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from mpi_dcasgd.errors import LaunchError, UserError
 from mpi_dcasgd.learning.data import DataSource, find_files, list_files, tell_files
+from mpi_dcasgd.sources import sources_of
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -63,6 +64,30 @@ def check_alike(comm: MPI.Comm, what: str, value: str) -> None:
             f"{', '.join(map(str, others))}: the model must come out the same on every rank; build "
             "it from the job's seed, or from a file that all of them read"
         )
+
+
+def agree_on_code(comm: MPI.Comm, names: Sequence[str]) -> None:
+    """Refuse ranks whose copies of the user's own modules differ.
+
+    Args:
+        comm: Every rank of it must call this.
+        names: What the job names by ``package.module:Name``.
+
+    Raises:
+        LaunchError: On every rank, with the hosts and the files.
+    """
+    mine = {source.module: source for source in sources_of(names)}
+    told = comm.allgather((socket.gethostname(), mine))
+    for module in sorted({module for _, found in told for module in found}):
+        copies = [(host, found[module]) for host, found in told if module in found]
+        if len({source.sha256 for _, source in copies}) > 1:
+            lines = dict.fromkeys(
+                f"\n  {source.sha256[:16]}: {host}, {source.file}" for host, source in copies
+            )
+            raise LaunchError(
+                f"the module {module} is not the same on all ranks; copy it to all hosts, or name "
+                f"one folder that all of them see (code=...):{''.join(lines)}"
+            )
 
 
 def share_files(comm: MPI.Comm, data: DataSource) -> None:

@@ -13,6 +13,7 @@ from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data.dataset import Split
 from mpi_dcasgd.learning.generators import plant
 from mpi_dcasgd.learning.guard import guarded
+from mpi_dcasgd.learning.loaders.lookahead import batches_of
 from mpi_dcasgd.learning.nest import to_device
 from mpi_dcasgd.learning.task import Task
 
@@ -34,27 +35,32 @@ def evaluate(
         samples: How many to look at, to try out the metrics; None for all.
 
     Returns:
-        Metric to its mean, ``loss`` among them.
+        Metric to its mean, ``loss`` among them, and what the task derives from the means.
 
     Raises:
         ConfigError: The task's own code fails, or gives something else than sums and weights.
         DataError: A sample cannot be read.
     """
     model.eval()
-    if task.evaluation_draws:
-        plant(_SEED)  # so that what is drawn is the same for all weights
     sums: dict[str, list[float]] = {}
     end = len(split) if samples is None else min(samples, len(split))
-    for start in range(0, end, task.evaluation_batch):
-        indices = np.arange(start, min(start + task.evaluation_batch, end), dtype=np.int64)
-        batch = to_device(split.batch(indices, None), device)
+    starts = range(0, end, task.evaluation_batch)
+    parts = [np.arange(n, min(n + task.evaluation_batch, end), dtype=np.int64) for n in starts]
+    for indices, loaded in zip(parts, batches_of(split, parts), strict=True):
+        batch = to_device(loaded, device)
+        if task.evaluation_draws:
+            # So that what is drawn is the same for all weights, and whoever loads the samples.
+            plant(_SEED + int(indices[0]))
         for name, (total, weight) in _measure(model, task, batch, len(indices)).items():
             mine = sums.setdefault(name, [0.0, 0.0])
             mine[0] += total
             mine[1] += weight
-    if samples is not None:  # of so few a weight may well be 0
-        return {name: total for name, (total, _) in sums.items()}
-    return {name: _mean(task, name, total, weight) for name, (total, weight) in sums.items()}
+    few = samples is not None  # of so few a weight may well be 0
+    means = {
+        name: total if few and not weight > 0 else _mean(task, name, total, weight)
+        for name, (total, weight) in sums.items()
+    }
+    return means | _derived(task, means)
 
 
 def _measure(
@@ -83,6 +89,11 @@ def _mean(task: Task, name: str, total: float, weight: float) -> float:
     if not weight > 0:
         raise _wrong(task, f"gave {name!r} the weight {weight:g} over a whole split")
     return total / weight
+
+
+def _derived(task: Task, means: dict[str, float]) -> dict[str, float]:
+    with guarded(task, "derived") as derived:
+        return {name: float(value) for name, value in derived(dict(means)).items()}
 
 
 def _wrong(task: Task, seen: str) -> ConfigError:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.errors import ConfigError, UserError
+from mpi_dcasgd.modules import place_of
 
-_PACKAGE = Path(__file__).parents[1]
 _log = logging.getLogger(__name__)
 
 
@@ -50,14 +48,4 @@ def failed(what: str, error: Exception) -> ConfigError:
     _log.debug("%s raised", what, exc_info=error)
     reason = str(error).strip().partition("\n")[0]
     said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-    return ConfigError(what, [f"raised {said}{_place(error)}"])
-
-
-def _place(error: Exception) -> str:
-    """The innermost line of a traceback that is neither ours nor a library's, in brackets."""
-    frames = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(frames):
-        path = Path(frame.filename)
-        if "site-packages" not in path.parts and _PACKAGE not in path.parents and path.is_file():
-            return f" ({frame.filename}, line {frame.lineno})"
-    return ""
+    return ConfigError(what, [f"raised {said}{place_of(error)}"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.learning.data.dataset import ResidentSplit, augments
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.guard import failed
+from mpi_dcasgd.learning.loaders.lookahead import Lookahead
+from mpi_dcasgd.learning.loaders.split import LoadedSplit
 from mpi_dcasgd.learning.nest import to_device
 from mpi_dcasgd.learning.settings import ComputeSettings
 from mpi_dcasgd.learning.step import loss_of
@@ -84,20 +87,29 @@ class Learner:
         # To make a generator takes longer than to fetch a batch from memory.
         self._augments = augments(subject.train)
         self._is_resident = isinstance(subject.train, ResidentSplit)
+        self._lookahead: Lookahead[Batch] | None = None
+        if isinstance(subject.train, LoadedSplit):
+            self._lookahead = Lookahead(self._begin, subject.train.at_once)
 
     @property
     def loads_in_background(self) -> bool:
         """False if batches must be loaded by the thread that computes with them."""
         return bool(getattr(self._train, "in_background", True))
 
+    def expect(self, tickets: Iterable[int]) -> None:
+        """Let processes begin with tickets that will be loaded, where processes load them."""
+        if self._lookahead is not None:
+            self._lookahead.expect(tickets)
+
     def load(self, ticket: int) -> Batch:
         """The ticket's samples, augmented with the ticket's own randomness."""
+        if self._lookahead is not None:
+            return self._lookahead.take(ticket)
         indices, rng = self._drawn(ticket)
         if self.settings.accumulate == 1:
             return Batch(ticket, len(indices), self._fetched(indices, rng))
-        sizes = np.array_split(indices, min(self.settings.accumulate, len(indices)))
-        parts = [(len(part), self._fetched(part, rng)) for part in sizes]
-        return Batch(ticket, len(indices), parts)
+        parts = self._parts(indices)
+        return self._batch(ticket, parts, [self._fetched(part, rng) for part in parts])
 
     def gradient(self, batch: Batch) -> Gradient:
         """Mean gradient over the batch at the current weights, left in ``flat.grad``."""
@@ -127,6 +139,26 @@ class Learner:
     def _drawn(self, ticket: int) -> tuple[NDArray[np.int64], np.random.Generator | None]:
         """Sample numbers of a ticket, and its own randomness if any is needed to load them."""
         return self.plan.indices(ticket), self.plan.generator(ticket) if self._augments else None
+
+    def _begin(self, ticket: int) -> Callable[[], Batch]:
+        """Begin to load a ticket; return a function that waits for it."""
+        assert isinstance(self._train, LoadedSplit)
+        indices, rng = self._drawn(ticket)
+        parts = self._parts(indices)
+        wait = self._train.begin(parts, rng)
+        return lambda: self._batch(ticket, parts, [to_device(n, self.device) for n in wait()])
+
+    def _parts(self, indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return np.array_split(indices, min(self.settings.accumulate, len(indices)))
+
+    def _batch(
+        self, ticket: int, parts: Sequence[NDArray[np.int64]], nests: Sequence[Any]
+    ) -> Batch:
+        samples = sum(map(len, parts))
+        if self.settings.accumulate == 1:
+            return Batch(ticket, samples, nests[0])
+        sizes = (len(part) for part in parts)
+        return Batch(ticket, samples, list(zip(sizes, nests, strict=True)))
 
     def _fetched(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> Any:
         nest = self._train.batch(indices, rng)

@@ -16,19 +16,20 @@ class Pipeline:
     Args:
         learner: Loads the tickets.
         background: Load on a thread as soon as a ticket is granted, if the data can be loaded so;
-            otherwise when it is its turn. A thread, not a process: forking a process that runs MPI
-            is not safe.
+            otherwise when it is its turn. Loader processes begin at once in any case.
     """
 
     def __init__(self, learner: Learner, *, background: bool) -> None:
         self._learner = learner
         self._pool: ThreadPoolExecutor | None = None
         if background and learner.loads_in_background:
-            self._pool = ThreadPoolExecutor(1, "loader")
+            self._pool = ThreadPoolExecutor(1, "prefetch")
         self._waiting: deque[tuple[int, Future[Batch] | None]] = deque()
 
     def grant(self, tickets: Iterable[int]) -> None:
         """Queue tickets that the server granted, and begin to load them if in the background."""
+        tickets = list(tickets)
+        self._learner.expect(tickets)
         for ticket in tickets:
             future = self._pool.submit(self._learner.load, ticket) if self._pool else None
             self._waiting.append((ticket, future))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar, cast
@@ -32,14 +32,16 @@ class CallSettings(Named):
     Attributes:
         target: What is called, as ``package.module:name``.
         filled: Parameters that are filled from elsewhere and are no settings.
+        more: Settings that are no parameters, of a target that takes any.
     """
 
     target: ClassVar[str] = ""
     filled: ClassVar[tuple[str, ...]] = ()
+    more: ClassVar[tuple[str, ...]] = ()
 
     def arguments(self) -> dict[str, Any]:
         """Copy the settings, to call the target with."""
-        own = _own_parameters(self.target, self.filled)
+        own = (*_own_parameters(self.target, self.filled), *self.more)
         return {key: copy.deepcopy(getattr(self, key)) for key in own}
 
     def wanted(self, available: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,27 +58,36 @@ class CallSettings(Named):
 Kind = TypeVar("Kind", bound=CallSettings)
 
 
-def settings_of_call(target: str, base: type[Kind]) -> type[Kind]:
+def settings_of_call(target: str, base: type[Kind], given: Iterable[str] = ()) -> type[Kind]:
     """Make the settings class of a function or class: its parameters, with types and defaults.
 
     Args:
         target: ``package.module:name``.
         base: What the class is derived from; its ``filled`` parameters are left out.
+        given: Keys that a job gives. Where the target takes any (``**kwargs``), those that it does
+            not name are settings, too, of any type.
 
     Raises:
         UserError: It cannot be imported or called by keywords.
     """
-    return cast(type[Kind], _made(target, cast(Any, base)))
+    called = import_object(target)
+    parameters = parameters_of(called)
+    more: tuple[str, ...] = ()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        named = {*parameters, *(f.name for f in fields(cast(Any, base)))}
+        more = tuple(sorted(key for key in given if key not in named and key.isidentifier()))
+    return cast(type[Kind], _made(target, cast(Any, base), called, more))
 
 
 @cache
-def _made(target: str, base: Any) -> Any:
-    called = import_object(target)
+def _made(target: str, base: Any, called: Any, more: tuple[str, ...]) -> Any:
+    # What is called is part of the key: a notebook may define it anew.
     hints = _hints(called)
     body: dict[str, Any] = {
         "__doc__": inspect.getdoc(called) or target,
         "__module__": __name__,
         "target": target,
+        "more": more,
     }
     annotations: dict[str, Any] = {}
     for name in _own_parameters(target, base.filled):
@@ -91,6 +102,7 @@ def _made(target: str, base: Any) -> Any:
         annotations[name] = _annotation(hints.get(name, Any))
         if parameter.default is not parameter.empty:
             body[name] = field(default_factory=_copies(parameter.default))
+    annotations |= dict.fromkeys(more, Any)
     body["__annotations__"] = annotations
     kind = type(f"SettingsOf{base.__name__}", (base,), body)
     try:
@@ -114,7 +126,7 @@ def parameters_of(called: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def _again(target: str, base: Any, values: Mapping[str, Any]) -> Any:
-    return _made(target, base)(**values)
+    return settings_of_call(target, base, values)(**values)
 
 
 def _own_parameters(target: str, filled: tuple[str, ...]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,12 +38,17 @@ def loss_of(loss: Loss, compute: ComputeSettings, device: torch.device) -> Loss:
 
 
 def _compiled(loss: Loss) -> Loss:
-    # Never with dynamic shapes: which sizes a worker met first would then decide about the bits.
-    made: Loss = torch.compile(loss, dynamic=False)
+    with _without_warnings():
+        # Never with dynamic shapes: which sizes a worker met first would then decide about the
+        # bits.
+        made: Loss = torch.compile(loss, dynamic=False)
     forms: set[tuple[torch.Size, ...]] = set()
 
     def compiled(model: nn.Module, nest: Any) -> Tensor:
-        forms.add(tuple(tensor.shape for tensor in tensors_of(nest)))
+        form = tuple(tensor.shape for tensor in tensors_of(nest))
+        if form in forms:
+            return made(model, nest)
+        forms.add(form)
         if len(forms) > _FORMS:
             raise ConfigError(
                 "compute",
@@ -50,9 +57,18 @@ def _compiled(loss: Loss) -> Loss:
                     "one shape, or omit compile"
                 ],
             )
-        return made(model, nest)
+        with _without_warnings():
+            return made(model, nest)
 
     return compiled
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Leave out what the compiler warns of in PyTorch's own code, which nobody here can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _in_bfloat16(loss: Loss, device: torch.device) -> Loss:

@@ -150,3 +150,17 @@ class Task:
             mean of ``loss()`` over the samples is added.
         """
         return {}
+
+    def derived(self, means: Mapping[str, float]) -> Mapping[str, float]:
+        """Compute further metrics from the means of a whole split.
+
+        For what is no mean over samples but follows from means: a root, an exponential, a ratio.
+
+        Args:
+            means: Metric to its mean, ``loss`` among them.
+
+        Returns:
+            Further metrics by name, ``{"rmse": means["mse"] ** 0.5}``; the primary one may be
+            among them.
+        """
+        return {}

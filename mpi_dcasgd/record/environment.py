@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import mpi_dcasgd
+from mpi_dcasgd.sources import Source
 
 PACKAGES = (
     "torch",
@@ -92,6 +93,7 @@ def describe_environment(
     ranks: Sequence[RankPlace],
     mpi_library: str = "",
     argv: Sequence[str] | None = None,
+    code: Sequence[Source] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> dict[str, Any]:
     """The content of environment.json.
@@ -102,6 +104,7 @@ def describe_environment(
         ranks: Every rank of the world, in order.
         mpi_library: What the MPI library says of itself (``MPI.Get_library_version()``).
         argv: The command line; this process's own if None.
+        code: The sources of what is the user's own.
         environ: Where the variables are taken from.
     """
     return {
@@ -110,6 +113,7 @@ def describe_environment(
         "directory": os.getcwd(),
         "started": started.astimezone(UTC).isoformat(timespec="seconds"),
         "git": dict(git) if git is not None else None,
+        "code": [asdict(source) for source in code],
         "python": platform.python_version(),
         "packages": package_versions(),
         "mpi_library": " ".join(mpi_library.replace("\0", "").split()),

@@ -22,7 +22,8 @@ def changed_keys(
 ) -> tuple[str, ...]:
     """The dotted keys that differ.
 
-    What is shown and written down makes no other run: ``record`` and ``checkpoint`` are left out.
+    What is shown and written down makes no other run, nor does the folder that code is in:
+    ``record``, ``checkpoint`` and ``code`` are left out.
 
     Args:
         stored: A plain job.
@@ -31,7 +32,7 @@ def changed_keys(
     """
     old, new = flatten(stored), flatten(wanted)
     missing = object()
-    out = {"record", "checkpoint", *beside}
+    out = {"record", "checkpoint", "code", *beside}
     return tuple(
         key
         for key in sorted(old.keys() | new.keys())

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -52,6 +52,7 @@ class RunFolder:
         output_log: Whatever ranks and launcher printed, where a comparison started them.
         checkpoints: A folder.
         logs: A folder, one file for each rank.
+        code: A folder: copies of the user's own modules that the last start imported.
 
     Example:
         >>> folder = RunFolder("runs/digits-asgd-20240506-070809")
@@ -73,6 +74,7 @@ class RunFolder:
         self.output_log = self.path / "output.log"
         self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"
+        self.code = self.path / "code"
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -194,6 +196,27 @@ class RunFolder:
         except RunFolderError:
             return {}  # it explains a run; nothing is computed from it
 
+    def own_code(self) -> list[dict[str, Any]]:
+        """Return ``module``, ``file`` and ``sha256`` of the user's own sources, of every start."""
+        found: list[Any] = []
+        for file in (*sorted(self.path.glob("environment-*.json")), self.environment_json):
+            try:
+                found += _mapping(file, json.loads).get("code") or []
+            except RunFolderError:
+                continue
+        return [each for each in found if isinstance(each, dict)]
+
+    def write_code(self, texts: Mapping[Path, bytes]) -> None:
+        """Write copies of source files into the folder ``code``.
+
+        Args:
+            texts: Path within that folder to content.
+        """
+        for place, text in texts.items():
+            file = self.code / place
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(file, text)
+
     def metrics(self) -> list[dict[str, Any]]:
         """Return the events, oldest first; a last line that was cut short is left out.
 
@@ -280,6 +303,8 @@ class RunFolder:
             while (earlier := self.path / f"environment-{number}.json").exists():
                 number += 1
             self.environment_json.rename(earlier)
+            if self.code.is_dir():
+                self.code.rename(self.path / f"code-{number}")
 
     def _clear(self) -> None:
         for file in (
@@ -295,8 +320,9 @@ class RunFolder:
             *self.checkpoints.glob("update-*.pt"),
         ):
             file.unlink(missing_ok=True)
-        if self.logs.is_dir():
-            shutil.rmtree(self.logs)
+        for folder in (self.logs, self.code, *self.path.glob("code-*")):
+            if folder.is_dir():
+                shutil.rmtree(folder)
 
 
 @contextmanager

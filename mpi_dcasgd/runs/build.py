@@ -10,8 +10,11 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.evaluator import Evaluator
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.captured import make_learner
+from mpi_dcasgd.learning.data.brought import BroughtData
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.loaders.messages import Opening
+from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.learning.outline import lone_sample
 from mpi_dcasgd.learning.schedules import Schedule
@@ -43,9 +46,21 @@ class Workshop:
 
     @classmethod
     def open(
-        cls, job: Job, device: torch.device, group: int = 1, standing: Standing | None = None
+        cls,
+        job: Job,
+        device: torch.device,
+        group: int = 1,
+        standing: Standing | None = None,
+        loaders: Loaders | None = None,
     ) -> Workshop:
         """Load the data.
+
+        Args:
+            job: The job.
+            device: Where this rank computes gradients or evaluates.
+            group: Minibatches that make one update.
+            standing: Where the run goes on; None for its start.
+            loaders: Load samples from now on; None to load them here.
 
         Raises:
             DataError: The data are missing or not what the job says.
@@ -56,7 +71,12 @@ class Workshop:
             # Otherwise cuDNN may sum in another order each time, and no run could be replayed.
             torch.backends.cudnn.deterministic = True
             torch.backends.cudnn.benchmark = False
+        loaders = loaders or Loaders(0)
+        loaders.begin(
+            Opening(job.name, job.task, job.model, job.data, job.seed, threads=job.threads)
+        )
         subject = Subject.open(job.make_task(), job.seed, device, job.data.validation)
+        subject = loaders.adopt(subject)
         problems = lone_sample(subject.task, job.batch_size)
         if problems:
             raise ConfigError(job.name, problems)
@@ -163,3 +183,11 @@ class Workshop:
         if self.job.mode != "asynchronous" and self.subject.task.evaluation_draws:
             background = False
         return Evaluator(self.flat_model(self.device), self.subject, background=background)
+
+
+def start_loaders(job: Job) -> Loaders:
+    """Start the processes that load samples for this rank, as many as the job says.
+
+    A rank that only serves has them, too: it evaluates.
+    """
+    return Loaders(job.data.loaders if isinstance(job.data, BroughtData) else 0)

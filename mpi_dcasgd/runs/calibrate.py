@@ -111,6 +111,11 @@ def _is_run(source: Any) -> bool:
 
 def measured(job: Job) -> dict[str, Any]:
     """This machine as a cluster whose every worker is a process on it."""
+    with job.importing():
+        return _measured(job)
+
+
+def _measured(job: Job) -> dict[str, Any]:
     workshop = Workshop.open(job, pick_device(job.device, 0))
     learner = workshop.learner(workshop.flat_model(workshop.device))
     steps_s = measure_steps(learner, _STEPS)
@@ -131,7 +136,8 @@ def cluster_of(folder: RunFolder) -> dict[str, Any]:
         RunFolderError: The run did not come to its end, or is no asynchronous one.
     """
     job = load_job(folder.job_yaml)
-    return cluster_of_run(folder, _service_s(Workshop.open(job, _CPU)))
+    with job.importing():
+        return cluster_of_run(folder, _service_s(Workshop.open(job, _CPU)))
 
 
 def _service_s(workshop: Workshop) -> float:

@@ -14,6 +14,7 @@ from mpi_dcasgd.config.load import (
     read_mapping,
     with_overrides,
 )
+from mpi_dcasgd.config.own_code import code_folder
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import ConfigError
 
@@ -56,6 +57,7 @@ def resolve_job(job: JobSource, pairs: Sequence[Override], problems: Sequence[st
     Raises:
         ConfigError: With every problem.
     """
+    folder: Path | None = None
     if isinstance(job, Job):
         if not pairs and not problems:
             return job
@@ -64,16 +66,38 @@ def resolve_job(job: JobSource, pairs: Sequence[Override], problems: Sequence[st
         name, where, mapping = "job", "job", plain(job)
     else:
         path = Path(job)
+        folder = path.parent
         name, where, mapping = path.stem, str(path), read_mapping(path)
     if "job" in mapping and "algorithms" in mapping:
         raise ConfigError(where, ["this is a study, not a job; compare runs it"])
     merged, more = with_overrides(mapping, [(key, plain(value)) for key, value in pairs])
     if pairs or problems:
         where += " with overrides"
-    found, others = try_job(merged, name=name)
+    found, others = try_job(merged, name=name, folder=folder)
     if found is None or problems or more:
         raise ConfigError(where, [*problems, *more, *others])
     return found
+
+
+def folders_of(job: JobSource) -> list[Path]:
+    """List the folders in which the modules that a job names are looked for first.
+
+    Args:
+        job: As for ``load_job``; a file that cannot be read counts for nothing.
+    """
+    if isinstance(job, Job):
+        return [] if job.code is None else [Path(job.code)]
+    folder: Path | None = None
+    if isinstance(job, Mapping):
+        mapping = job
+    else:
+        folder = Path(job).parent
+        try:
+            mapping = read_mapping(Path(job))
+        except ConfigError:
+            mapping = {}
+    code = code_folder(mapping, folder)
+    return [place for place in (code, folder) if place is not None]
 
 
 def plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mpi_dcasgd.config.own_code import own_names
 from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job, world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
@@ -21,11 +22,12 @@ from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
-from mpi_dcasgd.drivers.startup import check_alike, share_files, together
+from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
@@ -49,6 +51,7 @@ class Rank:
         job: The checked job.
         stop: Set when the run is to end early.
         started: When start-up began, in ``time.monotonic``'s seconds.
+        loaders: Load this rank's samples.
 
     Attributes:
         logger: Writes this rank's own log, once there is a run folder.
@@ -57,7 +60,10 @@ class Rank:
         in_step: Whether all ranks are at the same point: an error that one has all have.
     """
 
-    def __init__(self, comm: MPI.Comm, job: Job, stop: StopFlag, started: float) -> None:
+    def __init__(
+        self, comm: MPI.Comm, job: Job, stop: StopFlag, started: float, loaders: Loaders
+    ) -> None:
+        self.loaders = loaders
         self.started = started
         self.comm = comm
         self.job = job
@@ -77,6 +83,7 @@ class Rank:
         """Set this rank up; a user's mistake raises the same UserError on every rank."""
         comm, job = self.comm, self.job
         together(comm, self._check_size)
+        agree_on_code(comm, own_names(job))
         self.injection = together(comm, self._make_injection)
         self.device = together(comm, lambda: pick_device(job.device, self.local_rank))
         if self.synchronous:
@@ -93,7 +100,9 @@ class Rank:
             standing = comm.bcast(standing)
         self.folder = RunFolder(path)
         self.logger = together(comm, self._open_log)
-        self.workshop = together(comm, lambda: Workshop.open(job, self.device, group, standing))
+        self.workshop = together(
+            comm, lambda: Workshop.open(job, self.device, group, standing, self.loaders)
+        )
         flat = together(comm, lambda: self.workshop.flat_model(_CPU))
         self.layout = flat.layout
         check_alike(comm, "parameters that are not trained", flat.fixed_sha256())

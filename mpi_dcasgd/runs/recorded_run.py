@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mpi_dcasgd.config.load import parse_overrides
+from mpi_dcasgd.config.own_code import OwnCode
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.runs.jobs import resolve_job
+
+RECORDED = "recorded"
+"""In place of a folder of modules: the copies in the run folder."""
 
 
 class Stretch(NamedTuple):
@@ -56,11 +60,26 @@ class RecordedRun:
             Stretch(begin, end, workers) for (begin, workers), end in zip(starts, ends, strict=True)
         ]
 
+    def code_changes(self) -> list[str]:
+        """Say which of the user's own modules are not what the run was made with, one line each."""
+        return OwnCode.of(self.job).changes(self.folder.own_code())
+
     @classmethod
     def open(
-        cls, path: Path, words: Sequence[str] = (), overrides: dict[str, Any] | None = None
+        cls,
+        path: Path,
+        words: Sequence[str] = (),
+        overrides: dict[str, Any] | None = None,
+        code: Path | str | None = None,
     ) -> RecordedRun:
         """Read a run with its trace, and change its job.
+
+        Args:
+            path: The run's folder.
+            words: Changes of the job, ``key=value``.
+            overrides: Changes by key.
+            code: Where the user's own modules are looked for first: a folder, ``recorded`` for the
+                copies in the run folder, or None for where the run had them from.
 
         Raises:
             RunFolderError: There is no such run, its trace was changed, or it has no order.
@@ -70,8 +89,15 @@ class RecordedRun:
         trace = folder.trace()
         pairs, problems = parse_overrides(words)
         # A compiled update and one in blocks round alike only nearly.
-        kernel = ("fuse", trace.meta.get("kernel", "blocks"))
-        job = resolve_job(folder.job_yaml, [kernel, *pairs, *(overrides or {}).items()], problems)
+        changes = [("fuse", trace.meta.get("kernel", "blocks"))]
+        if code is not None:
+            changes.append(("code", str(_code_folder(folder, code))))
+        try:
+            job = resolve_job(
+                folder.job_yaml, [*changes, *pairs, *(overrides or {}).items()], problems
+            )
+        except ConfigError as error:
+            raise ConfigError(error.where, [*error.problems, *_missing_code(folder)]) from error
         if trace.meta.get("driver") != "mpi":
             raise RunFolderError(
                 f"{path}: a {trace.meta.get('driver')} run; only asynchronous runs over MPI have "
@@ -79,3 +105,21 @@ class RecordedRun:
             )
         sha = str(folder.summary().get("weights_sha256") or "")
         return cls(folder, job, trace, int(trace.meta["num_workers"]), sha)
+
+
+def _code_folder(folder: RunFolder, code: Path | str) -> Path:
+    if str(code) != RECORDED:
+        return Path(code).absolute()
+    if not folder.code.is_dir():
+        raise RunFolderError(f"{folder.path}: has no copies of modules, {folder.code.name}/")
+    return folder.code.absolute()
+
+
+def _missing_code(folder: RunFolder) -> list[str]:
+    """Say where the user's own modules were, if they are not there any more."""
+    files = [str(each.get("file") or "") for each in folder.own_code()]
+    gone = [file for file in dict.fromkeys(files) if file and not Path(file).is_file()]
+    if not gone:
+        return []
+    copies = f"; {folder.code} has copies: --code {RECORDED}" if folder.code.is_dir() else ""
+    return [f"code: the run had its modules from {', '.join(gone)}, not there any more{copies}"]

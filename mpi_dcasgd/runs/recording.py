@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import torch
 
 from mpi_dcasgd.config.load import job_as_text, job_as_yaml
+from mpi_dcasgd.config.own_code import OwnCode, warnings
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.best_weights import BestWeights
@@ -77,6 +78,7 @@ class Recording:
         resume = NEVER if overwrite and resume == AUTO else resume
         self.checkpoint = find_checkpoint(job, run_dir, resume, virtual)
         self._virtual = virtual
+        self._code_before = self.checkpoint.folder.own_code() if self.checkpoint else []
         self._show = show
         self._recorder: Recorder | None = None
         self._conductor: Conductor | None = None
@@ -141,6 +143,8 @@ class Recording:
             world_size: Where it is not the number of processes.
         """
         job = self.job
+        code = OwnCode.of(job, self._virtual)
+        self.folder.write_code(code.copies())
         self.folder.write_environment(
             describe_environment(
                 started=self.started,
@@ -148,6 +152,7 @@ class Recording:
                 ranks=places,
                 mpi_library=mpi_library,
                 argv=self.argv,
+                code=code.sources,
             )
         )
         run = RunDescription(
@@ -174,8 +179,9 @@ class Recording:
         self.logger.info(devices)
         recorder.message(f"{job.name}: {_who(job.algorithm, driver, num_workers)}")
         recorder.message(f"run folder: {self.folder.path}")
-        for complaint in self.checkpoint.passed_over if self.checkpoint else ():
-            recorder.message(complaint)
+        passed_over = self.checkpoint.passed_over if self.checkpoint else ()
+        for line in (*passed_over, *warnings(job), *code.changes(self._code_before)):
+            recorder.message(line)
         return recorder
 
     def conductor(

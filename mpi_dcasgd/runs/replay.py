@@ -22,10 +22,11 @@ from mpi_dcasgd.drivers.simulation.recorded_order import (
 from mpi_dcasgd.drivers.simulation.recorded_order import replay as replay_pushes
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError, RunFolderError
+from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import TraceRecord
-from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recorded_run import RecordedRun
 from mpi_dcasgd.runs.recording import Recording
@@ -56,6 +57,8 @@ class Replay:
             one.
         recorded_sha256: Name of the run's final weights; empty if it was killed, so that there are
             none to compare.
+        code_changes: The modules of the user's own that are not what the run was made with, a line
+            each.
 
     Example:
         Whether a run can be repeated::
@@ -73,6 +76,7 @@ class Replay:
     push: TraceRecord | None
     weights_sha256: str
     recorded_sha256: str
+    code_changes: tuple[str, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -83,6 +87,9 @@ class Replay:
         return self.identical
 
     def __str__(self) -> str:
+        return "\n".join([self._verdict(), *self.code_changes])
+
+    def _verdict(self) -> str:
         if self.difference is not None and self.push is not None:
             at = self.push
             return (
@@ -115,6 +122,7 @@ def replay(  # without changes there is no new run
     run: Run | Path | str,
     run_dir: None = None,
     *,
+    code: Path | str | None = None,
     show: TextIO | None = None,
 ) -> Replay: ...
 
@@ -126,6 +134,7 @@ def replay(
     *,
     resume: Path | str = AUTO,
     overwrite: bool = False,
+    code: Path | str | None = None,
     show: TextIO | None = None,
     stop: StopFlag | None = None,
     words: Sequence[str] = (),
@@ -141,6 +150,7 @@ def replay(
     *,
     resume: Path | str = AUTO,
     overwrite: bool = False,
+    code: Path | str | None = None,
     show: TextIO | None = None,
     stop: StopFlag | None = None,
     words: Sequence[str] = (),
@@ -159,6 +169,8 @@ def replay(
         resume: With changes: ``auto`` for the newest checkpoint in ``run_dir``, ``never``, a
             checkpoint's file, or another run's folder.
         overwrite: With changes: replace a finished run that ``run_dir`` holds.
+        code: Where the modules of one's own that the job names are looked for first: a folder, or
+            ``recorded`` for the copies in the run folder; None for where the run had them from.
         show: Where progress is shown, such as ``sys.stdout``; None for nowhere.
         stop: As in ``simulate``.
         words: Changes as on the command line, ``key=value``.
@@ -188,17 +200,22 @@ def replay(
                 ["run_dir: only with changes of the job; computing a run again writes nothing"],
             )
         with process_as_it_was():
-            return _replay_exactly(path, show)
+            return _replay_exactly(path, show, code)
     started = time.monotonic() if started is None else started
     flag = StopFlag() if stop is None else stop
-    recorded = RecordedRun.open(path, words, overrides)
+    recorded = RecordedRun.open(path, words, overrides, code)
     if recorded.job.mode != "asynchronous":
         raise RunFolderError(
             f"algorithm={recorded.job.algorithm}: has no pushes to put in a recorded order; choose "
             "an asynchronous algorithm"
         )
-    with process_as_it_was(), flag.listening() if stop is None else nullcontext():
-        setup, order = _setup(recorded)
+    with (
+        process_as_it_was(),
+        recorded.job.importing(),
+        flag.listening() if stop is None else nullcontext(),
+        start_loaders(recorded.job) as loaders,
+    ):
+        setup, order = _setup(recorded, loaders)
         recording = Recording(
             recorded.job,
             None if run_dir is None else Path(run_dir),
@@ -215,7 +232,7 @@ def replay(
                 setup,
                 flag,
                 started,
-                beginning=f"in the order of {path}",
+                beginning="\n".join([f"in the order of {path}", *recorded.code_changes()]),
                 ending=lambda _: (
                     f"{order.passed} turns were passed over: the rule had the worker wait"
                     if order.passed
@@ -227,10 +244,16 @@ def replay(
     return Run(recording.folder.path, stopped_by=flag.signum)
 
 
-def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
-    run = RecordedRun.open(path)
+def _replay_exactly(path: Path, show: TextIO | None, code: Path | str | None) -> Replay:
+    run = RecordedRun.open(path, code=code)
+    with run.job.importing(), start_loaders(run.job) as loaders:
+        return _compute_again(run, show, loaders)
+
+
+def _compute_again(run: RecordedRun, show: TextIO | None, loaders: Loaders) -> Replay:
+    path = run.folder.path
     pushes = list(run.trace.records())
-    workshop = Workshop.open(run.job, _device(run.job))
+    workshop = Workshop.open(run.job, _device(run.job), loaders=loaders)
     if show is not None:
         head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
         print(head, file=show, flush=True)
@@ -257,6 +280,7 @@ def _replay_exactly(path: Path, show: TextIO | None) -> Replay:
         push=None if difference is None else pushes[difference.number],
         weights_sha256=sha,
         recorded_sha256=recorded_sha,
+        code_changes=tuple(run.code_changes()),
     )
 
 
@@ -281,8 +305,8 @@ def _replay(
     return server, None
 
 
-def _setup(recorded: RecordedRun) -> tuple[VirtualSetup, OrderReplay]:
-    workshop = Workshop.open(recorded.job, _device(recorded.job))
+def _setup(recorded: RecordedRun, loaders: Loaders) -> tuple[VirtualSetup, OrderReplay]:
+    workshop = Workshop.open(recorded.job, _device(recorded.job), loaders=loaders)
     num_workers = max(stretch.num_workers for stretch in recorded.stretches)
     server = workshop.server(num_workers, _CPU)
     learner = workshop.learner(workshop.flat_model(workshop.device))

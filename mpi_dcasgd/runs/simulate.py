@@ -20,12 +20,14 @@ from mpi_dcasgd.drivers.simulation.timing import simulate_timing as simulate_asy
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.learning.outline import model_of, sizes_of
+from mpi_dcasgd.modules import searching
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
-from mpi_dcasgd.runs.build import Workshop
-from mpi_dcasgd.runs.jobs import JobSource, resolve_job
+from mpi_dcasgd.runs.build import Workshop, start_loaders
+from mpi_dcasgd.runs.jobs import JobSource, folders_of, resolve_job
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.result import Run
@@ -101,8 +103,13 @@ def simulate(
         overrides["checkpoint.every"] = checkpoint_every
     checked, simulation = _resolve(job, words, overrides)
     flag = StopFlag() if stop is None else stop
-    with process_as_it_was(), flag.listening() if stop is None else nullcontext():
-        setup = _setup(checked, simulation)
+    with (
+        process_as_it_was(),
+        checked.importing(),
+        flag.listening() if stop is None else nullcontext(),
+        start_loaders(checked) as loaders,
+    ):
+        setup = _setup(checked, simulation, loaders)
         recording = Recording(
             checked,
             None if run_dir is None else Path(run_dir),
@@ -167,9 +174,11 @@ def simulate_timing(
     own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
     overrides |= {key: value for key, value in own.items() if value is not None}
     checked, simulation = _resolve(job, words, overrides)
-    task = checked.make_task()
-    sizes = sizes_of(task, checked.seed, checked.data.validation)
-    vector_bytes = 4 * FlatLayout.of(model_of(task, checked.seed), checked.grouping).size
+    with checked.importing():
+        task = checked.make_task()
+        sizes = sizes_of(task, checked.seed, checked.data.validation)
+        layout = FlatLayout.of(model_of(task, checked.seed), checked.grouping)
+    vector_bytes = 4 * layout.size
     synchronous = checked.mode == "synchronous"
     admission = checked.rule.admission
     if updates is None:
@@ -208,7 +217,8 @@ def _resolve(
     """
     mine, theirs = split_overrides(words)
     more, others = split_keywords(overrides)
-    simulation = resolve_simulation(mine, more)
+    with searching(*folders_of(job), fresh=True):
+        simulation = resolve_simulation(mine, more)
     pairs, problems = parse_overrides(theirs)
     pairs += others
     checked = resolve_job(job, pairs, problems)
@@ -227,12 +237,13 @@ def _check(job: Job, simulation: Simulation, pairs: Sequence[Override]) -> None:
         raise ConfigError("simulation", problems)
 
 
-def _setup(job: Job, simulation: Simulation) -> VirtualSetup:
+def _setup(job: Job, simulation: Simulation, loaders: Loaders) -> VirtualSetup:
     device = pick_device(job.device, 0)
     workers, seed = simulation.workers, simulation.delay_seed
     seed = job.seed if seed is None else seed
     synchronous = job.mode == "synchronous"
-    workshop = Workshop.open(job, device, workers * job.sync.accumulate if synchronous else 1)
+    group = workers * job.sync.accumulate if synchronous else 1
+    workshop = Workshop.open(job, device, group, loaders=loaders)
     server = workshop.server(1 if synchronous else workers, device)
     learner = workshop.learner(workshop.flat_model(device))
     workshop.try_metrics()

@@ -25,8 +25,9 @@ from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch, pick_device
 from mpi_dcasgd.errors import UserError, WorkersLostError
 from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace, git_state
-from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.rank import Rank, account_of
@@ -107,7 +108,8 @@ def train(
     flag = StopFlag() if stop is None else stop
     place = None if run_dir is None else Path(run_dir)
     request = _Request(checked, place, str(resume), overwrite, show, argv, started, flag)
-    with process_as_it_was(), flag.listening() if stop is None else nullcontext():
+    signals = flag.listening() if stop is None else nullcontext()
+    with process_as_it_was(), checked.importing(), signals:
         if checked.mode == "sequential":
             launch = Launch.of()
             origin = launch.launcher or "" if comm is None else "comm"
@@ -145,15 +147,25 @@ class _Request:
 
 def _train_in_world(request: _Request, given: MPI.Intracomm | None, on_error: OnError) -> Path:
     """One rank of a run; the run's folder."""
-    synchronous = request.job.mode == "synchronous"
-    # Before MPI if that is still possible: this starts processes, which some networks' MPI does
-    # not survive unless they are started with vfork, as Python does on Linux.
-    records = (Launch.of() if given is None else given).rank == 0
-    git = git_state() if records else None
-    whole = _whole_world(synchronous) if given is None else given
+    # Before MPI if that is still possible: both start processes, which some networks' MPI does not
+    # survive unless they are started with vfork, as Python does on Linux.
+    with start_loaders(request.job) as loaders:
+        records = (Launch.of() if given is None else given).rank == 0
+        git = git_state() if records else None
+        return _train_as_rank(request, given, on_error, git, loaders)
+
+
+def _train_as_rank(
+    request: _Request,
+    given: MPI.Intracomm | None,
+    on_error: OnError,
+    git: dict[str, Any] | None,
+    loaders: Loaders,
+) -> Path:
+    whole = _whole_world(request.job.mode == "synchronous") if given is None else given
     together(whole, lambda: None)  # for a rank that cannot read the job (_fail_together)
     comm = whole if given is None else given.Dup()
-    rank = Rank(comm, request.job, request.stop, request.started)
+    rank = Rank(comm, request.job, request.stop, request.started, loaders)
     try:
         rank.set_up(lambda: request.record(git))
         rank.train()
@@ -191,21 +203,24 @@ def _whole_world(synchronous: bool) -> MPI.Intracomm:
 
 
 def _train_alone(request: _Request) -> Path:
-    recording = request.record(git_state())
-    try:
-        _train_sequentially(recording, request)
-    except UserError:
-        recording.take_back()
-        raise
-    finally:
-        recording.close()
+    with start_loaders(request.job) as loaders:
+        recording = request.record(git_state())
+        try:
+            _train_sequentially(recording, request, loaders)
+        except UserError:
+            recording.take_back()
+            raise
+        finally:
+            recording.close()
     return recording.folder.path
 
 
-def _train_sequentially(recording: Recording, request: _Request) -> None:
+def _train_sequentially(recording: Recording, request: _Request, loaders: Loaders) -> None:
     job, stop = recording.job, request.stop
     device = pick_device(job.device, Launch.of().local_rank)
-    workshop = Workshop.open(job, device, standing=Standing.of(recording.checkpoint, 1))
+    workshop = Workshop.open(
+        job, device, standing=Standing.of(recording.checkpoint, 1), loaders=loaders
+    )
     server = workshop.server(1, device)
     learner = workshop.learner(workshop.flat_model(device, server.slots[0].snapshot))
     workshop.try_metrics()

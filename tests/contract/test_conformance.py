@@ -228,8 +228,8 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     ("target", "message"),
     [
         ("dcasgd", "no such algorithm; did you mean dcasgd-"),
-        ("contract.nowhere:Part", "cannot import it: No module named 'contract.nowhere'"),
-        ("contract.faulty:Nothing", "cannot import it"),
+        ("contract.nowhere:Part", "No module named 'contract.nowhere'"),
+        ("contract.faulty:Nothing", "has no attribute 'Nothing'"),
         ("contract.faulty:torch", "is module; allowed: a subclass of"),
         ("mpi_dcasgd.rules.part:Part", "has no role; give the class one of admission"),
         ("contract.test_conformance:NeedsSetting", "give every field a default"),

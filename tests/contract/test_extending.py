@@ -110,7 +110,7 @@ def test_what_the_page_says_trains_on_several_ranks(shared_world: Any, folder: P
         ("data.noise=1.0", "data.noise: my_data:Majority has no such setting (it is for synthetic"),
         ("data.name=my_data:Majorty", "data.name: cannot import my_data:Majorty: module 'my_data'"),
         ("data.name=my_dta:Majority", "data.name: cannot import my_dta:Majority: No module named"),
-        ("data.name=my_models:net", "data.name: my_models:net is not a subclass of mpi_dcasgd."),
+        ("data.name=my_models:math", "data.name: my_models:math is neither a subclass of mpi_dca"),
         ("data.name=:Majority", "data.name: cannot import :Majority: it is not of the form"),
         ("model.width=thin", "model.width: got 'thin' (text); allowed: a whole number"),
         ("model.name=my_models:math", "model.name: my_models:math is neither a subclass of"),

@@ -21,6 +21,7 @@ from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.extension import Table
 from mpi_dcasgd.learning.data import DATA, DataSource
 from mpi_dcasgd.learning.models import MODELS, ModelSource, find_model
+from mpi_dcasgd.learning.tasks import TASKS, TaskSource, find_task
 from mpi_dcasgd.record.sinks import SINKS, MetricSink
 from mpi_dcasgd.rules.algorithms import PARTS
 from mpi_dcasgd.rules.part import Part
@@ -29,15 +30,19 @@ DOCS = Path(__file__).parents[2] / "docs"
 TABLES: dict[str, tuple[Any, type]] = {
     "data": (DATA, DataSource),
     "models": (MODELS, ModelSource),
+    "tasks": (TASKS, TaskSource),
     "delays": (DELAYS, DelayModel),
     "sinks": (SINKS, MetricSink),
     **{f"rule.{role}": (kinds, Part) for role, kinds in PARTS.items()},
 }
 ENTRIES = [(table, name) for table, (kinds, _) in TABLES.items() for name in kinds]
 ENTRIES.append(("models", "resnet18"))
+SECTIONS = ("data", "models", "tasks")
 
 
 def kind_of(table: str, name: str) -> type:
+    if table == "tasks":
+        return find_task(name)
     return find_model(name) if table == "models" else TABLES[table][0][name]
 
 
@@ -69,8 +74,8 @@ def test_every_setting_is_described_and_has_a_range_or_a_type(table: str, name: 
         assert info.annotation is not Any, f"{name}.{key} may be anything"
 
 
-@pytest.mark.parametrize(("table", "name"), [e for e in ENTRIES if e[0] in ("data", "models")])
-def test_every_model_and_data_set_can_be_sent_to_other_ranks(table: str, name: str) -> None:
+@pytest.mark.parametrize(("table", "name"), [e for e in ENTRIES if e[0] in SECTIONS])
+def test_every_task_model_and_data_set_can_be_sent_to_other_ranks(table: str, name: str) -> None:
     made = kind_of(table, name)(name=name)
     again = pickle.loads(pickle.dumps(made))
     assert again == made
@@ -128,6 +133,7 @@ for name in ("torch", "numpy", "sklearn"):
 from mpi_dcasgd.config.sections import check_fit, kinds_of
 from mpi_dcasgd.learning.data import DATA, DataSource
 from mpi_dcasgd.learning.models import ModelSource
+from mpi_dcasgd.learning.tasks import TASKS, find_task
 from mpi_dcasgd.record.sinks import SINKS, check_sinks
 
 data = [kind(name=name) for name, kind in DATA.items()]
@@ -136,6 +142,8 @@ models = [kind(name=names.get(name, name)) for name, kind in kinds_of(ModelSourc
 for model in models:
     for source in data:
         model.check(), source.check(), check_fit(model, source, 1)
+for name in TASKS:
+    assert find_task(name)(name=name).check() == []
 assert check_sinks(["csv"]) == [] and len(dict(SINKS.items())) == 2
 print("checked", len(models) * len(data))
 """
@@ -143,4 +151,5 @@ print("checked", len(models) * len(data))
 
 def test_all_of_them_are_checked_without_pytorch_and_numpy(processes: Any) -> None:
     finished = processes.run([sys.executable, "-c", LOAD_WITHOUT])
-    assert finished.stdout == "checked 88\n", str(finished)
+    expected = len(kinds_of(ModelSource)) * len(DATA)
+    assert finished.stdout == f"checked {expected}\n", str(finished)

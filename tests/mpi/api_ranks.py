@@ -120,5 +120,36 @@ def mistakes(world: MPI.Intracomm, folder: str) -> None:
     assert run.status == "completed"
 
 
+def loading(world: MPI.Intracomm, folder: str) -> None:
+    """Train with loaders beside MPI that is running already; nothing of them is left."""
+    import psutil
+
+    left = []
+    for number in range(3):
+        for algorithm in ("asgd", "ssgd"):
+            job = {
+                **JOB,
+                "algorithm": algorithm,
+                "batch_size": 4,
+                "lr": 0.01,
+                "task": {"name": "loaded_tasks:Line", "fault": "look", "place": folder},
+                "data": {"loaders": 1},
+            }
+            del job["model"]
+            run = mpi_dcasgd.train(job, world, Path(folder) / f"{algorithm}-{number}")
+            assert run.status == "completed"
+            assert psutil.Process().children() == []
+        left.append(held())
+    assert left[1] == left[2]
+    if world.rank == 0:
+        for loaders in (None, 0):
+            run = mpi_dcasgd.Run(Path(folder) / "asgd-0")
+            if loaders is not None:
+                file = run.path / "job.yaml"
+                file.write_text(file.read_text().replace("loaders: 1", "loaders: 0"))
+            found = mpi_dcasgd.replay(run)
+            assert found.identical, str(found)
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](MPI.COMM_WORLD, sys.argv[2])

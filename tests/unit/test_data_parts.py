@@ -97,6 +97,10 @@ class TestPart:
         assert torch.equal(part.batch(np.arange(3), np.random.default_rng(3))[0], expected)
         still = Part(train, some, augment=False)
         assert torch.equal(still.batch(np.arange(3), np.random.default_rng(3))[0], whole(part)[0])
+        assert isinstance(part, ResidentSplit)
+        assert isinstance(still, ResidentSplit)
+        drawn = [one.recipe(np.arange(3), np.random.default_rng(3)) for one in (part, still)]
+        assert [len(rows) for rows in drawn] == [4, 1]
         assert not torch.equal(whole(part)[0], expected)
 
 

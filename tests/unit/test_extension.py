@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from mpi_dcasgd import extension
-from mpi_dcasgd.config.load import job_as_yaml, load_job
+from mpi_dcasgd.config.load import job_as_text, job_as_yaml, load_job
 from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.learning.data import tensors
 from mpi_dcasgd.learning.models import build_model, find_model
@@ -59,6 +59,13 @@ def narrow():
 
 def nothing():
     return 3
+
+
+def create(model_name: str, pretrained: bool = False, **settings):
+    """As timm.create_model."""
+    made = nn.Sequential(nn.Flatten(), nn.Linear(64, settings.pop("num_classes")))
+    made.settings = settings
+    return made
 
 
 def named(name):
@@ -118,6 +125,30 @@ def test_a_setting_without_a_default_must_be_given(tmp_path: Path) -> None:
     assert load_job(file, ["model.width=3"]).model == make("must", width=3)
 
 
+def test_a_function_that_takes_any_keyword_is_given_any(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "epochs: 1\nbatch_size: 8\nlr: 0.1\ndata: {name: digits}\n"
+        "model: {name: 'own_models:create', model_name: flat, drop_rate: 0.1, num_classes: 10}\n"
+    )
+    job = load_job(file)
+    written = job_as_yaml(job)["model"]
+    given = {"model_name": "flat", "drop_rate": 0.1, "num_classes": 10}
+    assert written.items() >= {"name": "own_models:create", "pretrained": False, **given}.items()
+    module = build_model(job.model, (1, 8, 8), 10)
+    assert module.settings == {"drop_rate": 0.1}
+    assert pickle.loads(pickle.dumps(job.model)) == job.model
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(job_as_text(job))
+    assert load_job(resolved).model == job.model
+    with pytest.raises(ConfigError) as caught:
+        load_job(file, ["model={name: 'own_models:create', depth: 3, pretrained: 2}"])
+    assert sorted(line.partition(";")[0] for line in caught.value.problems) == [
+        "model.model_name: missing",
+        "model.pretrained: got 2 (a whole number)",
+    ]
+
+
 def test_types_that_cannot_be_resolved_take_anything() -> None:
     assert make("loose", thing=[1], size="x").size == "x"
 
@@ -154,7 +185,8 @@ def test_what_is_no_path_is_not_imported(path: str) -> None:
 
 def test_what_breaks_while_it_is_imported_is_not_taken_for_a_wrong_name(tmp_path: Path) -> None:
     (tmp_path / "broken_models.py").write_text("1 / 0\n")
-    with pytest.raises(ZeroDivisionError):
+    told = r"broken_models raised ZeroDivisionError: division by zero \(.*models.py, line 1\)"
+    with pytest.raises(UserError, match=f"cannot import broken_models:net: {told}"):
         extension.import_object("broken_models:net")
 
 

@@ -95,6 +95,13 @@ def test_a_group_takes_what_it_names(match: Any, names: list[str]) -> None:
     assert first_group(match) == names
 
 
+def test_a_layer_that_is_used_twice_is_found_by_each_of_its_names() -> None:
+    layer = nn.Linear(3, 3)
+    model = nn.ModuleDict({"first": layer, "second": layer})
+    layout = FlatLayout.of(model, grouping({"match": "second.bias", "lr": 2.0}))
+    assert [field.name for field in layout.params] == ["first.bias", "first.weight"]
+
+
 def test_the_first_group_that_matches_takes_a_parameter() -> None:
     layout = FlatLayout.of(
         Net(),

@@ -15,6 +15,8 @@ PACKAGE = Path(mpi_dcasgd.__file__).parent
 # Each may import itself and those before it.
 LAYERS = (
     "errors",
+    "modules",
+    "sources",
     "extension",
     "shipped",
     "rules",

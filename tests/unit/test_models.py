@@ -170,7 +170,7 @@ def test_models_with_auxiliary_outputs_are_built_without_them(
     monkeypatch.setattr(
         torchvision().models, "get_model", lambda name, **given: asked.update(given) or made
     )
-    monkeypatch.setattr(shapes, "check_output", lambda *_: None)
+    monkeypatch.setattr(shapes, "check_output", lambda *_, **__: None)
     assert make("googlenet", CIFAR, options={"dropout": 0.1}) is made  # building it takes seconds
     assert asked == {
         "weights": None,

@@ -20,6 +20,7 @@ from mpi_dcasgd.reporting.content import setting_of
 from mpi_dcasgd.reporting.curves import draw_curves
 from mpi_dcasgd.reporting.document import Table
 from mpi_dcasgd.reporting.groups import Group, group_runs
+from mpi_dcasgd.reporting.prediction import prediction_table
 from mpi_dcasgd.reporting.remarks import remarks
 from mpi_dcasgd.reporting.table import Matching, metrics_table, result_table, target_table
 from mpi_dcasgd.reporting.time_to_error import sooner_note, sooner_table
@@ -185,6 +186,17 @@ def test_sooner_or_later_is_told_at_the_best_that_all_reached(tmp_path: Path) ->
     worst = min(max(p.value for p in run.points) for group in groups for run in group.runs)
     assert row(table)["at accuracy %"] == f"{100 * worst:.2f}"
     assert sooner_note(groups).startswith("Each row at the highest test accuracy that all its runs")
+
+
+def test_a_prediction_is_of_the_primary_metric(tmp_path: Path) -> None:
+    synthetic_run(tmp_path, **CONVEX)
+    twin = synthetic_run(tmp_path, driver="simulator", **CONVEX)
+    change(twin, {"test_f_gap": 0.25})
+    table = prediction_table(groups_in(tmp_path))
+    assert table is not None
+    place = table.header.index("test f_gap measured")
+    assert table.rows[0][place + 1] == "0.25"
+    assert table.rows[0][place] != "0.25"
 
 
 def test_a_log_axis_of_many_decades_has_few_ticks_and_an_accuracy_no_zero(tmp_path: Path) -> None:

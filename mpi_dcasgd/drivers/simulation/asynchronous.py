@@ -88,6 +88,7 @@ class TrainingSite:
             slot = self._server.slots[worker]
             if slot.status == "working":
                 self.queues[worker] += slot.message.tickets
+                self._learner.expect(slot.message.tickets)
                 working.append(worker)
         return working
 

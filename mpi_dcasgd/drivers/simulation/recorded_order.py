@@ -114,6 +114,8 @@ def replay(
         server.ledger.version = lambda: server.version
     for worker in range(server.num_workers):
         server.pull(worker)
+    pushes = list(pushes)
+    learner.expect(push.ticket for push in pushes)
     marks = iter(fingerprints) if fingerprints is not None else None
     for number, push in enumerate(pushes):
         slot = server.slots[push.worker]
@@ -230,7 +232,9 @@ class OrderReplay:
 
     def _receive(self, ready: Sequence[int]) -> None:
         for worker in ready:
-            self._queues[worker] += self._server.slots[worker].message.tickets
+            tickets = self._server.slots[worker].message.tickets
+            self._queues[worker] += tickets
+            self._learner.expect(tickets)
 
 
 def _check_apart(server: ParameterServer, learner: Learner) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.learning.learner import Batch, Gradient, Learner
 
@@ -18,6 +20,9 @@ class SlowedLearner(Learner):
         super().__init__(learner.flat, learner.subject, learner.plan, learner.settings)
         self._learner = learner
         self._injection = injection
+
+    def expect(self, tickets: Iterable[int]) -> None:
+        self._learner.expect(tickets)
 
     def load(self, ticket: int) -> Batch:
         return self._learner.load(ticket)

@@ -101,6 +101,7 @@ class SynchronousSimulator:
     def _make_step(self, workers: list[int]) -> None:
         server, flat, slot = self.server, self._learner.flat, self.server.slots[0]
         turns = [(worker, ticket) for worker in workers for ticket in self._tickets_of(worker)]
+        self._learner.expect(ticket for _, ticket in turns)
         samples = sum(self._learner.plan.size(ticket) for _, ticket in turns)
         total, loss = self._sum.zero_(), 0.0
         for worker, ticket in turns:
@@ -114,7 +115,7 @@ class SynchronousSimulator:
                 self._ledger.complete(worker, ticket)
         params = total[: server.layout.num_params]
         norm = torch.linalg.vector_norm(params, dtype=torch.float64).item()
-        push = Push(slot.version, slot.message.tickets[0], samples, loss, norm, total)
+        push = Push(slot.version, self._ticket, samples, loss, norm, total)
         server.tally.dropped = self.clock.dropped
         self.told(server.push(0, push).record)
 
@@ -123,7 +124,12 @@ class SynchronousSimulator:
         message = self.server.slots[0].message
         if message.kind is not Kind.WORK:
             return []
-        return self.server.plan.parts(message.tickets[0], worker, self._workers, self._accumulate)
+        return self.server.plan.parts(self._ticket, worker, self._workers, self._accumulate)
+
+    @property
+    def _ticket(self) -> int:
+        """The group's present ticket; with minibatches ahead it was granted before others."""
+        return self.server.ledger.held(0)[0]
 
     def _tickets_of(self, worker: int) -> list[int]:
         return list(self._ledger.held(worker)) if self._ledger else self._parts(worker)

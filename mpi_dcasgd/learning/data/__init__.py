@@ -4,6 +4,7 @@ from mpi_dcasgd.learning.data.dataset import Dataset, Facts, ResidentSplit, Spli
 from mpi_dcasgd.learning.data.load import (
     DATA,
     describe,
+    find_data,
     find_files,
     known_facts,
     list_files,
@@ -23,6 +24,7 @@ __all__ = [
     "Split",
     "augments",
     "describe",
+    "find_data",
     "find_files",
     "known_facts",
     "list_files",

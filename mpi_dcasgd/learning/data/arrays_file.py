@@ -256,6 +256,4 @@ def mean_and_deviation(
     mean = np.sum([part.sum(axis=0, dtype=np.float64) for part in parts], axis=0) / len(inputs)
     squares = np.sum([((part - mean) ** 2).sum(axis=0) for part in parts], axis=0)
     deviation = np.sqrt(squares / len(inputs))
-    # A feature that is constant but for rounding has no scale.
-    varies = deviation > np.finfo(np.float32).eps * np.abs(mean)
-    return mean, np.where(varies, deviation, 1.0)
+    return mean, np.where(deviation > 0, deviation, 1.0)

@@ -25,7 +25,7 @@ class BroughtData(DataSource):
 
     @property
     def tickets_ahead(self) -> int:
-        return 2 if self.loaders else 0
+        return max(2, self.loaders) if self.loaders else 0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.extension import Table
+from mpi_dcasgd.extension import Table, import_object, is_path
 from mpi_dcasgd.learning.data.dataset import Dataset, Facts
 from mpi_dcasgd.learning.data.part import facts_with_validation, hold_out
 from mpi_dcasgd.learning.data.source import DataSource
@@ -30,6 +31,27 @@ DATA: Table[DataSource] = Table(
     },
 )
 """Name in job files to where the settings are."""
+
+
+def find_data(name: object, given: Iterable[str] = ()) -> type[DataSource]:
+    """Look up the settings class of a data set: built in, or the user's own.
+
+    Args:
+        name: A key of ``DATA``, or ``package.module:Name`` of a ``DataSource`` or of a function
+            that returns data.
+        given: Keys that a job gives, for a function that takes any.
+
+    Raises:
+        UserError: There is no such data set.
+    """
+    if not isinstance(name, str) or name in DATA or not is_path(name):
+        return DATA.find(name)
+    found: Any = import_object(name)
+    if isinstance(found, type) and issubclass(found, DataSource):
+        return found
+    from mpi_dcasgd.learning.data.function import function_data
+
+    return function_data(name, given)
 
 
 def load_dataset(data: DataSource, seed: int, device: torch.device | None = None) -> Dataset:

@@ -56,6 +56,7 @@ class SampleSource:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @torch.no_grad()
     def fetch(self, indices: NDArray[np.int64], seeds: Seeds | None) -> Any:
         """Make a batch; equal arguments give equal bits, in any process.
 
@@ -122,7 +123,10 @@ class SampleSplit:
 
     augments = True
     in_background = False
-    """Not on a thread: transforms draw from the process's generators, which dropout draws from."""
+    """Not on a thread: transforms draw from the process's generators, which dropout draws from.
+
+    ``learning.loaders`` loads the samples in other processes, which have generators of their own.
+    """
 
     def __init__(self, source: SampleSource, *, draws: bool) -> None:
         self.source = source

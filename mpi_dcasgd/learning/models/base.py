@@ -63,3 +63,12 @@ def need_images(name: str, input_shape: tuple[int, ...]) -> list[str]:
     if len(input_shape) == 3:
         return []
     return [f"name: {name} needs images (channels, height, width); got {input_shape}"]
+
+
+def need_windows(name: str, input_shape: tuple[int, ...]) -> list[str]:
+    """Find out whether samples are windows of tokens, for models that take nothing else."""
+    if len(input_shape) == 1:
+        return []
+    return [
+        f"name: {name} needs windows of tokens (window,), as data.name=text has; got {input_shape}"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
@@ -23,6 +24,8 @@ MODELS: Table[ModelSource] = Table(
     {
         "mlp": "mpi_dcasgd.learning.models.mlp:Mlp",
         "cnn": "mpi_dcasgd.learning.models.cnn:Cnn",
+        "transformer": "mpi_dcasgd.learning.models.transformer:Transformer",
+        "lstm": "mpi_dcasgd.learning.models.lstm:Lstm",
         "resnet20": _RESNET,
         "resnet32": _RESNET,
         "resnet44": _RESNET,
@@ -33,12 +36,13 @@ MODELS: Table[ModelSource] = Table(
 """Name in job files to where the settings are; torchvision's names lead to ``TorchvisionModel``."""
 
 
-def find_model(name: object) -> type[ModelSource]:
+def find_model(name: object, given: Iterable[str] = ()) -> type[ModelSource]:
     """Look up the settings class of a model: built in, torchvision's, or the user's own.
 
     Args:
         name: A key of ``MODELS``, one of torchvision's names, or ``package.module:Name`` of a
             ``ModelSource``, of a function that returns a module, or of a module class.
+        given: Keys that a job gives, for a function that takes any.
 
     Raises:
         UserError: There is no such model. A name that nobody knows is asked of torchvision, which
@@ -48,7 +52,7 @@ def find_model(name: object) -> type[ModelSource]:
         if name in MODELS:
             return MODELS[name]
         if is_path(name):
-            return _own(name)
+            return _own(name, given)
         if name in NAMES:
             return TorchvisionModel
     try:
@@ -68,13 +72,20 @@ def find_model(name: object) -> type[ModelSource]:
     )
 
 
-def build_model(model: ModelSource, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def build_model(
+    model: ModelSource,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    tokens: bool = False,
+) -> nn.Module:
     """Build the model with fresh weights, which follow from torch's global random state alone.
 
     Args:
         model: The settings.
         input_shape: Of a sample; images as (channels, height, width).
         num_classes: Width of the output.
+        tokens: Samples are windows of tokens, each of which gets ``num_classes`` scores.
 
     Raises:
         ConfigError: The settings are wrong or the model does not fit the data; keys relative to
@@ -84,10 +95,11 @@ def build_model(model: ModelSource, input_shape: tuple[int, ...], num_classes: i
     if problems:
         raise ConfigError("model", problems)
     module = model.build(input_shape, num_classes)
-    if not model.shapes_known:
+    # A model that knows which shapes it takes does not know whether they are of tokens.
+    if tokens or not model.shapes_known:
         from mpi_dcasgd.learning.models.shapes import check_output
 
-        check_output(module, model.name, input_shape, num_classes)
+        check_output(module, model.name, input_shape, num_classes, tokens=tokens)
     return module
 
 
@@ -104,10 +116,10 @@ def lone_sample_problem(num_train: int, batch_size: int) -> str:
     )
 
 
-def _own(path: str) -> type[ModelSource]:
+def _own(path: str, given: Iterable[str]) -> type[ModelSource]:
     found = import_object(path)
     if isinstance(found, type) and issubclass(found, ModelSource):
         return found
     from mpi_dcasgd.learning.models.function import function_model
 
-    return function_model(path)
+    return function_model(path, given)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic.dataclasses import dataclass
@@ -45,18 +46,19 @@ class FunctionModel(CallSettings, ModelSource):
         return model
 
 
-def function_model(path: str) -> type[FunctionModel]:
+def function_model(path: str, given: Iterable[str] = ()) -> type[FunctionModel]:
     """Make the settings class of a function: its parameters, with their types and defaults.
 
     Args:
         path: The function, as ``package.module:name``; a module class serves as well.
+        given: Keys that a job gives (`settings_of_call`).
 
     Raises:
         UserError: It cannot be imported or called by keywords.
     """
     if not callable(import_object(path)):
         raise UserError(f"{path} is neither a subclass of {_BASE} nor can it be called")
-    return settings_of_call(path, FunctionModel)
+    return settings_of_call(path, FunctionModel, given)
 
 
 def _said(model: FunctionModel, error: Exception) -> list[str]:

@@ -52,9 +52,21 @@ def check_last_batch(
 
 
 def check_output(
-    module: nn.Module, name: str, input_shape: tuple[int, ...], num_classes: int
+    module: nn.Module,
+    name: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    tokens: bool = False,
 ) -> None:
     """Run the model on shapes alone and look at what comes out.
+
+    Args:
+        module: The model.
+        name: Its name, for messages.
+        input_shape: Of a sample.
+        num_classes: Scores that it must give, for each sample or each token.
+        tokens: Samples are windows of tokens, whole numbers.
 
     Raises:
         ConfigError: It does not take such samples, or gives no score for each class.
@@ -63,7 +75,8 @@ def check_output(
         key: torch.empty_like(tensor, device="meta")
         for key, tensor in (*module.named_parameters(), *module.named_buffers())
     }
-    inputs = torch.empty((2, *input_shape), device="meta")
+    kind = torch.int64 if tokens else torch.float32
+    inputs = torch.empty((2, *input_shape), dtype=kind, device="meta")
     module.eval()
     try:
         with torch.no_grad():
@@ -74,18 +87,19 @@ def check_output(
         raise ConfigError(
             "model",
             [
-                f"name: {name} cannot take samples of shape {input_shape}, channels first: "
-                f"{_first_line(error)}"
+                f"name: {name} cannot take {'windows of tokens' if tokens else 'samples'} of shape "
+                f"{input_shape}{'' if tokens else ', channels first'}: {_first_line(error)}"
             ],
         ) from error
     finally:
         module.train()
-    if not isinstance(outputs, Tensor) or outputs.shape != (2, num_classes):
+    expected = (2, *input_shape, num_classes) if tokens else (2, num_classes)
+    if not isinstance(outputs, Tensor) or outputs.shape != expected:
         shape = tuple(getattr(outputs, "shape", ())) or type(outputs).__name__
-        raise ConfigError(
-            "model",
-            [f"name: {name} gives {shape} for 2 samples and {num_classes} classes"],
-        )
+        what = f"windows of {input_shape} tokens and a vocabulary of" if tokens else "samples and"
+        classes = num_classes if tokens else f"{num_classes} classes"
+        wanted = f"; allowed: {expected}" if tokens else ""
+        raise ConfigError("model", [f"name: {name} gives {shape} for 2 {what} {classes}{wanted}"])
 
 
 def _trains_on_one(module: nn.Module, input_shape: tuple[int, ...]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpi_dcasgd.learning.data.dataset import Dataset, Facts
 from mpi_dcasgd.learning.data.load import describe, load_dataset
@@ -54,3 +54,10 @@ class SectionTask(Task):
 
     def validation_data(self) -> Split | None:
         return self.dataset.validation
+
+
+def first_sample(split: Split) -> Any:
+    """Return the batch that is the first sample of a split, to see what it is made of."""
+    import numpy as np
+
+    return split.batch(np.zeros(1, dtype=np.int64), None)

@@ -64,9 +64,9 @@ class _Loose:
         self._spare = params.clone()
 
     def push(self, grad: Tensor, facts: Facts) -> None:
-        self._chain.apply(self._params, grad, self._snapshots[facts.worker], facts)
-        # As for a worker that had to wait.
-        self._chain.send(self._params, self._spare, facts)
+        rate = self._chain.apply(self._params, grad, self._snapshots[facts.worker], facts)
+        # As for a worker that had to wait, and for one that pulls before the first update.
+        self._chain.send(self._params, self._spare, facts, rate if facts.version % 2 else None)
 
     def seen(self) -> Tensor:
         """All weights by element, shape (P, 5)."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -13,7 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
-from mpi_dcasgd.errors import ConfigError, did_you_mean
+from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
+from mpi_dcasgd.extension import import_object
+from mpi_dcasgd.modules import searching
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
 from mpi_dcasgd.rules.compensation import NoCompensation
 from mpi_dcasgd.rules.gap_aware import GapAware
@@ -136,14 +135,11 @@ def find_target(name: str) -> Target | Part:
 
 
 def _import(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    # A console script does not look into the folder that it is started in.
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError("conformance", [f"{name}: cannot import it: {error}"]) from error
+        with searching(fresh=True):
+            return import_object(name)
+    except UserError as error:
+        raise ConfigError("conformance", [f"{name}: {error}"]) from error
 
 
 def _with_defaults(name: str, kind: type[Part]) -> Part:

@@ -1,0 +1,1 @@
+"""Processes that load samples for a rank, started so that they are safe beside MPI."""

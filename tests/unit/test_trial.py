@@ -1,0 +1,197 @@
+"""What a first gradient and a first evaluation show is told before training begins."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from own_tasks import Line, Points, Tensors
+from torch import Tensor, nn
+
+from mpi_dcasgd.errors import ConfigError, DataError
+from mpi_dcasgd.learning.flat import FlatModel
+from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.subject import Subject
+from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.learning.trial import try_metrics, try_out
+
+CPU = torch.device("cpu")
+
+
+def learner_of(task: Task, batch_size: int = 8) -> Learner:
+    subject = Subject.open(task, 0, CPU)
+    flat = FlatModel(subject.build_model(0), CPU)
+    return Learner(flat, subject, TicketPlan(len(subject.train), batch_size, seed=0, epochs=1))
+
+
+def with_loss(loss: Callable[[nn.Module, Any], Any]) -> Task:
+    """Make the line with another loss."""
+
+    class Changed(Tensors):
+        def loss(self, model: nn.Module, batch: Any) -> Any:
+            return loss(model, batch)
+
+    return Changed()
+
+
+def squares(model: nn.Module, batch: Any) -> Tensor:
+    found: Tensor = (model(batch["x"]) - batch["y"]).square()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (squares, r"returned a tensor of shape \(8, 1\) and float32; allowed: a scalar tensor"),
+        (lambda model, batch: squares(model, batch).mean().item(), "returned float; allowed"),
+        (lambda model, batch: None, "returned NoneType; allowed"),
+        (lambda model, batch: squares(model, batch).mean().long(), "a tensor of shape .* int64"),
+        (lambda model, batch: squares(model, batch).mean().log() * torch.inf, "is -?inf for"),
+        (lambda model, batch: squares(model, batch).mean() * torch.nan, "is nan for the first"),
+        (
+            lambda model, batch: squares(model, batch).mean().detach(),
+            "does not depend on the parameters",
+        ),
+        (
+            lambda model, batch: torch.ones((), requires_grad=True) * 2,
+            "does not depend on the parameters",
+        ),
+        (lambda model, batch: 1 / 0, r"raised ZeroDivisionError: .* \(.*test_trial.py, line"),
+        (lambda model, batch: batch["z"], r"raised KeyError: 'z' \(.*test_trial.py, line"),
+    ],
+)
+def test_what_is_no_loss_is_refused(loss: Callable[..., Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as refused:
+        try_out(learner_of(with_loss(loss)))
+    assert refused.value.where == "Changed.loss"
+
+
+class WithModel(Tensors):
+    """The line with another model."""
+
+    def __init__(self, made: Any) -> None:
+        super().__init__()
+        self.made = made
+
+    def model(self) -> Any:
+        return self.made()
+
+
+class Unused(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.spare = nn.Linear(2, 3)
+
+
+class Counting(nn.Linear):
+    """A layer that remembers something else than running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("fixed", torch.full((2,), torch.nan))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen += 1
+        return super().forward(x)
+
+
+class Looked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(4, 1, sparse=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.table(x.long()[:, 0])
+        return found
+
+
+def test_parameters_that_no_gradient_reaches_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        try_out(learner_of(WithModel(Unused)))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("no gradient reaches spare.weight, spare.bias: they keep")
+
+
+def test_buffers_that_training_changes_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="training changes the buffers seen, which workers do"):
+        try_out(learner_of(WithModel(Counting)))
+
+
+def test_sparse_gradients_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"the gradients of table.weight are sparse; allowed"):
+        try_out(learner_of(WithModel(Looked)))
+
+
+def test_running_statistics_are_no_such_buffers() -> None:
+    layers = [nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)]
+    learner = learner_of(WithModel(lambda: nn.Sequential(*layers)))
+    try_out(learner)
+    assert learner.flat.layout.num_stats > 0
+
+
+def test_an_epochs_last_minibatch_is_tried_too() -> None:
+    layers = [nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)]
+    task = WithModel(lambda: nn.Sequential(*layers))
+    task.points = 33  # four minibatches of 8, and one sample
+    with pytest.raises(ConfigError, match="raised ValueError: Expected more than 1 value per cha"):
+        try_out(learner_of(task))
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: None, "returned NoneType; allowed: a torch.nn.Module"),
+        (lambda: torch.zeros(3), "returned Tensor; allowed: a torch.nn.Module"),
+        (lambda: nn.Linear(2, "x"), r"raised TypeError: .*\(.*test_trial.py, line"),
+    ],
+)
+def test_what_is_no_model_is_refused(made: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as refused:
+        learner_of(WithModel(made))
+    assert refused.value.where == "WithModel.model"
+
+
+def test_a_sample_that_cannot_be_had_is_told_at_the_start() -> None:
+    class Torn(Line):
+        def train_data(self) -> Any:
+            return [torch.zeros(1), torch.zeros(2)] * 4
+
+    with pytest.raises(DataError, match="cannot be collated into a batch"):
+        try_out(learner_of(Torn()))
+
+
+def test_a_primary_metric_that_is_not_measured_is_refused() -> None:
+    class Lost(Tensors):
+        primary_metric = "lost"
+
+    learner = learner_of(Lost())
+    told = "primary_metric: got 'lost'; allowed: one of those that metrics.. returns"
+    with pytest.raises(ConfigError, match=told):
+        try_metrics(learner.flat, learner.subject)
+
+
+def test_metrics_are_tried_on_validation_data_as_well() -> None:
+    class Bent(Tensors):
+        def validation_data(self) -> Any:
+            return Points(3, shaken=False)
+
+        def metrics(self, model: nn.Module, batch: Any) -> Any:
+            return {"inside": (0, 2), **({"extra": 5} if "name" in batch else {})}
+
+    learner = learner_of(Bent())
+    with pytest.raises(ConfigError, match="metrics: has 5 for 'extra'"):
+        try_metrics(learner.flat, learner.subject)
+
+
+def test_trying_out_leaves_nothing_behind_that_training_would_see() -> None:
+    tried, untried = learner_of(Line(dropout=0.5)), learner_of(Line(dropout=0.5))
+    try_out(tried)
+    for learner in (tried, untried):
+        learner.gradient(learner.load(1))
+    assert torch.equal(tried.flat.grad, untried.flat.grad)
