@@ -18,18 +18,20 @@ from mpi_dcasgd import Task
 Quantile = Annotated[float, Field(gt=0, lt=1)]
 
 
+def pinball(answers, y, quantiles):
+    """Pinball loss of every answer: over many samples it is least at the quantile."""
+    error = y[:, None] - answers
+    q = torch.tensor(quantiles, device=y.device)
+    return torch.maximum(q * error, (q - 1) * error)
+
+
 class Quantiles(Task):
-    """Quantiles of the progression of diabetes, for 442 patients; the data come with scikit-learn.
+    """Quantiles of the progression of diabetes in 442 patients, whose data scikit-learn has."""
 
-    Args:
-        quantiles: In ascending order. What lies between the first and the last is covered.
-        hidden: Units of the network.
-    """
-
-    units = {"coverage": "%"}  # noqa: RUF012
+    units = {"coverage": "%"}
 
     def __init__(self, quantiles: tuple[Quantile, ...] = (0.1, 0.5, 0.9), hidden: int = 32):
-        self.quantiles, self.hidden = quantiles, hidden
+        self.quantiles, self.hidden = sorted(quantiles), hidden
 
     @cached_property
     def patients(self):
@@ -40,10 +42,8 @@ class Quantiles(Task):
         return x, y
 
     def model(self):
-        width = self.patients[0].shape[1]
-        return nn.Sequential(
-            nn.Linear(width, self.hidden), nn.Tanh(), nn.Linear(self.hidden, len(self.quantiles))
-        )
+        first = nn.Linear(self.patients[0].shape[1], self.hidden)
+        return nn.Sequential(first, nn.Tanh(), nn.Linear(self.hidden, len(self.quantiles)))
 
     def train_data(self):
         return tuple(tensor[:342] for tensor in self.patients)
@@ -51,21 +51,13 @@ class Quantiles(Task):
     def test_data(self):
         return tuple(tensor[342:] for tensor in self.patients)
 
-    def pinball(self, answers, y):
-        """Loss of each answer: its minimum over all samples is at the quantile."""
-        error = y[:, None] - answers
-        q = torch.tensor(self.quantiles, device=y.device)
-        return torch.maximum(q * error, (q - 1) * error)
-
     def loss(self, model, batch):
         x, y = batch
-        return self.pinball(model(x), y).mean()
+        return pinball(model(x), y, self.quantiles).mean()
 
     def metrics(self, model, batch):
         x, y = batch
         answers = model(x)
         covered = (answers[:, 0] <= y) & (y <= answers[:, -1])
-        return {
-            "coverage": (covered.sum(), len(y)),
-            "width": ((answers[:, -1] - answers[:, 0]).sum(), len(y)),
-        }
+        width = answers[:, -1] - answers[:, 0]
+        return {"coverage": (covered.sum(), len(y)), "width": (width.sum(), len(y))}
