@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from own_tasks import Tied
 
 import mpi_dcasgd
-from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.learning.layout import FlatLayout
 from mpi_dcasgd.runs.replay import replay
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(180)]
@@ -58,31 +60,37 @@ def test_a_run_over_mpi_learns_and_is_replayed_identically(
     assert found.weights_sha256 == summary(run)["weights_sha256"]
 
 
-@pytest.mark.parametrize("loaders", LOADERS)
 @pytest.mark.parametrize("algorithm", LR)
-def test_a_simulated_run_is_replayed_identically(
-    tmp_path: Path, job: str, algorithm: str, loaders: int
+def test_a_simulated_run_repeats_itself_whoever_loads_the_samples(
+    tmp_path: Path, job: str, algorithm: str
 ) -> None:
-    run = tmp_path / "run"
-    words = ["workers=5", "delays=gamma", *words_for(algorithm, loaders)]
-    mpi_dcasgd.simulate(job, run_dir=run, words=words)
-    assert summary(run)["test_right"] > 0.3, "by chance 1 in 12"
-    found = replay(run)
-    assert found.identical, str(found)
+    names = set()
+    for loaders in (0, 0, 1):
+        # Minibatches ahead change which weights a gradient is of, and loaders bring some.
+        words = ["workers=5", "delays=gamma", "ahead=2", *words_for(algorithm, loaders)]
+        path = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        found = mpi_dcasgd.simulate(job, run_dir=path, words=words).summary
+        assert found["test_right"] > 0.3, "by chance 1 in 12"
+        names.add(found["weights_sha256"])
+    assert len(names) == 1
 
 
 def test_whoever_loads_the_samples_the_order_of_pushes_gives_the_weights(
     shared_world: Callable[..., Any], tmp_path: Path, job: str
 ) -> None:
     run = tmp_path / "run"
-    words = words_for("dcasgd-a", 0)
+    words = ["ahead=2", *words_for("dcasgd-a", 0)]
     shared_world("world_calls:train", job, [(str(run), words)], ranks=3)
     other = replay(run, tmp_path / "loaded", words=["data.loaders=1"])
     assert summary(other.path)["weights_sha256"] == summary(run)["weights_sha256"]
 
 
-def test_tied_weights_are_one_parameter_in_one_group(tmp_path: Path, job: str) -> None:
-    run = mpi_dcasgd.simulate(job, run_dir=tmp_path / "run", words=["workers=2", "epochs=1"])
+def test_tied_weights_are_sent_and_kept_once(tmp_path: Path, job: str) -> None:
+    words = ["workers=2", "epochs=1", "lr=0.1"]
+    run = mpi_dcasgd.simulate(job, run_dir=tmp_path / "run", words=words)
     weights = run.weights()
-    assert weights["output.weight"].data_ptr() == weights["embedding.weight"].data_ptr()
-    assert len(read_trace(tmp_path / "run" / "trace.bin", strict=True)) == 24
+    assert torch.equal(weights["output.weight"], weights["embedding.weight"])
+    assert not torch.equal(weights["output.weight"], Tied().output.weight)
+    names = [field.name for field in FlatLayout.of(Tied()).params]
+    assert "embedding.weight" in names
+    assert "output.weight" not in names
