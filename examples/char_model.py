@@ -18,7 +18,6 @@ from torch.nn.functional import cross_entropy
 
 from mpi_dcasgd import Task
 
-
 Count = Annotated[int, Field(ge=1)]
 
 
