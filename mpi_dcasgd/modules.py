@@ -10,8 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import sysconfig
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from threading import RLock
 from types import ModuleType
 
 from mpi_dcasgd.errors import UserError, did_you_mean
+from mpi_dcasgd.places import is_installed, place_of
 
 _PACKAGE = Path(__file__).parent
 _lock = RLock()
@@ -65,6 +64,7 @@ class _Finder(MetaPathFinder):
             _served[name] = _folder_of(spec)
             for stamped in [each for each in _stamps if _is_within(each, name)]:
                 del _stamps[stamped]
+            _stamps[name] = _stamp_of(spec.origin)
         return spec
 
 
@@ -104,6 +104,7 @@ def searching(*folders: Path | str | None, fresh: bool = False) -> Iterator[None
         yield
     finally:
         with _lock:
+            _stamp()
             _searches.remove(search)
             if not _searches:
                 sys.meta_path.remove(_finder)
@@ -152,28 +153,6 @@ def import_module(name: str) -> ModuleType:
         finally:
             _stamp()
     return module
-
-
-def place_of(error: BaseException) -> str:
-    """Tell the file and line of a user's code that an exception comes from, in brackets.
-
-    Returns:
-        The innermost place that is neither ours nor a library's, or an empty string.
-    """
-    if isinstance(error, SyntaxError) and error.filename:
-        return f" ({error.filename}, line {error.lineno})"
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        if not is_installed(path) and _PACKAGE not in path.parents and path.is_file():
-            return f" ({frame.filename}, line {frame.lineno})"
-    return ""
-
-
-def is_installed(path: Path) -> bool:
-    """Return whether a file came with Python or was installed, and is not a user's own."""
-    if {"site-packages", "dist-packages"} & set(path.parts):
-        return True
-    return any(Path(place) in path.parents for place in _standard_places())
 
 
 def folder_of(module: str) -> Path | None:
@@ -237,11 +216,6 @@ def _installed(name: str) -> bool:
     return found is not None and found.origin is not None
 
 
-def _standard_places() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    return tuple(paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
-
-
 def _forget_others(*, fresh: bool) -> None:
     """Forget modules of folders that are not searched now, so that they hide no others."""
     gone = set()
@@ -257,24 +231,24 @@ def _forget_others(*, fresh: bool) -> None:
 
 
 def _changed(name: str) -> bool:
-    return any(each in _stamps and _stamps[each] != _stamp_of(each) for each in _within(name))
+    files = {each: getattr(sys.modules[each], "__file__", None) for each in _within(name)}
+    return any(each in _stamps and _stamps[each] != _stamp_of(files[each]) for each in files)
 
 
 def _stamp() -> None:
-    for name in _served:
-        for each in _within(name):
-            stamp = _stamp_of(each)
-            if stamp is not None:
-                _stamps.setdefault(each, stamp)
+    """Remember the files of modules within packages; those of the top level are known already."""
+    for each in (each for name in _served for each in _within(name)):
+        file = getattr(sys.modules[each], "__file__", None)
+        if file is not None:
+            _stamps.setdefault(each, _stamp_of(file))
 
 
-def _stamp_of(name: str) -> tuple[int, int] | None:
-    file = getattr(sys.modules.get(name), "__file__", None)
+def _stamp_of(file: str | None) -> tuple[int, int]:
     try:
-        found = os.stat(file) if file else None
+        found = os.stat(file or "")
     except OSError:
         return 0, 0
-    return None if found is None else (found.st_mtime_ns, found.st_size)
+    return found.st_mtime_ns, found.st_size
 
 
 def _within(name: str) -> list[str]:

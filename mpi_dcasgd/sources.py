@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mpi_dcasgd.modules import folder_of, is_installed
+from mpi_dcasgd.modules import folder_of
+from mpi_dcasgd.places import is_installed
 
 MAIN = "__main__"
 _PACKAGE = Path(__file__).parent
@@ -47,6 +48,7 @@ def sources_of(names: Iterable[str]) -> list[Source]:
         names: ``package.module:Name``, each imported already; our own modules are left out.
 
     Example:
+        >>> import colorsys
         >>> [source.module for source in sources_of(["colorsys:rgb_to_hsv"])]
         ['colorsys']
     """
@@ -60,8 +62,10 @@ def sources_of(names: Iterable[str]) -> list[Source]:
         found.setdefault(module, _source(loaded, attribute))
         folders.add(_folder(loaded))
     for module, loaded in sorted(sys.modules.items()):
-        beside = module != MAIN and isinstance(loaded, ModuleType) and not _is_ours(loaded)
-        if beside and module not in found and _file(loaded) and _folder(loaded) in folders - {None}:
+        if not isinstance(loaded, ModuleType) or loaded.__name__ in (MAIN, *found):
+            continue
+        beside = _file(loaded) and _folder(loaded) in folders - {None}
+        if beside and loaded.__name__ == module and not _is_ours(loaded):
             found[module] = _source(loaded, "")
     return list(found.values())
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class Line(Task):
         self.place = place
         if fault == "hang at start" and in_loader():
             block(place)
+        if fault == "raise at start" and in_loader():
+            raise OSError("the disk is not mounted here")
         if fault == "look" and in_loader():
             look(place)
 
@@ -99,9 +102,10 @@ def in_loader() -> bool:
 
 def look(place: str) -> None:
     """Note what a loader has of its rank's MPI."""
-    descriptors = [
-        os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")[:-1]
-    ]
+    descriptors = []
+    for each in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that by which they were listed
+            descriptors.append(os.readlink(f"/proc/self/fd/{each}"))
     from mpi4py import MPI
 
     found = {

@@ -76,7 +76,7 @@ def _try_job(mapping: Mapping[str, Any], name: str) -> tuple[Job | None, list[st
     failed: list[str] = []
     for key, info in settings.items():
         if is_section(info.annotation):
-            if key in ("model", "data") and "task" in failed and key not in mapping:
+            if key in ("model", "data") and "task" in failed and _of_task(mapping.get(key)):
                 failed.append(key)  # the task that was meant may bring its own
                 continue
             values[key] = _section(
@@ -96,6 +96,11 @@ def _try_job(mapping: Mapping[str, Any], name: str) -> tuple[Job | None, list[st
     order = list(settings)
     problems.sort(key=lambda line: _place(line, order))
     return (None if problems else job), problems
+
+
+def _of_task(section: Any) -> bool:
+    """Return whether a job leaves a section to its task."""
+    return section is None or (isinstance(section, Mapping) and section.get("name") == "task")
 
 
 def build(

@@ -9,7 +9,8 @@ from typing import Any
 
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.extension import is_path
-from mpi_dcasgd.modules import folder_of, is_installed, taken_elsewhere
+from mpi_dcasgd.modules import folder_of, taken_elsewhere
+from mpi_dcasgd.places import is_installed
 from mpi_dcasgd.rules.algorithms import describe_rule
 from mpi_dcasgd.sources import Source, changes, sources_of, text_of
 

@@ -28,6 +28,7 @@ from mpi_dcasgd.config.study_settings import StudySettings
 from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.drivers.simulation.delays import DELAYS
 from mpi_dcasgd.learning.data import DataSource
+from mpi_dcasgd.learning.data.brought import BroughtData
 from mpi_dcasgd.learning.models import ModelSource
 from mpi_dcasgd.learning.tasks import TaskSource
 from mpi_dcasgd.learning.tasks.table import DEFAULT
@@ -46,6 +47,9 @@ def reference() -> str:
             _kinds_text("## Tasks", ("`task.name`", "what it is"), kinds_of(TaskSource)),
             _kinds_text("## Models", ("`model.name`", "what it is"), kinds_of(ModelSource)),
             _kinds_text("## Data sets", ("`data.name`", "what it is"), kinds_of(DataSource)),
+            "Settings of data of your own, beside a function's parameters; the section of a task"
+            " that brings its data has no others ([loading.md](loading.md)):\n",
+            _table(_ROW, (_row("", key, info) for key, info in _brought())),
             _kinds_text("## Delay models", ("`model`", "step times"), dict(DELAYS.items())),
             "One word is enough where the defaults are meant, as in `delays: gamma`; "
             "`gamma-heterogeneous` is `gamma` with `machine_cv: 0.6`.\n",
@@ -75,6 +79,10 @@ def reference() -> str:
             _table(_ROW, (_row("", key, info) for key, info in settings_of(StudySettings).items())),
         ]
     )
+
+
+def _brought() -> Iterable[tuple[str, FieldInfo]]:
+    return ((key, info) for key, info in settings_of(BroughtData).items() if key != "name")
 
 
 def renew(path: Path) -> None:

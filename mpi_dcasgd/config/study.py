@@ -11,7 +11,13 @@ from mpi_dcasgd.config.check import build, known_beside_jobs
 from mpi_dcasgd.config.load import read_mapping
 from mpi_dcasgd.config.own_code import code_folder
 from mpi_dcasgd.config.simulated import backup_workers, cluster_settings
-from mpi_dcasgd.config.study_elements import Element, choose_variants, lay_out, simulated_twins
+from mpi_dcasgd.config.study_elements import (
+    Element,
+    choose_variants,
+    lay_out,
+    simulated_twins,
+    with_code_of_delays,
+)
 from mpi_dcasgd.config.study_settings import StudySettings
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.modules import searching
@@ -90,7 +96,7 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
     except ConfigError as error:
         problems += [f"job: {job_file}: {line}" for line in error.problems]
         raise ConfigError(str(path), problems) from error
-    code = code_folder(base, job_file.parent)
+    code = code_folder({**base, **settings.set}, job_file.parent)
     with searching(code, job_file.parent, path.parent, fresh=True):
         cluster = cluster_settings(settings.cluster, settings.drivers, path.parent, problems)
     elements, found = lay_out(settings, variants, base, job_file)
@@ -108,6 +114,7 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
         )
     if problems:
         raise ConfigError(str(path), problems)
+    elements = [with_code_of_delays(element) for element in elements]
     return Study(
         settings.name,
         path,

@@ -20,6 +20,8 @@ from mpi_dcasgd.config.simulated import (
     with_injected,
 )
 from mpi_dcasgd.config.study_settings import StudySettings
+from mpi_dcasgd.extension import is_path
+from mpi_dcasgd.modules import folder_of
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, mode_of
 
 _GRID = {"algorithm": "algorithms", "seed": "seeds"}
@@ -211,6 +213,17 @@ def simulated_twins(
             found = check_simulated(settings, element.job, element.num_workers)
             problems |= dict.fromkeys(found)
     return twins, list(problems)
+
+
+def with_code_of_delays(element: Element) -> Element:
+    """Return a run whose job says where the delays come from, if they alone are the user's own."""
+    delays = (element.cluster or {}).get("delays")
+    model = delays.get("model") if isinstance(delays, Mapping) else None
+    if element.job.code is not None or not isinstance(model, str) or not is_path(model):
+        return element
+    folder = folder_of(model.partition(":")[0])
+    code = None if folder is None else str(folder)
+    return replace(element, job=replace(element.job, code=code))
 
 
 _NO_SOURCE = (

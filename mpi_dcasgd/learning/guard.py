@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mpi_dcasgd.errors import ConfigError, UserError
-from mpi_dcasgd.modules import place_of
+from mpi_dcasgd.places import place_of
 
 _log = logging.getLogger(__name__)
 

@@ -5,8 +5,11 @@ Nothing here imports PyTorch, so that jobs are checked without it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+
+from mpi_dcasgd.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +54,8 @@ class Task:
             is seeded for it then.
         evaluation_batch: Samples that are evaluated at once; the metrics do not depend on it.
         seed: The job's seed. Set when any method is called, not yet in the constructor.
-        device: The device that batches go to. Likewise.
+        device: The device that batches go to. Likewise; in a process that loads samples
+            (``data.loaders``) the CPU.
 
     Example:
         A line through points, for a job with ``task: {name: "my_task:Line", points: 100}``::
@@ -85,6 +89,13 @@ class Task:
 
     seed: int = 0
     device: torch.device
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        task = super().__new__(cls)
+        # Kept, so that a job can say what every rank has to make. Not by a setter of the task's.
+        object.__setattr__(task, "_made_with", (args, kwargs))
+        return task
 
     def model(self) -> nn.Module:
         """Build the model with fresh weights, which follow from torch's global random state.
@@ -164,3 +175,29 @@ class Task:
             among them.
         """
         return {}
+
+
+def arguments_of(task: Task) -> dict[str, Any]:
+    """Return the arguments that a task's constructor was called with, by name.
+
+    Args:
+        task: Made by whatever call.
+
+    Raises:
+        ConfigError: They have no names, since the constructor takes any number of them.
+
+    Example:
+        >>> class Line(Task):
+        ...     def __init__(self, points=50, *, width=8): ...
+        >>> arguments_of(Line(3, width=4)), arguments_of(Line())
+        ({'points': 3, 'width': 4}, {})
+    """
+    args, kwargs = task._made_with
+    signature = inspect.signature(type(task))
+    given = dict(signature.bind(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            given |= given.pop(name, {})
+        elif name in given and parameter.kind is parameter.VAR_POSITIONAL:
+            raise ConfigError("task", [f"{type(task).__name__}: *{name} cannot be named in a job"])
+    return given

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from mpi_dcasgd.config.load import read_mapping
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.config.study import Study, load_study
+from mpi_dcasgd.config.study import Study, load_study, make_study
 from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.record.run_folder import RUNS, RunFolder
 from mpi_dcasgd.record.study_folder import StudyFolder
+from mpi_dcasgd.runs.given import GivenTask, brought_by, is_task, section_of, sections_with
+from mpi_dcasgd.runs.jobs import plain
 from mpi_dcasgd.runs.study_runs import choose, part_of, planned, write_job
 from mpi_dcasgd.tools.comparison import Comparison, Outcome, PlannedRun, look_at
 
@@ -100,6 +103,7 @@ def plan_comparison(
     study: Study | Path | str,
     out: Path | str | None = None,
     *,
+    task: GivenTask | None = None,
     only: Sequence[str] | None = None,
     part: tuple[int, int] | None = None,
 ) -> ComparisonPlan:
@@ -108,13 +112,15 @@ def plan_comparison(
     Args:
         study: The study, or its file.
         out: Folder of its runs; None for ``runs/<study>``.
+        task: A task of one's own in place of that of the study's job, as in ``load_job``. Every run
+            is a process of its own, so that a script's or a notebook's own class does not serve.
         only: Names or patterns of runs; None for all.
         part: ``(i, n)`` for the i-th of n parts of the runs, counted from 0.
 
     Raises:
         ConfigError: The study, or the job of any of its runs, is wrong.
     """
-    study = _loaded(study)
+    study = _loaded(study, task)
     folder = _folder(study, out)
     chosen = choose(study, only)
     if part is not None:
@@ -130,6 +136,7 @@ def compare(
     study: Study | Path | str,
     out: Path | str | None = None,
     *,
+    task: GivenTask | None = None,
     only: Sequence[str] | None = None,
     part: tuple[int, int] | None = None,
     rerun: bool = False,
@@ -148,6 +155,8 @@ def compare(
     Args:
         study: The study, or its file.
         out: Folder of its runs; None for ``runs/<study>``.
+        task: A task of one's own in place of that of the study's job, as in ``load_job``. Every run
+            is a process of its own, so that a script's or a notebook's own class does not serve.
         only: Names or patterns of runs; None for all.
         part: ``(i, n)`` for the i-th of n parts of the runs, counted from 0.
         rerun: Run again what is finished, too; the run before is kept aside.
@@ -174,7 +183,7 @@ def compare(
             result = compare("jobs/compare_digits.yaml", "runs/digits")
             print(result.report.table)
     """
-    plan = plan_comparison(study, out, only=only, part=part)
+    plan = plan_comparison(study, out, task=task, only=only, part=part)
     folders = tuple(run.folder for run in plan.runs)
     if not plan.runs:
         return ComparisonResult(plan.folder, (), (), None, None)
@@ -228,8 +237,25 @@ def _check_models(jobs: Sequence[Job]) -> None:
         check_models(jobs)
 
 
-def _loaded(study: Study | Path | str) -> Study:
-    return study if isinstance(study, Study) else load_study(study)
+def _loaded(study: Study | Path | str, task: GivenTask | None = None) -> Study:
+    if task is None:
+        return study if isinstance(study, Study) else load_study(study)
+    path = study.file if isinstance(study, Study) else Path(study)
+    mapping = study.mapping if isinstance(study, Study) else read_mapping(path, "study")
+    section = plain(section_of("task", task))
+    if str(section.get("name")).startswith("__main__:"):
+        raise ConfigError(
+            "compare",
+            [
+                f"task: {section['name']} is of this script or notebook, but every run is a "
+                "process of its own; put the class into a module"
+            ],
+        )
+    changes = {"task": section}
+    if is_task(task):
+        changes |= dict.fromkeys(brought_by(task))
+        changes |= {key: plain(section_of(key, v)) for key, v in sections_with(task).items()}
+    return make_study({**mapping, "set": {**(mapping.get("set") or {}), **changes}}, path)
 
 
 def _folder(study: Study, out: Path | str | None) -> StudyFolder:

@@ -17,19 +17,37 @@ from mpi_dcasgd.config.load import (
 from mpi_dcasgd.config.own_code import code_folder
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.runs.given import (
+    SECTIONS,
+    GivenTask,
+    brought_by,
+    is_task,
+    section_of,
+    sections_with,
+)
 
 JobSource = Job | Path | str | Mapping[str, Any]
 """A job, its file, or its content."""
 
 
-def load_job(job: JobSource, *, words: Sequence[str] = (), **overrides: Any) -> Job:
+def load_job(
+    job: JobSource,
+    *,
+    task: GivenTask | None = None,
+    words: Sequence[str] = (),
+    **overrides: Any,
+) -> Job:
     """Read and check a job.
 
     Args:
         job: A file, the content of one as a mapping, or a job that is to be changed.
+        task: A task of one's own in place of the job's: made with its settings, a class, or a
+            mapping of name and settings. What it brings itself, model and data, the job then need
+            not have.
         words: Changes as on the command line, ``key=value`` with values in YAML.
         **overrides: Changes by key, which go before ``words``. Keys with dots are given as
-            ``**{"rule.compensation.dc_lambda": 1.0}``; a value may also be a mapping.
+            ``**{"rule.compensation.dc_lambda": 1.0}``; a value may also be a mapping. ``model`` and
+            ``data`` may be a function or a class, or a mapping whose ``name`` is one.
 
     Returns:
         The job, with everything filled in.
@@ -43,7 +61,12 @@ def load_job(job: JobSource, *, words: Sequence[str] = (), **overrides: Any) -> 
         2
     """
     pairs, problems = parse_overrides(words)
-    return resolve_job(job, [*pairs, *overrides.items()], problems)
+    return resolve_job(job, [*pairs, *with_task(overrides, task).items()], problems)
+
+
+def with_task(overrides: Mapping[str, Any], task: GivenTask | None) -> dict[str, Any]:
+    """Return changes by key, the task among them if one was given."""
+    return {**overrides} if task is None else {**overrides, "task": task}
 
 
 def resolve_job(job: JobSource, pairs: Sequence[Override], problems: Sequence[str] = ()) -> Job:
@@ -63,13 +86,14 @@ def resolve_job(job: JobSource, pairs: Sequence[Override], problems: Sequence[st
             return job
         name, where, mapping = job.name, f"job {job.name}", job_as_yaml(job)
     elif isinstance(job, Mapping):
-        name, where, mapping = "job", "job", plain(job)
+        name, where, mapping = "job", "job", plain(_named(job))
     else:
         path = Path(job)
         folder = path.parent
         name, where, mapping = path.stem, str(path), read_mapping(path)
     if "job" in mapping and "algorithms" in mapping:
         raise ConfigError(where, ["this is a study, not a job; compare runs it"])
+    mapping, pairs = _with_given(mapping, pairs)
     merged, more = with_overrides(mapping, [(key, plain(value)) for key, value in pairs])
     if pairs or problems:
         where += " with overrides"
@@ -77,6 +101,37 @@ def resolve_job(job: JobSource, pairs: Sequence[Override], problems: Sequence[st
     if found is None or problems or more:
         raise ConfigError(where, [*problems, *more, *others])
     return found
+
+
+def _named(job: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's content with the sections that a program gave as objects."""
+    task = job.get("task")
+    sections = {**sections_with(task), **job}
+    return {
+        key: section_of(key, value) if key in SECTIONS else value for key, value in sections.items()
+    }
+
+
+def _with_given(
+    mapping: Mapping[str, Any], pairs: Sequence[Override]
+) -> tuple[dict[str, Any], list[Override]]:
+    """A job's content and its changes, where a change may be a task, a class or a function.
+
+    A task that is given as an object leaves out the sections of the job that were for another:
+    the model and the data that it brings itself.
+    """
+    changed = {key for key, _ in pairs}
+    found: list[Override] = []
+    for key, value in pairs:
+        if key == "task" and is_task(value):
+            gone = [section for section in brought_by(value) if section not in changed]
+            mapping = {name: inner for name, inner in mapping.items() if name not in gone}
+            sections = sections_with(value)
+            found += [(name, sections[name]) for name in sections if name not in changed]
+        found.append((key, value))
+    return dict(mapping), [
+        (key, section_of(key, value) if key in SECTIONS else value) for key, value in found
+    ]
 
 
 def folders_of(job: JobSource) -> list[Path]:

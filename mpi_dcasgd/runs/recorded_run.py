@@ -15,6 +15,7 @@ from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.runs.jobs import resolve_job
+from mpi_dcasgd.sources import MAIN
 
 RECORDED = "recorded"
 """In place of a folder of modules: the copies in the run folder."""
@@ -117,7 +118,15 @@ def _code_folder(folder: RunFolder, code: Path | str) -> Path:
 
 def _missing_code(folder: RunFolder) -> list[str]:
     """Say where the user's own modules were, if they are not there any more."""
-    files = [str(each.get("file") or "") for each in folder.own_code()]
+    recorded = folder.own_code()
+    main = [each for each in recorded if each.get("module") == MAIN]
+    if main:
+        return [
+            f"code: {MAIN} was {main[-1].get('file') or 'a notebook'}; call "
+            f"replay({str(folder.path)!r}) there, or put the class into a module and give it: "
+            "replay(..., task=...)"
+        ]
+    files = [str(each.get("file") or "") for each in recorded]
     gone = [file for file in dict.fromkeys(files) if file and not Path(file).is_file()]
     if not gone:
         return []

@@ -27,6 +27,8 @@ from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import TraceRecord
 from mpi_dcasgd.runs.build import Workshop, start_loaders
+from mpi_dcasgd.runs.given import GivenTask
+from mpi_dcasgd.runs.jobs import with_task
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recorded_run import RecordedRun
 from mpi_dcasgd.runs.recording import Recording
@@ -132,6 +134,7 @@ def replay(
     run: Run | Path | str,
     run_dir: Path | str | None = None,
     *,
+    task: GivenTask | None = None,
     resume: Path | str = AUTO,
     overwrite: bool = False,
     code: Path | str | None = None,
@@ -148,6 +151,7 @@ def replay(
     run: Run | Path | str,
     run_dir: Path | str | None = None,
     *,
+    task: GivenTask | None = None,
     resume: Path | str = AUTO,
     overwrite: bool = False,
     code: Path | str | None = None,
@@ -166,6 +170,7 @@ def replay(
     Args:
         run: A run over MPI, or its folder.
         run_dir: With changes: the folder of the new run; None to have one named in ``runs/``.
+        task: A task of one's own in place of the job's, as in ``load_job``: a change.
         resume: With changes: ``auto`` for the newest checkpoint in ``run_dir``, ``never``, a
             checkpoint's file, or another run's folder.
         overwrite: With changes: replace a finished run that ``run_dir`` holds.
@@ -193,6 +198,7 @@ def replay(
             print(compensated.summary["test_error"])
     """
     path = run.path if isinstance(run, Run) else Path(run)
+    overrides = with_task(overrides, task)
     if not words and not overrides:
         if run_dir is not None:
             raise ConfigError(

@@ -27,7 +27,8 @@ from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.runs.build import Workshop, start_loaders
-from mpi_dcasgd.runs.jobs import JobSource, folders_of, resolve_job
+from mpi_dcasgd.runs.given import GivenTask
+from mpi_dcasgd.runs.jobs import JobSource, folders_of, resolve_job, with_task
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.result import Run
@@ -47,6 +48,7 @@ _EVENTS, _LINES = 200, 20  # progress events and progress lines of a run, about
 def simulate(
     job: JobSource,
     *,
+    task: GivenTask | None = None,
     workers: int | None = None,
     cluster: Path | str | Mapping[str, Any] | None = None,
     delay_seed: int | None = None,
@@ -65,6 +67,7 @@ def simulate(
 
     Args:
         job: A job's file, its content as a mapping, or a job.
+        task: A task of one's own in place of the job's, as in ``load_job``.
         workers: How many are simulated, without the server; None for those of ``cluster``.
         cluster: A file of ``calibrate``, or its content: delays, network, server, slow, pauses,
             crashes (docs/simulator.md). Each of these may also be a keyword of its own.
@@ -98,6 +101,7 @@ def simulate(
     """
     started = time.monotonic() if started is None else started
     own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
+    overrides = with_task(overrides, task)
     overrides |= {key: value for key, value in own.items() if value is not None}
     if checkpoint_every is not None:
         overrides["checkpoint.every"] = checkpoint_every
@@ -145,6 +149,7 @@ def simulate(
 def simulate_timing(
     job: JobSource,
     *,
+    task: GivenTask | None = None,
     workers: int | None = None,
     cluster: Path | str | Mapping[str, Any] | None = None,
     delay_seed: int | None = None,
@@ -156,6 +161,7 @@ def simulate_timing(
 
     Args:
         job: As in ``simulate``; its model gives the size of messages, its rule what is admitted.
+        task: As in ``simulate``.
         workers: As in ``simulate``.
         cluster: As in ``simulate``.
         delay_seed: As in ``simulate``.
@@ -172,6 +178,7 @@ def simulate_timing(
         7
     """
     own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
+    overrides = with_task(overrides, task)
     overrides |= {key: value for key, value in own.items() if value is not None}
     checked, simulation = _resolve(job, words, overrides)
     with checked.importing():

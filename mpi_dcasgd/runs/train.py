@@ -28,7 +28,8 @@ from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace, git_state
 from mpi_dcasgd.runs.build import Workshop, start_loaders
-from mpi_dcasgd.runs.jobs import JobSource, resolve_job
+from mpi_dcasgd.runs.given import GivenTask
+from mpi_dcasgd.runs.jobs import JobSource, resolve_job, with_task
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.rank import Rank, account_of
 from mpi_dcasgd.runs.recording import Recording, reason_of
@@ -48,6 +49,7 @@ def train(
     comm: MPI.Intracomm | None = None,
     run_dir: Path | str | None = None,
     *,
+    task: GivenTask | None = None,
     resume: Path | str = AUTO,
     overwrite: bool = False,
     on_error: OnError = "abort",
@@ -66,6 +68,7 @@ def train(
             sent on it: the run has a duplicate of its own. None for all ranks that were started
             (``MPI.COMM_WORLD``), or for no MPI at all if the algorithm is of one process.
         run_dir: The run folder; None to have one named after the job in ``runs/``. Rank 0's counts.
+        task: A task of one's own in place of the job's, as in ``load_job``.
         resume: ``auto`` for the newest checkpoint in ``run_dir``, ``never``, a checkpoint's file,
             or another run's folder.
         overwrite: Replace a finished run that ``run_dir`` holds.
@@ -102,7 +105,7 @@ def train(
     started = time.monotonic() if started is None else started
     pairs, problems = parse_overrides(words)
     try:
-        checked = resolve_job(job, [*pairs, *overrides.items()], problems)
+        checked = resolve_job(job, [*pairs, *with_task(overrides, task).items()], problems)
     except UserError as error:
         _fail_together(comm, error)
     flag = StopFlag() if stop is None else stop

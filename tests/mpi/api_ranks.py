@@ -125,25 +125,24 @@ def loading(world: MPI.Intracomm, folder: str) -> None:
     import psutil
 
     left = []
-    for number in range(3):
-        for algorithm in ("asgd", "ssgd"):
-            job = {
-                **JOB,
-                "algorithm": algorithm,
-                "batch_size": 4,
-                "lr": 0.01,
-                "task": {"name": "loaded_tasks:Line", "fault": "look", "place": folder},
-                "data": {"loaders": 1},
-            }
-            del job["model"]
-            run = mpi_dcasgd.train(job, world, Path(folder) / f"{algorithm}-{number}")
-            assert run.status == "completed"
-            assert psutil.Process().children() == []
+    for number, algorithm in enumerate(("asgd", "ssgd", "asgd")):
+        job = {
+            **JOB,
+            "algorithm": algorithm,
+            "batch_size": 4,
+            "lr": 0.01,
+            "task": {"name": "loaded_tasks:Line", "fault": "look", "place": folder},
+            "data": {"loaders": 1},
+        }
+        del job["model"]
+        run = mpi_dcasgd.train(job, world, Path(folder) / f"run-{number}")
+        assert run.status == "completed"
+        assert psutil.Process().children() == []
         left.append(held())
     assert left[1] == left[2]
     if world.rank == 0:
         for loaders in (None, 0):
-            run = mpi_dcasgd.Run(Path(folder) / "asgd-0")
+            run = mpi_dcasgd.Run(Path(folder) / "run-0")
             if loaders is not None:
                 file = run.path / "job.yaml"
                 file.write_text(file.read_text().replace("loaders: 1", "loaders: 0"))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from disguise import disguise
 
 import mpi_dcasgd
 from mpi_dcasgd.config.load import job_as_yaml
@@ -84,17 +85,6 @@ def asynchronous(tmp_path: Path) -> Path:
     run = mpi_dcasgd.simulate(JOB, workers=2, run_dir=tmp_path / "real", algorithm="asgd")
     disguise(run.path)
     return run.path
-
-
-def disguise(folder: Path) -> None:
-    """Let a simulated run's trace say that it is of a real one."""
-    from mpi_dcasgd.record.trace_writer import TraceWriter
-
-    trace = mpi_dcasgd.Run(folder).trace()
-    writer = TraceWriter(folder / "trace.bin", {**trace.meta, "driver": "mpi"})
-    for r in trace.records():
-        writer.add(r.worker, r.ticket, r.staleness, r.action, r.time_s, r.mark)
-    writer.end("completed")
 
 
 def use(name: str, tmp_path: Path) -> Any:

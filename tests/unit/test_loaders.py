@@ -293,6 +293,14 @@ def test_data_that_differ_from_process_to_process_are_refused() -> None:
         opened(job_of(1, fault="more"))
 
 
+def test_what_only_a_loader_cannot_do_is_told_as_such() -> None:
+    expected = (
+        r"could not make what its rank could; task: 1 problem\n .*the disk is not mounted here"
+    )
+    with pytest.raises(DataError, match=expected):
+        opened(job_of(1, fault="raise at start"))
+
+
 def test_what_lies_in_memory_needs_no_loaders(caplog: pytest.LogCaptureFixture) -> None:
     job = job_of(1, "Resident")
     processes, subject = opened(job)
@@ -336,13 +344,27 @@ def test_loaders_are_started_before_mpi(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 KILLED = """
+import threading
+
 import mpi_dcasgd
 
-mpi_dcasgd.train({job!r}, run_dir={place!r})
+def train():
+    mpi_dcasgd.train({job!r}, run_dir={place!r})
+
+if {threaded}:
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+else:
+    train()
 """
 
 
-def test_loaders_end_with_a_rank_that_is_killed(processes: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("threaded", [False, True])
+def test_loaders_end_with_a_rank_that_is_killed(
+    processes: Any, tmp_path: Path, threaded: bool
+) -> None:
     job = {
         "name": "killed",
         "algorithm": "sgd",
@@ -352,7 +374,7 @@ def test_loaders_end_with_a_rank_that_is_killed(processes: Any, tmp_path: Path) 
         "task": {"name": "loaded_tasks:Line", "fault": "hang", "place": str(tmp_path)},
         "data": {"loaders": 2},
     }
-    source = KILLED.format(job=job, place=str(tmp_path / "run"))
+    source = KILLED.format(threaded=threaded, job=job, place=str(tmp_path / "run"))
     path = os.pathsep.join(sys.path)
     process = processes.start([sys.executable, "-c", source], env={"PYTHONPATH": path})
     processes.wait_until(process, (tmp_path / "blocked").exists)
@@ -365,6 +387,7 @@ def test_loaders_end_with_a_rank_that_is_killed(processes: Any, tmp_path: Path) 
     assert not left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "changes"),
     [("asgd", {"workers": 3}), ("ssgd", {"workers": 2}), ("sgd", {})],

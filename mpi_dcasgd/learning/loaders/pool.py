@@ -167,6 +167,10 @@ class Loaders:
                 f"data within {START_S:g} s after its rank had; does the task's module or its data "
                 "set wait for something there? loaders: 0 loads in the rank itself"
             ) from None
+        except ConfigError as error:
+            raise DataError(
+                f"data.loaders: a loader process could not make what its rank could; {error}"
+            ) from error
         return opened
 
     def _compare(self, subject: Subject, opened: Opened) -> None:
