@@ -299,6 +299,11 @@ def test_a_stored_job_with_the_settings_of_all_data_sets_is_the_same_job(file: P
     assert now["model"] == {"name": "mlp", "hidden": [32], "dropout": 0.0}
     old = {**now, "model": OLD_MODEL, "data": OLD_DATA}
     assert changed_keys(with_defaults(old), now) == ()
+
+
+def test_who_loads_samples_makes_no_other_run() -> None:
+    here, there = ({"data": {"name": "task", "loaders": n, "validation": n / 4}} for n in (0, 1))
+    assert changed_keys(here, there) == ("data.validation",)
     stored = file.with_name("stored.yaml")
     stored.write_text(dump_yaml(old))
     assert load_job(stored) == load_job(file, ["name=mine"])
