@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from own_tasks import Line, Tensors
+from line_tasks import Line, Tensors
 from torch import Tensor, nn
 from toy import toy_dataset, toy_model
 

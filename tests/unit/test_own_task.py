@@ -6,11 +6,11 @@ import pickle
 import random
 from typing import Any
 
+import line_tasks
 import numpy as np
-import own_tasks
 import pytest
 import torch
-from own_tasks import Line, Points, Tensors
+from line_tasks import Line, Points, Tensors
 
 import mpi_dcasgd
 from mpi_dcasgd.config.check import try_job
@@ -28,7 +28,7 @@ JOB: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 8,
     "lr": 0.1,
-    "task": {"name": "own_tasks:Line", "points": 30},
+    "task": {"name": "line_tasks:Line", "points": 30},
 }
 
 
@@ -55,7 +55,7 @@ def test_a_job_is_classification_unless_it_names_a_task() -> None:
 
 
 def test_all_that_is_wrong_with_a_task_is_told_at_once() -> None:
-    wrong = {"name": "own_tasks:Line", "pionts": 3, "points": 0, "width": "wide"}
+    wrong = {"name": "line_tasks:Line", "pionts": 3, "points": 0, "width": "wide"}
     job, problems = try_job(job_with(task=wrong, lr=-1), name="mine")
     assert job is None
     assert problems == [
@@ -71,19 +71,19 @@ def test_all_that_is_wrong_with_a_task_is_told_at_once() -> None:
     [
         (
             {"model": {"name": "mlp"}},
-            "model.name: got 'mlp' (text), but the task own_tasks:Line brings its own model; "
+            "model.name: got 'mlp' (text), but the task line_tasks:Line brings its own model; "
             "omit it",
         ),
         (
             {"data": {"name": "digits"}},
-            "data.name: got 'digits' (text), but the task own_tasks:Line brings its own data; "
+            "data.name: got 'digits' (text), but the task line_tasks:Line brings its own data; "
             "omit it",
         ),
         ({"data": {"path": "here"}}, "data.path: unknown"),
-        ({"task": {"name": "own_tasks:Lime"}}, "task.name: cannot import own_tasks:Lime"),
+        ({"task": {"name": "line_tasks:Lime"}}, "task.name: cannot import line_tasks:Lime"),
         ({"task": {"name": "clasification"}}, "task.name: unknown 'clasification'; did you mean"),
-        ({"task": {"name": "own_tasks:Points"}}, "task.name: own_tasks:Points is not a subclass"),
-        ({"task": "own_tasks:Line"}, "task: got 'own_tasks:Line' (text); allowed: a mapping"),
+        ({"task": {"name": "line_tasks:Points"}}, "task.name: line_tasks:Points is not a subclass"),
+        ({"task": "line_tasks:Line"}, "task: got 'line_tasks:Line' (text); allowed: a mapping"),
     ],
 )
 def test_what_cannot_go_with_a_task_is_told(changes: dict[str, Any], told: str) -> None:
@@ -98,7 +98,7 @@ def test_a_constructor_that_raises_is_told_with_its_place(monkeypatch: pytest.Mo
         raise KeyError("nothing here")
 
     monkeypatch.setattr(Line, "__init__", failing)
-    settings = find_task("own_tasks:Line")(name="own_tasks:Line")
+    settings = find_task("line_tasks:Line")(name="line_tasks:Line")
     with pytest.raises(ConfigError, match=r"KeyError: 'nothing here' \(.*test_own_task.py, line"):
         settings.make(None, None)  # type: ignore[arg-type]
 
@@ -266,7 +266,7 @@ def test_evaluation_waits_where_it_draws_while_this_process_trains() -> None:
         evaluator.close()
         return evaluator._thread is not None
 
-    assert own_tasks.Line.evaluation_draws
+    assert line_tasks.Line.evaluation_draws
     assert [on_a_thread(name) for name in ("sgd", "ssgd", "asgd")] == [False, False, True]
 
 

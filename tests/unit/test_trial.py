@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from own_tasks import Line, Points, Tensors
+from line_tasks import Line, Points, Tensors
 from torch import Tensor, nn
 
 from mpi_dcasgd.errors import ConfigError, DataError
