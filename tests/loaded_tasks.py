@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -48,10 +49,13 @@ class Points:
             raise ValueError("a point is missing")
         if self.fault == "exit":
             sys.exit(3)
-        if self.fault in ("print", "hang"):
+        if self.fault in ("print", "hang", "hang alone"):
             print("a sample prints")
         if self.fault == "hang" and in_loader():
             block(self.place)
+        if self.fault == "hang alone" and in_loader():
+            note_block(self.place)
+            ctypes.PyDLL(None).pause()  # keeps the interpreter to itself
 
 
 class Line(Task):
@@ -119,7 +123,12 @@ def look(place: str) -> None:
 
 def block(place: str) -> None:
     """Tell that this process waits, and wait for ever."""
+    note_block(place)
+    os.read(os.pipe()[0], 1)
+
+
+def note_block(place: str) -> None:
+    """Tell that this process waits."""
     note = Path(place) / f"blocked-{os.getpid()}"
     note.write_text(str(os.getpid()))
     note.rename(Path(place) / "blocked")
-    os.read(os.pipe()[0], 1)

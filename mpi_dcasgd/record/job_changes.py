@@ -22,8 +22,8 @@ def changed_keys(
 ) -> tuple[str, ...]:
     """The dotted keys that differ.
 
-    What is shown and written down makes no other run, nor does the folder that code is in:
-    ``record``, ``checkpoint`` and ``code`` are left out.
+    What is shown and written down makes no other run, nor does the folder that code is in or who
+    loads samples: ``record``, ``checkpoint``, ``code`` and ``data.loaders`` are left out.
 
     Args:
         stored: A plain job.
@@ -36,5 +36,7 @@ def changed_keys(
     return tuple(
         key
         for key in sorted(old.keys() | new.keys())
-        if key.partition(".")[0] not in out and old.get(key, missing) != new.get(key, missing)
+        if key.partition(".")[0] not in out
+        and key != "data.loaders"
+        and old.get(key, missing) != new.get(key, missing)
     )

@@ -22,8 +22,9 @@ import mpi_dcasgd
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.data.dataset import ResidentSplit
-from mpi_dcasgd.learning.loaders import pool
+from mpi_dcasgd.learning.loaders import loader, pool
 from mpi_dcasgd.learning.loaders.lookahead import Lookahead
+from mpi_dcasgd.learning.loaders.messages import Request
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.learning.loaders.wire import receive, send
 from mpi_dcasgd.learning.nest import tensors_of
@@ -257,6 +258,14 @@ def test_a_loader_that_ends_is_told_with_the_samples(tmp_path: Path) -> None:
             subject.test.batch(np.array([0]), None)
 
 
+def test_training_goes_before_an_evaluation() -> None:
+    with Loaders(0) as loaders:
+        for split in ("test", "train", "validation", "train"):
+            loaders.submit(Request(split, [np.array([0])], None))
+        order = [loaders._todo.get()[2] for _ in range(4)]
+    assert [each.split for each in order if each] == ["train", "train", "test", "validation"]
+
+
 def test_a_loader_that_hangs_in_a_sample_ends_with_the_run(tmp_path: Path) -> None:
     job = job_of(1, fault="hang", place=str(tmp_path))
     processes, subject = opened(job)
@@ -264,19 +273,19 @@ def test_a_loader_that_hangs_in_a_sample_ends_with_the_run(tmp_path: Path) -> No
         wait = subject.train.begin([np.array([5])], None)
         behind = subject.train.begin([np.array([6])], None)
         until((tmp_path / "blocked").exists)
-        loader = psutil.Process(processes.pids[0])
-    assert not loader.is_running()
+        hanging = psutil.Process(processes.pids[0])
+    assert not hanging.is_running()
     for each in (wait, behind):
         with pytest.raises(BaseException, match=r"^$"):
             each()
 
 
 def test_a_loader_that_does_not_run_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_END_S", 0.1)
+    monkeypatch.setattr(loader, "_END_S", 0.1)
     with Loaders(1) as processes:
-        loader = psutil.Process(processes.pids[0])
-        loader.suspend()
-    assert not loader.is_running()
+        stopped = psutil.Process(processes.pids[0])
+        stopped.suspend()
+    assert not stopped.is_running()
 
 
 def test_a_loader_that_hangs_at_its_start_is_not_waited_for_for_ever(
@@ -320,7 +329,7 @@ def test_processes_that_cannot_be_started_are_told(monkeypatch: pytest.MonkeyPat
     def refuse() -> None:
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(pool, "start_process", refuse)
+    monkeypatch.setattr(loader, "start_process", refuse)
     with pytest.raises(DataError, match=r"data.loaders: a process cannot be started: .*Resource"):
         opened(job_of(1))
 
@@ -361,9 +370,11 @@ else:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "threaded"), [("hang", False), ("hang", True), ("hang alone", False)]
+)
 def test_loaders_end_with_a_rank_that_is_killed(
-    processes: Any, tmp_path: Path, threaded: bool
+    processes: Any, tmp_path: Path, fault: str, threaded: bool
 ) -> None:
     job = {
         "name": "killed",
@@ -371,7 +382,7 @@ def test_loaders_end_with_a_rank_that_is_killed(
         "epochs": 2,
         "batch_size": 4,
         "lr": 0.01,
-        "task": {"name": "loaded_tasks:Line", "fault": "hang", "place": str(tmp_path)},
+        "task": {"name": "loaded_tasks:Line", "fault": fault, "place": str(tmp_path)},
         "data": {"loaders": 2},
     }
     source = KILLED.format(threaded=threaded, job=job, place=str(tmp_path / "run"))

@@ -5,36 +5,27 @@ from __future__ import annotations
 import logging
 import pickle
 import queue
-import signal
-import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from dataclasses import replace
 from itertools import count
 from types import TracebackType
 from typing import Any
 
-from mpi_dcasgd.errors import ConfigError, DataError, UserError
+from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.data.dataset import ResidentSplit, Split
-from mpi_dcasgd.learning.loaders.messages import Begin, Opened, Opening, Refusal, Request
+from mpi_dcasgd.learning.loaders.loader import Entry, Loader
+from mpi_dcasgd.learning.loaders.messages import Begin, Opened, Opening, Request
 from mpi_dcasgd.learning.loaders.split import LoadedSplit
-from mpi_dcasgd.learning.loaders.start import start_process
-from mpi_dcasgd.learning.loaders.wire import receive, send
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.modules import searched
 
 START_S = 600.0
 """Seconds in which loaders must have made the data after the rank itself has."""
 
-_END_S = 5.0  # until a loader that does not end is killed
-
 _log = logging.getLogger(__name__)
-
-_Entry = tuple[int, int, Request | None, "Future[Any]"]
 
 
 class Loaders:
@@ -54,14 +45,14 @@ class Loaders:
     """
 
     def __init__(self, number: int) -> None:
-        self._todo: queue.PriorityQueue[_Entry] = queue.PriorityQueue()
+        self._todo: queue.PriorityQueue[Entry] = queue.PriorityQueue()
         self._counter = count()
-        self._loaders: list[_Loader] = []
+        self._loaders: list[Loader] = []
         self._failure: OSError | None = None
         self._opened: list[Future[Any]] = []
         try:
             for _ in range(number):
-                self._loaders.append(_Loader(self._todo))
+                self._loaders.append(Loader(self._todo))
         except OSError as error:
             self._failure = error
 
@@ -159,7 +150,7 @@ class Loaders:
     ) -> None:
         self.close()
 
-    def _wait(self, loader: _Loader, future: Future[Any], deadline: float) -> Opened:
+    def _wait(self, loader: Loader, future: Future[Any], deadline: float) -> Opened:
         try:
             opened: Opened = future.result(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
@@ -188,89 +179,6 @@ class Loaders:
 
     def _adopted(self, name: str, split: Split) -> Split:
         return LoadedSplit(name, split, self.submit, len(self)) if _is_read(split) else split
-
-
-class _Loader:
-    """One process, and the thread that talks to it.
-
-    The thread waits, and receives bytes into their place; both leave the interpreter to others.
-    """
-
-    def __init__(self, todo: queue.PriorityQueue[_Entry]) -> None:
-        self.process, self._channel = start_process()
-        self._todo = todo
-        self._parting = False
-        self._thread: threading.Thread | None = None
-
-    def begin(self, first: Begin) -> Future[Any]:
-        """Send the first message; the result is the answer."""
-        future: Future[Any] = Future()
-        self._thread = threading.Thread(
-            target=self._talk, args=(first, future), name="loader", daemon=True
-        )
-        self._thread.start()
-        return future
-
-    def part(self) -> None:
-        """Let the process and the thread know that nobody wants anything any more."""
-        self._parting = True
-        self._channel.shutdown(socket.SHUT_RDWR)
-
-    def end(self) -> None:
-        """Wait for both, or kill the process."""
-        try:
-            self.process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        if self._thread is not None:
-            self._thread.join()
-        self._channel.close()
-
-    def _talk(self, first: Begin, opened: Future[Any]) -> None:
-        self._ask(first, opened)
-        while True:
-            *_, request, future = self._todo.get()
-            if request is None:
-                return
-            self._ask(request, future)
-
-    def _ask(self, message: Begin | Request, future: Future[Any]) -> None:
-        try:
-            send(self._channel, message)
-            answer = receive(self._channel)
-        except (EOFError, OSError):
-            # Whatever is asked of a process that has ended fails, so that nobody waits for ever.
-            future.set_exception(CancelledError() if self._parting else self._death(message))
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            if isinstance(answer, Refusal):
-                _log.debug("a loader process said:\n%s", answer.trace)
-                future.set_exception(answer.error())
-            else:
-                future.set_result(answer if isinstance(answer, Opened) else answer.batches)
-
-    def _death(self, message: Begin | Request) -> UserError:
-        try:
-            status: int | None = self.process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            status = None
-        doing = f"loading {message}" if isinstance(message, Request) else "making the task's data"
-        return DataError(
-            f"data.loaders: the loader process {self.process.pid} {_ending(status)} while it was "
-            f"{doing}; what it printed is in the rank's output"
-        )
-
-
-def _ending(status: int | None) -> str:
-    if status is None:
-        return "closed its socket"
-    if status >= 0:
-        return f"ended with status {status}"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-    why = " (out of memory?)" if -status == signal.SIGKILL else ""
-    return f"was killed by {name}{why}"
 
 
 def _pickled(opening: Opening, number: int) -> bytes:
