@@ -252,7 +252,7 @@ def test_a_task_without_a_constructor_takes_nothing(own: Any) -> None:
         assert job_as_yaml(mpi_dcasgd.load_job(JOB, task=given))["task"] == {
             "name": "given_tasks:Bare"
         }
-    with pytest.raises(ConfigError, match="task.points: unknown"):
+    with pytest.raises(ConfigError, match=r"task.points: unknown"):
         mpi_dcasgd.load_job(JOB, task={"name": own.Bare, "points": 3})
     with pytest.raises(TypeError):
         own.Bare(3)
