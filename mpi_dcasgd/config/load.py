@@ -14,6 +14,7 @@ from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.yaml12 import YamlError, dump_yaml, load_yaml
 from mpi_dcasgd.errors import ConfigError, did_you_mean
+from mpi_dcasgd.learning.hints import as_written
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, describe_rule
 from mpi_dcasgd.rules.rule import Rule
 
@@ -191,4 +192,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(inner) for inner in value]
-    return value
+    return as_written(value)

@@ -7,12 +7,14 @@ import reprlib
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
+_LISTS = (tuple, list, set, frozenset)
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 60
 _BRIEF.maxlevel = 2
@@ -59,6 +61,8 @@ def allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return names[annotation] + _range(metadata)
     if annotation is Path:
         return "a path"
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return "one of " + ", ".join(str(each.value) for each in annotation)
     if isinstance(origin or annotation, type) and issubclass(origin or annotation, Mapping):
         return "a mapping"
     if is_section(annotation):
@@ -68,7 +72,7 @@ def allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 
 def element(annotation: Any) -> Any:
     """The type of a list's elements, or None if values of this type are no lists."""
-    return get_args(annotation)[0] if get_origin(annotation) in (tuple, list) else None
+    return get_args(annotation)[0] if get_origin(annotation) in _LISTS else None
 
 
 def choices(annotation: Any) -> list[str]:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import copy
 import inspect
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields
 from functools import cache
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.errors import PydanticUserError
+from pydantic.warnings import ArbitraryTypeWarning
 
 from mpi_dcasgd.errors import STRICT, UserError
 from mpi_dcasgd.extension import import_object
+from mpi_dcasgd.learning.hints import as_written, is_plain, setting_type
 from mpi_dcasgd.learning.settings import Named
 
 _ANY_TYPE = ConfigDict(**STRICT, arbitrary_types_allowed=True)
@@ -30,29 +33,28 @@ class CallSettings(Named):
     """Base of settings that are the parameters of something that is called with them.
 
     Attributes:
-        target: What is called, as ``package.module:name``.
-        filled: Parameters that are filled from elsewhere and are no settings.
-        more: Settings that are no parameters, of a target that takes any.
+        call_target: What is called, as ``package.module:name``.
+        call_filled: Parameters that are filled from elsewhere and are no settings.
+        call_settings: Names of the settings: parameters, and what a target that takes any is given.
     """
 
-    target: ClassVar[str] = ""
-    filled: ClassVar[tuple[str, ...]] = ()
-    more: ClassVar[tuple[str, ...]] = ()
+    call_target: ClassVar[str] = ""
+    call_filled: ClassVar[tuple[str, ...]] = ()
+    call_settings: ClassVar[tuple[str, ...]] = ()
 
     def arguments(self) -> dict[str, Any]:
         """Copy the settings, to call the target with."""
-        own = (*_own_parameters(self.target, self.filled), *self.more)
-        return {key: copy.deepcopy(getattr(self, key)) for key in own}
+        return {key: copy.deepcopy(getattr(self, key)) for key in self.call_settings}
 
     def wanted(self, available: Mapping[str, Any]) -> dict[str, Any]:
-        """Choose from ``available`` what the target takes of ``filled``."""
-        taken = parameters_of(import_object(self.target))
-        return {key: available[key] for key in self.filled if key in taken}
+        """Choose from ``available`` what the target takes of ``call_filled``."""
+        taken = parameters_of(import_object(self.call_target))
+        return {key: available[key] for key in self.call_filled if key in taken}
 
     def __reduce__(self) -> tuple[Callable[..., CallSettings], tuple[Any, ...]]:
         # The class is made in each process, from the signature.
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return _again, (self.target, type(self).__bases__[0], values)
+        return _again, (self.call_target, type(self).__bases__[0], values)
 
 
 Kind = TypeVar("Kind", bound=CallSettings)
@@ -63,7 +65,7 @@ def settings_of_call(target: str, base: type[Kind], given: Iterable[str] = ()) -
 
     Args:
         target: ``package.module:name``.
-        base: What the class is derived from; its ``filled`` parameters are left out.
+        base: What the class is derived from; its ``call_filled`` parameters are left out.
         given: Keys that a job gives. Where the target takes any (``**kwargs``), those that it does
             not name are settings, too, of any type.
 
@@ -74,43 +76,67 @@ def settings_of_call(target: str, base: type[Kind], given: Iterable[str] = ()) -
     parameters = parameters_of(called)
     more: tuple[str, ...] = ()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        named = {*parameters, *(f.name for f in fields(cast(Any, base)))}
-        more = tuple(sorted(key for key in given if key not in named and key.isidentifier()))
+        keys = [key for key in given if key not in parameters and not _is_taken(base, key)]
+        more = tuple(sorted(key for key in keys if key.isidentifier()))
     return cast(type[Kind], _made(target, cast(Any, base), called, more))
 
 
 @cache
 def _made(target: str, base: Any, called: Any, more: tuple[str, ...]) -> Any:
     # What is called is part of the key: a notebook may define it anew.
-    hints = _hints(called)
-    body: dict[str, Any] = {
-        "__doc__": inspect.getdoc(called) or target,
-        "__module__": __name__,
-        "target": target,
-        "more": more,
-    }
-    annotations: dict[str, Any] = {}
-    for name in _own_parameters(target, base.filled):
-        parameter = parameters_of(called)[name]
-        if name in {f.name for f in fields(base)} or parameter.kind in (
-            parameter.POSITIONAL_ONLY,
-            parameter.VAR_POSITIONAL,
-        ):
+    hints, parameters = _hints(called), parameters_of(called)
+    types: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        if name in base.call_filled or parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        by_place = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL)
+        if by_place or _is_taken(base, name):
             raise UserError(
                 f"{target} cannot be given settings: its parameter {parameter} is in the way"
             )
-        annotations[name] = _annotation(hints.get(name, Any))
         if parameter.default is not parameter.empty:
-            body[name] = field(default_factory=_copies(parameter.default))
-    annotations |= dict.fromkeys(more, Any)
-    body["__annotations__"] = annotations
-    kind = type(f"SettingsOf{base.__name__}", (base,), body)
+            if not is_plain(parameter.default):
+                continue  # a job file could not hold it
+            defaults[name] = parameter.default
+        types[name] = setting_type(hints.get(name, Any), parameter.default)
+    types |= dict.fromkeys(more, Any)
+    body = {
+        "__doc__": inspect.getdoc(called) or target,
+        "__module__": __name__,
+        "call_target": target,
+        "call_settings": tuple(types),
+        **{name: field(default_factory=_copies(value)) for name, value in defaults.items()},
+    }
+    made = _class_of(target, base, types, body)
+    loose = _not_taken_back(made, target, defaults)
+    return made if not loose else _class_of(target, base, {**types, **loose}, body)
+
+
+def _class_of(target: str, base: Any, types: dict[str, Any], body: dict[str, Any]) -> Any:
+    kind = type(f"SettingsOf{base.__name__}", (base,), {**body, "__annotations__": types})
     try:
-        made: Any = dataclass(kind, frozen=True, kw_only=True, config=_ANY_TYPE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ArbitraryTypeWarning)  # of a hint that is no type
+            return dataclass(kind, frozen=True, kw_only=True, config=_ANY_TYPE)
     except PydanticUserError as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{target} cannot be given settings: {reason}") from error
-    return made
+
+
+def _not_taken_back(made: Any, target: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Find defaults that are not of their hint: what is written into job.yaml must load again."""
+    try:
+        made(name=target, **{name: as_written(value) for name, value in defaults.items()})
+    except ValidationError as error:
+        wrong = {details["loc"][0] for details in error.errors(include_url=False)}
+        return {name: setting_type(Any, defaults[name]) for name in defaults if name in wrong}
+    return {}
+
+
+def _is_taken(base: Any, name: str) -> bool:
+    """Return whether settings have something else of this name."""
+    return hasattr(base, name) or name in {f.name for f in fields(base)}
 
 
 def parameters_of(called: Any) -> Mapping[str, inspect.Parameter]:
@@ -129,26 +155,12 @@ def _again(target: str, base: Any, values: Mapping[str, Any]) -> Any:
     return settings_of_call(target, base, values)(**values)
 
 
-def _own_parameters(target: str, filled: tuple[str, ...]) -> list[str]:
-    return [
-        name
-        for name, parameter in parameters_of(import_object(target)).items()
-        if name not in filled and parameter.kind is not parameter.VAR_KEYWORD
-    ]
-
-
 def _hints(called: Any) -> dict[str, Any]:
     function = getattr(called, "__init__") if isinstance(called, type) else called  # noqa: B009
     try:
         return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
         return {}  # of types that only a type checker imports: anything goes
-
-
-def _annotation(hint: Any) -> Any:
-    """The type as a job file can give it: YAML has lists where Python has tuples."""
-    inner = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-    return Annotated[hint, Field(strict=False)] if typing.get_origin(inner) is tuple else hint
 
 
 def _copies(default: Any) -> Callable[[], Any]:

@@ -97,6 +97,11 @@ class Task:
         object.__setattr__(task, "_made_with", (args, kwargs))
         return task
 
+    # What a task takes is what its constructor takes: a class without one takes nothing.
+    __new__.__signature__ = inspect.signature(lambda cls: None)  # type: ignore[attr-defined]
+
+    def __init__(self) -> None: ...
+
     def model(self) -> nn.Module:
         """Build the model with fresh weights, which follow from torch's global random state.
 

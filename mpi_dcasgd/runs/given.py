@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
-from pathlib import Path
+from dataclasses import fields
 from typing import Any, TypeAlias, TypeGuard
 
 from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.extension import import_object
 from mpi_dcasgd.learning.data import DataSource
+from mpi_dcasgd.learning.hints import as_written, is_plain
 from mpi_dcasgd.learning.models import ModelSource
 from mpi_dcasgd.learning.settings import Named
 from mpi_dcasgd.learning.signature import parameters_of
@@ -125,24 +125,13 @@ def _section_of_task(task: Task) -> dict[str, Any]:
         f"{key}: got {seen(value)}; allowed: what a job file can hold (numbers, text, true, false, "
         "null, lists and mappings), so make it in the task from such settings"
         for key, value in given.items()
-        if not _is_plain(value)
+        if not is_plain(value)
     ]
     if "name" in given:
         problems.append("name: is what a job calls the task; give the argument another name")
     if problems:
         raise ConfigError(f"task {path}", problems)
-    return {"name": path, **given}
-
-
-def _is_plain(value: Any) -> bool:
-    if value is None or isinstance(value, (bool, int, float, str, Path)):
-        return True
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
-    # A number of NumPy's.
-    return not is_dataclass(value) and hasattr(value, "item") and getattr(value, "ndim", 1) == 0
+    return {"name": path, **{key: as_written(value) for key, value in given.items()}}
 
 
 def _kind(value: Any) -> str:

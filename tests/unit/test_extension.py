@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from pydantic import ValidationError
 from torch import nn
 
+import mpi_dcasgd
 from mpi_dcasgd import extension
 from mpi_dcasgd.config.load import job_as_text, job_as_yaml, load_job
 from mpi_dcasgd.errors import ConfigError, UserError
+from mpi_dcasgd.learning import hints
 from mpi_dcasgd.learning.data import tensors
 from mpi_dcasgd.learning.models import build_model, find_model
 
@@ -153,6 +156,109 @@ def test_types_that_cannot_be_resolved_take_anything() -> None:
     assert make("loose", thing=[1], size="x").size == "x"
 
 
+HINTS = """
+import enum
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+T = TypeVar("T")
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+def array(x: np.ndarray = None): return x
+def number(x: int = None): return x
+def iterator(x: Iterator[int] = (1,)): return x
+def call(x: Callable[[int], int] = abs): return x
+def color(x: Color = Color.RED): return x
+def sequence(x: Sequence[float] = (1.0,)): return x
+def bare(x=(1, (2,))): return x
+def path(x: pathlib.Path = pathlib.Path("a")): return x
+def dtype(x: torch.dtype = torch.float32): return x
+def variable(x: T = 3): return x
+def value(x: 3 = 3): return x
+def kind(x: type[nn.Module] = nn.ReLU): return x
+def whole(x: float = 1): return x
+def wrong(x: int = 0.5): return x
+def few(x: set[int] = frozenset({2, 1})): return x
+def table(x: dict[str, tuple[int, ...]] = {"a": (1,)}): return x
+def maybe(x: tuple[int, ...] | None = None): return x
+def target(target: str = "y", own: int = 1, filled: int = 2): return target
+def check(check: bool = True): return check
+"""
+
+
+@pytest.fixture
+def hinted(tmp_path: Path) -> Path:
+    (tmp_path / "own_hints.py").write_text(HINTS)
+    return tmp_path
+
+
+def hinted_job(folder: Path, name: str, **settings: Any) -> Any:
+    model = {"name": f"own_hints:{name}", **settings}
+    job = {"name": "x", "epochs": 1, "batch_size": 8, "lr": 0.1, "model": model}
+    return mpi_dcasgd.load_job({**job, "data": {"name": "digits"}, "code": str(folder)})
+
+
+NAMES = re.findall(r"^def (\w+)", HINTS, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "check"])
+def test_a_job_that_is_written_down_with_its_defaults_loads_again_as_the_same(
+    hinted: Path, name: str
+) -> None:
+    job = hinted_job(hinted, name)
+    file = hinted / "resolved.yaml"
+    file.write_text(job_as_text(job))
+    again = load_job(file)
+    assert again == job
+    assert again.model.arguments() == job.model.arguments()
+    assert pickle.loads(pickle.dumps(job.model)) == job.model
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "kept"),
+    [
+        ("number", 3, 3),
+        ("color", "red", "Color.RED"),
+        ("sequence", [2.0], (2.0,)),
+        ("bare", [3], (3,)),
+        ("path", "b", "b"),
+        ("few", [3, 4], {3, 4}),
+        ("table", {"b": [2]}, {"b": (2,)}),
+        ("maybe", [5], (5,)),
+    ],
+)
+def test_a_job_gives_lists_and_text_for_what_yaml_has_not(
+    hinted: Path, name: str, given: Any, kept: Any
+) -> None:
+    found = hinted_job(hinted, name, x=given).model.x
+    assert found == kept or str(found) == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("number", r"model.x: got 'no' \(text\); allowed: a whole number or null"),
+        ("color", r"model.x: got 'no' \(text\); allowed: one of red"),
+        ("few", r"model.x: got 'no' \(text\); allowed: a list of whole numbers"),
+        ("array", r"model.x: got 'no' \(text\); allowed: <class 'numpy.ndarray'> or null"),
+        ("call", r"model.x: unknown"),
+        ("check", r"its parameter check: bool = True is in the way"),
+    ],
+)
+def test_other_values_are_refused(hinted: Path, name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        hinted_job(hinted, name, x="no")
+
+
 def test_a_module_class_serves_as_a_function() -> None:
     module = build_model(make("Net", bias=False), (1, 8, 8), 10)
     assert isinstance(module, nn.Module)
@@ -198,7 +304,7 @@ def test_a_table_imports_what_is_asked_for_only() -> None:
         table["b"]
 
 
-@pytest.mark.parametrize("module", [extension, tensors])
+@pytest.mark.parametrize("module", [extension, hints, tensors])
 def test_examples_are_true(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted > 0

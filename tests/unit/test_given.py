@@ -66,6 +66,15 @@ class Line(Task):
         pass
 
 
+class Plain(Line):
+    points, width = 50, 8
+    __init__ = Task.__init__
+
+
+class Bare(Task):
+    pass
+
+
 class Open(Line):
     def __init__(self, points: int = 50, **settings: Any) -> None:
         settings.pop("name", None)
@@ -131,6 +140,7 @@ def test_the_arguments_of_a_constructor_are_the_settings(own: Any) -> None:
         (lambda own: own.Line(points=np.int64(6)), 6),
         (lambda own: own.Open(7, width=2), 7),
         (lambda own: own.Frozen(8), 8),
+        (lambda own: own.Plain(), 50),
     ],
 )
 def test_a_task_is_given_in_any_of_these_ways(own: Any, given: Any, points: int) -> None:
@@ -235,6 +245,17 @@ def test_a_class_that_is_defined_again_has_its_new_settings(
     newer = type("Line", (own.Line,), {"__module__": "given_tasks", "__init__": made})
     monkeypatch.setattr(own, "Line", newer)
     assert job_as_yaml(mpi_dcasgd.load_job(JOB, task=newer))["task"]["angles"] == 4
+
+
+def test_a_task_without_a_constructor_takes_nothing(own: Any) -> None:
+    for given in (own.Bare, own.Bare()):
+        assert job_as_yaml(mpi_dcasgd.load_job(JOB, task=given))["task"] == {
+            "name": "given_tasks:Bare"
+        }
+    with pytest.raises(ConfigError, match=r"task.points: unknown"):
+        mpi_dcasgd.load_job(JOB, task={"name": own.Bare, "points": 3})
+    with pytest.raises(TypeError):
+        own.Bare(3)
 
 
 def test_a_copied_task_keeps_its_arguments(own: Any) -> None:

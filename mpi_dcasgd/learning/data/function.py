@@ -29,7 +29,7 @@ _BASE = f"{DataSource.__module__}.{DataSource.__qualname__}"
 class FunctionData(CallSettings, BroughtData):
     """Data that a function loads; a subclass has the function's parameters as fields."""
 
-    filled: ClassVar[tuple[str, ...]] = ("seed",)
+    call_filled: ClassVar[tuple[str, ...]] = ("seed",)
 
     def facts(self) -> Facts:
         known: Facts | None = self.__dict__.get("_facts")
@@ -45,7 +45,7 @@ class FunctionData(CallSettings, BroughtData):
         with kept():
             plant(seed)
             try:
-                returned = import_object(self.target)(
+                returned = import_object(self.call_target)(
                     **self.arguments(), **self.wanted({"seed": seed})
                 )
             except UserError:

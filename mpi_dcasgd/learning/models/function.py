@@ -27,14 +27,14 @@ _BASE = f"{ModelSource.__module__}.{ModelSource.__qualname__}"
 class FunctionModel(CallSettings, ModelSource):
     """Model that a function of the user's own builds; a subclass has its parameters as fields."""
 
-    filled: ClassVar[tuple[str, ...]] = ("input_shape", "num_classes")
+    call_filled: ClassVar[tuple[str, ...]] = ("input_shape", "num_classes")
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         from torch import nn
 
         from_data = self.wanted({"input_shape": input_shape, "num_classes": num_classes})
         try:
-            model = import_object(self.target)(**self.arguments(), **from_data)
+            model = import_object(self.call_target)(**self.arguments(), **from_data)
         except UserError:
             raise
         except Exception as error:

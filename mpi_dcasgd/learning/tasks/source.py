@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 class TaskSource(CallSettings):
     """Settings of a task; a subclass has its constructor's parameters as fields."""
 
-    filled: ClassVar[tuple[str, ...]] = ("model", "data")
+    call_filled: ClassVar[tuple[str, ...]] = ("model", "data")
 
     @classmethod
     def takes(cls, section: str) -> bool:
         """Return whether the task is made with the job's section ``model`` or ``data``."""
-        return section in parameters_of(import_object(cls.target))
+        return section in parameters_of(import_object(cls.call_target))
 
     def make(self, model: ModelSource, data: DataSource) -> Task:
         """Make the task.
@@ -38,7 +38,7 @@ class TaskSource(CallSettings):
         Raises:
             ConfigError: The constructor fails.
         """
-        kind = import_class(self.target, Task)
+        kind = import_class(self.call_target, Task)
         try:
             return kind(**self.arguments(), **self.wanted({"model": model, "data": data}))
         except UserError:
