@@ -214,7 +214,7 @@ def test_the_gap_next_to_the_minimum_is_not_lost_in_rounding() -> None:
     away = torch.full((5,), 1e-8, dtype=torch.float64)
     # About 1e-17: the difference of two values of f would be a multiple of 5e-17.
     expected = float(away @ curvature @ away / 2)
-    assert float(task.measure(best + away).gap) == pytest.approx(expected, rel=1e-3)
+    assert float(task.measure(best + away).gap) == pytest.approx(expected, rel=1e-3, abs=0)
 
 
 def test_logistic_far_from_the_minimum_does_not_overflow() -> None:
@@ -230,6 +230,14 @@ def test_newtons_method_ends_at_the_minimum(l2: float) -> None:
     signed = problem.rows.astype(float) * problem.labels[:, None]
     slope = l2 * problem.optimum - signed.T @ (1 / (1 + np.exp(signed @ problem.optimum))) / 200
     assert np.linalg.norm(slope) < 1e-13
+
+
+def test_newtons_steps_are_halved_where_whole_ones_lead_away() -> None:
+    rng = np.random.default_rng(2)
+    signed = rng.standard_normal((8, 3)) * np.exp(3 * rng.standard_normal((8, 1)))
+    found = minimum(signed, 1e-6)
+    slope = 1e-6 * found - signed.T @ np.exp(-np.logaddexp(0, signed @ found)) / 8
+    assert np.linalg.norm(slope) < 1e-10
 
 
 def test_made_up_logistic_data_have_both_labels_and_the_common_penalty() -> None:
