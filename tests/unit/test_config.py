@@ -151,7 +151,7 @@ threads: true
         ("hidden", "did you mean model.hidden?"),
         ("milestones", "did you mean schedule.milestones?"),
         ("hiden", "did you mean model.hidden?"),
-        ("path", "did you mean data.path?"),
+        ("path", "data.path?"),
         ("learning_rate", "did you mean lr?"),
         ("workers", "set it at the start (-n)"),
         ("xyzzy", "(allowed: name, algorithm, seed,"),
@@ -299,16 +299,16 @@ def test_a_stored_job_with_the_settings_of_all_data_sets_is_the_same_job(file: P
     assert now["model"] == {"name": "mlp", "hidden": [32], "dropout": 0.0}
     old = {**now, "model": OLD_MODEL, "data": OLD_DATA}
     assert changed_keys(with_defaults(old), now) == ()
-
-
-def test_who_loads_samples_makes_no_other_run() -> None:
-    here, there = ({"data": {"name": "task", "loaders": n, "validation": n / 4}} for n in (0, 1))
-    assert changed_keys(here, there) == ("data.validation",)
     stored = file.with_name("stored.yaml")
     stored.write_text(dump_yaml(old))
     assert load_job(stored) == load_job(file, ["name=mine"])
     other = {**old, "data": {**OLD_DATA, "noise": 3.0}}
     assert with_defaults(other) is other
+
+
+def test_who_loads_samples_makes_no_other_run() -> None:
+    here, there = ({"data": {"name": "task", "loaders": n, "validation": n / 4}} for n in (0, 1))
+    assert changed_keys(here, there) == ("data.validation",)
 
 
 def test_a_job_can_be_sent_to_other_processes(file: Path) -> None:
