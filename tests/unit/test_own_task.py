@@ -79,7 +79,17 @@ def test_all_that_is_wrong_with_a_task_is_told_at_once() -> None:
             "data.name: got 'digits' (text), but the task own_tasks:Line brings its own data; "
             "omit it",
         ),
-        ({"data": {"path": "here"}}, "data.path: unknown"),
+        (
+            {"data": {"path": "here"}},
+            "data.path: the task own_tasks:Line brings its own data, which has no such setting; "
+            "omit it (allowed: validation, loaders)",
+        ),
+        (
+            {"model": {"hidden": [3]}},
+            "model.hidden: the task own_tasks:Line brings its own model, which has no such",
+        ),
+        ({"data": {"loadres": 2}}, "data.loadres: unknown; did you mean data.loaders?"),
+        ({"task": {"name": "own_tasks.Line"}}, "task.name: unknown 'own_tasks.Line'; did you mean"),
         ({"task": {"name": "own_tasks:Lime"}}, "task.name: cannot import own_tasks:Lime"),
         ({"task": {"name": "clasification"}}, "task.name: unknown 'clasification'; did you mean"),
         ({"task": {"name": "own_tasks:Points"}}, "task.name: own_tasks:Points is not a subclass"),
@@ -91,6 +101,17 @@ def test_what_cannot_go_with_a_task_is_told(changes: dict[str, Any], told: str) 
     assert job is None
     (problem,) = problems
     assert problem.startswith(told)
+
+
+def test_a_task_without_a_constructor_has_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = type("Plain", (mpi_dcasgd.Task,), {"__module__": "own_tasks"})
+    monkeypatch.setattr(own_tasks, "Plain", plain, raising=False)
+    job, problems = try_job(job_with(task={"name": "own_tasks:Plain"}), name="mine")
+    assert job is not None, problems
+    assert type(job.make_task()) is plain
+    job, problems = try_job(job_with(task={"name": "own_tasks:Plain", "width": 3}), name="mine")
+    assert job is None
+    assert problems[0].startswith("task.width: unknown")
 
 
 def test_a_constructor_that_raises_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
