@@ -281,6 +281,21 @@ def test_metrics_that_are_no_sums_and_weights_are_refused(metrics: Any, told: st
         evaluate(subject.build_model(0), subject.task, subject.test, CPU)
 
 
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (torch.zeros(5, 1), r"returned a tensor of shape \(5, 1\) and float32"),
+        (0.5, "returned float"),
+    ],
+)
+def test_a_loss_that_is_evaluated_has_to_be_a_scalar(loss: Any, told: str) -> None:
+    task = Tensors()
+    task.loss = lambda model, batch: loss  # type: ignore[method-assign]
+    subject = Subject.open(task, 0, CPU)
+    with pytest.raises(ConfigError, match=f"Tensors.loss: 1 problem\n  {told}; allowed: a scalar"):
+        evaluate(subject.build_model(0), task, subject.test, CPU)
+
+
 def test_evaluation_waits_where_it_draws_while_this_process_trains() -> None:
     def on_a_thread(algorithm: str) -> bool:
         evaluator = Workshop.open(mpi_dcasgd.load_job(JOB, algorithm=algorithm), CPU).evaluator()
