@@ -240,6 +240,15 @@ def test_a_method_that_raises_is_told_with_its_place() -> None:
         Subject.open(Broken(), 0, CPU)
 
 
+def test_a_method_that_exits_is_no_end_of_the_program() -> None:
+    class Leaving(Tensors):
+        def train_data(self) -> Any:
+            raise SystemExit(0)
+
+    with pytest.raises(ConfigError, match=r"Leaving.train_data: 1 problem\n  raised SystemExit: 0"):
+        Subject.open(Leaving(), 0, CPU)
+
+
 class Weighted(Tensors):
     """Metrics whose batches weigh differently."""
 
