@@ -182,7 +182,7 @@ def logistic_file(folder: Path) -> str:
 
 
 def test_logistic_metrics_are_those_of_the_file(tmp_path: Path) -> None:
-    task = Logistic(path=logistic_file(tmp_path), l2=0.1)
+    task = Logistic(file=logistic_file(tmp_path), l2=0.1)
     x = np.array([0.5, -1, 0.25])
     signed = SMALL_ROWS * SMALL_LABELS[:, None]
 
@@ -203,6 +203,18 @@ def test_logistic_metrics_are_those_of_the_file(tmp_path: Path) -> None:
     assert minimum(signed, 0.1) == pytest.approx(best, abs=1e-12)
     assert 0 <= measured(task, best)["f_gap"] < 1e-13
     assert measured(task)["loss"] == pytest.approx(math.log(2), rel=1e-12)
+
+
+def test_the_gap_next_to_the_minimum_is_not_lost_in_rounding() -> None:
+    task = Logistic(samples=300, dimension=5, l2=0.01)
+    rows, labels = (t.double() for t in opened(task).train.batch(np.arange(300), None))
+    best = torch.from_numpy(made_up(300, 5, 42, 0.01).optimum)
+    right = (labels * (rows @ best)).sigmoid()
+    curvature = rows.T @ (rows * (right * (1 - right))[:, None]) / 300 + 0.01 * torch.eye(5)
+    away = torch.full((5,), 1e-8, dtype=torch.float64)
+    # About 1e-17: the difference of two values of f would be a multiple of 5e-17.
+    expected = float(away @ curvature @ away / 2)
+    assert float(task.measure(best + away).gap) == pytest.approx(expected, rel=1e-3)
 
 
 def test_logistic_far_from_the_minimum_does_not_overflow() -> None:
@@ -231,7 +243,7 @@ def test_made_up_logistic_data_have_both_labels_and_the_common_penalty() -> None
 def test_logistic_reads_compressed_files_and_any_two_labels(tmp_path: Path) -> None:
     file = tmp_path / "small.svm.gz"
     file.write_bytes(gzip.compress(SMALL_FILE.replace("-1 1", "3 1").replace("+1", "7").encode()))
-    rows, labels = opened(Logistic(path=str(file))).train.batch(np.arange(4), None)
+    rows, labels = opened(Logistic(file=str(file))).train.batch(np.arange(4), None)
     assert rows.tolist() == SMALL_ROWS.tolist()
     assert labels.tolist() == SMALL_LABELS.tolist()
 
@@ -254,25 +266,25 @@ def test_a_file_that_is_not_what_it_should_be_is_named(
     file = tmp_path / "bad.svm"
     file.write_text(content)
     with pytest.raises(DataError, match=rf"bad\.svm.*({told})|({told})") as caught:
-        opened(Logistic(path=str(file)))
+        opened(Logistic(file=str(file)))
     assert str(file) in str(caught.value)
 
 
 def test_a_missing_file_or_scikit_learn_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(DataError, match=r"no file .*nothing\.svm; task\.path must name one"):
-        opened(Logistic(path=str(tmp_path / "nothing.svm")))
+    with pytest.raises(DataError, match=r"no file .*nothing\.svm; task\.file must name one"):
+        opened(Logistic(file=str(tmp_path / "nothing.svm")))
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(DataError, match=r"pip install scikit-learn, or omit task\.path"):
-        opened(Logistic(path=logistic_file(tmp_path)))
+    with pytest.raises(DataError, match=r"pip install scikit-learn, or omit task\.file"):
+        opened(Logistic(file=logistic_file(tmp_path)))
     opened(Logistic(samples=10, dimension=2))
 
 
 def test_without_a_minimum_near_by_the_search_ends_all_the_same(tmp_path: Path) -> None:
     file = tmp_path / "apart.svm"
     file.write_text("1 1:1\n-1 1:-1\n")  # separable: only the penalty keeps x from infinity
-    found = measured(Logistic(path=str(file), l2=1e-300))
+    found = measured(Logistic(file=str(file), l2=1e-300))
     assert found["f_gap"] == pytest.approx(math.log(2), rel=1e-9)
 
 

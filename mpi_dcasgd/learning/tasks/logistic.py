@@ -32,7 +32,7 @@ class Logistic(Objective):
 
     def __init__(
         self,
-        path: Annotated[
+        file: Annotated[
             str | None,
             Field(
                 description="a file in LIBSVM's format, which may be compressed (.gz, .bz2); ~ and "
@@ -52,7 +52,7 @@ class Logistic(Objective):
         dimension: Annotated[Count, Field(description="features of made-up data")] = 50,
         data_seed: Annotated[int, Field(ge=0, description="seed of made-up data")] = 42,
     ) -> None:
-        self.path = path
+        self.file = file
         self.l2 = l2
         self._made_up = (samples, dimension, data_seed)
 
@@ -94,9 +94,9 @@ class Logistic(Objective):
     def _problem(self) -> Problem:
         from mpi_dcasgd.learning.tasks import logistic_problem
 
-        if self.path is None:
+        if self.file is None:
             return logistic_problem.made_up(*self._made_up, self.l2)
-        return logistic_problem.read(self.path, self.l2)
+        return logistic_problem.read(self.file, self.l2)
 
     @cached_property
     def _optimum(self) -> Tensor:

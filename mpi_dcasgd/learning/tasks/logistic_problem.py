@@ -69,13 +69,13 @@ def read(path: str, l2: float | None) -> Problem:
 
 def _read(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if not file.is_file():
-        raise DataError(f"logistic: no file {file}; task.path must name one in LIBSVM's format")
+        raise DataError(f"logistic: no file {file}; task.file must name one in LIBSVM's format")
     try:
         from sklearn.datasets import load_svmlight_file
     except ImportError as error:
         raise DataError(
             f"logistic: {file} is read by scikit-learn, which cannot be imported ({error}); "
-            "pip install scikit-learn, or omit task.path for made-up data"
+            "pip install scikit-learn, or omit task.file for made-up data"
         ) from error
     try:
         sparse, values = load_svmlight_file(str(file), dtype=np.float64)
