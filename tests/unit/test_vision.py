@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mpi_dcasgd import vision
 from mpi_dcasgd.errors import DataError
-from mpi_dcasgd.learning import vision
 
 ASK_TWICE = """
 import gc, logging, sys
