@@ -18,6 +18,7 @@ An error says where it happened, what was seen, what is allowed and what to do.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 from pydantic import ConfigDict
@@ -58,8 +59,17 @@ class ConfigError(UserError):
         super().__init__(f"{where}: {count} problem{'' if count == 1 else 's'}{lines}")
 
     def within(self, where: str) -> ConfigError:
-        """Make the error of a whole from that of a part, whose name goes before the keys."""
-        return ConfigError(where, [f"{self.where}.{line}" for line in self.problems])
+        """Make the error of a whole from that of a part, whose name goes before the keys.
+
+        Example:
+            >>> ConfigError("data", ["validation: got 2", "raised KeyError"]).within("job").problems
+            ['data.validation: got 2', 'data: raised KeyError']
+        """
+        return ConfigError(where, [self._joined(line) for line in self.problems])
+
+    def _joined(self, line: str) -> str:
+        has_key = re.match(r"\w[\w.\[\]]*: ", line) and " " not in self.where
+        return f"{self.where}{'.' if has_key else ': '}{line}"
 
 
 class DataError(UserError):

@@ -113,4 +113,7 @@ def unknown(name: object, names: Iterable[str]) -> str:
     """Say that there is no such name, with the nearest one and all that are allowed."""
     names = list(names)
     hint = did_you_mean(str(name), names)
+    module, _, inner = str(name).rpartition(".")
+    if not hint and module:
+        hint = f"; did you mean {module}:{inner}?"
     return f"unknown {name!r}{hint} (allowed: {', '.join(names)}, or package.module:Name)"

@@ -151,7 +151,7 @@ def import_module(name: str) -> ModuleType:
             _forget_others(fresh=_searches[0].fresh)
         known = set(sys.modules)
         try:
-            module = importlib.import_module(name)
+            module = _imported(name)
             if name not in known:
                 _note_others(folder_of(name), known)
         except ModuleNotFoundError as error:
@@ -166,6 +166,19 @@ def import_module(name: str) -> ModuleType:
         finally:
             _stamp()
     return module
+
+
+def _imported(name: str) -> ModuleType:
+    """Import a module, also one that imports a torchvision which was built for another PyTorch."""
+    try:
+        return importlib.import_module(name)
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+    from mpi_dcasgd.vision import torchvision  # imports PyTorch
+
+    torchvision()
+    return importlib.import_module(name)
 
 
 def folder_of(module: str) -> Path | None:

@@ -1,86 +1,77 @@
-"""A task that has at once all that makes a run hard to replay."""
+"""Tasks as a user would write them, for tests of everything that takes a task."""
 
 from __future__ import annotations
 
 import random
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
 
-from mpi_dcasgd import Task
-
-LETTERS = 12
-CONTEXT = 6
+from mpi_dcasgd.learning.task import Task
 
 
-class Ladders:
-    """Ladders of letters, up or down; transforms of training samples draw from every generator."""
+class Points(Dataset[dict[str, Any]]):
+    """Points on a line, shaken with every generator that a transform may draw from."""
 
-    def __init__(self, number: int, *, transform: bool) -> None:
-        self.number = number
-        self.transform = transform
+    def __init__(self, size: int, *, shaken: bool) -> None:
+        self.size, self.shaken = size, shaken
 
     def __len__(self) -> int:
-        return self.number
+        return self.size
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        up = 1 if number % 2 else -1
-        begin = number
-        weight = 1.0
-        if self.transform:
-            begin += random.randrange(LETTERS)
-            up *= int(np.random.choice((1, -1)))
-            weight += 0.1 * float(torch.rand(()))
-        letters = (begin + up * torch.arange(CONTEXT + 1)) % LETTERS
-        return {"letters": letters, "more": {"weight": weight}, "name": f"ladder {number}"}
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        x = torch.tensor([index / self.size])
+        y = 3 * x + 1
+        if self.shaken:
+            y = y + 0.01 * (random.random() + float(np.random.rand()) + float(torch.rand(())))
+        return {"x": x, "y": y, "name": f"point {index}"}
 
 
-class Tied(nn.Module):
-    """An embedding that is the output layer's weight as well, and dropout between them."""
+class Line(Task):
+    """A line through points, with a dictionary for a batch."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(LETTERS, 16)
-        self.mix = nn.Linear(CONTEXT * 16, 16)
-        self.norm = nn.LayerNorm(16)
-        self.dropout = nn.Dropout(0.1)
-        self.output = nn.Linear(16, LETTERS)
-        self.output.weight = self.embedding.weight
-
-    def forward(self, letters: Tensor) -> Tensor:
-        hidden = torch.tanh(self.mix(self.embedding(letters).flatten(1)))
-        scores: Tensor = self.output(self.dropout(self.norm(hidden)))
-        return scores
-
-
-class NextLetter(Task):
-    """The letter that follows."""
-
-    primary_metric = "right"
+    primary_metric = "inside"
     higher_is_better = True
-    units: ClassVar[dict[str, str]] = {"right": "%"}
+    units = {"inside": "%"}  # noqa: RUF012 - as a user would write it
 
-    def __init__(self, samples: int = 96) -> None:
-        self.samples = samples
+    def __init__(
+        self,
+        points: Annotated[int, Field(ge=1, description="training samples")] = 40,
+        width: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        self.points, self.width, self.dropout = points, width, dropout
 
     def model(self) -> nn.Module:
-        return Tied()
+        layers = [nn.Linear(1, self.width), nn.Dropout(self.dropout), nn.Linear(self.width, 1)]
+        return nn.Sequential(*layers)
 
     def train_data(self) -> Any:
-        return Ladders(self.samples, transform=True)
+        return Points(self.points, shaken=True)
 
     def test_data(self) -> Any:
-        return Ladders(24, transform=False)
+        return Points(10, shaken=False)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        letters = batch["letters"]
-        losses = cross_entropy(model(letters[:, :-1]), letters[:, -1], reduction="none")
-        return (losses * batch["more"]["weight"].float()).mean()
+        return (model(batch["x"]) - batch["y"]).square().mean()
 
-    def metrics(self, model: nn.Module, batch: Any) -> Any:
-        letters = batch["letters"]
-        right = model(letters[:, :-1]).argmax(1) == letters[:, -1]
-        return {"right": (right.sum(), len(letters))}
+    def metrics(self, model: nn.Module, batch: Any) -> Mapping[str, Any]:
+        near = (model(batch["x"]) - batch["y"]).abs() < 0.5
+        return {"inside": (near.sum(), near.numel())}
+
+
+class Tensors(Line):
+    """The same line, its data tensors in memory."""
+
+    def train_data(self) -> Any:
+        x = torch.linspace(0, 1, self.points)[:, None]
+        return {"x": x, "y": 3 * x + 1}
+
+    def test_data(self) -> Any:
+        x = torch.rand(10, 1)
+        return {"x": x, "y": 3 * x + 1}

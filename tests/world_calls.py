@@ -109,7 +109,7 @@ def walk(comm: MPI.Intracomm, path: str) -> tuple[int, int, int, float] | str:
     from mpi_dcasgd.errors import UserError
     from mpi_dcasgd.learning.data import describe, load_dataset
     from mpi_dcasgd.learning.data.folder import ImageFolder
-    from mpi_dcasgd.learning.vision import torchvision
+    from mpi_dcasgd.vision import torchvision
 
     settings = ImageFolder(path=path, image_size=8, loaders=1)
     walked: list[str] = []

@@ -183,7 +183,7 @@ def _section(
     if key == "task":
         value = {"name": DEFAULT, **value}
     if key in ("model", "data") and task is not None and not task.takes(key):
-        kind, value = brought(key, value, task.name, mine), {**value, "name": "task"}
+        kind, value = brought(key, value, task.name, mine)
     elif is_named(kind):
         found = find_kind(kind, key, value, mine)
         if found is None:

@@ -78,7 +78,9 @@ def find_kind(
         return None
 
 
-def brought(key: str, mapping: Mapping[str, Any], task: str, problems: list[str]) -> type[Named]:
+def brought(
+    key: str, mapping: Mapping[str, Any], task: str, problems: list[str]
+) -> tuple[type[Named], dict[str, Any]]:
     """Return the settings of a section whose subject the task brings itself.
 
     Args:
@@ -86,13 +88,27 @@ def brought(key: str, mapping: Mapping[str, Any], task: str, problems: list[str]
         mapping: The section, which may say no other name than ``task``.
         task: The task's name.
         problems: Lines are added.
+
+    Returns:
+        The class of the settings, and the mapping without what is noted as a problem.
     """
+    kind: type[Named] = TaskModel if key == "model" else TaskData
     name = mapping.get("name", "task")
     if name != "task":
         problems.append(
             f"{key}.name: got {seen(name)}, but the task {task} brings its own {key}; omit it"
         )
-    return TaskModel if key == "model" else TaskData
+    allowed = [setting for setting in settings_of(kind) if setting != "name"]
+    others = keys_of(ModelSource if key == "model" else DataSource)
+    foreign = [setting for setting in mapping if setting in others and setting not in allowed]
+    problems += [
+        f"{key}.{setting}: the task {task} brings its own {key}, which has no such setting; omit it"
+        + (f" (allowed: {', '.join(allowed)})" if allowed else "")
+        for setting in foreign
+        if setting != "name"
+    ]
+    kept = {setting: value for setting, value in mapping.items() if setting not in foreign}
+    return kind, {**kept, "name": "task"}
 
 
 def _tables() -> dict[type[Named], Mapping[str, type[Any]]]:

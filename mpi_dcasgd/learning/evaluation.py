@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data.dataset import Split
@@ -73,8 +73,32 @@ def _measure(
     measured = {name: _pair(task, name, value) for name, value in found.items()}
     if LOSS not in measured:
         with guarded(task, "loss") as loss:
-            measured[LOSS] = (float(loss(model, batch)) * samples, float(samples))
+            mean = loss(model, batch)
+        check_scalar(task, mean)
+        measured[LOSS] = (float(mean) * samples, float(samples))
     return measured
+
+
+def check_scalar(task: Task, loss: object) -> None:
+    """Refuse what is no loss.
+
+    Args:
+        task: Whose it is.
+        loss: What its method returned.
+
+    Raises:
+        ConfigError: It is no tensor of one floating-point number.
+    """
+    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.dtype.is_floating_point:
+        return
+    seen = type(loss).__name__
+    if isinstance(loss, Tensor):
+        dtype = str(loss.dtype).removeprefix("torch.")
+        seen = f"a tensor of shape {tuple(loss.shape)} and {dtype}"
+    raise ConfigError(
+        f"{type(task).__name__}.loss",
+        [f"returned {seen}; allowed: a scalar tensor, the mean over the samples"],
+    )
 
 
 def _pair(task: Task, name: Any, value: Any) -> tuple[float, float]:

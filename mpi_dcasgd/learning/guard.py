@@ -34,11 +34,11 @@ def guarded(owner: object, method: str) -> Iterator[Callable[..., Any]]:
         yield getattr(owner, method)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise failed(f"{type(owner).__name__}.{method}", error) from error
 
 
-def failed(what: str, error: Exception) -> ConfigError:
+def failed(what: str, error: BaseException) -> ConfigError:
     """Make the message about a user's code that raised an exception.
 
     Args:

@@ -104,6 +104,9 @@ class FlatLayout:
         problems += [line for name, t in statistics_of(model) for line in _unfit(name, t)]
         if frozen and not trained:
             problems.append("groups: every parameter is frozen, so there is nothing to train")
+        if not places and not problems:
+            found = "none that is trained (requires_grad is False)" if parameters else "none"
+            problems.append(f"got {found}; allowed: one or more")
         if problems:
             raise ConfigError("parameters of the model", problems)
         ordered = sorted(trained, key=lambda place: place.key)

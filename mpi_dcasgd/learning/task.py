@@ -26,7 +26,18 @@ MetricSums: TypeAlias = "Mapping[str, tuple[float | Tensor, float | Tensor]]"
 """Metric to its sum over a batch and the weight of that sum: the mean is their quotient."""
 
 
-class Task:
+class _Made:
+    """Keeps what it was made with, so that a job can say what every rank has to make."""
+
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        object.__setattr__(made, "_made_with", (args, kwargs))  # not by a setter of the task's
+        return made
+
+
+class Task(_Made):
     """A model, its data, its loss and its metrics: everything that training is about.
 
     Subclass it and override the methods; the arguments of the constructor are settings that a job
@@ -89,18 +100,10 @@ class Task:
 
     seed: int = 0
     device: torch.device
-    _made_with: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        task = super().__new__(cls)
-        # Kept, so that a job can say what every rank has to make. Not by a setter of the task's.
-        object.__setattr__(task, "_made_with", (args, kwargs))
-        return task
-
-    # What a task takes is what its constructor takes: a class without one takes nothing.
-    __new__.__signature__ = inspect.signature(lambda cls: None)  # type: ignore[attr-defined]
-
-    def __init__(self) -> None: ...
+    # Not left to _Made, whose arguments would be taken for the settings of a task without any.
+    def __init__(self) -> None:
+        pass
 
     def model(self) -> nn.Module:
         """Build the model with fresh weights, which follow from torch's global random state.

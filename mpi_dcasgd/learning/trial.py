@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.learning.evaluation import evaluate
+from mpi_dcasgd.learning.evaluation import check_scalar, evaluate
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Batch, Learner
 from mpi_dcasgd.learning.subject import Subject
@@ -76,11 +76,7 @@ def _check_loss(learner: Learner, batch: Batch) -> None:
     """Refuse what is no loss, by what comes out of the first minibatch."""
     loss = learner.try_loss(batch)
     where = f"{type(learner.subject.task).__name__}.loss"
-    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.dtype.is_floating_point:
-        seen = _described(loss)
-        raise ConfigError(
-            where, [f"returned {seen}; allowed: a scalar tensor, the mean over the samples"]
-        )
+    check_scalar(learner.subject.task, loss)
     if not math.isfinite(loss.item()):
         raise ConfigError(
             where,
@@ -146,12 +142,6 @@ def _same(one: Tensor, other: Tensor) -> bool:
         one.nan_to_num() if one.is_floating_point() else one,
         other.nan_to_num() if other.is_floating_point() else other,
     )
-
-
-def _described(loss: object) -> str:
-    if not isinstance(loss, Tensor):
-        return type(loss).__name__
-    return f"a tensor of shape {tuple(loss.shape)} and {str(loss.dtype).removeprefix('torch.')}"
 
 
 def _listed(names: list[str]) -> str:

@@ -23,7 +23,7 @@ from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch, pick_device
-from mpi_dcasgd.errors import UserError, WorkersLostError
+from mpi_dcasgd.errors import NonFiniteError, UserError, WorkersLostError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace, git_state
@@ -271,7 +271,7 @@ def _abort(comm: MPI.Intracomm, error: BaseException, logger: Logger | None) -> 
     where = f"rank {comm.rank} on {socket.gethostname()}"
     if logger:
         logger.error("%s failed", where, exc_info=error)
-    if not isinstance(error, UserError):
+    if not isinstance(error, (UserError, NonFiniteError)):  # which say all that there is to know
         traceback.print_exception(error)
     print(f"{where}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
     if isinstance(error, WorkersLostError):

@@ -55,7 +55,8 @@ def test_the_blocks_with_mpi_run(clone: Path, shared_world: Callable[..., Any]) 
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    assert EXAMPLES == ["api.py", "train_mpi.py"]
+    ours, tasks = ["api.py", "train_mpi.py"], ["char_model.py", "own_loss.py"]
+    assert sorted([*ours, *tasks]) == EXAMPLES  # tasks: tests/mpi/test_own_task_docs.py
 
 
 def test_the_example_simulates_and_compares(tmp_path: Path, processes: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from own_tasks import Tied
+from replayed_task import Tied
 
 import mpi_dcasgd
 from mpi_dcasgd.learning.layout import FlatLayout
@@ -22,7 +22,7 @@ epochs: 8
 batch_size: 4
 evaluate_every: 4
 seed: 3
-task: {name: "own_tasks:NextLetter"}
+task: {name: "replayed_task:NextLetter"}
 rule: {weight_decay: {rate: 1.0e-3}}
 groups: [{match: biases-and-norms, weight_decay: 0, lr: 0.5}]
 """

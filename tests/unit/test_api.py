@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ from disguise import disguise
 import mpi_dcasgd
 from mpi_dcasgd.config.load import job_as_yaml
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.errors import NonFiniteError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.record.checkpoints import checkpoints_in
+from mpi_dcasgd.runs import train as runs_train
 from mpi_dcasgd.runs import virtual
 
 JOB: dict[str, Any] = {
@@ -462,7 +465,7 @@ def test_what_cannot_be_simulated_is_refused_and_leaves_no_folder(tmp_path: Path
 
 @pytest.mark.parametrize(
     "name",
-    ["mpi_dcasgd"]
+    ["mpi_dcasgd", "mpi_dcasgd.errors"]
     + [f"mpi_dcasgd.{name}" for name in ("runs.jobs", "runs.process", "runs.simulate")]
     + [f"mpi_dcasgd.{name}" for name in ("runs.stability", "cli.arguments")],
 )
@@ -471,6 +474,25 @@ def test_examples_in_docstrings_run(name: str, monkeypatch: pytest.MonkeyPatch) 
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert tried
     assert not failed
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"),
+    [
+        (mpi_dcasgd.ConfigError("job", ["lr: too large"]), False),
+        (NonFiniteError("training diverged"), False),
+        (KeyError("a bug"), True),
+    ],
+)
+def test_only_what_may_be_a_bug_ends_a_world_with_a_traceback(
+    capsys: pytest.CaptureFixture[str], error: Exception, traced: bool
+) -> None:
+    comm = SimpleNamespace(rank=1, Abort=lambda status: None)
+    with pytest.raises(type(error)):
+        runs_train._abort(comm, error, None)  # type: ignore[arg-type]
+    told = capsys.readouterr().err
+    assert f": {type(error).__name__}: {error}" in told
+    assert (f"{type(error).__name__}: {error}" in told.partition("rank 1 on ")[0]) == traced
 
 
 @pytest.mark.gpu

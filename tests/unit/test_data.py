@@ -28,7 +28,7 @@ from mpi_dcasgd.learning.data import (
 )
 from mpi_dcasgd.learning.data.decode import centre_crop, random_crops
 from mpi_dcasgd.learning.data.images import Jitter
-from mpi_dcasgd.learning.vision import torchvision
+from mpi_dcasgd.vision import torchvision
 
 TEST_DIGITS = "3c05733c55d710109b9a1878ea98f552bb9d33485cd2bddb57cbade1c3c55d6d"
 """SHA-256 of the test images: changing the split would make all published errors incomparable."""

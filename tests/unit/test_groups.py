@@ -234,6 +234,13 @@ class Holder(nn.Module):
         self.odd = nn.Parameter(tensor)
 
 
+def test_a_model_without_trained_parameters_is_refused() -> None:
+    with pytest.raises(ConfigError, match="got none; allowed: one or more"):
+        FlatLayout.of(nn.Identity())
+    with pytest.raises(ConfigError, match="got none that is trained"):
+        FlatLayout.of(nn.Linear(2, 1).requires_grad_(False))
+
+
 @pytest.mark.parametrize(
     ("tensor", "kind"),
     [

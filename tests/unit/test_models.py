@@ -22,7 +22,7 @@ from mpi_dcasgd.learning.models import (
     torchvision_models,
 )
 from mpi_dcasgd.learning.models.residual import Block
-from mpi_dcasgd.learning.vision import torchvision
+from mpi_dcasgd.vision import torchvision
 
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)

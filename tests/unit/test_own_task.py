@@ -79,7 +79,20 @@ def test_all_that_is_wrong_with_a_task_is_told_at_once() -> None:
             "data.name: got 'digits' (text), but the task line_tasks:Line brings its own data; "
             "omit it",
         ),
-        ({"data": {"path": "here"}}, "data.path: unknown"),
+        (
+            {"data": {"path": "here"}},
+            "data.path: the task line_tasks:Line brings its own data, which has no such setting; "
+            "omit it (allowed: validation, loaders)",
+        ),
+        (
+            {"model": {"hidden": [3]}},
+            "model.hidden: the task line_tasks:Line brings its own model, which has no such",
+        ),
+        ({"data": {"loadres": 2}}, "data.loadres: unknown; did you mean data.loaders?"),
+        (
+            {"task": {"name": "line_tasks.Line"}},
+            "task.name: unknown 'line_tasks.Line'; did you mean",
+        ),
         ({"task": {"name": "line_tasks:Lime"}}, "task.name: cannot import line_tasks:Lime"),
         ({"task": {"name": "clasification"}}, "task.name: unknown 'clasification'; did you mean"),
         ({"task": {"name": "line_tasks:Points"}}, "task.name: line_tasks:Points is not a subclass"),
@@ -93,8 +106,19 @@ def test_what_cannot_go_with_a_task_is_told(changes: dict[str, Any], told: str) 
     assert problem.startswith(told)
 
 
+def test_a_task_without_a_constructor_has_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = type("Plain", (mpi_dcasgd.Task,), {"__module__": "line_tasks"})
+    monkeypatch.setattr(line_tasks, "Plain", plain, raising=False)
+    job, problems = try_job(job_with(task={"name": "line_tasks:Plain"}), name="mine")
+    assert job is not None, problems
+    assert type(job.make_task()) is plain
+    job, problems = try_job(job_with(task={"name": "line_tasks:Plain", "width": 3}), name="mine")
+    assert job is None
+    assert problems[0].startswith("task.width: unknown")
+
+
 def test_a_constructor_that_raises_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(self: Line, points: int = 40) -> None:
+    def failing(self: Line, points: int = 40, width: int = 4, dropout: float = 0.0) -> None:
         raise KeyError("nothing here")
 
     monkeypatch.setattr(Line, "__init__", failing)
@@ -219,6 +243,15 @@ def test_a_method_that_raises_is_told_with_its_place() -> None:
         Subject.open(Broken(), 0, CPU)
 
 
+def test_a_method_that_exits_is_no_end_of_the_program() -> None:
+    class Leaving(Tensors):
+        def train_data(self) -> Any:
+            raise SystemExit(0)
+
+    with pytest.raises(ConfigError, match=r"Leaving.train_data: 1 problem\n  raised SystemExit: 0"):
+        Subject.open(Leaving(), 0, CPU)
+
+
 class Weighted(Tensors):
     """Metrics whose batches weigh differently."""
 
@@ -258,6 +291,21 @@ def test_metrics_that_are_no_sums_and_weights_are_refused(metrics: Any, told: st
     subject.task.found = metrics  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=told):
         evaluate(subject.build_model(0), subject.task, subject.test, CPU)
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (torch.zeros(5, 1), r"returned a tensor of shape \(5, 1\) and float32"),
+        (0.5, "returned float"),
+    ],
+)
+def test_a_loss_that_is_evaluated_has_to_be_a_scalar(loss: Any, told: str) -> None:
+    task = Tensors()
+    task.loss = lambda model, batch: loss  # type: ignore[method-assign]
+    subject = Subject.open(task, 0, CPU)
+    with pytest.raises(ConfigError, match=f"Tensors.loss: 1 problem\n  {told}; allowed: a scalar"):
+        evaluate(subject.build_model(0), task, subject.test, CPU)
 
 
 def test_evaluation_waits_where_it_draws_while_this_process_trains() -> None:

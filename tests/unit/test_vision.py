@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from mpi_dcasgd import vision
 from mpi_dcasgd.errors import DataError
-from mpi_dcasgd.learning import vision
 
 ASK_TWICE = """
 import gc, logging, sys
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
-from mpi_dcasgd.learning.vision import torchvision
+from mpi_dcasgd.vision import torchvision
 first = torchvision()
 gc.collect()
 assert torchvision() is first
@@ -86,3 +86,18 @@ def test_other_failures_say_what_to_do(
         vision.torchvision.cache_clear()
     assert told in str(caught.value)
     assert str(raised) in str(caught.value)
+
+
+def test_a_module_of_ones_own_may_import_such_a_torchvision(processes, tmp_path: Path) -> None:
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text(WITHOUT_OPERATORS)
+    (package / "extension.py").write_text("LOADED = False\n")
+    (tmp_path / "my_models.py").write_text("import torchvision\nfound = torchvision.__version__\n")
+    script = (
+        "from mpi_dcasgd.extension import import_object\n"
+        "print(import_object('my_models:found'), import_object('torchvision.extension:LOADED'))"
+    )
+    finished = processes.run([sys.executable, "-c", script], env={"PYTHONPATH": str(tmp_path)})
+    assert finished.status == 0, str(finished)
+    assert finished.stdout == "9.9 False\n"

@@ -115,7 +115,7 @@ class Cifar(DataSource):
         return folder
 
     def _read(self, folder: Path, *, train: bool) -> Any:
-        from mpi_dcasgd.learning.vision import torchvision
+        from mpi_dcasgd.vision import torchvision
 
         reader = getattr(torchvision().datasets, self.reader)
         try:

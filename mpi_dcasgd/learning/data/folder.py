@@ -201,7 +201,7 @@ def _list(folder: Path) -> Listing:
     import numpy as np
 
     from mpi_dcasgd.learning.data.folder_split import Listing
-    from mpi_dcasgd.learning.vision import torchvision
+    from mpi_dcasgd.vision import torchvision
 
     datasets = torchvision().datasets
     try:

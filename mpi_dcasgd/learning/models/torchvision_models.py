@@ -67,7 +67,7 @@ class TorchvisionModel(ModelSource):
         return need_images(self.name, input_shape)
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        from mpi_dcasgd.learning.vision import torchvision
+        from mpi_dcasgd.vision import torchvision
 
         options = {**_ONE_OUTPUT.get(self.name, {}), **self.options}
         try:
@@ -91,7 +91,7 @@ def torchvision_names() -> list[str]:
     Raises:
         DataError: torchvision cannot be imported.
     """
-    from mpi_dcasgd.learning.vision import torchvision
+    from mpi_dcasgd.vision import torchvision
 
     models = torchvision().models
     return list(models.list_models(module=models))
