@@ -31,19 +31,19 @@ def script(comm: MPI.Intracomm, path: str, *words: str) -> None:
 
 def command_without_data(comm: MPI.Intracomm, *words: str) -> int:
     """The exit status of a command, where rank 1 cannot load the data."""
-    import mpi_dcasgd.runs.build as build
+    import mpi_dcasgd.learning.tasks.sections as sections
     from mpi_dcasgd.errors import DataError
 
     def lacking(*args: Any) -> NoReturn:
         raise DataError("the disk of this node is not mounted")
 
-    genuine = build.load_dataset
+    genuine = sections.load_dataset
     if comm.rank == 1:
-        build.load_dataset = lacking
+        sections.load_dataset = lacking
     try:
         return command(comm, *words)
     finally:
-        build.load_dataset = genuine
+        sections.load_dataset = genuine
 
 
 def train(comm: MPI.Intracomm, job: str, runs: Sequence[tuple[str, Sequence[str]]]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,18 @@ def test_a_death_ends_the_world_with_all_its_loaders(
 ) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(JOB.format(place=tmp_path))
-    command = plan(3, ["mpi-dcasgd", "train", str(file), "--run-dir", str(tmp_path / "run")])
+    command = plan(
+        3,
+        [
+            sys.executable,
+            "-m",
+            "mpi_dcasgd",
+            "train",
+            str(file),
+            "--run-dir",
+            str(tmp_path / "run"),
+        ],
+    )
     paths = filter(None, (str(TESTS), os.environ.get("PYTHONPATH")))
     env = {**command.env, "PYTHONPATH": os.pathsep.join(paths)}
     world = processes.start(command.argv, env=env)

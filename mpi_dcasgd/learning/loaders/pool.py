@@ -19,6 +19,7 @@ from mpi_dcasgd.learning.data.dataset import ResidentSplit, Split
 from mpi_dcasgd.learning.loaders.loader import Entry, Loader
 from mpi_dcasgd.learning.loaders.messages import Begin, Opened, Opening, Request
 from mpi_dcasgd.learning.loaders.split import LoadedSplit
+from mpi_dcasgd.learning.signature import CallSettings
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.modules import searched
 
@@ -189,7 +190,8 @@ def _pickled(opening: Opening, number: int) -> bytes:
     """
     for section in ("task", "model", "data"):
         source = getattr(opening, section)
-        module = getattr(source, "target", "").partition(":")[0] or type(source).__module__
+        called = source.call_target if isinstance(source, CallSettings) else ""
+        module = called.partition(":")[0] or type(source).__module__
         if module == "__main__":
             raise ConfigError(
                 opening.job,
