@@ -27,6 +27,7 @@ from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
+from mpi_dcasgd.errors import NonFiniteError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
@@ -289,7 +290,17 @@ class Recording:
         totals: Sequence[Account],
         reason: str,
     ) -> None:
-        """Training is over, or was stopped for a reason: write down all that is left to be."""
+        """Training is over, or was stopped for a reason: write down all that is left to be.
+
+        Raises:
+            NonFiniteError: Every gradient was refused, so that nothing was trained.
+        """
+        if server.complete and server.version == 0 and self._recorder and self._recorder.nonfinite:
+            with self.at_work(conductor):
+                raise NonFiniteError(
+                    f"no update was made: all {self._recorder.nonfinite} gradients were refused, "
+                    "for they were NaN or infinite; look at the data and the model, or lower lr"
+                )
         stopped = "" if server.complete else reason
 
         def close() -> None:
