@@ -57,3 +57,10 @@ class CheckpointSettings:
     best: Annotated[
         bool, Field(description="keep the weights of the best evaluation, beside the final ones")
     ] = True
+    other_data: Annotated[
+        Literal["refuse", "accept"],
+        Field(
+            description="what a resume does where the data are not those that the run began with; "
+            "other numbers of training samples are always refused"
+        ),
+    ] = "refuse"

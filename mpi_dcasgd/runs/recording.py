@@ -28,7 +28,6 @@ from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
 from mpi_dcasgd.errors import NonFiniteError
-from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
@@ -38,6 +37,7 @@ from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.data_check import check_resumed, write_down
 from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint, tell_again
 from mpi_dcasgd.runs.resume import AUTO, NEVER, find_checkpoint, with_kernel
 from mpi_dcasgd.server.server import ParameterServer
@@ -119,6 +119,14 @@ class Recording:
         with suppress(OSError):  # there is something else in it
             self.folder.path.rmdir()
 
+    def check_data(self, workshop: Workshop) -> None:
+        """Refuse to go on with other data than the run had.
+
+        Raises:
+            DataError: The data have changed; with all that differs.
+        """
+        check_resumed(self.checkpoint, self.job, workshop)
+
     def recorder(
         self,
         driver: str,
@@ -127,7 +135,7 @@ class Recording:
         server: ParameterServer,
         mpi_library: str = "",
         *,
-        measures: Measures,
+        workshop: Workshop,
         settings: RecordSettings | None = None,
         world_size: int | None = None,
     ) -> Recorder:
@@ -139,7 +147,7 @@ class Recording:
             places: Where each process runs.
             server: At the start of the run.
             mpi_library: Its version, if there is one.
-            measures: The metrics of the job's task.
+            workshop: Has the task and its data.
             settings: Instead of the job's, where time is not the terminal's.
             world_size: Where it is not the number of processes.
         """
@@ -169,7 +177,7 @@ class Recording:
             batch_size=job.batch_size,
             num_samples=server.plan.num_samples,
             kernel=server.chain.kernel,
-            **measures.as_recorded(),
+            **workshop.measures.as_recorded(),
         )
         saved = self.checkpoint.content.get("recorder") if self.checkpoint else None
         settings = settings or job.record
@@ -180,6 +188,8 @@ class Recording:
         self.logger.info(devices)
         recorder.message(f"{job.name}: {_who(job.algorithm, driver, num_workers)}")
         recorder.message(f"run folder: {self.folder.path}")
+        for line in write_down(self.folder, self.checkpoint, workshop):
+            recorder.message(line)
         passed_over = self.checkpoint.passed_over if self.checkpoint else ()
         for line in (*passed_over, *warnings(job), *code.changes(self._code_before)):
             recorder.message(line)
@@ -235,6 +245,7 @@ class Recording:
                 "group": workshop.group,
                 "start": server.plan.start,
                 "virtual": self._virtual and dict(self._virtual),
+                "data": workshop.identity.as_plain(),
             },
         )
         return conductor
