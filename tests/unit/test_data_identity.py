@@ -22,6 +22,10 @@ from mpi_dcasgd.learning.data.tensors import TensorSplit
 from mpi_dcasgd.record.checkpoints import checkpoints_in, read_checkpoint
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.sealed import save_sealed
+from mpi_dcasgd.record.trace_writer import TraceWriter
+from mpi_dcasgd.runs.replay import replay
+from mpi_dcasgd.runs.result import Run
+from mpi_dcasgd.runs.simulate import simulate
 from mpi_dcasgd.runs.train import train
 
 pytest.importorskip("PIL")
@@ -54,9 +58,8 @@ class StopAfter(StopFlag):
         return super().__bool__()
 
 
-def go(tmp_path: Path, *, stop_after: int = 10**9, **overrides: Any) -> list[str]:
-    """Train on ``data`` into ``run``; the messages of all starts so far."""
-    job = {
+def job_of(tmp_path: Path) -> dict[str, Any]:
+    return {
         "name": "small",
         "algorithm": "sgd",
         "epochs": 4,
@@ -66,6 +69,11 @@ def go(tmp_path: Path, *, stop_after: int = 10**9, **overrides: Any) -> list[str
         "model": {"name": "mlp", "hidden": [4]},
         "record": {"progress": "off"},
     }
+
+
+def go(tmp_path: Path, *, stop_after: int = 10**9, **overrides: Any) -> list[str]:
+    """Train on ``data`` into ``run``; the messages of all starts so far."""
+    job = job_of(tmp_path)
     run = train(job, run_dir=tmp_path / "run", stop=StopAfter(stop_after), **overrides)
     return [event["text"] for event in run.metrics() if event["event"] == "message"]
 
@@ -219,3 +227,42 @@ def test_one_split_for_both_is_seen() -> None:
 
     assert identity(split, resident()).tests_itself
     assert not identity(split, other).tests_itself
+
+
+# Replay
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A folder that looks like that of a real run, and the data that it was made with."""
+    write(tmp_path / "data", {"cat": 8, "dog": 8})
+    run = simulate({**job_of(tmp_path), "algorithm": "asgd"}, workers=2, run_dir=tmp_path / "run")
+    trace = run.trace()
+    writer = TraceWriter(run.path / "trace.bin", {**trace.meta, "driver": "mpi"})
+    for r in trace.records():
+        writer.add(r.worker, r.ticket, r.staleness, r.action, r.time_s, r.mark)
+    writer.end("completed")
+    return run.path
+
+
+def test_replay_names_what_has_changed_in_the_data(recorded: Path) -> None:
+    assert replay(recorded).data_changes == ()
+    for split in ("train", "val"):
+        folder = recorded.parent / "data" / split
+        (folder / "cat").rename(folder / "eel")
+    found = replay(recorded)
+    assert not found.identical
+    assert "the data have changed since the run: class 0 is 'dog' and was 'cat'" in str(found)
+    with pytest.raises(DataError, match=r"its data have changed: as many training samples, but"):
+        replay(recorded, recorded.parent / "other", lr=0.2)
+    other = replay(
+        recorded, recorded.parent / "other", lr=0.2, **{"checkpoint.other_data": "accept"}
+    )
+    assert isinstance(other, Run)
+    assert other.status == "completed"
+
+
+def test_replay_does_not_blame_a_gradient_for_images_that_were_added(recorded: Path) -> None:
+    write(recorded.parent / "data", {"cat": 9, "dog": 8})
+    with pytest.raises(DataError, match="cannot be computed again, for its data have changed: 17"):
+        replay(recorded)
