@@ -78,6 +78,15 @@ def _trace_flush(job: Job) -> str:
     return "" if job.record.trace else "there is no trace (record.trace)"
 
 
+def _decay(job: Job) -> str:
+    return "" if job.rule.weight_decay.rate else "nothing decays (rule.weight_decay.rate is 0)"
+
+
+def _huber(job: Job) -> str:
+    loss = getattr(job.task, "loss", "huber")
+    return "" if loss == "huber" else f"task.loss is {loss}; only huber has it"
+
+
 _SCHEDULE = ("schedule.name",)
 _LENGTH = ("schedule.name", "epochs")
 
@@ -95,6 +104,9 @@ WITHOUT_EFFECT: dict[str, tuple[tuple[str, ...], Reason]] = {
     "sync.lr_scaling": ((_MODE,), _synchronous),
     "inject.slow": ((_MODE,), _slow),
     "inject.pauses": ((_MODE,), _pauses),
+    "rule.weight_decay.place": (("rule.weight_decay.rate", _MODE), _decay),
+    "rule.weight_decay.on": (("rule.weight_decay.rate", _MODE), _decay),
+    "task.huber_delta": (("task.loss",), _huber),
     "record.line_every_s": (("record.progress",), _line_every),
     "record.trace_flush_s": (("record.trace",), _trace_flush),
 }
@@ -112,7 +124,7 @@ ALWAYS = {
         *("evaluate_every", "checkpoint.every", "checkpoint.every_s"),
     ),
     "where modules are looked for, if there are any": ("code",),
-    "checked by what they configure": ("rule", "groups", "task", "model", "data"),
+    "else checked by what they configure": ("rule", "groups", "task", "model", "data"),
 }
 """Why a setting needs no line in ``WITHOUT_EFFECT``, and the settings of which that holds."""
 
@@ -133,10 +145,9 @@ def idle_settings(
         A line each, beginning with the key.
     """
     mine, shared = list(overrides), list(shared)
-    plain = _plain_defaults(job)
     problems = []
     for key, (deciders, reason) in WITHOUT_EFFECT.items():
-        value, default = plain[key]
+        value, default = _value_and_default(job, key)
         if value == default:
             continue
         if _names(mine, key):
@@ -153,15 +164,15 @@ def idle_settings(
     return problems
 
 
-def _plain_defaults(job: Job) -> dict[str, tuple[Any, Any]]:
-    """The value and the default of each setting of the table."""
-    found = {}
-    for key in WITHOUT_EFFECT:
-        section, name = key.split(".")
-        settings = getattr(job, section)
-        default = settings_of(type(settings))[name].get_default(call_default_factory=True)
-        found[key] = (getattr(settings, name), default)
-    return found
+def _value_and_default(job: Job, key: str) -> tuple[Any, Any]:
+    """Of a setting; twice None where the job's sections have no such one."""
+    *sections, name = key.split(".")
+    settings: Any = job
+    for section in sections:
+        settings = getattr(settings, section)
+    if (info := settings_of(type(settings)).get(name)) is None:
+        return None, None
+    return getattr(settings, name), info.get_default(call_default_factory=True)
 
 
 def _names(keys: Iterable[str], key: str) -> bool:
