@@ -29,7 +29,11 @@ class RecordSettings:
     )
     trace_flush_s: Annotated[
         float,
-        Field(gt=0, description="seconds of pushes that a killed run may lose from its trace"),
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="seconds of pushes that a killed run may lose from its trace",
+        ),
     ] = 1.0
     sinks: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],

@@ -16,7 +16,7 @@ from mpi_dcasgd.errors import STRICT, DataError
 from mpi_dcasgd.learning.data.dataset import Dataset, Facts
 from mpi_dcasgd.learning.data.listing import Listing, list_images
 from mpi_dcasgd.learning.data.source import Augment, DataSource, check_path, expanded
-from mpi_dcasgd.learning.settings import Count
+from mpi_dcasgd.learning.settings import Count, Threads
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ class ImageFolder(DataSource):
             description="folder of the test images; null: test or val, whichever exists",
         ),
     ] = None
-    loaders: Annotated[Count, Field(description="threads of each rank that decode images")] = 4
+    loaders: Annotated[Threads, Field(description="threads of each rank that decode images")] = 4
     cache: Annotated[
         Literal["auto", "on", "off"],
         Field(
