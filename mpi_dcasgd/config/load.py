@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.check import part_names, try_job
+from mpi_dcasgd.config.effects import idle_settings
 from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.yaml12 import YamlError, dump_yaml, load_yaml
@@ -56,7 +57,9 @@ def make_job(mapping: Mapping[str, Any], path: Path, overrides: Sequence[str] = 
     problems += more
     where = f"{path} with overrides" if overrides else str(path)
     job, found = try_job(merged, name=path.stem, folder=path.parent)
-    if job is None or problems:
+    if job is not None:
+        found = idle_settings(job, mapping, [key for key, _ in pairs])
+    if job is None or problems or found:
         raise ConfigError(where, problems + found)
     return job
 

@@ -18,6 +18,7 @@ _LISTS = (tuple, list, set, frozenset)
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 60
 _BRIEF.maxlevel = 2
+_LONGEST_BITS = 1024  # of whole numbers that are shown; Python does not show very long ones
 
 
 def settings_of(kind: Any) -> dict[str, FieldInfo]:
@@ -92,6 +93,8 @@ def seen(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} (not a finite number)"
+    if isinstance(value, int) and value.bit_length() > _LONGEST_BITS:
+        return f"a whole number of about {int(value.bit_length() * 0.30103) + 1} digits"
     for kind, name in ((int, "a whole number"), (float, "a number"), (str, "text")):
         if isinstance(value, kind):
             return f"{_BRIEF.repr(value)} ({name})"

@@ -17,7 +17,13 @@ from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
 from mpi_dcasgd.learning.models import ModelSource
 from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
-from mpi_dcasgd.learning.settings import ComputeSettings, Count, StatisticsPolicy
+from mpi_dcasgd.learning.settings import (
+    ComputeSettings,
+    Count,
+    Seed,
+    StatisticsPolicy,
+    Threads,
+)
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tasks import TaskSource
 from mpi_dcasgd.learning.tasks.table import default_task
@@ -48,8 +54,8 @@ class Job:
         "asgd"
     )
     seed: Annotated[
-        int,
-        Field(ge=0, description="of the first weights, the order of samples and all randomness"),
+        Seed,
+        Field(description="of the first weights, the order of samples and all randomness"),
     ] = 0
     epochs: Annotated[Count, Field(description="passes of all workers together over the data")]
     batch_size: Annotated[Count, Field(description="samples in a minibatch of one worker")]
@@ -87,7 +93,7 @@ class Job:
         Literal["auto", "cpu", "cuda"],
         Field(description="what workers compute on; auto takes a GPU where there is one"),
     ] = "auto"
-    threads: Annotated[Count, Field(description="PyTorch's threads in each rank")] = 1
+    threads: Annotated[Threads, Field(description="PyTorch's threads in each rank")] = 1
     evaluate_every: Annotated[
         Count, Field(description="evaluate every N epochs; final weights are always evaluated")
     ] = 1

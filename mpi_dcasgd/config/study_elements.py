@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.check import try_job, unknown_algorithm
+from mpi_dcasgd.config.effects import idle_settings
 from mpi_dcasgd.config.load import Override, with_overrides
 from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.schema import Job
@@ -167,9 +168,12 @@ def lay_out(
             )
             merged, problems = with_overrides(base, pairs)
             job, found = try_job(merged, name=job_file.stem, folder=job_file.parent)
+            if job is not None:
+                mine = [key for key, _ in variant.overrides]
+                found = idle_settings(job, base, mine, [*settings.set, "algorithm"])
             sizes = (1,) if sequential else settings.workers
             if job is not None and not sequential:
-                found = [line for size in sizes for line in check_injected(job, size)]
+                found += [line for size in sizes for line in check_injected(job, size)]
             for line in dict.fromkeys(problems + found):
                 labels = told.setdefault(line, [])
                 labels += [variant.label] if variant.label not in labels else []

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.config.simulated import Driver
 from mpi_dcasgd.errors import STRICT
-from mpi_dcasgd.learning.settings import Count
+from mpi_dcasgd.learning.settings import Count, Seed
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -34,7 +34,7 @@ class StudySettings:
         Field(strict=False, description="numbers of workers; sgd, which has one, runs once a seed"),
     ] = ()
     seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...],
+        tuple[Seed, ...],
         Field(strict=False, min_length=1, description="a run each"),
     ] = (0,)
     drivers: Annotated[

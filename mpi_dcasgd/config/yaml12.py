@@ -15,6 +15,8 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 from yaml.reader import ReaderError
 
+_LIMIT = 1 << 64
+_MOST_DIGITS = 64  # of 2^64 in base 2
 _FIRST = list("-+.0123456789")
 
 
@@ -71,6 +73,17 @@ class _Loader(yaml.SafeLoader):
         self.duplicates: list[str] = []
         self.deep_construct = True  # so that PyYAML refuses a value that contains itself
 
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        """The value of a node; one that its tag does not fit is told with its place."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:  # PyYAML's own tags fail in any way, as in "!!timestamp x"
+            tag = f"!!{node.tag.rpartition(':')[2]}"
+            what = f"{node.value!s:.60} is no value of {tag}"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from error
+
     def construct_mapping(self, node: Node, deep: bool = False) -> dict[Any, Any]:
         """Keys are the text that stands there; those that stand there twice are remembered."""
         assert isinstance(node, MappingNode)
@@ -108,7 +121,14 @@ def _integer(loader: _Loader, node: ScalarNode) -> int:
     text = loader.construct_scalar(node).lower()
     sign, digits = (-1, text[1:]) if text[0] == "-" else (1, text.lstrip("+"))
     base = {"0o": 8, "0x": 16}.get(digits[:2], 10)
-    return sign * int(digits[2:] if base != 10 else digits, base)
+    digits = digits[2:] if base != 10 else digits
+    # Python refuses to read thousands of digits, or to show them in a message.
+    value = int(digits, base) if len(digits.lstrip("0")) <= _MOST_DIGITS else _LIMIT
+    if value >= _LIMIT:
+        shown = digits if len(digits) < 30 else f"{digits[:20]}... ({len(digits)} digits)"
+        what = f"a whole number that is too large, {shown}; allowed: below 2^64"
+        raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+    return sign * value
 
 
 def _number(loader: _Loader, node: ScalarNode) -> float:
@@ -117,7 +137,7 @@ def _number(loader: _Loader, node: ScalarNode) -> float:
 
 
 def _boolean(loader: _Loader, node: ScalarNode) -> bool:
-    return loader.construct_scalar(node).lower() == "true"
+    return {"true": True, "false": False}[loader.construct_scalar(node).lower()]
 
 
 _CORE: list[tuple[str, str, list[str]]] = [

@@ -54,8 +54,8 @@ class BestWeights:
             weights: Nobody changes them from now on.
             version: Theirs.
         """
-        value = metrics.get(self._measures.primary, math.nan)
-        if self._measures.better(value, self._best[0]):
+        value = self._measures.choosing(metrics)
+        if value is not None and self._measures.better(value, self._best[0]):
             self._best = (value, version, weights.cpu())
         if self._clock() - self._looked_s >= WRITE_EVERY_S:
             self.flush(flat)

@@ -68,6 +68,17 @@ class Measures:
             "units": dict(self.units),
         }
 
+    def choosing(self, metrics: Mapping[str, float]) -> float | None:
+        """The value that weights are chosen by: not a number where their loss is none.
+
+        Example:
+            >>> Measures().choosing({"error": 0.9, "loss": float("nan")})
+            nan
+        """
+        if math.isnan(metrics.get("loss", 0.0)):
+            return math.nan
+        return metrics.get(self.primary)
+
     def better(self, value: float | None, than: float | None) -> bool:
         """Whether a value of the primary metric is better than another.
 

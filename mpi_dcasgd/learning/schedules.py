@@ -33,7 +33,12 @@ class ScheduleSettings:
         float, Field(ge=0, le=1, description="cosine: last rate as a fraction of the first")
     ] = 0.0
     warmup_epochs: Annotated[
-        float, Field(ge=0, description="linear ramp at the start (Goyal et al. 2017); 0 for none")
+        float,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="linear ramp at the start (Goyal et al. 2017); 0 for none",
+        ),
     ] = 0.0
     warmup_from: Annotated[
         float, Field(ge=0, le=1, description="where the ramp starts, as a fraction of the rate")

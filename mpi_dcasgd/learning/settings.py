@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT
 
-Count = Annotated[int, Field(ge=1)]
+
+def at_most(limit: int, shown: str) -> AfterValidator:
+    """Refuse numbers that are too large for what they are used for.
+
+    A range would do the same, and stand in every message and in the reference.
+    """
+
+    def check(value: int) -> int:
+        if value > limit:
+            raise ValueError(f"too large; allowed: at most {shown}")
+        return value
+
+    return AfterValidator(check)
+
+
+Count = Annotated[int, Field(ge=1), at_most(2**31 - 1, "2^31 - 1")]
+"""How many there are of anything; samples times epochs still fit into 64 bits."""
+
+Threads = Annotated[int, Field(ge=1), at_most(1024, "1024")]
+"""Threads that a process starts; PyTorch crashes where there cannot be so many."""
+
+Seed = Annotated[int, Field(ge=0), at_most(2**64 - 1, "2^64 - 1")]
+"""A seed that PyTorch's generators take."""
 
 StatisticsPolicy = Literal["average", "latest"]
 """What the server does with BatchNorm's running statistics, which no rule ever compensates.

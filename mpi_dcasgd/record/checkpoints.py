@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.run_folder import atomic_file
+from mpi_dcasgd.record.sealed import DamagedError, load_sealed, save_sealed
 
 LAYOUT = 1
 """Changes whenever a checkpoint of before could be misread."""
@@ -73,7 +72,7 @@ class CheckpointFiles:
         try:
             self._folder.mkdir(exist_ok=True)
             with atomic_file(self._folder / f"update-{version:09d}.pt") as file:
-                torch.save({"layout": LAYOUT, **content}, file)
+                save_sealed({"layout": LAYOUT, **content}, file)
             for old in checkpoints_in(self._folder)[self._keep :]:
                 old.unlink(missing_ok=True)
             self._failure = None
@@ -91,14 +90,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint that ``CheckpointFiles`` wrote; its tensors are on the CPU.
 
     Raises:
-        RunFolderError: It is missing, torn, not a checkpoint or of another layout.
+        RunFolderError: It is missing, torn, damaged, not a checkpoint or of another layout.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_sealed(path)
     except FileNotFoundError as error:
         raise RunFolderError(f"{path}: no such checkpoint") from error
     except OSError as error:
         raise RunFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except DamagedError as error:
+        raise RunFolderError(
+            f"{path}: is damaged: {error}; a disk or a copy failed, or it was changed"
+        ) from error
     except Exception as error:  # whatever a torn file makes PyTorch raise, with advice to trust it
         raise RunFolderError(
             f"{path}: cannot be read as a checkpoint: it is torn, or something else"

@@ -158,6 +158,12 @@ class Recorder:
             self._log(time_s)
         if self._samples:
             self._show(time_s)
+        if not_numbers := self._results.not_numbers():
+            names = ", ".join(name.replace("_", " ", 1) for name in not_numbers)
+            self.message(
+                f"the weights that the run ended with are no result: not a number: {names}; lower "
+                "lr, or clip gradients"
+            )
         self._metrics.write("end", time_s, status=status, reason=reason)
         if self._trace is not None:
             self._trace.end(status)
@@ -265,6 +271,11 @@ class Recorder:
         )
 
     @property
+    def nonfinite(self) -> int:
+        """Gradients that were refused for not being finite."""
+        return self._refused[Action.NONFINITE]
+
+    @property
     def measures(self) -> Measures:
         """The run's primary metric, its direction and its units."""
         return self._results.measures
@@ -299,6 +310,7 @@ class Recorder:
             "dropped": self._refused[Action.DROPPED],
             "nonfinite": self._refused[Action.NONFINITE],
             **self._results.summary(),
+            "not_numbers": self._results.not_numbers(),
             "startup_s": self._startup_s,
             # As in metrics.jsonl: an evaluation at the very end must not lie after the end.
             "wall_s": round(time_s, 6),

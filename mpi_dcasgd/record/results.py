@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -35,7 +36,7 @@ class Results:
 
     def choosing(self, evaluation: Evaluation) -> float | None:
         """The value that an evaluation is chosen by."""
-        return evaluation.choosing.get(self.measures.primary)
+        return self.measures.choosing(evaluation.choosing)
 
     def summary(self) -> dict[str, Any]:
         """The metrics of the last evaluation and the primary one of the best; None before one."""
@@ -62,6 +63,14 @@ class Results:
             for split, metrics in splits
             for name, value in sorted(metrics.items(), key=lambda item: item[0] != primary)
         )
+
+    def not_numbers(self) -> list[str]:
+        """The metrics of the last evaluation that are not a number, by the names of records."""
+        if not self._evaluations:
+            return []
+        last = self._evaluations[-1]
+        values = named("test", last.test) | named("validation", last.validation)
+        return [name for name, value in values.items() if math.isnan(value)]
 
     def latest(self) -> str:
         """The primary metric of the last evaluation in a few words; empty before there is one."""

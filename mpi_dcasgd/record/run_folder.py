@@ -41,6 +41,7 @@ class RunFolder:
 
     Attributes:
         job_yaml: The resolved job; a folder that has it is a run's.
+        data_json: The sizes, classes and fingerprints of the data that the run began with.
         environment_json: The software and hardware of the last start.
         metrics_jsonl: Events, one a line.
         metrics_csv: Numbers of the events, where the job asks for them.
@@ -63,6 +64,7 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.job_yaml = self.path / JOB_YAML
+        self.data_json = self.path / "data.json"
         self.environment_json = self.path / "environment.json"
         self.metrics_jsonl = self.path / "metrics.jsonl"
         self.metrics_csv = self.path / "metrics.csv"
@@ -196,6 +198,15 @@ class RunFolder:
         except RunFolderError:
             return {}  # it explains a run; nothing is computed from it
 
+    def data(self) -> dict[str, Any]:
+        """What the data were that the run began with; empty if nobody wrote it down."""
+        try:
+            return _mapping(self.data_json, json.loads)
+        except RunFolderError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return {}  # an earlier version's
+            raise
+
     def own_code(self) -> list[dict[str, Any]]:
         """Return ``module``, ``file`` and ``sha256`` of the user's own sources, of every start."""
         found: list[Any] = []
@@ -275,7 +286,7 @@ class RunFolder:
         try:
             shutil.copyfile(other.metrics_jsonl, self.metrics_jsonl)
             beside = other.path.glob("environment-*.json")
-            for file in (other.trace_bin, other.metrics_csv, *beside):
+            for file in (other.trace_bin, other.metrics_csv, other.data_json, *beside):
                 if file.is_file():
                     shutil.copyfile(file, self.path / file.name)
             if other.environment_json.is_file():
@@ -290,6 +301,10 @@ class RunFolder:
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Replace environment.json."""
         write_atomic(self.environment_json, _json_text(environment))
+
+    def write_data(self, data: dict[str, Any]) -> None:
+        """Replace data.json."""
+        write_atomic(self.data_json, _json_text(data))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace summary.json."""
@@ -309,6 +324,7 @@ class RunFolder:
     def _clear(self) -> None:
         for file in (
             self.job_yaml,
+            self.data_json,
             self.environment_json,
             self.metrics_jsonl,
             self.metrics_csv,

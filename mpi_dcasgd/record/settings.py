@@ -29,7 +29,11 @@ class RecordSettings:
     )
     trace_flush_s: Annotated[
         float,
-        Field(gt=0, description="seconds of pushes that a killed run may lose from its trace"),
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="seconds of pushes that a killed run may lose from its trace",
+        ),
     ] = 1.0
     sinks: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
@@ -57,3 +61,10 @@ class CheckpointSettings:
     best: Annotated[
         bool, Field(description="keep the weights of the best evaluation, beside the final ones")
     ] = True
+    other_data: Annotated[
+        Literal["refuse", "accept"],
+        Field(
+            description="what a resume does where the data are not those that the run began with; "
+            "other numbers of training samples are always refused"
+        ),
+    ] = "refuse"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.run_folder import atomic_file
+from mpi_dcasgd.record.sealed import DamagedError, load_sealed, save_sealed
 
 
 def save_weights(path: Path, model: nn.Module, version: int) -> None:
@@ -25,7 +25,7 @@ def save_weights(path: Path, model: nn.Module, version: int) -> None:
     # Clones, or every tensor would drag the whole flat vector into the file.
     state = {name: value.cpu().clone() for name, value in model.state_dict().items()}
     with atomic_file(path) as file:
-        torch.save({"state_dict": state, "version": version}, file)
+        save_sealed({"state_dict": state, "version": version}, file)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -35,8 +35,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         RunFolderError: It is damaged.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_sealed(path)
         weights: dict[str, Tensor] = content["state_dict"]
     except Exception as error:  # whatever a torn file makes PyTorch raise
-        raise RunFolderError(f"{path}: cannot be read as weights: it is damaged") from error
+        detail = f": {error}" if isinstance(error, DamagedError) else ""
+        raise RunFolderError(f"{path}: cannot be read as weights: it is damaged{detail}") from error
     return weights

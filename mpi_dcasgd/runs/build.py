@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -11,6 +12,7 @@ from mpi_dcasgd.drivers.evaluator import Evaluator
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.captured import make_learner
 from mpi_dcasgd.learning.data.brought import BroughtData
+from mpi_dcasgd.learning.data.identity import DataIdentity
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.messages import Opening
@@ -36,6 +38,7 @@ class Workshop:
         device: Where this rank computes gradients or evaluates.
         group: Minibatches that make one update: all workers' in SSGD, else 1.
         standing: Where the run goes on.
+        made: The subject as this process itself made it: no other process is asked for samples.
     """
 
     job: Job
@@ -43,6 +46,7 @@ class Workshop:
     device: torch.device
     group: int = 1
     standing: Standing = field(default_factory=Standing)
+    made: Subject | None = None
 
     @classmethod
     def open(
@@ -76,11 +80,20 @@ class Workshop:
             Opening(job.name, job.task, job.model, job.data, job.seed, threads=job.threads)
         )
         subject = Subject.open(job.make_task(), job.seed, device, job.data.validation)
-        subject = loaders.adopt(subject)
+        made, subject = subject, loaders.adopt(subject)
         problems = lone_sample(subject.task, job.batch_size)
         if problems:
             raise ConfigError(job.name, problems)
-        return cls(job, subject, device, group, standing or Standing())
+        return cls(job, subject, device, group, standing or Standing(), made)
+
+    @cached_property
+    def identity(self) -> DataIdentity:
+        """What the data are, to be compared with those of before.
+
+        Raises:
+            DataError: A sample cannot be read.
+        """
+        return DataIdentity.of(self.made or self.subject)
 
     @property
     def measures(self) -> Measures:

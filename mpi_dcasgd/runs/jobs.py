@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.check import try_job
+from mpi_dcasgd.config.effects import idle_settings
 from mpi_dcasgd.config.load import (
     Override,
     job_as_yaml,
@@ -98,7 +99,9 @@ def resolve_job(job: JobSource, pairs: Sequence[Override], problems: Sequence[st
     if pairs or problems:
         where += " with overrides"
     found, others = try_job(merged, name=name, folder=folder)
-    if found is None or problems or more:
+    if found is not None:
+        others = idle_settings(found, mapping, [key for key, _ in pairs])
+    if found is None or problems or more or others:
         raise ConfigError(where, [*problems, *more, *others])
     return found
 

@@ -103,6 +103,7 @@ class Rank:
         self.workshop = together(
             comm, lambda: Workshop.open(job, self.device, group, standing, self.loaders)
         )
+        together(comm, self._check_data)
         flat = together(comm, lambda: self.workshop.flat_model(_CPU))
         self.layout = flat.layout
         check_alike(comm, "parameters that are not trained", flat.fixed_sha256())
@@ -240,6 +241,10 @@ class Rank:
             plan = plan_job(self.job, self.comm.size, gpu=gpu)
             check_memory(plan, available_bytes(), self.job.name)
 
+    def _check_data(self) -> None:
+        if self.recording:
+            self.recording.check_data(self.workshop)
+
     def _make_injection(self) -> Injection | None:
         """Return the delays that the job injects into this rank's steps, if any."""
         settings = self.job.inject
@@ -271,7 +276,7 @@ class Rank:
             self.places,
             server,
             _mpi_library(),
-            measures=self.workshop.measures,
+            workshop=self.workshop,
         )
 
     def _check_size(self) -> None:

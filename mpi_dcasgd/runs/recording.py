@@ -27,7 +27,7 @@ from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
-from mpi_dcasgd.learning.measures import Measures
+from mpi_dcasgd.errors import NonFiniteError
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
@@ -37,6 +37,7 @@ from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.data_check import check_resumed, write_down
 from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint, tell_again
 from mpi_dcasgd.runs.resume import AUTO, NEVER, find_checkpoint, with_kernel
 from mpi_dcasgd.server.server import ParameterServer
@@ -118,6 +119,14 @@ class Recording:
         with suppress(OSError):  # there is something else in it
             self.folder.path.rmdir()
 
+    def check_data(self, workshop: Workshop) -> None:
+        """Refuse to go on with other data than the run had.
+
+        Raises:
+            DataError: The data have changed; with all that differs.
+        """
+        check_resumed(self.checkpoint, self.job, workshop)
+
     def recorder(
         self,
         driver: str,
@@ -126,7 +135,7 @@ class Recording:
         server: ParameterServer,
         mpi_library: str = "",
         *,
-        measures: Measures,
+        workshop: Workshop,
         settings: RecordSettings | None = None,
         world_size: int | None = None,
     ) -> Recorder:
@@ -138,7 +147,7 @@ class Recording:
             places: Where each process runs.
             server: At the start of the run.
             mpi_library: Its version, if there is one.
-            measures: The metrics of the job's task.
+            workshop: Has the task and its data.
             settings: Instead of the job's, where time is not the terminal's.
             world_size: Where it is not the number of processes.
         """
@@ -168,7 +177,7 @@ class Recording:
             batch_size=job.batch_size,
             num_samples=server.plan.num_samples,
             kernel=server.chain.kernel,
-            **measures.as_recorded(),
+            **workshop.measures.as_recorded(),
         )
         saved = self.checkpoint.content.get("recorder") if self.checkpoint else None
         settings = settings or job.record
@@ -179,6 +188,8 @@ class Recording:
         self.logger.info(devices)
         recorder.message(f"{job.name}: {_who(job.algorithm, driver, num_workers)}")
         recorder.message(f"run folder: {self.folder.path}")
+        for line in write_down(self.folder, self.checkpoint, workshop):
+            recorder.message(line)
         passed_over = self.checkpoint.passed_over if self.checkpoint else ()
         for line in (*passed_over, *warnings(job), *code.changes(self._code_before)):
             recorder.message(line)
@@ -234,6 +245,7 @@ class Recording:
                 "group": workshop.group,
                 "start": server.plan.start,
                 "virtual": self._virtual and dict(self._virtual),
+                "data": workshop.identity.as_plain(),
             },
         )
         return conductor
@@ -289,7 +301,17 @@ class Recording:
         totals: Sequence[Account],
         reason: str,
     ) -> None:
-        """Training is over, or was stopped for a reason: write down all that is left to be."""
+        """Training is over, or was stopped for a reason: write down all that is left to be.
+
+        Raises:
+            NonFiniteError: Every gradient was refused, so that nothing was trained.
+        """
+        if server.complete and server.version == 0 and self._recorder and self._recorder.nonfinite:
+            with self.at_work(conductor):
+                raise NonFiniteError(
+                    f"no update was made: all {self._recorder.nonfinite} gradients were refused, "
+                    "for they were NaN or infinite; look at the data and the model, or lower lr"
+                )
         stopped = "" if server.complete else reason
 
         def close() -> None:

@@ -27,6 +27,7 @@ from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import TraceRecord
 from mpi_dcasgd.runs.build import Workshop, start_loaders
+from mpi_dcasgd.runs.data_check import check_replayed, replay_changes
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import with_task
 from mpi_dcasgd.runs.process import process_as_it_was
@@ -61,6 +62,7 @@ class Replay:
             none to compare.
         code_changes: The modules of the user's own that are not what the run was made with, a line
             each.
+        data_changes: What of the data is not what the run was made with, a line each.
 
     Example:
         Whether a run can be repeated::
@@ -79,6 +81,7 @@ class Replay:
     weights_sha256: str
     recorded_sha256: str
     code_changes: tuple[str, ...] = ()
+    data_changes: tuple[str, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -89,7 +92,7 @@ class Replay:
         return self.identical
 
     def __str__(self) -> str:
-        return "\n".join([self._verdict(), *self.code_changes])
+        return "\n".join([self._verdict(), *self.code_changes, *self.data_changes])
 
     def _verdict(self) -> str:
         if self.difference is not None and self.push is not None:
@@ -260,6 +263,7 @@ def _compute_again(run: RecordedRun, show: TextIO | None, loaders: Loaders) -> R
     path = run.folder.path
     pushes = list(run.trace.records())
     workshop = Workshop.open(run.job, _device(run.job), loaders=loaders)
+    data_changes = tuple(replay_changes(run.folder, workshop))
     if show is not None:
         head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
         print(head, file=show, flush=True)
@@ -287,6 +291,7 @@ def _compute_again(run: RecordedRun, show: TextIO | None, loaders: Loaders) -> R
         weights_sha256=sha,
         recorded_sha256=recorded_sha,
         code_changes=tuple(run.code_changes()),
+        data_changes=data_changes,
     )
 
 
@@ -313,6 +318,7 @@ def _replay(
 
 def _setup(recorded: RecordedRun, loaders: Loaders) -> tuple[VirtualSetup, OrderReplay]:
     workshop = Workshop.open(recorded.job, _device(recorded.job), loaders=loaders)
+    check_replayed(recorded.folder, recorded.job, workshop)
     num_workers = max(stretch.num_workers for stretch in recorded.stretches)
     server = workshop.server(num_workers, _CPU)
     learner = workshop.learner(workshop.flat_model(workshop.device))

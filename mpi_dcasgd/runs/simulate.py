@@ -238,8 +238,13 @@ def _check(job: Job, simulation: Simulation, pairs: Sequence[Override]) -> None:
     problems = []
     if mode == "sequential" and simulation.workers != 1:
         problems.append(f"workers: {job.algorithm} is one process; give workers=1, or asgd")
-    if mode != "synchronous" and any(key == "sync.backup" for key, _ in pairs):
-        problems.append("backup: only synchronous algorithms have backup workers")
+    for key, _ in pairs:
+        section, _, rest = key.partition(".")
+        if section == "inject":
+            problems.append(
+                f"{key}: slows real runs and has no effect here; a simulation has "
+                f"{f'{rest}=...' if rest else 'delays, slow and pauses'} of its cluster"
+            )
     if problems:
         raise ConfigError("simulation", problems)
 

@@ -224,11 +224,12 @@ def _train_sequentially(recording: Recording, request: _Request, loaders: Loader
     workshop = Workshop.open(
         job, device, standing=Standing.of(recording.checkpoint, 1), loaders=loaders
     )
+    recording.check_data(workshop)
     server = workshop.server(1, device)
     learner = workshop.learner(workshop.flat_model(device, server.slots[0].snapshot))
     workshop.try_metrics()
     place = RankPlace(rank=0, role="trainer", host=socket.gethostname(), device=str(device))
-    recorder = recording.recorder("sequential", 1, [place], server, measures=workshop.measures)
+    recorder = recording.recorder("sequential", 1, [place], server, workshop=workshop)
     conductor = recording.conductor(workshop, server, recorder)
     account = account_of(0, place)
     conductor.accounts = lambda: [account]

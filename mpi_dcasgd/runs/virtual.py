@@ -64,12 +64,13 @@ def run_virtually(
     place = RankPlace(
         rank=0, role="trainer", host=socket.gethostname(), device=str(workshop.device)
     )
+    recording.check_data(workshop)
     recorder = recording.recorder(
         setup.driver,
         setup.num_workers,
         [place],
         server,
-        measures=workshop.measures,
+        workshop=workshop,
         settings=setup.settings,
         world_size=setup.world_size,
     )

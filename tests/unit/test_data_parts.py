@@ -122,7 +122,7 @@ class TestValidation:
         for seed in (0, 7):
             validation = load("digits", seed, validation=0.1).validation
             assert isinstance(validation, Part)
-            chosen = hashlib.sha256(validation._indices.astype("<i8").tobytes()).hexdigest()
+            chosen = hashlib.sha256(validation.indices.astype("<i8").tobytes()).hexdigest()
             assert chosen == VALIDATION_DIGITS
 
     def test_is_read_without_augmentation(self) -> None:

@@ -345,6 +345,7 @@ def test_the_summary_has_what_reports_need(tmp_path: Path) -> None:
         "train_loss": 0.4,
         "best_test_error": 0.05,
         "best_epoch": 2,
+        "not_numbers": [],
         "startup_s": 2.5,
         "wall_s": 2.0,
         "samples_per_s": 40.0,

@@ -297,3 +297,26 @@ def test_a_run_with_groups_goes_on_bit_for_bit_and_only_with_the_same_groups(
     assert go(cut, GROUPS.replace("1.weight", "[1.weight]"), decay) == 0, "the same, written out"
     assert summary(cut)["weights_sha256"] == summary(whole)["weights_sha256"]
     assert pushes(cut) == pushes(whole)
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["digest", "of-an-earlier-version"])
+def test_a_damaged_checkpoint_is_passed_over_by_name(go: Go, tmp_path: Path, sealed: bool) -> None:
+    """64 bytes within the weights: a file that PyTorch loads, with other numbers in it."""
+    run, words = tmp_path / "run", ["checkpoint={every: 1, every_s: null}"]
+    assert go(run, *words, stop_after=200) == 138
+    newest, before = checkpoints_in(run / "checkpoints")
+    content = torch.load(newest, weights_only=True)
+    if not sealed:
+        torch.save(content, newest)
+    weights = content["server"]["weights"].numpy().tobytes()
+    damaged = bytearray(newest.read_bytes())
+    place = damaged.index(weights) + 64
+    damaged[place : place + 64] = bytes(byte ^ 0xFF for byte in damaged[place : place + 64])
+    newest.write_bytes(damaged)
+    assert go(run, *words) == 0
+    events = read_metrics(run / "metrics.jsonl")
+    shown = "\n".join(event["text"] for event in events if event["event"] == "message")
+    assert f"{newest}: is damaged: " in shown
+    assert "trying the one before" in shown
+    assert before.name == "update-000000180.pt"
+    assert "resumed after 2 epochs, 180 updates" in shown

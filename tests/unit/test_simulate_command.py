@@ -388,7 +388,7 @@ def test_timing_only_makes_the_updates_of_a_rule_that_collects(
     [
         (["delays=gamma"], "workers: missing"),
         (["workers=2", "algorithm=sgd"], "sgd is one process"),
-        (["workers=2", "backup=1"], "only synchronous algorithms"),
+        (["workers=2", "backup=1"], "sync.backup: got 1 (a whole number), which has no effect: "),
         (["workers=2", "slow={5: 2}"], "there is no worker 5"),
         (["workers=2", "cluster=none.yaml"], "none.yaml: 1 problem\n  no such file"),
         (["workers=2", "delays.mean_s=x"], "delays"),
@@ -477,7 +477,10 @@ def test_this_machine_can_be_measured(
     ("words", "said"),
     [
         (["algorithm=sgd", "workers=4"], "workers: sgd is one process"),
-        (["algorithm=asgd", "workers=3", "backup=1"], "backup: only synchronous algorithms"),
+        (
+            ["algorithm=asgd", "workers=3", "backup=1"],
+            "sync.backup: got 1 (a whole number), which has no effect: ",
+        ),
         (["algorithm=ssgd", "workers=3", "backup=-1"], "sync.backup: got -1"),
     ],
 )

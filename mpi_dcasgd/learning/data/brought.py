@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.data.source import DataSource
+from mpi_dcasgd.learning.settings import at_most
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -17,6 +18,7 @@ class BroughtData(DataSource):
 
     loaders: Annotated[
         int,
+        at_most(1024, "1024"),
         Field(
             ge=0,
             description="processes of each rank that load samples; 0 loads them in the rank itself",

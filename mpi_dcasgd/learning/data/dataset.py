@@ -89,6 +89,7 @@ class Dataset:
         input_shape: Of one sample, images as (channels, height, width).
         class_names: One for each class, in the order of the targets.
         validation: Samples that choose the best weights and are not trained on, if any.
+        left_out: What lies beside the data and is none of them, in words, to be told at the start.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Dataset:
     input_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     validation: Split | None = None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_dcasgd.errors import DataError
+from mpi_dcasgd.learning.data.rgb import as_rgb
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in the image's own pixels."""
@@ -76,14 +77,20 @@ def read_image(path: str, crop: Crop, size: int) -> NDArray[np.uint8]:
     """The cropped part of an image file as RGB, (size, size, 3).
 
     Raises:
-        DataError: The file is missing or is not an image that Pillow can read.
+        DataError: The file is missing or is not an image that can be shown in RGB.
     """
     from PIL import Image
 
     try:
         with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            image = as_rgb(opened)
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path}: is too large an image ({error}); make it smaller before training"
+        ) from error
+    except Exception as error:  # a damaged file makes Pillow's decoders raise anything
         raise DataError(
             f"{path}: cannot be read as an image ({error}); repair or remove it"
         ) from error

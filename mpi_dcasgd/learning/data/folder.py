@@ -1,7 +1,6 @@
 """Any images in folders named after their classes, in ImageNet's layout.
 
-``path/train/<class>/*.jpg`` and ``path/val/<class>/*.jpg`` (or ``test``). torchvision lists the
-files, Pillow reads them.
+``path/train/<class>/*.jpg`` and ``path/val/<class>/*.jpg`` (or ``test``). Pillow reads the files.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT, DataError
 from mpi_dcasgd.learning.data.dataset import Dataset, Facts
+from mpi_dcasgd.learning.data.listing import Listing, list_images
 from mpi_dcasgd.learning.data.source import Augment, DataSource, check_path, expanded
-from mpi_dcasgd.learning.settings import Count
+from mpi_dcasgd.learning.settings import Count, Threads
 
 if TYPE_CHECKING:
     import torch
 
-    from mpi_dcasgd.learning.data.folder_split import FolderSplit, Listing
+    from mpi_dcasgd.learning.data.folder_split import FolderSplit
 
 SMALL = 64
 """Largest ``image_size`` that is treated as on CIFAR; decoded images of this size can be cached."""
@@ -62,7 +62,7 @@ class ImageFolder(DataSource):
             description="folder of the test images; null: test or val, whichever exists",
         ),
     ] = None
-    loaders: Annotated[Count, Field(description="threads of each rank that decode images")] = 4
+    loaders: Annotated[Threads, Field(description="threads of each rank that decode images")] = 4
     cache: Annotated[
         Literal["auto", "on", "off"],
         Field(
@@ -108,6 +108,11 @@ class ImageFolder(DataSource):
             num_classes=len(train.classes),
             input_shape=(3, self.image_size, self.image_size),
             class_names=train.classes,
+            left_out=tuple(
+                f"{words} in {folder}"
+                for folder, listing in zip(self._folders(), (train, test), strict=True)
+                for words in listing.left_out
+            ),
         )
 
     def find_files(self) -> None:
@@ -123,7 +128,7 @@ class ImageFolder(DataSource):
         told = _told.get((train_folder, test_folder))
         if told is not None:
             return told
-        train, test = _list(train_folder), _list(test_folder)
+        train, test = list_images(train_folder), list_images(test_folder)
         if train.classes != test.classes:
             apart = sorted(set(train.classes) ^ set(test.classes))
             raise DataError(
@@ -141,7 +146,14 @@ class ImageFolder(DataSource):
         path = expanded(self.path)
         train_folder = path / self.train_split
         _need(train_folder, "training images", "data.train_split")
-        return train_folder, _test_folder(path, self.test_split)
+        test_folder = _test_folder(path, self.test_split)
+        if train_folder.samefile(test_folder):
+            raise DataError(
+                f"imagefolder: {train_folder} and {test_folder} are one folder: what is trained on "
+                "would be tested on; set images for testing apart, and name their folder in "
+                "data.test_split"
+            )
+        return train_folder, test_folder
 
     def _split(
         self,
@@ -195,23 +207,3 @@ def _contents(folder: Path) -> str:
         return f"{folder} does not exist"
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     return f"folders in {folder}: {', '.join(names[:8]) or 'none'}{', ...' * (len(names) > 8)}"
-
-
-def _list(folder: Path) -> Listing:
-    import numpy as np
-
-    from mpi_dcasgd.learning.data.folder_split import Listing
-    from mpi_dcasgd.vision import torchvision
-
-    datasets = torchvision().datasets
-    try:
-        found = datasets.ImageFolder(str(folder))
-    except OSError as error:
-        raise DataError(
-            f"imagefolder: {folder} must hold a folder of images for each class: {error}"
-        ) from error
-    return Listing(
-        paths=[path for path, _ in found.samples],
-        targets=np.array(found.targets, dtype=np.int64),
-        classes=tuple(found.classes),
-    )

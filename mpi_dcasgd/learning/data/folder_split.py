@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 from mpi_dcasgd.learning.data.decode import Crop, centre_crop, random_crops, read_images
 from mpi_dcasgd.learning.data.folder import SMALL
 from mpi_dcasgd.learning.data.images import Jitter, Normalise
+from mpi_dcasgd.learning.data.listing import Listing
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, of each channel scaled to [0, 1]."""
@@ -26,15 +26,6 @@ _TEST_PART = 224 / 256
 """The middle of the image that is tested on, as on ImageNet: 256 pixels cropped to 224."""
 
 Reader = Callable[[NDArray[np.int64], NDArray[np.uint8]], None]
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The image files of a split and the number of each one's class."""
-
-    paths: list[str]
-    targets: NDArray[np.int64]
-    classes: tuple[str, ...]
 
 
 class FolderSplit:
@@ -62,6 +53,7 @@ class FolderSplit:
         device: torch.device,
     ) -> None:
         self._size = size
+        self._listed = listing.fingerprint
         self._paths = listing.paths
         self._targets = torch.from_numpy(listing.targets)
         self.augments = augment
@@ -76,6 +68,10 @@ class FolderSplit:
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    def fingerprint(self) -> str:
+        """Return a name for these files: their names and sizes, and the first and the last."""
+        return self._listed
 
     def batch(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None

@@ -29,6 +29,10 @@ class Part:
         indices: Their numbers there, in the order that they are to have here.
         augment: False to read them without augmentation, whatever generator is given.
 
+    Attributes:
+        split: As given.
+        indices: Likewise.
+
     Example:
         >>> split = TensorSplit(torch.eye(4), torch.arange(4), torch.device("cpu"))
         >>> Part(split, np.array([3, 1])).batch(np.array([0]), None)[1].tolist()
@@ -41,23 +45,23 @@ class Part:
         return object.__new__(ResidentPart if resident else cls)
 
     def __init__(self, split: Split, indices: NDArray[np.int64], *, augment: bool = True) -> None:
-        self._split = split
-        self._indices = indices
+        self.split = split
+        self.indices = indices
         self.augments = augment and augments(split)
         self.in_background = getattr(split, "in_background", True)
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     def batch(self, indices: NDArray[np.int64], rng: np.random.Generator | None) -> Any:
         """Return a batch, as any ``Split`` does."""
-        return self._split.batch(self._indices[indices], rng if self.augments else None)
+        return self.split.batch(self.indices[indices], rng if self.augments else None)
 
 
 class ResidentPart(Part, ResidentSplit):
     """A part of a resident split, which is resident itself."""
 
-    _split: ResidentSplit
+    split: ResidentSplit
 
     def __init__(
         self, split: ResidentSplit, indices: NDArray[np.int64], *, augment: bool = True
@@ -68,10 +72,10 @@ class ResidentPart(Part, ResidentSplit):
     def recipe(
         self, indices: NDArray[np.int64], rng: np.random.Generator | None
     ) -> NDArray[np.int64]:
-        return self._split.recipe(self._indices[indices], rng if self.augments else None)
+        return self.split.recipe(self.indices[indices], rng if self.augments else None)
 
     def make(self, recipe: Tensor) -> Any:
-        return self._split.make(recipe)
+        return self.split.make(recipe)
 
 
 def validation_size(num_train: int, fraction: float) -> int:

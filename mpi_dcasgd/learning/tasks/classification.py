@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.data.dataset import Dataset, Split
 from mpi_dcasgd.learning.data.source import DataSource
 from mpi_dcasgd.learning.models.base import ModelSource
@@ -58,6 +58,12 @@ class Classification(SectionTask):
 
     def train_data(self) -> Split:
         classes = self.dataset.num_classes
+        if classes < 2:
+            named = "".join(f" ({name})" for name in self.dataset.class_names)
+            raise DataError(
+                f"{self.dataset.name}: has one class{named}, so that every answer is right; "
+                "classification needs at least two"
+            )
         beyond = [k for k in self.top_k if k >= classes]
         if beyond:
             raise ConfigError(
@@ -77,10 +83,14 @@ class Classification(SectionTask):
         inputs, targets = batch
         samples = len(targets)
         scores = model(inputs)
-        wrong = int((scores.argmax(1) != targets).sum())
-        found: dict[str, tuple[float | Tensor, float | Tensor]] = {"error": (wrong, samples)}
+        # PyTorch takes a score that is not a number for the largest, so that it would be an answer.
+        answered = ~scores.isnan().any(1)
+        right = int(((scores.argmax(1) == targets) & answered).sum())
+        found: dict[str, tuple[float | Tensor, float | Tensor]] = {
+            "error": (samples - right, samples)
+        }
         for k in self.top_k:
-            hit = (scores.topk(k, dim=1).indices == targets[:, None]).any(1)
+            hit = (scores.topk(k, dim=1).indices == targets[:, None]).any(1) & answered
             found[_name(k)] = (samples - int(hit.sum()), samples)
         found["loss"] = (float(cross_entropy(scores, targets, reduction="sum")), samples)
         return found
