@@ -113,7 +113,7 @@ class RunFolder:
         """
         try:
             if path is None:
-                plain = re.sub(r"[^\w.+-]+", "_", f"{name}-{algorithm}")
+                plain = plain_name(f"{name}-{algorithm}")
                 return cls(_make_unique(root / f"{plain}-{now:%Y%m%d-%H%M%S}"))
             folder = cls(path)
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -346,6 +346,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def plain_name(text: str) -> str:
+    """Return a name as a file may have it, without blanks, slashes and the like.
+
+    Example:
+        >>> plain_name("lr/0.1 again")
+        'lr_0.1_again'
+    """
+    return re.sub(r"[^\w.+-]+", "_", text)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -10,6 +10,7 @@
       report/               the comparison
       slurm/                scripts, logs and submissions
       .lock, .locks/NAME    held by a comparison at work
+      .parts/JOB/N          element of the array of SLURM's job that makes the N-th part of the runs
 """
 
 from __future__ import annotations

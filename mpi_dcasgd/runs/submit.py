@@ -17,12 +17,13 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.study import Study, make_study
 from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError, LaunchError, RunFolderError
-from mpi_dcasgd.record.run_folder import RUNS, RunFolder, write_atomic
+from mpi_dcasgd.record.run_folder import RUNS, RunFolder, plain_name, write_atomic
 from mpi_dcasgd.record.slurm_folder import SlurmFolder, Submission
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.slurm_request import SlurmRequest
 from mpi_dcasgd.runs.study_runs import choose, groups, planned, write_job
 from mpi_dcasgd.tools.comparison import look_at
+from mpi_dcasgd.tools.slurm.directives import sets
 from mpi_dcasgd.tools.slurm.render import Work, render
 from mpi_dcasgd.tools.slurm.site import Site
 from mpi_dcasgd.tools.slurm.site_files import find_site_file
@@ -153,7 +154,7 @@ def _submit_job(
             shutil.rmtree(folder)
         raise
     slurm.remember(Submission(job_id, _within(folder, script)))
-    logs = (_within(folder, slurm.path / f"{job.name}-{job_id}.out"),)
+    logs = _logs(site, _within(folder, slurm.path / f"{plain_name(job.name)}-{job_id}.out"))
     return Submitted(name=job.name, folder=folder, job_id=job_id, script=text, logs=logs)
 
 
@@ -207,9 +208,14 @@ def _submit_study(
     text = render("report", last, replace(work, name=f"{study.name}-report"))
     report = sbatch(slurm.new_script(text, "report"), after=array)
     slurm.remember(replace(submission, report_id=report))
-    outputs = _within(out, slurm.path / f"{study.name}-{array}_*.out")
+    outputs = _logs(site, _within(out, slurm.path / f"{plain_name(study.name)}-{array}_*.out"))
     own = _within(out, folder.run("*").output_log)
-    return replace(found, job_id=array, report_id=report, logs=(outputs, own))
+    return replace(found, job_id=array, report_id=report, logs=(*outputs, own))
+
+
+def _logs(site: Site, log: str) -> tuple[str, ...]:
+    """The log of the script, unless the user has it print elsewhere."""
+    return () if sets(site.extra, "-o", "--output") else (log,)
 
 
 def _site(request: SlurmRequest, ranks: int | None) -> Site:

@@ -93,7 +93,7 @@ def test_a_job_is_written_into_its_folder_and_submitted(
     text = script.read_text()
     assert "#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=2\n" in text
     assert "#SBATCH --partition=gpu" in text
-    assert f"#SBATCH --output={folder}/slurm/%x-%j.out" in text
+    assert f"#SBATCH --output={folder}/slurm/toy-%j.out" in text
     assert yaml.safe_load((folder / "slurm" / "job.yaml").read_text())["lr"] == 0.5
     assert subprocess.run(["bash", "-n", script]).returncode == 0
     out = capsys.readouterr().out
