@@ -6,7 +6,6 @@ end here.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,8 +31,10 @@ from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.logs import close_logger, rank_logger
+from mpi_dcasgd.record.own_files import remove_logs
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
+from mpi_dcasgd.record.run_lock import HeldFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.runs.build import Workshop
@@ -76,36 +77,52 @@ class Recording:
     ) -> None:
         self.started = datetime.now(UTC)
         resume = NEVER if overwrite and resume == AUTO else resume
-        self.checkpoint = find_checkpoint(job, run_dir, resume, virtual)
         self._virtual = virtual
-        self._code_before = self.checkpoint.folder.own_code() if self.checkpoint else []
         self._show = show
         self._recorder: Recorder | None = None
         self._conductor: Conductor | None = None
         self._best: BestWeights | None = None
         self._virtual_run: VirtualRun | None = None
-        self.job = with_kernel(job, self.checkpoint)
         # As the user has it: a study must know its runs again, however often they were resumed.
         self._asked = job_as_yaml(job)
         self.argv = argv
         self.git = git
+        with HeldFolder(run_dir, self._lost) as held:
+            self.checkpoint = find_checkpoint(job, run_dir, resume, virtual)
+            self._code_before = self.checkpoint.folder.own_code() if self.checkpoint else []
+            self.job = with_kernel(job, self.checkpoint)
+            self.folder = self._folder(run_dir, overwrite=overwrite, ours=held.ours)
+            self._held = held.keep(self.folder.path)
+            if self.checkpoint is None:
+                remove_old_checkpoint(self.folder)
+            write_atomic(self.folder.job_yaml, job_as_text(job).encode())
+            self.logger: Logger = rank_logger(self.folder, 0)
+
+    def _folder(self, run_dir: Path | None, *, overwrite: bool, ours: bool) -> RunFolder:
+        """Make the run folder, or open it to go on with what it holds."""
         continued = self.checkpoint is not None and self.checkpoint.has_records
         origin = self.checkpoint.folder if self.checkpoint and continued else None
         same = origin is not None and run_dir is not None and _same(origin.path, run_dir)
-        self.folder = RunFolder.create(
+        folder = RunFolder.create(
             run_dir,
-            name=job.name,
-            algorithm=job.algorithm,
+            name=self.job.name,
+            algorithm=self.job.algorithm,
             now=self.started.astimezone(),
             overwrite=overwrite,
             keep=same,
+            ours=ours,
         )
         if origin is not None and not same:
-            self.folder.copy_records(origin)
-        if self.checkpoint is None:
-            remove_old_checkpoint(self.folder)
-        write_atomic(self.folder.job_yaml, job_as_text(job).encode())
-        self.logger: Logger = rank_logger(self.folder, 0)
+            folder.copy_records(origin)
+        return folder
+
+    def _lost(self, told: str) -> None:
+        """Say that the folder is not this run's any more; on another thread than training's."""
+        with suppress(AttributeError):  # not there yet
+            self.logger.error(told)
+        if self._show is not None:
+            with suppress(OSError, ValueError):
+                print(told, file=self._show, flush=True)
 
     def take_back(self) -> None:
         """Remove the folder of a run that could not begin: it would look like a killed one's."""
@@ -114,7 +131,7 @@ class Recording:
             return
         self.folder.job_yaml.unlink(missing_ok=True)
         self.folder.cluster_yaml.unlink(missing_ok=True)
-        shutil.rmtree(self.folder.logs, ignore_errors=True)
+        remove_logs(self.folder)
         with suppress(OSError):  # there is something else in it
             self.folder.path.rmdir()
 
@@ -280,6 +297,7 @@ class Recording:
         if self._recorder is not None:
             self._recorder.close()
         close_logger(self.logger)
+        self._held.release()
 
     def finish(
         self,

@@ -18,6 +18,7 @@ from mpi_dcasgd.config.study import Study, make_study
 from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError, LaunchError, RunFolderError
 from mpi_dcasgd.record.run_folder import RUNS, RunFolder, plain_name, write_atomic
+from mpi_dcasgd.record.run_lock import holder, is_held
 from mpi_dcasgd.record.slurm_folder import SlurmFolder, Submission
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.slurm_request import SlurmRequest
@@ -263,6 +264,12 @@ def _in_queue(slurm: SlurmFolder, *, dry_run: bool) -> set[str]:
 
 def _refuse_active(folder: Path) -> None:
     slurm = SlurmFolder(folder)
+    if is_held(folder):
+        raise LaunchError(
+            f"{folder}: a run is at work in this folder ({holder(folder)}); wait for its end, or "
+            "name another folder"
+        )
+    slurm.refuse_strangers()
     answer = job_states(each.job_id for each in slurm.submissions())
     for job_id, state in answer.states.items():
         if state.active:

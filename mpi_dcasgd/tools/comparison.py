@@ -183,7 +183,10 @@ class Comparison:
             outcome = Outcome(run, "kept", run.folder.summary(lenient=True))
             line.finish(f"finished before   {_figures(outcome.summary)}")
             return outcome
+        goes_on = found.state == "unfinished" and run.folder.has_checkpoint()
         try:
+            if not goes_on:  # it is appended to then
+                run.folder.refuse_strange_output()
             if run.cluster is not None:
                 run.cluster.write()
         except UserError as error:
@@ -194,7 +197,6 @@ class Comparison:
             moved = self.out.move_aside(run.name)
             if found.state == "changed":
                 line.note(f"{_changed(found.changes)}; the earlier run is now {moved}")
-        goes_on = found.state == "unfinished" and run.folder.has_checkpoint()
         if found.state == "unfinished":
             how = "resuming from its checkpoint" if goes_on else "starting over"
             line.note(f"did not finish before; {how}")

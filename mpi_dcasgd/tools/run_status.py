@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
+from mpi_dcasgd.record.run_lock import holder, is_held
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.tools.launch.failure_reason import last_words
 from mpi_dcasgd.tools.slurm.states import Answer, JobState, job_states
@@ -184,9 +185,12 @@ def _silent(told: Callable[[State, str], RunStatus], run: RunFolder) -> RunStatu
         silent_s = time.time() - run.metrics_jsonl.stat().st_mtime
     except OSError:
         silent_s = float("inf")
-    if silent_s < _LIVELY_S:
+    held = is_held(run.path)
+    if held or (silent_s < _LIVELY_S and held is None):
         return told("running", "")
     since = f"no sign of life for {silent_s:.0f} s" if silent_s != float("inf") else "no record"
+    if held is False:
+        since = f"its {holder(run.path)} is no more"
     words = _last_words(run.output_log)
     return told("unfinished", f"{since}; {words}" if words else since)
 
