@@ -26,6 +26,7 @@ from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
+from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
@@ -124,11 +125,19 @@ class Recording:
             with suppress(OSError, ValueError):
                 print(told, file=self._show, flush=True)
 
-    def take_back(self) -> None:
-        """Remove the folder of a run that could not begin: it would look like a killed one's."""
-        self.close()
+    def take_back(self, error: BaseException) -> None:
+        """Remove the folder of a run that could not begin: it would look like a killed one's.
+
+        Args:
+            error: Why it could not; the summary of a run that was to be resumed tells it.
+        """
         if self.checkpoint or self.folder.metrics_jsonl.exists():
+            reason = f"could not be resumed: {type(error).__name__}: {error}"
+            with suppress(RunFolderError):
+                self.folder.write_summary({"status": "failed", "reason": reason})
+            self.close()
             return
+        self.close()
         self.folder.job_yaml.unlink(missing_ok=True)
         self.folder.cluster_yaml.unlink(missing_ok=True)
         remove_logs(self.folder)

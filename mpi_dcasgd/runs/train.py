@@ -172,7 +172,7 @@ def _train_as_rank(
     except BaseException as error:
         if rank.in_step and isinstance(error, UserError):
             if rank.recording:
-                rank.recording.take_back()
+                rank.recording.take_back(error)
         elif on_error == "abort" and comm.size > 1:
             _abort(comm, error, rank.logger)
         raise
@@ -207,8 +207,8 @@ def _train_alone(request: _Request) -> Path:
         recording = request.record(git_state())
         try:
             _train_sequentially(recording, request, loaders)
-        except UserError:
-            recording.take_back()
+        except UserError as error:
+            recording.take_back(error)
             raise
         finally:
             recording.close()

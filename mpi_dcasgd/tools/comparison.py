@@ -19,7 +19,7 @@ from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.tools.launch import world as launch
-from mpi_dcasgd.tools.launch.exit_status import interrupted_status
+from mpi_dcasgd.tools.launch.exit_status import RunEnd
 from mpi_dcasgd.tools.launch.failure_reason import last_words
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.locks import alone_in
@@ -201,10 +201,11 @@ class Comparison:
             how = "resuming from its checkpoint" if goes_on else "starting over"
             line.note(f"did not finish before; {how}")
         started = time.monotonic()
+        end = RunEnd(run.folder.path)
         with line.live():
             status = self._execute(run, goes_on=goes_on)
         spent_s = time.monotonic() - started
-        outcome = _outcome(run, status)
+        outcome = _outcome(run, status, end)
         words = _figures(outcome.summary) if outcome.summary else f"exit status {status}"
         line.finish(f"{outcome.status:<15}   {words}   {spent_s:.1f} s in all")
         if outcome.status == "failed":
@@ -260,11 +261,11 @@ def _changed(changes: Sequence[str]) -> str:
     return f"its job has changed ({', '.join(changes[:3])}{more})"
 
 
-def _outcome(run: PlannedRun, status: int) -> Outcome:
+def _outcome(run: PlannedRun, status: int, end: RunEnd) -> Outcome:
     folder = run.folder
-    if status == 0 and folder.is_finished():
+    if status == 0 and end.completed:
         return Outcome(run, "completed", folder.summary(lenient=True))
-    status = interrupted_status(status, folder.path)
+    status = end.exit_status(status)
     if status in _STOPPED:
         return Outcome(run, "interrupted", {}, signum=status - 128)
     log = folder.output_log

@@ -226,6 +226,26 @@ def test_what_cannot_start_leaves_no_folder(go: Go, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_start_that_fails_in_the_folder_of_a_stopped_run_is_told_as_what_it_is(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    assert go(folder, stop_after=9) == 138
+    assert summary(folder)["status"] == "interrupted"
+
+    def fail(*args: object, **options: object) -> None:
+        raise DataError("no samples today")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("mpi_dcasgd.runs.build.Subject.open", fail)
+        with pytest.raises(DataError):
+            go(folder)
+    told = {"status": "failed", "reason": "could not be resumed: DataError: no samples today"}
+    assert summary(folder) == told
+    assert go(folder) == 0
+    assert summary(folder)["status"] == "completed"
+
+
 def test_something_else_is_not_taken_for_a_checkpoint(go: Go, tmp_path: Path) -> None:
     go(tmp_path / "run")
     with pytest.raises(RunFolderError, match="is not a checkpoint of a run"):
