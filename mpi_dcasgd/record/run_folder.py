@@ -159,9 +159,15 @@ class RunFolder:
         """Return whether the run completed."""
         return self.summary(lenient=True).get("status") == "completed"
 
-    def has_checkpoint(self) -> bool:
-        """Return whether there is a checkpoint to resume from."""
+    def has_checkpoint(self, version: int | None = None) -> bool:
+        """Return whether there is a checkpoint to resume from, or the one of a version."""
+        if version is not None:
+            return self.checkpoint(version).is_file()
         return any(self.checkpoints.glob("*.pt"))
+
+    def checkpoint(self, version: int) -> Path:
+        """The checkpoint of a version."""
+        return self.checkpoints / f"update-{version:09d}.pt"
 
     def job(self, *, lenient: bool = False) -> dict[str, Any]:
         """The resolved job as plain values, as the run wrote it.
@@ -328,6 +334,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """
     aside = path.with_name(path.name + ".tmp")
     try:
+        # Somebody may have removed a run's folder while it trained: what it has learnt is kept.
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
             yield file
             file.flush()

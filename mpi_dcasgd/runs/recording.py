@@ -24,6 +24,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.best_weights import BestWeights
 from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.observer import Status
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
 from mpi_dcasgd.errors import RunFolderError
@@ -37,6 +38,7 @@ from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
 from mpi_dcasgd.record.run_lock import HeldFolder
 from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint, tell_again
@@ -88,7 +90,7 @@ class Recording:
         self._asked = job_as_yaml(job)
         self.argv = argv
         self.git = git
-        with HeldFolder(run_dir, self._lost) as held:
+        with HeldFolder(run_dir, self._say) as held:
             self.checkpoint = find_checkpoint(job, run_dir, resume, virtual)
             self._code_before = self.checkpoint.folder.own_code() if self.checkpoint else []
             self.job = with_kernel(job, self.checkpoint)
@@ -117,13 +119,12 @@ class Recording:
             folder.copy_records(origin)
         return folder
 
-    def _lost(self, told: str) -> None:
-        """Say that the folder is not this run's any more; on another thread than training's."""
+    def _say(self, told: str) -> None:
+        """Tell the log and the terminal, whatever has become of the records; on any thread."""
         with suppress(AttributeError):  # not there yet
             self.logger.error(told)
         if self._show is not None:
-            with suppress(OSError, ValueError):
-                print(told, file=self._show, flush=True)
+            print(told, file=ShownStream(self._show), flush=True)
 
     def take_back(self, error: BaseException) -> None:
         """Remove the folder of a run that could not begin: it would look like a killed one's.
@@ -296,7 +297,10 @@ class Recording:
             self.logger.error("training failed", exc_info=True)
             if self._recorder is not None:
                 reason = f"{type(error).__name__}: {error}"
-                self._recorder.ended("failed", conductor.time_s, reason=reason)
+                try:
+                    self._recorder.ended("failed", conductor.time_s, reason=reason)
+                except (OSError, RunFolderError) as again:  # the first is the reason
+                    self.logger.error("the end cannot be recorded: %s", again)
             raise
 
     def close(self) -> None:
@@ -316,10 +320,19 @@ class Recording:
         totals: Sequence[Account],
         reason: str,
     ) -> None:
-        """Training is over, or was stopped for a reason: write down all that is left to be."""
+        """Training is over, or was stopped for a reason: write down all that is left to be.
+
+        A run that was stopped has ended well once its checkpoint is whole: what cannot be written
+        after it, to a disk that is full for one, is told and does not make it fail.
+
+        Raises:
+            RunFolderError: The weights or the records cannot be written.
+        """
         stopped = "" if server.complete else reason
 
         def close() -> None:
+            if not self.folder.is_run():  # somebody has removed it
+                write_atomic(self.folder.job_yaml, job_as_text(self.job).encode())
             self.write_weights(workshop, server)
             if stopped:
                 conductor.message(
@@ -327,7 +340,25 @@ class Recording:
                     f"--run-dir {self.folder.path}"
                 )
 
-        conductor.finish(totals, reason=stopped, closing=close)
+        try:
+            conductor.finish(totals, reason=stopped, closing=close)
+        except (OSError, RunFolderError) as error:
+            told = f"{type(error).__name__}: {error}"
+            whole = bool(stopped) and self.folder.has_checkpoint(server.version)
+            self._end("interrupted" if whole else "failed", conductor, stopped, told)
+            if not whole:
+                raise
+
+    def _end(self, status: Status, conductor: Conductor, reason: str, told: str) -> None:
+        """Write down the end of a run whose records cannot be written, as far as they can."""
+        self._say(f"{told}; the checkpoint is whole" if status == "interrupted" else told)
+        if self._recorder is None:
+            return
+        reason = f"{told}; {reason}" if reason else told  # a signal's number comes last
+        try:
+            self._recorder.ended(status, conductor.time_s, reason=reason)
+        except (OSError, RunFolderError) as error:
+            self.logger.error("the end cannot be recorded: %s", error)
 
     def write_weights(self, workshop: Workshop, server: ParameterServer) -> None:
         """Write the final weights as an ordinary ``state_dict`` that needs nothing of ours."""

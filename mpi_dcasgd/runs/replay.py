@@ -25,6 +25,7 @@ from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.trace import TraceRecord
 from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.process import process_as_it_was
@@ -256,7 +257,7 @@ def _compute_again(run: RecordedRun, show: TextIO | None, loaders: Loaders) -> R
     workshop = Workshop.open(run.job, _device(run.job), loaders=loaders)
     if show is not None:
         head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
-        print(head, file=show, flush=True)
+        print(head, file=ShownStream(show), flush=True)
     began = time.monotonic()
     server, difference = _replay(run, workshop, pushes)
     seconds = time.monotonic() - began

@@ -17,6 +17,7 @@ from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.tools.launch import world as launch
 from mpi_dcasgd.tools.launch.exit_status import RunEnd
@@ -125,7 +126,7 @@ class Comparison:
         self.stopped_by: int | None = None
         self._launcher = launcher
         self._beside_others = beside_others
-        self._stream = stream
+        self._stream = ShownStream.of(stream)  # one that fails once stays silent
         self._mpirun = mpirun
         self._mpirun_args = mpirun_args
 
