@@ -10,8 +10,12 @@ from mpi_dcasgd.cli.commands import load_command
 from mpi_dcasgd.cli.parser import parse
 from mpi_dcasgd.cli.streams import check_folder, prepare_streams, stdout_failure
 from mpi_dcasgd.errors import INTERRUPTED, DcasgdError, UserError
+from mpi_dcasgd.tools.launch.surroundings import refuse_many
 
 __all__ = ["INTERRUPTED", "STARTED", "main"]
+
+_ONCE = ("run", "simulate", "replay", "compare", "calibrate", "stability", "bench")
+"""Commands that train, or start ranks, and are no ranks themselves."""
 
 _TRAINS = ("train", "run", "simulate", "compare")
 """Commands that write their result into files, and only show progress."""
@@ -41,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     failure: OSError | None = None
     status = 0
     try:
+        if args.command in _ONCE and not refuse_many(args.command):
+            return 0
         status = load_command(args.command).run(args)
     except DcasgdError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

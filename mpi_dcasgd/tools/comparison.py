@@ -141,12 +141,13 @@ class Comparison:
             One outcome each, up to the one that was interrupted, if one was.
 
         Raises:
-            LaunchError: There is no mpirun.
+            LaunchError: There is no mpirun, or this is no place to start ranks in.
             RunFolderError: Another comparison is at work in ``out``, or it cannot be written.
         """
         if any(run.ranks is not None for run in runs):
             # There is no point in beginning without a launcher.
             launch.plan(1, (), launcher=self._launcher, mpirun=self._mpirun)
+            launch.refuse_place(self._launcher, self._mpirun, self._mpirun_args)
         outcomes = self.outcomes = []
         width = max((len(run.name) for run in runs), default=0)
         shared = [run.name for run in runs] if self._beside_others else None

@@ -35,7 +35,13 @@ from mpi_dcasgd.tools.launch.mpirun import (
     mpirun_command,
 )
 from mpi_dcasgd.tools.launch.relay import outliving_reader
-from mpi_dcasgd.tools.launch.srun import MPIRUN_VARIABLE, pick_launcher, srun_command
+from mpi_dcasgd.tools.launch.srun import (
+    MPIRUN_VARIABLE,
+    SRUN_VARIABLE,
+    pick_launcher,
+    srun_command,
+)
+from mpi_dcasgd.tools.launch.surroundings import refuse_leftovers
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 _LOOK_EVERY_S = 5.0
@@ -90,6 +96,24 @@ def plan(
         fault_tolerant=fault_tolerant,
         extra=[*shlex.split(os.environ.get(MPIRUN_VARIABLE, "")), *extra],
     )
+
+
+def refuse_place(
+    launcher: str | None = None, mpirun: str | None = None, extra: Sequence[str] = ()
+) -> None:
+    """Refuse to start ranks where their launcher would hang or only print a banner.
+
+    Args:
+        launcher: As for `plan`; so are the others.
+        mpirun: Which one.
+        extra: Further arguments.
+
+    Raises:
+        LaunchError: With the reason, and what to do.
+    """
+    chosen = pick_launcher(launcher, mpirun)
+    words = shlex.split(os.environ.get(SRUN_VARIABLE, ""))
+    refuse_leftovers(chosen, [*words, *extra])
 
 
 @cache

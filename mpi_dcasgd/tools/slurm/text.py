@@ -67,6 +67,8 @@ elif [[ -n @asked@ ]]; then
 fi
 # Not before: modules and conda use variables that are not set.
 set -uo pipefail
+# A shell within a step (srun --pty) hands these on to the jobs that are submitted there.
+unset "${!SLURM_STEP@}"
 if ! command -v mpi-dcasgd >/dev/null; then
     echo "$SLURM_JOB_NAME: mpi-dcasgd is not on PATH; have $site_file activate its environment" >&2
     exit 2
