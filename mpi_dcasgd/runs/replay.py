@@ -309,6 +309,7 @@ def _replay(
 def _setup(recorded: RecordedRun, loaders: Loaders) -> tuple[VirtualSetup, OrderReplay]:
     workshop = Workshop.open(recorded.job, _device(recorded.job), loaders=loaders)
     num_workers = max(stretch.num_workers for stretch in recorded.stretches)
+    workshop.check_memory(num_workers)
     server = workshop.server(num_workers, _CPU)
     learner = workshop.learner(workshop.flat_model(workshop.device))
     records = list(recorded.trace.records())

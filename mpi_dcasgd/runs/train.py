@@ -231,6 +231,7 @@ def _train_sequentially(recording: Recording, request: _Request, loaders: Loader
     workshop = Workshop.open(
         job, device, standing=Standing.of(recording.checkpoint, 1), loaders=loaders
     )
+    workshop.check_memory(1)
     server = workshop.server(1, device)
     learner = workshop.learner(workshop.flat_model(device, server.slots[0].snapshot))
     workshop.try_metrics()
