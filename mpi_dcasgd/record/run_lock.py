@@ -38,8 +38,9 @@ class RunLock:
 
     Args:
         folder: The folder, which exists.
-        on_loss: Called once, on another thread, with a sentence, if the lock is found to be gone:
-            the folder was removed, or another start took this process for dead.
+        tell: Called with a sentence if it may take a minute to find out whether a run is at work;
+            and once, on another thread, if the lock is found to be gone: the folder was removed,
+            or another start took this process for dead.
 
     Attributes:
         took_over: A run that is no more had it, so the folder is a run's.
@@ -49,23 +50,27 @@ class RunLock:
         OSError: The folder cannot be written.
     """
 
-    def __init__(self, folder: Path, on_loss: Callable[[str], None] | None = None) -> None:
+    def __init__(self, folder: Path, tell: Callable[[str], None] = lambda text: None) -> None:
         self._path = folder / LOCK
         self._token = secrets.token_hex(8)
-        self._on_loss = on_loss
+        self._tell = tell
         self.took_over = False
         while not self._create():
-            self.took_over |= self._take_away(_wait_until_dead(folder, self._path))
+            self.took_over |= self._take_away(_wait_until_dead(folder, self._path, tell))
         _held.add(self._token)
         self._done = threading.Event()
         threading.Thread(target=self._beat, name="run lock", daemon=True).start()
 
-    def release(self) -> None:
-        """Give the folder back; calling it again does nothing."""
+    def release(self, *, leave: bool = False) -> None:
+        """Give the folder back; calling it again does nothing.
+
+        Args:
+            leave: Leave the file, as a killed process does: it proves that the folder is a run's.
+        """
         self._done.set()
         if self._token in _held:
             _held.discard(self._token)
-            if _read(self._path).get("token") == self._token:
+            if not leave and _read(self._path).get("token") == self._token:
                 with suppress(OSError):
                     self._path.unlink()
 
@@ -105,8 +110,7 @@ class RunLock:
             except OSError:
                 continue  # a file server that is away comes back
             if loss and not self._done.is_set():
-                if self._on_loss:
-                    self._on_loss(f"{self._path.parent}: {loss}")
+                self._tell(f"{self._path.parent}: {loss}")
                 return
 
 
@@ -118,7 +122,7 @@ class HeldFolder:
 
     Args:
         folder: The folder; None if it is to be named later, by `keep`.
-        on_loss: As for `RunLock`.
+        tell: As for `RunLock`.
 
     Attributes:
         ours: A run that was killed had it.
@@ -134,8 +138,10 @@ class HeldFolder:
                 lock = held.keep(run_dir)
     """
 
-    def __init__(self, folder: Path | None, on_loss: Callable[[str], None] | None = None) -> None:
-        self._on_loss = on_loss
+    def __init__(
+        self, folder: Path | None, tell: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._tell = tell
         self._lock: RunLock | None = None
         self._kept = self.ours = False
         self._made: Path | None = None
@@ -146,7 +152,7 @@ class HeldFolder:
         try:
             self._made = None if folder.exists() else folder
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = RunLock(folder, on_loss)
+            self._lock = RunLock(folder, tell)
         except OSError as error:
             raise RunFolderError(
                 f"{error.filename or folder}: cannot be made or emptied for a run: "
@@ -157,7 +163,7 @@ class HeldFolder:
     def keep(self, folder: Path) -> RunLock:
         """Return the lock, which its run is to release."""
         if self._lock is None:
-            self._lock = RunLock(folder, self._on_loss)
+            self._lock = RunLock(folder, self._tell)
         self._kept = True
         return self._lock
 
@@ -187,7 +193,7 @@ def holder(folder: Path) -> str:
     return _words(_read(folder / LOCK))
 
 
-def _wait_until_dead(folder: Path, path: Path) -> str:
+def _wait_until_dead(folder: Path, path: Path, tell: Callable[[str], None]) -> str:
     """Return the token of a lock when whoever holds it is known to be no more.
 
     Raises:
@@ -207,6 +213,11 @@ def _wait_until_dead(folder: Path, path: Path) -> str:
             raise RunFolderError(
                 f"{folder}: a run is at work in this folder ({_words(held)}); wait for its end, "
                 "or name another folder with --run-dir"
+            )
+        if first is None:
+            tell(
+                f"{folder}: {_words(held)} had this folder {age_s:.0f} s ago; waiting for a sign "
+                f"of life until it is {DEAD_AFTER_S:.0f} s"
             )
         first = touched
         time.sleep(_LOOK_S)

@@ -33,7 +33,7 @@ from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.logs import close_logger, rank_logger
-from mpi_dcasgd.record.own_files import remove_logs
+from mpi_dcasgd.record.own_files import is_ours, remove_logs
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
 from mpi_dcasgd.record.run_lock import HeldFolder
@@ -138,10 +138,10 @@ class Recording:
                 self.folder.write_summary({"status": "failed", "reason": reason})
             self.close()
             return
-        self.close()
         self.folder.job_yaml.unlink(missing_ok=True)
         self.folder.cluster_yaml.unlink(missing_ok=True)
         remove_logs(self.folder)
+        self.close()
         with suppress(OSError):  # there is something else in it
             self.folder.path.rmdir()
 
@@ -310,7 +310,8 @@ class Recording:
         if self._recorder is not None:
             self._recorder.close()
         close_logger(self.logger)
-        self._held.release()
+        # What crashed before there were records must be recognised by the next start all the same.
+        self._held.release(leave=self.folder.is_run() and not is_ours(self.folder))
 
     def finish(
         self,

@@ -162,3 +162,22 @@ def test_what_was_killed_before_it_had_begun_is_replaced(
     assert main(["train", "toy.yaml", "data={name: digits}", "--run-dir", "r"]) == 0
     assert RunFolder("r").is_finished()
     assert not Path("r", LOCK).exists()
+
+
+def test_what_crashed_before_there_were_records_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toy.yaml").write_text(JOB)
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "toy.yaml", "data={name: digits}", "--run-dir", "r"]
+
+    def crash(*args: object, **options: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("mpi_dcasgd.runs.build.Subject.open", crash)
+        with pytest.raises(RuntimeError):
+            main(words)
+    assert RunFolder("r").is_run()
+    assert main(words) == 0
+    assert not Path("r", LOCK).exists()

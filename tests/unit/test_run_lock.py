@@ -83,8 +83,11 @@ def test_one_on_another_host_that_gives_signs_of_life_is_left_alone(
         os.utime(lock, (stat.st_atime, stat.st_mtime + 1))
 
     monkeypatch.setattr(run_lock.time, "sleep", beat)
+    told: list[str] = []
     with pytest.raises(RunFolderError, match="process 5 on other"):
-        RunLock(tmp_path)
+        RunLock(tmp_path, told.append)
+    assert len(told) == 1
+    assert "process 5 on other had this folder 0 s ago; waiting for a sign of life" in told[0]
     assert len(looks) == 1
     assert lock.exists()
 
@@ -126,8 +129,8 @@ def test_of_two_that_find_a_dead_one_the_second_finds_the_first(
     look = run_lock._wait_until_dead
     first: list[RunLock] = []
 
-    def slow(folder: Path, path: Path) -> str:
-        dead = look(folder, path)
+    def slow(folder: Path, path: Path, tell: Any) -> str:
+        dead = look(folder, path, tell)
         if not first:
             first.append(None)  # type: ignore[arg-type] # the quicker one looks, too
             first[0] = RunLock(folder)
@@ -162,6 +165,14 @@ def test_whoever_loses_the_folder_is_told(
     assert how in told[0] or "taken this run for dead" in told[0]
     lock.release()
     assert (tmp_path / LOCK).exists() == (how == "replaced")
+
+
+def test_a_lock_that_is_left_is_a_dead_ones(tmp_path: Path) -> None:
+    RunLock(tmp_path).release(leave=True)
+    assert is_held(tmp_path) is False
+    lock = RunLock(tmp_path)
+    assert lock.took_over
+    lock.release()
 
 
 def test_a_folder_that_was_made_for_nothing_is_removed(tmp_path: Path) -> None:
