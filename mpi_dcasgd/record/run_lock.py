@@ -59,7 +59,8 @@ class RunLock:
             self.took_over |= self._take_away(_wait_until_dead(folder, self._path, tell))
         _held.add(self._token)
         self._done = threading.Event()
-        threading.Thread(target=self._beat, name="run lock", daemon=True).start()
+        self._thread = threading.Thread(target=self._beat, name="run lock", daemon=True)
+        self._thread.start()
 
     def release(self, *, leave: bool = False) -> None:
         """Give the folder back; calling it again does nothing.
@@ -68,6 +69,8 @@ class RunLock:
             leave: Leave the file, as a killed process does: it proves that the folder is a run's.
         """
         self._done.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(BEAT_S)  # a file server that is away is not waited for
         if self._token in _held:
             _held.discard(self._token)
             if not leave and _read(self._path).get("token") == self._token:
