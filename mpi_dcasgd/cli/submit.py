@@ -154,7 +154,8 @@ def _tell(found: Submitted) -> None:
     short = _short(found.folder)
     print(f"submitted {what}")
     print(f"  folder: {short}")
-    print(f"  logs:   {', '.join(f'{short}/{log}' for log in found.logs)}")
+    if found.logs:
+        print(f"  logs:   {', '.join(f'{short}/{log}' for log in found.logs)}")
     print(f"  watch:  mpi-dcasgd status {short}")
     print(f"  cancel: scancel {' '.join(found.job_ids)}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 
 from mpi_dcasgd import STARTED
 from mpi_dcasgd.cli.arguments import (
@@ -13,6 +14,8 @@ from mpi_dcasgd.cli.arguments import (
     count,
 )
 from mpi_dcasgd.errors import UserError
+
+_RANK_0_S = 3.0
 
 HELP = "train as one rank of an MPI world, or alone"
 
@@ -56,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         # All ranks have the same error; one of them is enough to say it.
         if _rank() > 0:
             return error.exit_status
+        if _rank() < 0:
+            _let_rank_0_speak()
         raise
     status = 128 + stop.signum if stop.signum else 0
     if _rank() >= 0 and outlives_deaths():
@@ -82,6 +87,18 @@ def _show(args: argparse.Namespace) -> int:
     if launch.rank == 0:
         show_job(args, launch.size if launch.launcher else args.ranks)
     return 0
+
+
+def _let_rank_0_speak() -> None:
+    """Wait, on other ranks of a world without MPI, for the launcher to end this one.
+
+    It does so when rank 0, which has very likely the same to say, has said it and ended. Otherwise
+    only this host's MPI is broken, and this rank speaks.
+    """
+    from mpi_dcasgd.drivers.world import Launch
+
+    if Launch.of().rank > 0:
+        time.sleep(_RANK_0_S)
 
 
 def _rank() -> int:

@@ -271,7 +271,21 @@ def check_memory(plan: Plan, available: int | None, where: str) -> None:
     Raises:
         ConfigError: With what each thing takes.
     """
-    need = plan.needs[0]
+    check_need(plan.needs[0], available, where, _remedy(plan))
+
+
+def check_need(need: Need, available: int | None, where: str, remedy: str) -> None:
+    """Refuse a process that does not fit into this host's memory.
+
+    Args:
+        need: Of the process.
+        available: Bytes, or None to check nothing.
+        where: The job, in the message.
+        remedy: Advice, which ends the message.
+
+    Raises:
+        ConfigError: With what each thing takes.
+    """
     if available is None or need.total_bytes <= available:
         return
     items = "; ".join(f"{size / GIB:.1f} GiB for {what}" for what, size in need.items)
@@ -279,12 +293,12 @@ def check_memory(plan: Plan, available: int | None, where: str) -> None:
         where,
         [
             f"{need.who}: needs {need.total_bytes / GIB:.1f} GiB ({items}), but this host has "
-            f"{available / GIB:.1f} GiB available; {_remedy(plan, need)}"
+            f"{available / GIB:.1f} GiB available; {remedy}"
         ],
     )
 
 
-def _remedy(plan: Plan, need: Need) -> str:
+def _remedy(plan: Plan) -> str:
     if plan.mode == "asynchronous":
         return (
             "use fewer workers, a rule that keeps less (docs/algorithms.md says how many vectors "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from mpi_dcasgd.errors import RunFolderError
@@ -52,4 +53,5 @@ class AppendedFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with suppress(OSError):  # lines that could not be written have been told
+            self._file.close()

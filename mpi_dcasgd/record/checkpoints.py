@@ -70,7 +70,7 @@ class CheckpointFiles:
 
     def _write(self, version: int, content: Mapping[str, Any]) -> None:
         try:
-            self._folder.mkdir(exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             with atomic_file(self._folder / f"update-{version:09d}.pt") as file:
                 save_sealed({"layout": LAYOUT, **content}, file)
             for old in checkpoints_in(self._folder)[self._keep :]:

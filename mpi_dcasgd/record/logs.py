@@ -20,7 +20,7 @@ def rank_logger(folder: RunFolder, rank: int) -> logging.Logger:
     path = folder.log(rank)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
     handler.setFormatter(

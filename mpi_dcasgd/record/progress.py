@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TextIO
 
 from tqdm import tqdm
 
+from mpi_dcasgd.record.shown import ShownStream
+
+Writable = TextIO | ShownStream
 Mode = Literal["auto", "bar", "lines", "off"]
 
 TTY_VARIABLE = "MPI_DCASGD_TTY"
@@ -121,29 +124,21 @@ class NoProgress:
 class LineProgress:
     """A plain line per interval, for log files.
 
-    Where nobody reads them any more (mpirun was killed, and the ranks are about to save what they
-    have) they are left out: the run's log and metrics hold the same.
-
     Args:
         stream: Where to.
         every_s: Seconds between lines.
     """
 
-    def __init__(self, stream: TextIO, every_s: float) -> None:
+    def __init__(self, stream: Writable, every_s: float) -> None:
         self.every_s = every_s
-        self._stream: TextIO | None = stream
+        self._stream = stream if isinstance(stream, ShownStream) else ShownStream(stream)
 
     def show(self, status: Status) -> None:
         self.line(format_line(status))
 
     def line(self, text: str) -> None:
-        if self._stream is None:
-            return
-        try:
-            # Flushed, since batch systems and mpirun buffer what they forward.
-            print(text, file=self._stream, flush=True)
-        except OSError:
-            self._stream = None
+        # Flushed, since batch systems and mpirun buffer what they forward.
+        print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
         pass
@@ -160,8 +155,8 @@ class BarProgress:
     every_s = _BAR_EVERY_S
     _BAR_COLUMNS = 16
 
-    def __init__(self, stream: TextIO, columns: int) -> None:
-        self._stream = stream
+    def __init__(self, stream: Writable, columns: int) -> None:
+        self._stream = stream if isinstance(stream, ShownStream) else ShownStream(stream)
         self.columns = columns
         self._bar: tqdm[Any] | None = None
 
@@ -207,14 +202,19 @@ def make_progress(
     *,
     line_every_s: float,
     environ: Mapping[str, str] = os.environ,
+    on_failure: Callable[[str], None] = lambda text: None,
 ) -> Progress:
     """The kind of progress that a job asks for.
+
+    Where nobody reads it any more (the terminal was closed, a pipe ended, a disk is full) it falls
+    silent, and the run goes on: its log and metrics hold the same.
 
     Args:
         mode: The job's; ``auto`` is a bar on a terminal and lines anywhere else.
         stream: Where it goes; None for nowhere.
         line_every_s: Seconds between plain lines.
         environ: The environment, for ``MPI_DCASGD_TTY`` and ``COLUMNS``.
+        on_failure: Told once when nothing can be shown any more.
     """
     if stream is None:
         return NoProgress()
@@ -225,9 +225,10 @@ def make_progress(
     if mode == "off":
         return NoProgress()
     if mode == "lines":
-        return LineProgress(stream, line_every_s)
+        return LineProgress(ShownStream(stream, on_failure), line_every_s)
     said = environ.get("COLUMNS", "")
-    return BarProgress(stream, width or (int(said) if said.isdecimal() else 0) or _COLUMNS)
+    columns = width or (int(said) if said.isdecimal() else 0) or _COLUMNS
+    return BarProgress(ShownStream(stream, on_failure), columns)
 
 
 def terminal_columns(stream: TextIO) -> int:

@@ -81,6 +81,7 @@ class Recorder:
             stream,
             line_every_s=settings.line_every_s,
             environ=environ,
+            on_failure=logger.warning if logger is not None else lambda text: None,
         )
         self._log_every_s = settings.log_every_s
         self._startup_s = 0.0
@@ -154,21 +155,28 @@ class Recorder:
     def ended(
         self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""
     ) -> None:
-        if self._window.count:
-            self._log(time_s)
-        if self._samples:
-            self._show(time_s)
-        if not_numbers := self._results.not_numbers():
-            names = ", ".join(name.replace("_", " ", 1) for name in not_numbers)
-            self.message(
-                f"the weights that the run ended with are no result: not a number: {names}; lower "
-                "lr, or clip gradients"
-            )
-        self._metrics.write("end", time_s, status=status, reason=reason)
-        if self._trace is not None:
-            self._trace.end(status)
-        self.close()
-        self._folder.write_summary(finite(self._summary(status, time_s, weights_sha256, reason)))
+        # The summary is written even if nothing else can be: it is small, and tells the rest.
+        whole = False
+        try:
+            if self._window.count:
+                self._log(time_s)
+            if self._samples:
+                self._show(time_s)
+            if not_numbers := self._results.not_numbers():
+                names = ", ".join(name.replace("_", " ", 1) for name in not_numbers)
+                self.message(
+                    "the weights that the run ended with are no result: not a number: "
+                    f"{names}; lower lr, or clip gradients"
+                )
+            self._metrics.write("end", time_s, status=status, reason=reason)
+            if self._trace is not None:
+                self._trace.end(status)
+            self.close()
+            whole = True
+        finally:
+            if whole or status != "completed":
+                summary = self._summary(status, time_s, weights_sha256, reason)
+                self._folder.write_summary(finite(summary))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the offsets of the files and the numbers of the summary, in plain values."""

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import yaml
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record import own_files
 from mpi_dcasgd.record.metrics import RunProgress, read_metrics
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class RunFolder:
         root: Path = RUNS,
         overwrite: bool = False,
         keep: bool = False,
+        ours: bool = False,
     ) -> RunFolder:
         """Make the folder of a new run. Only rank 0 does this, and tells the others where it is.
 
@@ -109,22 +111,26 @@ class RunFolder:
             overwrite: Replace a finished run that ``path`` holds. What an unfinished one left
                 is always replaced, a simulation's checkpoint excepted.
             keep: Go on with what ``path`` holds; only its summary goes, for it is no longer true.
+            ours: ``path`` is known to be a run's. If not, and if it holds files that a run would
+                replace and that no run is known to have written, it is refused.
 
         Raises:
-            RunFolderError: The folder holds a finished run, or cannot be made.
+            RunFolderError: The folder holds a finished run, or files of somebody else's, or cannot
+                be made.
         """
         try:
             if path is None:
-                plain = re.sub(r"[^\w.+-]+", "_", f"{name}-{algorithm}")
+                plain = plain_name(f"{name}-{algorithm}")
                 return cls(_make_unique(root / f"{plain}-{now:%Y%m%d-%H%M%S}"))
             folder = cls(path)
             folder.path.mkdir(parents=True, exist_ok=True)
+            own_files.refuse_strangers(folder, ours=ours)
             if not overwrite and folder.is_finished():
                 raise RunFolderError(
                     f"{folder.path}: already holds a finished run ({folder.summary_json.name} says"
                     " completed); name another folder, or replace it with --overwrite"
                 )
-            folder._reopen() if keep else folder._clear()
+            own_files.reopen(folder) if keep else own_files.clear(folder)
         except OSError as error:
             where = error.filename or path or root
             raise RunFolderError(
@@ -155,9 +161,15 @@ class RunFolder:
         """Return whether the run completed."""
         return self.summary(lenient=True).get("status") == "completed"
 
-    def has_checkpoint(self) -> bool:
-        """Return whether there is a checkpoint to resume from."""
+    def has_checkpoint(self, version: int | None = None) -> bool:
+        """Return whether there is a checkpoint to resume from, or the one of a version."""
+        if version is not None:
+            return self.checkpoint(version).is_file()
         return any(self.checkpoints.glob("*.pt"))
+
+    def checkpoint(self, version: int) -> Path:
+        """The checkpoint of a version."""
+        return self.checkpoints / f"update-{version:09d}.pt"
 
     def job(self, *, lenient: bool = False) -> dict[str, Any]:
         """The resolved job as plain values, as the run wrote it.
@@ -296,7 +308,24 @@ class RunFolder:
                 f"{error.filename}: cannot be copied to {self.path}: {error.strerror}; a run "
                 "resumes from a checkpoint with the records beside it"
             ) from error
-        self._reopen()
+        own_files.reopen(self)
+
+    def refuse_strange_output(self) -> None:
+        """Refuse a folder whose output.log a comparison would replace and none has begun.
+
+        Raises:
+            RunFolderError: It does not begin with a command, as ours do.
+        """
+        try:
+            with open(self.output_log, "rb") as file:
+                begin = file.read(2)
+        except OSError:
+            return
+        if begin not in (b"", b"+ "):
+            raise RunFolderError(
+                f"{self.output_log}: would be replaced, and no comparison is known to have written "
+                "it; nothing was changed, name another folder with -o"
+            )
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Replace environment.json."""
@@ -310,36 +339,6 @@ class RunFolder:
         """Replace summary.json."""
         write_atomic(self.summary_json, _json_text(summary))
 
-    def _reopen(self) -> None:
-        """Keep the account of where the run took place before; its summary is out of date."""
-        self.summary_json.unlink(missing_ok=True)
-        if self.environment_json.is_file():
-            number = 1
-            while (earlier := self.path / f"environment-{number}.json").exists():
-                number += 1
-            self.environment_json.rename(earlier)
-            if self.code.is_dir():
-                self.code.rename(self.path / f"code-{number}")
-
-    def _clear(self) -> None:
-        for file in (
-            self.job_yaml,
-            self.data_json,
-            self.environment_json,
-            self.metrics_jsonl,
-            self.metrics_csv,
-            self.trace_bin,
-            self.summary_json,
-            self.weights_pt,
-            self.best_pt,
-            *self.path.glob("environment-*.json"),
-            *self.checkpoints.glob("update-*.pt"),
-        ):
-            file.unlink(missing_ok=True)
-        for folder in (self.logs, self.code, *self.path.glob("code-*")):
-            if folder.is_dir():
-                shutil.rmtree(folder)
-
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
@@ -350,6 +349,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """
     aside = path.with_name(path.name + ".tmp")
     try:
+        # Somebody may have removed a run's folder while it trained: what it has learnt is kept.
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
             yield file
             file.flush()
@@ -357,11 +358,22 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(aside, path)
         _sync_directory(path.parent)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise RunFolderError(f"{path}: cannot be written: {error.strerror or error}") from error
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def plain_name(text: str) -> str:
+    """Return a name as a file may have it, without blanks, slashes and the like.
+
+    Example:
+        >>> plain_name("lr/0.1 again")
+        'lr_0.1_again'
+    """
+    return re.sub(r"[^\w.+-]+", "_", text)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

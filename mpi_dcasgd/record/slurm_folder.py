@@ -54,6 +54,18 @@ class SlurmFolder:
         self.study_yaml = self.path / "study.yaml"
         self.submissions_jsonl = self.path / "submissions.jsonl"
 
+    def refuse_strangers(self) -> None:
+        """Refuse a folder in which a submission would replace a job that none has written.
+
+        Raises:
+            RunFolderError: Nothing has been changed.
+        """
+        if self.job_yaml.exists() and not any(self.path.glob("*.sbatch")):
+            raise RunFolderError(
+                f"{self.job_yaml}: would be replaced, and no submission is known to have written "
+                "it; nothing was changed, name another folder"
+            )
+
     def log(self, job_id: str) -> Path | None:
         """The output of a job, or of an element of an array, if there is any yet."""
         return next(iter(self.path.glob(f"*-{job_id}.out")), None)

@@ -10,6 +10,7 @@
       report/               the comparison
       slurm/                scripts, logs and submissions
       .lock, .locks/NAME    held by a comparison at work
+      .parts/JOB/N          element of the array of SLURM's job that makes the N-th part of the runs
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
+from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder, write_atomic
 from mpi_dcasgd.record.slurm_folder import SLURM, SlurmFolder
 
 _REPLACED = "replaced"
@@ -68,6 +69,34 @@ class StudyFolder:
     def cluster_file(self, name: str) -> Path:
         """The cluster of a simulated run, or of those that are calibrated from the run ``name``."""
         return self._clusters / f"{name}.yaml"
+
+    def write_job(self, name: str, text: str) -> None:
+        """Write the job file of one run.
+
+        Args:
+            name: Of the run.
+            text: The content.
+
+        Raises:
+            RunFolderError: It cannot be written, or is a file of somebody else's.
+        """
+        file = self.job_file(name)
+        content = text.encode()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            ours = not file.exists() or self._is_ours() or file.read_bytes() == content
+        except OSError as error:
+            raise RunFolderError(f"{file.parent}: cannot be made: {error.strerror}") from error
+        if not ours:
+            raise RunFolderError(
+                f"{file}: would be replaced, and no comparison is known to have written it; "
+                "nothing was changed, name another folder with -o"
+            )
+        write_atomic(file, content)
+
+    def _is_ours(self) -> bool:
+        """Return whether a comparison, or a submission, has worked in this folder."""
+        return self.lock.exists() or any(self.slurm.path.glob("study-*"))
 
     def names(self) -> list[str]:
         """The names of the runs: planned ones, submitted ones, and those that are there.

@@ -7,18 +7,20 @@ from functools import cached_property
 
 import torch
 
+from mpi_dcasgd.config.one_process import check_one_process
+from mpi_dcasgd.config.plan import available_bytes
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.evaluator import Evaluator
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.captured import make_learner
 from mpi_dcasgd.learning.data.brought import BroughtData
 from mpi_dcasgd.learning.data.identity import DataIdentity
-from mpi_dcasgd.learning.flat import FlatModel
+from mpi_dcasgd.learning.flat import FlatLayout, FlatModel
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.messages import Opening
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.learning.measures import Measures
-from mpi_dcasgd.learning.outline import lone_sample
+from mpi_dcasgd.learning.outline import lone_sample, model_of
 from mpi_dcasgd.learning.schedules import Schedule
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
@@ -94,6 +96,20 @@ class Workshop:
             DataError: A sample cannot be read.
         """
         return DataIdentity.of(self.made or self.subject)
+
+    def check_memory(self, num_workers: int) -> None:
+        """Refuse a run of one process that does not fit into this host's memory.
+
+        Args:
+            num_workers: Slots that its server will have.
+
+        Raises:
+            ConfigError: With what each thing takes.
+        """
+        if self.device.type == "cpu":
+            module = model_of(self.subject.task, self.job.seed)
+            layout = FlatLayout.of(module, self.job.grouping)
+            check_one_process(self.job, layout, num_workers, available_bytes())
 
     @property
     def measures(self) -> Measures:

@@ -14,6 +14,7 @@ from mpi_dcasgd.config.study import Study, load_study, make_study
 from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.record.run_folder import RUNS, RunFolder
+from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.given import GivenTask, brought_by, is_task, section_of, sections_with
 from mpi_dcasgd.runs.jobs import plain
@@ -191,9 +192,8 @@ def compare(
     for element in plan.elements:
         write_job(plan.study, element, plan.folder)
     if show is not None:
-        print(
-            f"{plan.study.name}: {len(folders)} runs in {plan.folder.path}", file=show, flush=True
-        )
+        head = f"{plan.study.name}: {len(folders)} runs in {plan.folder.path}"
+        print(head, file=ShownStream(show), flush=True)
     comparison = Comparison(
         plan.folder, show, mpirun, mpirun_args, launcher=launcher, beside_others=not report
     )

@@ -13,7 +13,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.jobs import load_job
 from mpi_dcasgd.tools.launch import world
-from mpi_dcasgd.tools.launch.exit_status import interrupted_status
+from mpi_dcasgd.tools.launch.exit_status import RunEnd
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.launch.srun import allocated_tasks
 
@@ -133,24 +133,26 @@ def launch(plan: LaunchPlan) -> Launched:
 
     Raises:
         ConfigError: The job needs more memory than there is.
-        LaunchError: There is no launcher.
+        LaunchError: There is no launcher, or this is no place to start ranks in.
         RunFolderError: The run folder cannot be made.
     """
     # Rank 0, which needs the most, is started where mpirun is, unless a host file says otherwise.
     check_memory(plan_job(plan.job, plan.ranks), available_bytes(), str(plan.file))
     if plan.sequential:
         return Launched(world.run(plan.command()))
+    world.refuse_place(plan.launcher.name, plan.launcher.mpirun, plan.launcher.arguments)
     # The ranks' end is told in there, whatever their launcher makes of it.
     run_dir = plan.run_dir or _new_folder(plan.job)
+    end = RunEnd(run_dir)
     try:
         status = world.run(plan.command(run_dir), run_dir=run_dir)
     finally:
         if not plan.run_dir:
             with suppress(OSError):  # it holds a run
                 run_dir.rmdir()
-    status = interrupted_status(status, run_dir)
+    status = end.exit_status(status)
     # Open MPI 5.0.11 ends with status 0 when it has lost a host, and at times after an abort.
-    if status == 0 and not RunFolder(run_dir).is_finished():
+    if status == 0 and not end.completed:
         return Launched(
             1,
             f"{run_dir} holds no finished run, although the launcher reports success: "

@@ -6,7 +6,6 @@ end here.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,16 +24,20 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.best_weights import BestWeights
 from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.observer import Status
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
-from mpi_dcasgd.errors import NonFiniteError
+from mpi_dcasgd.errors import NonFiniteError, RunFolderError
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.logs import close_logger, rank_logger
+from mpi_dcasgd.record.own_files import is_ours, remove_logs
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
+from mpi_dcasgd.record.run_lock import HeldFolder
 from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.data_check import check_resumed, write_down
@@ -77,45 +80,68 @@ class Recording:
     ) -> None:
         self.started = datetime.now(UTC)
         resume = NEVER if overwrite and resume == AUTO else resume
-        self.checkpoint = find_checkpoint(job, run_dir, resume, virtual)
         self._virtual = virtual
-        self._code_before = self.checkpoint.folder.own_code() if self.checkpoint else []
         self._show = show
         self._recorder: Recorder | None = None
         self._conductor: Conductor | None = None
         self._best: BestWeights | None = None
         self._virtual_run: VirtualRun | None = None
-        self.job = with_kernel(job, self.checkpoint)
         # As the user has it: a study must know its runs again, however often they were resumed.
         self._asked = job_as_yaml(job)
         self.argv = argv
         self.git = git
+        with HeldFolder(run_dir, self._say) as held:
+            self.checkpoint = find_checkpoint(job, run_dir, resume, virtual)
+            self._code_before = self.checkpoint.folder.own_code() if self.checkpoint else []
+            self.job = with_kernel(job, self.checkpoint)
+            self.folder = self._folder(run_dir, overwrite=overwrite, ours=held.ours)
+            self._held = held.keep(self.folder.path)
+            if self.checkpoint is None:
+                remove_old_checkpoint(self.folder)
+            write_atomic(self.folder.job_yaml, job_as_text(job).encode())
+            self.logger: Logger = rank_logger(self.folder, 0)
+
+    def _folder(self, run_dir: Path | None, *, overwrite: bool, ours: bool) -> RunFolder:
+        """Make the run folder, or open it to go on with what it holds."""
         continued = self.checkpoint is not None and self.checkpoint.has_records
         origin = self.checkpoint.folder if self.checkpoint and continued else None
         same = origin is not None and run_dir is not None and _same(origin.path, run_dir)
-        self.folder = RunFolder.create(
+        folder = RunFolder.create(
             run_dir,
-            name=job.name,
-            algorithm=job.algorithm,
+            name=self.job.name,
+            algorithm=self.job.algorithm,
             now=self.started.astimezone(),
             overwrite=overwrite,
             keep=same,
+            ours=ours,
         )
         if origin is not None and not same:
-            self.folder.copy_records(origin)
-        if self.checkpoint is None:
-            remove_old_checkpoint(self.folder)
-        write_atomic(self.folder.job_yaml, job_as_text(job).encode())
-        self.logger: Logger = rank_logger(self.folder, 0)
+            folder.copy_records(origin)
+        return folder
 
-    def take_back(self) -> None:
-        """Remove the folder of a run that could not begin: it would look like a killed one's."""
-        self.close()
+    def _say(self, told: str) -> None:
+        """Tell the log and the terminal, whatever has become of the records; on any thread."""
+        with suppress(AttributeError):  # not there yet
+            self.logger.error(told)
+        if self._show is not None:
+            print(told, file=ShownStream(self._show), flush=True)
+
+    def take_back(self, error: BaseException) -> None:
+        """Remove the folder of a run that could not begin: it would look like a killed one's.
+
+        Args:
+            error: Why it could not; the summary of a run that was to be resumed tells it.
+        """
         if self.checkpoint or self.folder.metrics_jsonl.exists():
+            reason = f"could not be resumed: {type(error).__name__}: {error}"
+            with suppress(RunFolderError):
+                self.folder.write_summary({"status": "failed", "reason": reason})
+            self.close()
             return
         self.folder.job_yaml.unlink(missing_ok=True)
         self.folder.cluster_yaml.unlink(missing_ok=True)
-        shutil.rmtree(self.folder.logs, ignore_errors=True)
+        remove_logs(self.folder)
+        self.close()
         with suppress(OSError):  # there is something else in it
             self.folder.path.rmdir()
 
@@ -282,7 +308,10 @@ class Recording:
             self.logger.error("training failed", exc_info=True)
             if self._recorder is not None:
                 reason = f"{type(error).__name__}: {error}"
-                self._recorder.ended("failed", conductor.time_s, reason=reason)
+                try:
+                    self._recorder.ended("failed", conductor.time_s, reason=reason)
+                except (OSError, RunFolderError) as again:  # the first is the reason
+                    self.logger.error("the end cannot be recorded: %s", again)
             raise
 
     def close(self) -> None:
@@ -292,6 +321,8 @@ class Recording:
         if self._recorder is not None:
             self._recorder.close()
         close_logger(self.logger)
+        # What crashed before there were records must be recognised by the next start all the same.
+        self._held.release(leave=self.folder.is_run() and not is_ours(self.folder))
 
     def finish(
         self,
@@ -303,8 +334,12 @@ class Recording:
     ) -> None:
         """Training is over, or was stopped for a reason: write down all that is left to be.
 
+        A run that was stopped has ended well once its checkpoint is whole: what cannot be written
+        after it, to a disk that is full for one, is told and does not make it fail.
+
         Raises:
             NonFiniteError: Every gradient was refused, so that nothing was trained.
+            RunFolderError: The weights or the records cannot be written.
         """
         if server.complete and server.version == 0 and self._recorder and self._recorder.nonfinite:
             with self.at_work(conductor):
@@ -315,6 +350,8 @@ class Recording:
         stopped = "" if server.complete else reason
 
         def close() -> None:
+            if not self.folder.is_run():  # somebody has removed it
+                write_atomic(self.folder.job_yaml, job_as_text(self.job).encode())
             self.write_weights(workshop, server)
             if stopped:
                 conductor.message(
@@ -322,7 +359,25 @@ class Recording:
                     f"--run-dir {self.folder.path}"
                 )
 
-        conductor.finish(totals, reason=stopped, closing=close)
+        try:
+            conductor.finish(totals, reason=stopped, closing=close)
+        except (OSError, RunFolderError) as error:
+            told = f"{type(error).__name__}: {error}"
+            whole = bool(stopped) and self.folder.has_checkpoint(server.version)
+            self._end("interrupted" if whole else "failed", conductor, stopped, told)
+            if not whole:
+                raise
+
+    def _end(self, status: Status, conductor: Conductor, reason: str, told: str) -> None:
+        """Write down the end of a run whose records cannot be written, as far as they can."""
+        self._say(f"{told}; the checkpoint is whole" if status == "interrupted" else told)
+        if self._recorder is None:
+            return
+        reason = f"{told}; {reason}" if reason else told  # a signal's number comes last
+        try:
+            self._recorder.ended(status, conductor.time_s, reason=reason)
+        except (OSError, RunFolderError) as error:
+            self.logger.error("the end cannot be recorded: %s", error)
 
     def write_weights(self, workshop: Workshop, server: ParameterServer) -> None:
         """Write the final weights as an ordinary ``state_dict`` that needs nothing of ours."""

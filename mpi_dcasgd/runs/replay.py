@@ -25,6 +25,7 @@ from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.trace import TraceRecord
 from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.data_check import check_replayed, replay_changes
@@ -266,7 +267,7 @@ def _compute_again(run: RecordedRun, show: TextIO | None, loaders: Loaders) -> R
     data_changes = tuple(replay_changes(run.folder, workshop))
     if show is not None:
         head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
-        print(head, file=show, flush=True)
+        print(head, file=ShownStream(show), flush=True)
     began = time.monotonic()
     server, difference = _replay(run, workshop, pushes)
     seconds = time.monotonic() - began
@@ -320,6 +321,7 @@ def _setup(recorded: RecordedRun, loaders: Loaders) -> tuple[VirtualSetup, Order
     workshop = Workshop.open(recorded.job, _device(recorded.job), loaders=loaders)
     check_replayed(recorded.folder, recorded.job, workshop)
     num_workers = max(stretch.num_workers for stretch in recorded.stretches)
+    workshop.check_memory(num_workers)
     server = workshop.server(num_workers, _CPU)
     learner = workshop.learner(workshop.flat_model(workshop.device))
     records = list(recorded.trace.records())

@@ -256,7 +256,9 @@ def _setup(job: Job, simulation: Simulation, loaders: Loaders) -> VirtualSetup:
     synchronous = job.mode == "synchronous"
     group = workers * job.sync.accumulate if synchronous else 1
     workshop = Workshop.open(job, device, group, loaders=loaders)
-    server = workshop.server(1 if synchronous else workers, device)
+    slots = 1 if synchronous else workers
+    workshop.check_memory(slots)
+    server = workshop.server(slots, device)
     learner = workshop.learner(workshop.flat_model(device))
     workshop.try_metrics()
     run: Simulator | SynchronousSimulator

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from mpi_dcasgd.config.load import job_as_text, job_as_yaml, with_defaults
 from mpi_dcasgd.config.study import Study
 from mpi_dcasgd.config.study_elements import Element
-from mpi_dcasgd.errors import ConfigError, RunFolderError, did_you_mean
-from mpi_dcasgd.record.run_folder import write_atomic
+from mpi_dcasgd.errors import ConfigError, did_you_mean
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.study_cluster import ClusterFile
 from mpi_dcasgd.tools.comparison import PlannedRun
@@ -73,13 +72,8 @@ def write_job(study: Study, element: Element, folder: StudyFolder) -> None:
     """Write the job file of one run, so that nobody can change the job between two runs.
 
     Raises:
-        RunFolderError: It cannot be written.
+        RunFolderError: It cannot be written, or is a file of somebody else's.
     """
-    file = folder.job_file(element.name)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"{file.parent}: cannot be made: {error.strerror}") from error
     changes = " ".join(f"{key}={value}" for key, value in element.overrides)
     header = f"# {study.job_file} with {changes}\n"
-    write_atomic(file, (header + job_as_text(element.job)).encode())
+    folder.write_job(element.name, header + job_as_text(element.job))

@@ -17,19 +17,21 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.study import Study, make_study
 from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError, LaunchError, RunFolderError
-from mpi_dcasgd.record.run_folder import RUNS, RunFolder, write_atomic
+from mpi_dcasgd.record.run_folder import RUNS, RunFolder, plain_name, write_atomic
+from mpi_dcasgd.record.run_lock import holder, is_held
 from mpi_dcasgd.record.slurm_folder import SlurmFolder, Submission
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.slurm_request import SlurmRequest
 from mpi_dcasgd.runs.study_runs import choose, groups, planned, write_job
 from mpi_dcasgd.tools.comparison import look_at
+from mpi_dcasgd.tools.slurm.directives import sets
 from mpi_dcasgd.tools.slurm.render import Work, render
 from mpi_dcasgd.tools.slurm.site import Site
 from mpi_dcasgd.tools.slurm.site_files import find_site_file
-from mpi_dcasgd.tools.slurm.states import job_states
+from mpi_dcasgd.tools.slurm.states import Answer, job_states, max_array_size
 from mpi_dcasgd.tools.slurm.submissions import dealt, find_sbatch, sbatch
 
-_MOST_ELEMENTS = 1000  # SLURM's MaxArraySize is 1001 unless a site has changed it
+_MAX_ARRAY_SIZE = 1001  # SLURM's default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,7 @@ def _submit_job(
             shutil.rmtree(folder)
         raise
     slurm.remember(Submission(job_id, _within(folder, script)))
-    logs = (_within(folder, slurm.path / f"{job.name}-{job_id}.out"),)
+    logs = _logs(site, _within(folder, slurm.path / f"{plain_name(job.name)}-{job_id}.out"))
     return Submitted(name=job.name, folder=folder, job_id=job_id, script=text, logs=logs)
 
 
@@ -174,7 +176,7 @@ def _submit_study(
 ) -> Submitted:
     out, slurm = folder.path, folder.slurm
     left = [e for e in chosen if look_at(planned(e, folder)).state != "finished"]
-    busy = _in_queue(slurm)
+    busy = _in_queue(slurm, dry_run=dry_run) if left else set()
     waiting = tuple(element.name for element in left if element.name in busy)
     left = [element for element in left if element.name not in busy]
     found = Submitted(name=study.name, folder=out, waiting=waiting, array_limit=request.array_limit)
@@ -190,7 +192,7 @@ def _submit_study(
         file=slurm.study_yaml if dry_run else freeze_study(study, slurm.path),
         folder=out,
         logs=slurm.path,
-        parts=dealt(names, _MOST_ELEMENTS),
+        parts=dealt(names, _most_elements()),
         search_path=_search_path(),
     )
     text = render("compare", site, work)
@@ -207,9 +209,14 @@ def _submit_study(
     text = render("report", last, replace(work, name=f"{study.name}-report"))
     report = sbatch(slurm.new_script(text, "report"), after=array)
     slurm.remember(replace(submission, report_id=report))
-    outputs = _within(out, slurm.path / f"{study.name}-{array}_*.out")
+    outputs = _logs(site, _within(out, slurm.path / f"{plain_name(study.name)}-{array}_*.out"))
     own = _within(out, folder.run("*").output_log)
-    return replace(found, job_id=array, report_id=report, logs=(outputs, own))
+    return replace(found, job_id=array, report_id=report, logs=(*outputs, own))
+
+
+def _logs(site: Site, log: str) -> tuple[str, ...]:
+    """The log of the script, unless the user has it print elsewhere."""
+    return () if sets(site.extra, "-o", "--output") else (log,)
 
 
 def _site(request: SlurmRequest, ranks: int | None) -> Site:
@@ -230,27 +237,57 @@ def _check_size(elements: Sequence[Element], site: Site) -> None:
         )
 
 
-def _in_queue(slurm: SlurmFolder) -> set[str]:
+def _most_elements() -> int:
+    size = max_array_size()
+    if size == 0:
+        raise LaunchError(
+            "this SLURM takes no job arrays (MaxArraySize is 0); submit the runs' jobs one by one, "
+            "or call mpi-dcasgd compare in a batch script of your own"
+        )
+    return size or _MAX_ARRAY_SIZE
+
+
+def _in_queue(slurm: SlurmFolder, *, dry_run: bool) -> set[str]:
     """Names of the runs that submissions from before may still make."""
     before = slurm.submissions()
-    states = job_states(each.job_id for each in before)
+    answer = job_states(each.job_id for each in before)
+    if not dry_run:
+        _refuse_silence(slurm, answer)
     busy: set[str] = set()
     for each in before:
         for index in range(len(each.parts)):
-            state = states.get(f"{each.job_id}_{index}")
+            state = answer.states.get(f"{each.job_id}_{index}")
             if state and state.active:
                 busy.update(each.names_of(index))
     return busy
 
 
 def _refuse_active(folder: Path) -> None:
-    before = SlurmFolder(folder).submissions()
-    for job_id, state in job_states(each.job_id for each in before).items():
+    slurm = SlurmFolder(folder)
+    if is_held(folder):
+        raise LaunchError(
+            f"{folder}: a run is at work in this folder ({holder(folder)}); wait for its end, or "
+            "name another folder"
+        )
+    slurm.refuse_strangers()
+    answer = job_states(each.job_id for each in slurm.submissions())
+    for job_id, state in answer.states.items():
         if state.active:
             raise LaunchError(
                 f"{folder}: job {job_id} of this folder is {state.state}; wait for it, or "
                 f"scancel {job_id}"
             )
+    _refuse_silence(slurm, answer)
+
+
+def _refuse_silence(slurm: SlurmFolder, answer: Answer) -> None:
+    """Two jobs must not work in one folder: not to know of the first is no reason for a second."""
+    if answer.silence:
+        raise LaunchError(
+            f"{slurm.path.parent}: SLURM does not say whether the jobs that were submitted for "
+            f"this folder are still in the queue ({answer.silence}); nothing was submitted, try "
+            "again later"
+        )
 
 
 def _within(folder: Path, file: Path) -> str:

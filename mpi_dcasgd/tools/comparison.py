@@ -17,9 +17,10 @@ from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.tools.launch import world as launch
-from mpi_dcasgd.tools.launch.exit_status import interrupted_status
+from mpi_dcasgd.tools.launch.exit_status import RunEnd
 from mpi_dcasgd.tools.launch.failure_reason import last_words
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.locks import alone_in
@@ -125,7 +126,7 @@ class Comparison:
         self.stopped_by: int | None = None
         self._launcher = launcher
         self._beside_others = beside_others
-        self._stream = stream
+        self._stream = ShownStream.of(stream)  # one that fails once stays silent
         self._mpirun = mpirun
         self._mpirun_args = mpirun_args
 
@@ -140,12 +141,13 @@ class Comparison:
             One outcome each, up to the one that was interrupted, if one was.
 
         Raises:
-            LaunchError: There is no mpirun.
+            LaunchError: There is no mpirun, or this is no place to start ranks in.
             RunFolderError: Another comparison is at work in ``out``, or it cannot be written.
         """
         if any(run.ranks is not None for run in runs):
             # There is no point in beginning without a launcher.
             launch.plan(1, (), launcher=self._launcher, mpirun=self._mpirun)
+            launch.refuse_place(self._launcher, self._mpirun, self._mpirun_args)
         outcomes = self.outcomes = []
         width = max((len(run.name) for run in runs), default=0)
         shared = [run.name for run in runs] if self._beside_others else None
@@ -183,7 +185,10 @@ class Comparison:
             outcome = Outcome(run, "kept", run.folder.summary(lenient=True))
             line.finish(f"finished before   {_figures(outcome.summary)}")
             return outcome
+        goes_on = found.state == "unfinished" and run.folder.has_checkpoint()
         try:
+            if not goes_on:  # it is appended to then
+                run.folder.refuse_strange_output()
             if run.cluster is not None:
                 run.cluster.write()
         except UserError as error:
@@ -194,15 +199,15 @@ class Comparison:
             moved = self.out.move_aside(run.name)
             if found.state == "changed":
                 line.note(f"{_changed(found.changes)}; the earlier run is now {moved}")
-        goes_on = found.state == "unfinished" and run.folder.has_checkpoint()
         if found.state == "unfinished":
             how = "resuming from its checkpoint" if goes_on else "starting over"
             line.note(f"did not finish before; {how}")
         started = time.monotonic()
+        end = RunEnd(run.folder.path)
         with line.live():
             status = self._execute(run, goes_on=goes_on)
         spent_s = time.monotonic() - started
-        outcome = _outcome(run, status)
+        outcome = _outcome(run, status, end)
         words = _figures(outcome.summary) if outcome.summary else f"exit status {status}"
         line.finish(f"{outcome.status:<15}   {words}   {spent_s:.1f} s in all")
         if outcome.status == "failed":
@@ -258,11 +263,11 @@ def _changed(changes: Sequence[str]) -> str:
     return f"its job has changed ({', '.join(changes[:3])}{more})"
 
 
-def _outcome(run: PlannedRun, status: int) -> Outcome:
+def _outcome(run: PlannedRun, status: int, end: RunEnd) -> Outcome:
     folder = run.folder
-    if status == 0 and folder.is_finished():
+    if status == 0 and end.completed:
         return Outcome(run, "completed", folder.summary(lenient=True))
-    status = interrupted_status(status, folder.path)
+    status = end.exit_status(status)
     if status in _STOPPED:
         return Outcome(run, "interrupted", {}, signum=status - 128)
     log = folder.output_log

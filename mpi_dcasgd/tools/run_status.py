@@ -11,11 +11,14 @@ from typing import Any, Literal
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
+from mpi_dcasgd.record.run_lock import holder, is_held
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.tools.launch.failure_reason import last_words
-from mpi_dcasgd.tools.slurm.states import JobState, job_states
+from mpi_dcasgd.tools.slurm.states import Answer, JobState, job_states
 
-State = Literal["not started", "pending", "running", "interrupted", "unfinished", "done", "failed"]
+State = Literal[
+    "not started", "pending", "running", "interrupted", "unfinished", "done", "failed", "unknown"
+]
 
 _RUNNING = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SUSPENDED")
 _LIVELY_S = 60.0
@@ -27,7 +30,8 @@ class RunStatus:
 
     Attributes:
         name: Its folder's name.
-        state: ``unfinished``: it was begun, and nothing says whether anybody is at it.
+        state: ``unfinished``: it was begun, and nothing says whether anybody is at it. ``unknown``:
+            it was submitted and has not begun, and SLURM does not say what has become of its job.
         epoch: Epochs done; None before the first record.
         result: The primary metric of the test split at the last evaluation; None before it.
         reason: The cause, where it is not running.
@@ -57,36 +61,73 @@ class RunStatus:
         return values | {f"test_{self.measures.primary}": values.pop("result")}
 
 
-def folder_status(folder: Path) -> list[RunStatus]:
-    """The status of a run, or of all runs of a study.
+class FolderRuns:
+    """The run in a folder, or the runs of a study, with the jobs that make them.
+
+    Args:
+        folder: The folder.
 
     Raises:
         RunFolderError: There is no such folder, or nothing in it.
     """
-    if not folder.is_dir():
-        raise RunFolderError(f"{folder}: no such folder")
-    study = StudyFolder(folder)
-    runs = _runs(study)
-    if not runs:
-        raise RunFolderError(
-            f"{folder}: neither a run folder nor a study's: it has no {JOB_YAML}, no jobs and no "
-            "runs"
-        )
-    jobs = _jobs(study, runs)
-    states = job_states(job_id.partition("_")[0] for ids in jobs.values() for job_id in ids)
-    found = []
-    for name, run in runs.items():
-        ids = jobs.get(name, [])
-        # The newest submission that SLURM knows of tells.
-        known = [job_id for job_id in reversed(ids) if job_id in states]
-        job_id = known[0] if known else (ids[-1] if ids else None)
-        log = study.slurm.log(job_id) if job_id else None
-        found.append(run_status(name, run, states.get(job_id or ""), job_id, log))
-    return found
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise RunFolderError(f"{folder}: no such folder")
+        self._study = StudyFolder(folder)
+        self._runs = _runs(self._study)
+        if not self._runs:
+            raise RunFolderError(
+                f"{folder}: neither a run folder nor a study's: it has no {JOB_YAML}, no jobs and "
+                "no runs"
+            )
+        self._jobs = _jobs(self._study, self._runs)
+
+    def open_jobs(self) -> set[str]:
+        """Return the numbers of the jobs of runs that are not finished: SLURM is to tell them."""
+        return {
+            job_id.partition("_")[0]
+            for name, run in self._runs.items()
+            if not run.is_finished()
+            for job_id in self._jobs.get(name, [])
+        }
+
+    def statuses(self, answer: Answer) -> list[RunStatus]:
+        """Return the status of each run.
+
+        Args:
+            answer: SLURM's word on `open_jobs`.
+        """
+        found = []
+        for name, run in self._runs.items():
+            ids = self._jobs.get(name, [])
+            # The newest submission that SLURM knows of tells.
+            known = [job_id for job_id in reversed(ids) if job_id in answer.states]
+            job_id = known[0] if known else (ids[-1] if ids else None)
+            log = self._study.slurm.log(job_id) if job_id else None
+            silence = answer.silence if ids and not known else ""
+            job = answer.states.get(job_id or "")
+            found.append(run_status(name, run, job, job_id, log, silence))
+        return found
+
+
+def folder_status(folder: Path) -> list[RunStatus]:
+    """Return the status of a run, or of all runs of a study.
+
+    Raises:
+        RunFolderError: There is no such folder, or nothing in it.
+    """
+    runs = FolderRuns(folder)
+    return runs.statuses(job_states(runs.open_jobs()))
 
 
 def run_status(
-    name: str, run: RunFolder, job: JobState | None, job_id: str | None, log: Path | None = None
+    name: str,
+    run: RunFolder,
+    job: JobState | None,
+    job_id: str | None,
+    log: Path | None = None,
+    silence: str = "",
 ) -> RunStatus:
     """Return the status of one run.
 
@@ -96,12 +137,16 @@ def run_status(
         job: SLURM's word on the job that makes it.
         job_id: The number of that job.
         log: The output of that job.
+        silence: Why SLURM does not say whether that job is in the queue; empty if it did say.
     """
     summary = run.summary(lenient=True)
     progress = run.progress()
     restarts = max(summary.get("restarts") or 0, (job.restarts if job else None) or 0)
 
     def told(state: State, reason: str = "") -> RunStatus:
+        if silence and state not in ("done", "running"):
+            unknown = f"SLURM does not say whether it is in the queue: {silence}"
+            reason = f"{reason}; {unknown}" if reason else unknown
         return RunStatus(
             name,
             state,
@@ -128,7 +173,9 @@ def run_status(
         return told("interrupted", str(summary.get("reason", "")))
     if not run.is_run():
         words = _last_words(run.output_log)
-        return told("failed", words) if words else told("not started")
+        if words:
+            return told("failed", words)
+        return told("unknown" if silence else "not started")
     return _silent(told, run)
 
 
@@ -138,9 +185,12 @@ def _silent(told: Callable[[State, str], RunStatus], run: RunFolder) -> RunStatu
         silent_s = time.time() - run.metrics_jsonl.stat().st_mtime
     except OSError:
         silent_s = float("inf")
-    if silent_s < _LIVELY_S:
+    held = is_held(run.path)
+    if held or (silent_s < _LIVELY_S and held is None):
         return told("running", "")
     since = f"no sign of life for {silent_s:.0f} s" if silent_s != float("inf") else "no record"
+    if held is False:
+        since = f"its {holder(run.path)} is no more"
     words = _last_words(run.output_log)
     return told("unfinished", f"{since}; {words}" if words else since)
 

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from mpi_dcasgd.record.metrics import RunProgress
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.shown import ShownStream
 
 EVERY_S = 1.0
 
@@ -19,16 +20,17 @@ class StatusLine:
     """The line of one run.
 
     Args:
-        stream: Where it is written, in place if that is a terminal; None for nowhere.
+        stream: Where it is written, in place if that is a terminal; None for nowhere. One that
+            fails ends nothing.
         place: Beginning of the line.
         folder: The run folder.
     """
 
-    def __init__(self, stream: TextIO | None, place: str, folder: RunFolder) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | ShownStream | None, place: str, folder: RunFolder) -> None:
+        self._stream = ShownStream.of(stream)
         self._place = place
         self._folder = folder
-        self._terminal = stream is not None and stream.isatty()
+        self._terminal = self._stream is not None and self._stream.isatty()
 
     def note(self, text: str) -> None:
         """Something to know about the run, on a line of its own."""

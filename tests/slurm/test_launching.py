@@ -77,6 +77,28 @@ def test_mpirun_spreads_the_ranks_and_both_ways_of_starting_train(
         assert [rank["role"] for rank in ranks] == ["server", *3 * ["worker"]]
 
 
+def test_run_within_srun_is_refused_at_once(slurm: LocalSlurm, tmp_path: Path) -> None:
+    run = f"{RUN} -n 2 algorithm=asgd --run-dir {tmp_path}/run"
+    job = slurm.submit(
+        script(
+            f"srun -N2 -n2 {run} || echo status $?",
+            f"srun -N1 -n1 {run} || echo status $?",
+            f"SLURM_JOB_ID=987654 {run} || echo status $?",
+            f"env -u SLURM_TASKS_PER_NODE {run} || echo status $?",
+        ),
+        *TWO_BY_TWO,
+    )
+    slurm.wait(job, "COMPLETED", timeout=100)
+    log = slurm.log(job)
+    assert log.count("LaunchError: ") == 4, log
+    assert log.count("status 2\n") == 4
+    assert "srun has started 2 processes here" in log
+    assert "is a step of SLURM's job" in log
+    assert "SLURM knows no such job" in log
+    assert "SLURM_TASKS_PER_NODE is not set" in log
+    assert not (tmp_path / "run").exists()
+
+
 def test_srun_with_the_wrong_protocol_is_refused_with_the_remedy(
     slurm: LocalSlurm, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from local_slurm import LocalSlurm
 
 from mpi_dcasgd.record.slurm_folder import SlurmFolder
+from mpi_dcasgd.tools.slurm.states import Answer, job_states, max_array_size
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi, pytest.mark.timeout(300)]
 
@@ -138,3 +139,29 @@ def test_a_mistake_is_told_and_nothing_is_submitted(slurm: LocalSlurm, tmp_path:
     assert "Invalid partition name" in refused.stderr
     assert slurm.run("squeue", "--noheader") == ""
     assert SlurmFolder(run).submissions() == []
+
+
+def test_names_are_kept_and_the_users_options_win(
+    slurm: LocalSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, run = REPOSITORY / "jobs" / "digits.yaml", tmp_path / "it's try #2"
+    options = ("--sbatch=--hold", "--sbatch=--no-requeue", "--sbatch=--comment=a #1 'b'")
+    words = ("submit", job, "name='lr/0.1 #1'", "-n", "3", "--run-dir", run, *options)
+    done = command(slurm, *words)
+    assert done.returncode == 0, done.stderr
+    job_id = SlurmFolder(run).submissions()[-1].job_id
+    known = slurm.job(job_id)
+    assert known["JobName"] == "lr/0.1 #1"
+    assert known["StdOut"] == f"{run}/slurm/lr_0.1_1-{job_id}.out"
+    assert known["Comment"] == "a #1 'b'"
+    assert known["Requeue"] == "0"
+    assert f"logs:   {run}/slurm/lr_0.1_1-{job_id}.out" in done.stdout
+    again = command(slurm, *words)
+    assert again.returncode == 2
+    assert f"job {job_id} of this folder is PENDING" in again.stderr
+    slurm.run("scancel", job_id)
+    # What SLURM says of jobs that it does not know is an answer, and no silence.
+    for name, value in slurm.env.items():
+        monkeypatch.setenv(name, value)
+    assert job_states(["987654"]) == Answer()
+    assert max_array_size() == 1001

@@ -279,6 +279,15 @@ def test_a_failed_run_is_tried_again(tmp_path: Path) -> None:
     assert outcomes[0].status == "completed"
 
 
+def test_a_start_that_fails_after_a_stop_does_not_stop_the_comparison(tmp_path: Path) -> None:
+    run = planned(tmp_path, "a", FAIL)
+    run.folder.path.mkdir()
+    run.folder.job_yaml.write_text(yaml.safe_dump(JOB))
+    run.folder.write_summary({"status": "interrupted", "reason": "stopped by signal 10"})
+    outcomes, _ = compare(tmp_path, run, planned(tmp_path, "b"))
+    assert [outcome.status for outcome in outcomes] == ["failed", "completed"]
+
+
 def test_ctrl_c_stops_the_run_and_the_comparison(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     outcomes, _ = compare(

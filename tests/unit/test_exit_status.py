@@ -7,27 +7,50 @@ from pathlib import Path
 
 import pytest
 
-from mpi_dcasgd.tools.launch.exit_status import RunEnd, interrupted_status
+from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.tools.launch.exit_status import RunEnd
+
+
+def tell(folder: Path, **summary: str) -> None:
+    RunFolder(folder).write_summary(summary)
 
 
 def test_a_status_that_tells_of_no_signal_is_that_of_the_one_that_stopped_the_run(
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "a"
-    folder.mkdir()
-    assert interrupted_status(0, folder) == 0
-    (folder / "summary.json").write_text(
-        json.dumps({"status": "interrupted", "reason": "stopped by signal 10"})
-    )
-    assert interrupted_status(0, folder) == 138
-    assert interrupted_status(213, folder) == 213
-    assert interrupted_status(1, folder) == 138
-    (folder / "summary.json").write_text(json.dumps({"status": "interrupted", "reason": ""}))
-    assert interrupted_status(0, folder) == 143
-    (folder / "summary.json").write_text(json.dumps({"status": "completed"}))
-    assert interrupted_status(0, folder) == 0
-    (folder / "summary.json").write_text(json.dumps({"status": "failed"}))
-    assert interrupted_status(1, folder) == 1
+    end = RunEnd(tmp_path)
+    assert end.exit_status(0) == 0
+    tell(tmp_path, status="interrupted", reason="stopped by signal 10")
+    assert end.exit_status(0) == 138
+    assert end.exit_status(213) == 213
+    assert end.exit_status(1) == 138
+    tell(tmp_path, status="interrupted", reason="")
+    assert end.exit_status(0) == 143
+    tell(tmp_path, status="completed")
+    assert end.exit_status(0) == 0
+    tell(tmp_path, status="failed")
+    assert end.exit_status(1) == 1
+
+
+@pytest.mark.parametrize("reason", ["stopped by signal 10", ""])
+def test_a_start_that_fails_is_not_told_as_the_stop_of_the_one_before(
+    tmp_path: Path, reason: str
+) -> None:
+    tell(tmp_path, status="interrupted", reason=reason)
+    end = RunEnd(tmp_path)
+    assert end.exit_status(2) == 2
+    assert end.exit_status(0) == 0
+    assert not end.completed
+    tell(tmp_path, status="interrupted", reason=reason)  # the same again, by this start
+    assert end.exit_status(1) in (138, 143)
+
+
+def test_a_run_that_an_earlier_start_completed_is_not_this_ones(tmp_path: Path) -> None:
+    tell(tmp_path, status="completed")
+    end = RunEnd(tmp_path)
+    assert not end.completed
+    tell(tmp_path, status="completed")
+    assert end.completed
 
 
 @pytest.mark.parametrize(

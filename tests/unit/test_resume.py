@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,9 @@ from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import DataError, RunFolderError
 from mpi_dcasgd.record.checkpoints import CheckpointFiles, checkpoints_in, read_checkpoint
 from mpi_dcasgd.record.metrics import read_metrics
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.train import train
 
 JOB = "jobs/digits.yaml"
@@ -224,6 +228,98 @@ def test_what_cannot_start_leaves_no_folder(go: Go, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         go(tmp_path / "run", data, "model={name: resnet20}")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_fails_in_the_folder_of_a_stopped_run_is_told_as_what_it_is(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    assert go(folder, stop_after=9) == 138
+    assert summary(folder)["status"] == "interrupted"
+
+    def fail(*args: object, **options: object) -> None:
+        raise DataError("no samples today")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("mpi_dcasgd.runs.build.Subject.open", fail)
+        with pytest.raises(DataError):
+            go(folder)
+    told = {"status": "failed", "reason": "could not be resumed: DataError: no samples today"}
+    assert summary(folder) == told
+    assert go(folder) == 0
+    assert summary(folder)["status"] == "completed"
+
+
+def full_disk(*args: object, **options: object) -> None:
+    raise RunFolderError("weights.pt: cannot be written: No space left on device")
+
+
+def test_a_disk_that_is_full_after_the_checkpoint_does_not_undo_the_stop(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, shown = tmp_path / "run", io.StringIO()
+    with monkeypatch.context() as full:
+        full.setattr("mpi_dcasgd.runs.recording.save_weights", full_disk)
+        assert go(folder, stop_after=9, show=shown) == 138
+    assert "No space left on device; the checkpoint is whole" in shown.getvalue()
+    assert summary(folder)["status"] == "interrupted"
+    assert summary(folder)["reason"].endswith("stopped by signal 10")
+    assert go(folder) == 0
+
+
+def test_records_that_cannot_be_written_any_more_do_not_undo_the_stop_either(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, written = tmp_path / "run", CheckpointFiles.keep_now
+
+    def keep_and_fill(self: CheckpointFiles, *args: Any) -> None:
+        written(self, *args)
+        monkeypatch.setattr("mpi_dcasgd.record.appending.AppendedFile.append", full_disk)
+        monkeypatch.setattr(RunFolder, "write_summary", full_disk)
+
+    monkeypatch.setattr(CheckpointFiles, "keep_now", keep_and_fill)
+    assert go(folder, stop_after=9) == 138
+    assert "the checkpoint is whole" in (folder / "logs" / "rank-0.log").read_text()
+    monkeypatch.undo()
+    assert go(folder) == 0
+
+
+def test_a_stop_without_a_checkpoint_is_a_failure_where_the_rest_fails_too(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setattr("mpi_dcasgd.runs.recording.save_weights", full_disk)
+    monkeypatch.setattr("mpi_dcasgd.record.checkpoints.atomic_file", full_disk)
+    with pytest.raises(RunFolderError, match="No space left"):
+        go(folder, stop_after=9)
+    assert summary(folder)["status"] == "failed"
+
+
+def test_a_run_whose_weights_cannot_be_written_says_so_in_its_summary(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mpi_dcasgd.runs.recording.save_weights", full_disk)
+    with pytest.raises(RunFolderError, match="No space left"):
+        go(tmp_path / "run")
+    found = summary(tmp_path / "run")
+    assert found["status"] == "failed"
+    assert "No space left" in found["reason"]
+
+
+def test_what_a_run_has_learnt_outlives_its_folder(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, finish = tmp_path / "run", Recording.finish
+
+    def remove_first(self: Recording, *args: Any) -> None:
+        shutil.rmtree(folder)
+        finish(self, *args)
+
+    monkeypatch.setattr(Recording, "finish", remove_first)
+    assert go(folder) == 0
+    run = RunFolder.open(folder)
+    assert run.is_finished()
+    assert run.weights()
 
 
 def test_something_else_is_not_taken_for_a_checkpoint(go: Go, tmp_path: Path) -> None:

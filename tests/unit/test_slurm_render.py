@@ -6,6 +6,9 @@ tests/golden/slurm/. After a change: python tests/unit/test_slurm_render.py
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.tools.slurm import text
 from mpi_dcasgd.tools.slurm.render import KINDS, Kind, Work, render, write_all
 from mpi_dcasgd.tools.slurm.site import Site, time_s
 
@@ -128,7 +132,77 @@ def test_every_training_script_is_signalled_requeued_and_appended_to() -> None:
 def test_an_array_has_an_element_to_each_part_and_logs_by_element() -> None:
     words = options(render("compare", GPUS, STUDY))
     assert "--array=0-1%4" in words
-    assert "--output=/data/100%%/slurm/%x-%A_%a.out" in words
+    assert "--output=/data/100%%/slurm/grid-%A_%a.out" in words
+
+
+def read_by_sbatch(text: str, folder: Path) -> list[str]:
+    """The options that sbatch finds in a script; there is no SLURM that it could ask."""
+    if not shutil.which("sbatch"):
+        pytest.skip("no sbatch")
+    (folder / "slurm.conf").write_text(
+        "ClusterName=x\nSlurmctldHost=localhost\nSlurmctldPort=1\nNodeName=localhost\n"
+        "PartitionName=p Nodes=ALL Default=YES\nMessageTimeout=1\n"
+    )
+    (folder / "script").write_text(text)
+    words = ["timeout", "20", "sbatch", "-vvv", "--test-only", "script"]
+    env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+    told = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True).stderr
+    return re.findall(r'Found in script, argument "(.*)"$', told, re.MULTILINE)
+
+
+def test_sbatch_reads_back_names_with_blanks_quotes_and_number_signs(tmp_path: Path) -> None:
+    name = """it's "a" #2 \\ b"""
+    work = dataclasses.replace(JOB, name=name, logs=Path("/data/try #2/it's"))
+    site = Site(tasks=3, extra=("--comment=a #1 'b'", "-p low", "--constraint=a|b"))
+    words = read_by_sbatch(render("async", site, work), tmp_path)
+    assert f"--job-name={name}" in words
+    assert "--output=/data/try #2/it's/it_s_a_2_b-%j.out" in words
+    assert words[-4:] == ["--comment=a #1 'b'", "-p", "low", "--constraint=a|b"]
+
+
+def test_a_name_that_no_line_can_hold_is_refused() -> None:
+    for work in (
+        dataclasses.replace(JOB, name="a\nb"),
+        dataclasses.replace(JOB, logs=Path("/data/a\\b")),
+    ):
+        with pytest.raises(ConfigError, match=r"line break|backslash"):
+            render("async", Site(tasks=3), work)
+
+
+def test_the_users_options_of_sbatch_come_last_so_that_they_win() -> None:
+    site = Site(tasks=3, extra=("--no-requeue", "--output=mine.out", "--signal=B:USR1@600"))
+    for kind in ("async", "compare", "hetjob"):
+        assert options(render(kind, site, None))[-3:] == list(site.extra)
+
+
+def test_the_array_of_a_study_is_not_the_users_to_choose() -> None:
+    for word in ("--array=1,3", "-a 1,3", "--array 1"):
+        with pytest.raises(ConfigError, match="array-limit"):
+            Site(extra=(word,))
+
+
+@pytest.mark.parametrize("array", [[0, 1, 2], [1, 3, 5], [2, 4, 6, 8], [7]])
+def test_any_array_makes_all_parts_of_a_study_once(array: list[int], tmp_path: Path) -> None:
+    """A part of the script, run as each element; the last is requeued."""
+    script = text.COMPARE[text.COMPARE.index("# An array may") :].replace("&\n", "\n")
+    program = tmp_path / "mpi-dcasgd"
+    program.write_text('#!/bin/bash\necho "${@: -1}"\n')
+    program.chmod(0o755)
+    parts = []
+    for task in [*array, array[-1]]:
+        env = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_ARRAY_JOB_ID": "9",
+            "SLURM_ARRAY_TASK_ID": str(task),
+            "SLURM_ARRAY_TASK_COUNT": str(len(array)),
+        }
+        begin = "set -uo pipefail; study=s.yaml out=out\n"
+        words = ["bash", "-c", begin + script]
+        done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        parts.append(done.stdout.strip())
+    assert parts[:-1] == [f"{index}/{len(array)}" for index in range(len(array))]
+    assert parts[-1] == parts[-2]
 
 
 def test_a_heterogeneous_job_has_its_server_first_and_no_gpus_there() -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.record.slurm_folder import SlurmFolder, Submission
-from mpi_dcasgd.tools.slurm.states import JobState, job_states, parse_sacct, parse_scontrol
+from mpi_dcasgd.tools.slurm.states import Answer, JobState, job_states, parse_sacct, parse_scontrol
 from mpi_dcasgd.tools.slurm.submissions import dealt
 
 JOB = """\
@@ -43,8 +43,10 @@ class FakeSlurm:
         folder.mkdir()
         monkeypatch.setenv("FAKE", str(folder))
         monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-        for name in ("sbatch", "squeue", "scontrol", "sacct"):
-            self.program(name, "exit 1")
+        self.program("squeue", "exit 0")
+        invalid = "slurm_load_jobs error: Invalid job id specified"
+        self.program("scontrol", f"echo '{invalid}' >&2; exit 1")
+        self.program("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
         self.program("sbatch", SBATCH)
 
     def program(self, name: str, text: str) -> None:
@@ -93,7 +95,7 @@ def test_a_job_is_written_into_its_folder_and_submitted(
     text = script.read_text()
     assert "#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=2\n" in text
     assert "#SBATCH --partition=gpu" in text
-    assert f"#SBATCH --output={folder}/slurm/%x-%j.out" in text
+    assert f"#SBATCH --output={folder}/slurm/toy-%j.out" in text
     assert yaml.safe_load((folder / "slurm" / "job.yaml").read_text())["lr"] == 0.5
     assert subprocess.run(["bash", "-n", script]).returncode == 0
     out = capsys.readouterr().out
@@ -152,6 +154,7 @@ def test_what_is_finished_is_not_submitted_again(
     assert "#SBATCH --ntasks=3" in (out / "slurm" / "submit-2.sbatch").read_text()
     finish(out / "asgd-w2-s0", out / "jobs" / "asgd-w2-s0.yaml", 2)
     calls = len(slurm.calls)
+    slurm.program("squeue", "exit 1")  # of no interest then
     assert main(["submit", "grid.yaml", "-o", "out"]) == 0
     assert "no run is left to submit" in capsys.readouterr().out
     assert len(slurm.calls) == calls
@@ -341,6 +344,64 @@ def test_every_state_of_a_study(slurm: FakeSlurm, capsys: pytest.CaptureFixture[
     assert "epoch 1.5  test error 25.00 %  restarted 2 times" in line
 
 
+def test_silence_of_slurm_is_not_taken_for_an_empty_queue(
+    slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ["submit", "toy.yaml", "-n", "3", "--run-dir", "r"]
+    study = ["submit", "grid.yaml", "-o", "out"]
+    assert main(job) == main(study) == 0
+    calls = len(slurm.calls)
+    slurm.program("squeue", "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1")
+    for words in (job, study):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert "does not say whether the jobs" in error
+        assert "squeue: slurm_load_jobs error: Unable to contact" in error
+    assert len(slurm.calls) == calls
+    assert main([*study, "--dry-run"]) == 0
+    capsys.readouterr()
+    run = shown(capsys, "r")["r"]
+    assert (run["state"], run["job_id"]) == ("unknown", "1")
+    assert "SLURM does not say whether it is in the queue: squeue: slurm_load" in run["reason"]
+
+
+def test_a_slurm_that_hangs_is_waited_for_once_and_not_for_what_is_finished(
+    slurm: FakeSlurm, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        assert main(["submit", "toy.yaml", "-n", "3", "--run-dir", f"runs/{name}"]) == 0
+    for name in ("a", "b"):
+        begin(Path("runs", name))
+        os.utime(f"runs/{name}/metrics.jsonl", (0, 0))
+    finish(Path("runs/c"), Path("toy.yaml"), 2)
+    for program in ("squeue", "scontrol", "sacct"):
+        slurm.program(program, f"echo {program} >> asked; exec sleep 600")
+    monkeypatch.setattr("mpi_dcasgd.runs.status._PATIENCE_S", 1.0)
+    capsys.readouterr()
+    runs = shown(capsys)
+    assert {name: run["state"] for name, run in runs.items()} == {
+        "a": "unfinished",
+        "b": "unfinished",
+        "c": "done",
+    }
+    assert "squeue: no answer in 1 s" in runs["a"]["reason"]
+    assert Path("asked").read_text() == "squeue\n"
+    Path("asked").unlink()
+    assert shown(capsys, "runs/c")["c"]["state"] == "done"
+    assert not Path("asked").exists()
+
+
+def test_no_array_is_larger_than_slurm_takes(
+    slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm.program("scontrol", "echo 'MaxArraySize            = 3'")
+    assert main(["submit", "grid.yaml", "-o", "out"]) == 0
+    assert [len(part) for part in SlurmFolder(Path("out")).submissions()[-1].parts] == [2, 2, 1]
+    slurm.program("scontrol", "echo 'MaxArraySize            = 0'")
+    assert main(["submit", "grid.yaml", "-o", "other"]) == 2
+    assert "takes no job arrays" in capsys.readouterr().err
+
+
 def test_a_job_that_never_began_tells_its_scripts_last_words(
     slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -413,4 +474,4 @@ def test_slurms_words_are_read() -> None:
     assert parse_scontrol("JobId=7 JobName=a b JobState=OUT_OF_MEMORY Reason=OutOfMemory") == {
         "7": JobState("OUT_OF_MEMORY", "OutOfMemory")
     }
-    assert job_states([]) == {}
+    assert job_states([]) == Answer()

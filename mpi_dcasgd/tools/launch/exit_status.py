@@ -13,44 +13,65 @@ _LAST_WORDS_S = 5.0
 
 
 class RunEnd:
-    """Notices that a run's folder tells of its end, whatever becomes of its launcher.
+    """What a run's folder tells of the end of this start, whatever becomes of its launcher.
+
+    Make it before the start: a summary that the folder holds already is an earlier start's, and
+    says nothing of this one, even if this one fails without a summary of its own.
 
     Args:
-        folder: The run folder. A summary that it holds already is an earlier start's.
+        folder: The run folder, which may not exist yet.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = RunFolder(folder)
-        self._before = self._folder.summary(lenient=True)
+        self._before = self._mark()
 
     def status(self) -> int | None:
-        """The exit status that suits the run's summary; None as long as it has none."""
-        summary = self._folder.summary(lenient=True)
-        if not summary or summary == self._before:
+        """The exit status that suits this start's summary; None as long as it has none."""
+        summary = self._summary()
+        if not summary:
             return None
         if summary.get("status") == "completed":
             return 0
         return _stopped_by(summary) or 1
 
+    @property
+    def completed(self) -> bool:
+        """True if this start has brought the run to its end."""
+        return self._summary().get("status") == "completed"
 
-def interrupted_status(status: int, folder: Path) -> int:
-    """The exit status of a world, or 128 + n if it tells of no signal though n stopped the run.
+    def exit_status(self, status: int) -> int:
+        """Return a world's own exit status, or 128 + n if only the folder tells of signal n.
 
-    When SLURM has ended Open MPI's daemons, and the ranks with them, mpirun (5.0.11) ends with 0
-    or with a status of its own: so SLURM preempts.
-    """
-    if status > 128:
-        return status
-    run = RunFolder(folder)
-    summary = run.summary(lenient=True)
-    deadline = time.monotonic() + _LAST_WORDS_S
-    # mpirun does not wait for such ranks: they may be about to write it.
-    while status == 0 and not summary and run.metrics_jsonl.exists():
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
-        summary = run.summary(lenient=True)
-    return _stopped_by(summary) or status
+        When SLURM has ended Open MPI's daemons, and the ranks with them, mpirun (5.0.11) ends with
+        0 or with a status of its own: so SLURM preempts.
+
+        Args:
+            status: The launcher's.
+        """
+        if status > 128:
+            return status
+        summary = self._summary()
+        deadline = time.monotonic() + _LAST_WORDS_S
+        # mpirun does not wait for such ranks: they may be about to write it.
+        while status == 0 and not summary and self._folder.metrics_jsonl.exists():
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+            summary = self._summary()
+        return _stopped_by(summary) or status
+
+    def _summary(self) -> dict[str, Any]:
+        """The summary that this start has written, or nothing."""
+        return {} if self._mark() == self._before else self._folder.summary(lenient=True)
+
+    def _mark(self) -> tuple[int, int] | None:
+        """Identity of the summary's file: it is replaced, and never changed."""
+        try:
+            found = self._folder.summary_json.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
 
 def _stopped_by(summary: dict[str, Any]) -> int | None:

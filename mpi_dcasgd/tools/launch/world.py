@@ -34,7 +34,14 @@ from mpi_dcasgd.tools.launch.mpirun import (
     find_mpirun,
     mpirun_command,
 )
-from mpi_dcasgd.tools.launch.srun import MPIRUN_VARIABLE, pick_launcher, srun_command
+from mpi_dcasgd.tools.launch.relay import outliving_reader
+from mpi_dcasgd.tools.launch.srun import (
+    MPIRUN_VARIABLE,
+    SRUN_VARIABLE,
+    pick_launcher,
+    srun_command,
+)
+from mpi_dcasgd.tools.launch.surroundings import refuse_leftovers
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 _LOOK_EVERY_S = 5.0
@@ -91,6 +98,24 @@ def plan(
     )
 
 
+def refuse_place(
+    launcher: str | None = None, mpirun: str | None = None, extra: Sequence[str] = ()
+) -> None:
+    """Refuse to start ranks where their launcher would hang or only print a banner.
+
+    Args:
+        launcher: As for `plan`; so are the others.
+        mpirun: Which one.
+        extra: Further arguments.
+
+    Raises:
+        LaunchError: With the reason, and what to do.
+    """
+    chosen = pick_launcher(launcher, mpirun)
+    words = shlex.split(os.environ.get(SRUN_VARIABLE, ""))
+    refuse_leftovers(chosen, [*words, *extra])
+
+
 @cache
 def _flavour(mpirun: str) -> MpiFlavour:
     return detect_flavour(mpirun)
@@ -125,13 +150,17 @@ def run(
     inherited = {name: value for name, value in os.environ.items() if name != TTY_VARIABLE}
     steering = _Steering()
     end = RunEnd(run_dir) if run_dir else None
-    with _handling(steering.on_signal):
+    with (
+        _handling(steering.on_signal),
+        outliving_reader(stdout, 1) as output,
+        outliving_reader(stderr, 2) as errors,
+    ):
         world = subprocess.Popen(
             command.argv,
             env={**inherited, **command.env},
             stdin=subprocess.DEVNULL,  # its own session has no terminal to read from
-            stdout=stdout,
-            stderr=stderr,
+            stdout=output,
+            stderr=errors,
             start_new_session=True,  # so that Ctrl-C reaches this process only
             preexec_fn=_die_with_parent(),
         )
@@ -160,7 +189,8 @@ class _Steering:
             again = len(self._stops) > 1
             what = "killing the ranks" if again else "the ranks stop when it is safe (again: now)"
             # Not print, which a handler may have interrupted.
-            os.write(2, f"\n{signal.Signals(signum).name}: {what}\n".encode())
+            with suppress(OSError):  # nobody reads it any more
+                os.write(2, f"\n{signal.Signals(signum).name}: {what}\n".encode())
             signum = signal.SIGTERM if again else signal.SIGUSR1
         if self._world:
             self._world.send_signal(signum)

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mpi_dcasgd.record.run_folder import plain_name
 from mpi_dcasgd.tools.slurm import text
+from mpi_dcasgd.tools.slurm.directives import directives, output_option
 from mpi_dcasgd.tools.slurm.site import Site
 
 Kind = Literal["async", "sync", "compare", "simulate", "hetjob", "report"]
@@ -83,19 +83,20 @@ def render(kind: Kind, site: Site | None = None, work: Work | None = None) -> st
 
 def _options(kind: Kind, site: Site, work: Work | None) -> str:
     """The #SBATCH lines; of a heterogeneous job, those of its two components."""
-    shared = _words(
-        time=site.time, partition=site.partition, account=site.account, qos=site.qos
-    ) + list(site.extra)
-    log = "%x-%A_%a.out" if kind == "compare" else "%x-%j.out"
-    if work:
-        # In SLURM's file names a per cent sign begins a pattern.
-        log = f"{str(work.logs).replace('%', '%%')}/{log}"
+    shared = _words(time=site.time, partition=site.partition, account=site.account, qos=site.qos)
+    number = "%A_%a" if kind == "compare" else "%j"
+    # A job's name may have a slash, which would begin a folder that is not there.
+    log = (
+        output_option(str(work.logs), f"{plain_name(work.name)}-{number}.out")
+        if work
+        else f"--output=%x-{number}.out"
+    )
     own = [f"--job-name={work.name if work else kind}"]
     if kind == "compare":
         count = len(work.parts) if work else DEFAULT_PARTS
         limit = f"%{site.array_limit}" if site.array_limit else ""
         own.append(f"--array=0-{count - 1}{limit}")
-    behaviour = ["--requeue", "--open-mode=append", f"--output={log}"]
+    behaviour = ["--requeue", "--open-mode=append", log]
     if kind != "report":
         behaviour.insert(0, f"--signal=B:USR1@{site.signal_lead_s}")
     size = _words(
@@ -105,11 +106,12 @@ def _options(kind: Kind, site: Site, work: Work | None) -> str:
         cpus_per_task=site.cpus_per_task,
         gpus_per_node=site.gpus_per_node,
     )
+    # The user's own come last: of options that are given twice sbatch takes the last.
     if kind != "hetjob":
-        return _sbatch([*own, *size, *shared, *behaviour])
+        return directives([*own, *size, *shared, *behaviour, *site.extra])
     server = _words(nodes=1, ntasks=1, cpus_per_task=site.cpus_per_task)
-    first = _sbatch([*own, *server, *shared, *behaviour])
-    return f"{first}\n#SBATCH hetjob\n{_sbatch([*size, *shared])}"
+    first = directives([*own, *server, *shared, *behaviour, *site.extra])
+    return f"{first}\n#SBATCH hetjob\n{directives([*size, *shared, *site.extra])}"
 
 
 def _words(**options: object) -> list[str]:
@@ -118,12 +120,6 @@ def _words(**options: object) -> list[str]:
         for name, value in options.items()
         if value is not None
     ]
-
-
-def _sbatch(words: Sequence[str]) -> str:
-    # In a script's lines sbatch splits words at blanks outside of double quotes.
-    quoted = (re.sub(r"^(--[\w-]+=)(.*\s.*)$", r'\1"\2"', word) for word in words)
-    return "\n".join(f"#SBATCH {word}" for word in quoted)
 
 
 def _settings(kind: Kind, site: Site, work: Work | None) -> str:

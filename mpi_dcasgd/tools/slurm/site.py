@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.tools.slurm.directives import sets
 
 Launcher = Literal["auto", "mpirun", "srun"]
 
@@ -87,6 +88,11 @@ class Site:
             for line in self.extra
             if not re.fullmatch(r"-[^\n]+", line)
         ]
+        if sets(self.extra, "-a", "--array"):
+            found.append(
+                "extra: --array: the array follows from the runs of a study; allowed: "
+                "--array-limit N for so many at a time, --only NAME for some of them"
+            )
         return found
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-_PATIENCE_S = 30
+PATIENCE_S = 30.0
 _QUEUE_FORMAT = "JobArrayID:60|,State:30|,Reason:80|,RestartCnt:10"
 
 
@@ -29,35 +30,64 @@ class JobState:
     active: bool = False
 
 
-def job_states(job_ids: Iterable[str]) -> dict[str, JobState]:
-    """The states of jobs and of the elements of arrays (``12_3``), as far as SLURM tells.
+@dataclass(frozen=True)
+class Answer:
+    """SLURM's word on jobs.
+
+    Attributes:
+        states: Of the jobs and elements (``12_3``) that SLURM knows of.
+        silence: Why SLURM did not say all that it may know; empty if it did. A job without a
+            state is then not known to have left the queue.
+    """
+
+    states: Mapping[str, JobState] = field(default_factory=dict)
+    silence: str = ""
+
+
+def job_states(job_ids: Iterable[str], patience_s: float = PATIENCE_S) -> Answer:
+    """Return the states of jobs and of the elements of arrays (``12_3``), as far as SLURM tells.
 
     Args:
         job_ids: Numbers, of arrays without their elements.
-
-    Returns:
-        Nothing for jobs that SLURM has forgotten, or where there is no SLURM.
+        patience_s: Seconds until SLURM counts as silent, for all jobs together.
     """
     wanted = set(job_ids)
     if not wanted:
-        return {}
-    found = {
+        return Answer()
+    deadline = time.monotonic() + patience_s
+    words = ("--noheader", "--array", "--me", f"--Format={_QUEUE_FORMAT}")
+    queue, silence = _ask(deadline, "squeue", *words)
+    active = {
         name: state
-        for name, state in parse_squeue(
-            _output("squeue", "--noheader", "--array", "--me", f"--Format={_QUEUE_FORMAT}")
-        ).items()
+        for name, state in parse_squeue(queue).items()
         if name.partition("_")[0] in wanted
     }
+    ended: dict[str, JobState] = {}
+    forgotten, silent = [], ""
     for job_id in sorted(wanted):
-        # squeue knows for all that have not ended; of an array some elements may have.
-        ended = parse_scontrol(_output("scontrol", "--oneliner", "show", "job", job_id))
-        if not ended:
-            fields = "--format=JobID,State,ExitCode"
-            ended = parse_sacct(
-                _output("sacct", "-X", "-n", "-P", "--array", f"--jobs={job_id}", fields)
-            )
-        found = ended | found
-    return found
+        # squeue knows all that have not ended; of an array some elements may have.
+        told = ""
+        if not silent:  # or it would be waited for once more with each job
+            told, silent = _ask(deadline, "scontrol", "--oneliner", "show", "job", job_id)
+            silent = "" if "Invalid job id" in silent else silent
+        found = parse_scontrol(told)
+        ended |= found
+        if not found:
+            forgotten.append(job_id)
+    if forgotten:
+        # Whose silence hides no job that is in the queue.
+        fields = "--format=JobID,State,ExitCode"
+        jobs = f"--jobs={','.join(forgotten)}"
+        told, _ = _ask(deadline, "sacct", "-X", "-n", "-P", "--array", jobs, fields)
+        ended = parse_sacct(told) | ended
+    return Answer(ended | active, silence or silent)
+
+
+def max_array_size(patience_s: float = PATIENCE_S) -> int | None:
+    """Return the elements that an array counted from 0 may have; None if SLURM does not tell."""
+    told, _ = _ask(time.monotonic() + patience_s, "scontrol", "show", "config")
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", told, re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def parse_squeue(text: str) -> dict[str, JobState]:
@@ -110,18 +140,28 @@ def _number(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _output(*argv: str) -> str:
-    program = shutil.which(argv[0])
-    if not program:
-        return ""
+def _ask(deadline: float, program: str, *words: str) -> tuple[str, str]:
+    """The output of a program, and why there is none."""
+    path = shutil.which(program)
+    if not path:
+        return "", f"found no {program} on PATH"
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        return "", "no answer in time"
     try:
         done = subprocess.run(
-            [program, *argv[1:]],
+            [path, *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE_S,
+            errors="replace",
+            timeout=left_s,
         )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+    except subprocess.TimeoutExpired:
+        return "", f"{program}: no answer in {left_s:.0f} s"
+    except OSError as error:
+        return "", f"{program}: {error.strerror}"
+    if done.returncode:
+        said = done.stderr.strip().partition("\n")[0].removeprefix(f"{program}: error: ")
+        return "", f"{program}: {said or f'status {done.returncode}'}"
+    return done.stdout, ""

@@ -67,6 +67,8 @@ elif [[ -n @asked@ ]]; then
 fi
 # Not before: modules and conda use variables that are not set.
 set -uo pipefail
+# A shell within a step (srun --pty) hands these on to the jobs that are submitted there.
+unset "${!SLURM_STEP@}"
 if ! command -v mpi-dcasgd >/dev/null; then
     echo "$SLURM_JOB_NAME: mpi-dcasgd is not on PATH; have $site_file activate its environment" >&2
     exit 2
@@ -146,9 +148,25 @@ if ((SLURM_ARRAY_TASK_ID == SLURM_ARRAY_TASK_MIN && ${SLURM_RESTART_COUNT:-0} ==
     fi
 fi
 
+# An array may be any list (--array=1,3,5), of which SLURM tells an element only the first and the
+# count. So each takes the first part that no other has: to make a link is one step, on NFS, too.
+taken=$out/.parts/$SLURM_ARRAY_JOB_ID part=""
+mkdir -p "$taken"
+for ((index = 0; index < SLURM_ARRAY_TASK_COUNT; index++)); do # ours from before a requeue?
+    if [[ $(readlink "$taken/$index") == "$SLURM_ARRAY_TASK_ID" ]]; then part=$index; fi
+done
+for ((index = 0; index < SLURM_ARRAY_TASK_COUNT; index++)); do
+    if [[ -n $part ]]; then break; fi
+    if ln -sn "$SLURM_ARRAY_TASK_ID" "$taken/$index" 2>/dev/null; then part=$index; fi
+done
+if [[ -z $part ]]; then
+    echo "$SLURM_JOB_NAME: cannot take a part of the runs in $taken: is the folder writable?" >&2
+    exit 2
+fi
+
 read -ra only <<<"${ONLY:-}"
 mpi-dcasgd compare "$study" -o "$out" --no-report ${only:+--only "${only[@]}"} \\
-    --part "$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))/$SLURM_ARRAY_TASK_COUNT" &
+    --part "$part/$SLURM_ARRAY_TASK_COUNT" &
 """
 
 COMPARE_PARTS = """
