@@ -50,6 +50,10 @@ class ParameterServer:
         ledger: Ledger that grants the tickets; a new one for the whole plan if None.
         fuse: Way in which an update is computed (``rules.chain.Chain``).
 
+    Attributes:
+        samples_of: Samples that a push of a ticket must have; those of the plan, unless a driver
+            makes up minibatches of its own.
+
     Raises:
         ProtocolError: ``ahead`` is out of range.
     """
@@ -83,6 +87,7 @@ class ParameterServer:
             for _ in range(num_workers)
         ]
         self.tally = Tally()
+        self.samples_of: Callable[[int], int] = plan.size
         self._refusals = Refusals(num_workers)
         self._halted = False
 
@@ -136,15 +141,11 @@ class ParameterServer:
             The record of the push, and the workers whose replies can be sent now.
 
         Raises:
-            ProtocolError: The version or the ticket is not what the worker was given.
+            ProtocolError: The push is not what the worker was asked for; it changes nothing.
             NonFiniteError: Too many gradients in a row were NaN or infinite.
         """
         slot = self.slots[worker]
-        if slot.status != "working" or push.version != slot.version:
-            raise ProtocolError(
-                f"worker {worker} ({slot.status}) pushed version {push.version}, "
-                f"but pulled {slot.version}"
-            )
+        self._check_push(worker, push)
         version = self.version
         facts = self._model.facts(worker, version - push.version, push.grad_norm)
         slot.clock += 1
@@ -162,7 +163,7 @@ class ParameterServer:
             total_samples=self.samples,
             epoch=self.epoch,
         )
-        return Answer(record, self._after(worker, renewed=record.stepped))
+        return Answer(record, self._after(worker, record))
 
     def lose(self, worker: int) -> list[int]:
         """Handle the death of a worker: requeue its tickets.
@@ -268,6 +269,30 @@ class ParameterServer:
     def _check(self, state: Mapping[str, Any], **also: int | None) -> None:
         check_fits(state, layout=self.layout, rule=self.chain.state_dict(), **also)
 
+    def _check_push(self, worker: int, push: Push) -> None:
+        """Refuse a push that is not what its worker was given, before anything has changed."""
+        slot = self.slots[worker]
+        if slot.status != "working" or push.version != slot.version:
+            raise ProtocolError(
+                f"worker {worker} ({slot.status}) pushed version {push.version}, "
+                f"but pulled {slot.version}"
+            )
+        held = self.ledger.held(worker)
+        if push.ticket not in held:
+            raise ProtocolError(
+                f"worker {worker} delivered ticket {push.ticket}, but holds {list(held) or 'none'}"
+            )
+        if push.samples != self.samples_of(push.ticket):
+            raise ProtocolError(
+                f"worker {worker} pushed {push.samples} samples of ticket {push.ticket}, "
+                f"which has {self.samples_of(push.ticket)}"
+            )
+        if push.vector.numel() != self.layout.size:
+            raise ProtocolError(
+                f"worker {worker} pushed a vector of {push.vector.numel()} elements, "
+                f"but was sent one of {self.layout.size}"
+            )
+
     def _take_in(self, worker: int, push: Push, facts: Facts) -> tuple[Action, float]:
         """Accept or refuse a gradient; return its fate, and the rate of the step or 0."""
         model, snapshot = self._model, self.slots[worker].snapshot
@@ -280,7 +305,7 @@ class ParameterServer:
         self._refusals.reset()
         verdict = self.rule.admission.verdict(facts)
         if verdict == "drop":
-            self.ledger.hand_back(worker, push.ticket)
+            self.ledger.drop(worker, push.ticket)
             self.tally.dropped += 1
             return Action.DROPPED, 0.0
         self.ledger.complete(worker, push.ticket)
@@ -305,9 +330,11 @@ class ParameterServer:
             self._model.samples += push.samples
             self.tally.given_up += 1
 
-    def _after(self, worker: int, *, renewed: bool) -> list[int]:
+    def _after(self, worker: int, record: UpdateRecord) -> list[int]:
+        if record.action is Action.DROPPED:  # what came too late is for whoever is free
+            return self._wake() + self._serve(worker, renew=True)
         # First the one that delivered: how far it has come decides whether others may go on.
-        return self._serve(worker, renew=not renewed) + self._wake()
+        return self._serve(worker, renew=not record.stepped) + self._wake()
 
     def _wake(self) -> list[int]:
         ready: list[int] = []
