@@ -69,6 +69,35 @@ def refused(comm: MPI.Intracomm, job: str, path: str, words: Sequence[str]) -> s
     return "trained"
 
 
+def refused_odd(comm: MPI.Intracomm, job: str, path: str, odd: str, words: Sequence[str]) -> str:
+    """What is said to a user whose rank 1 is not like the others.
+
+    Args:
+        comm: The ranks.
+        job: Of all ranks.
+        path: The run folder.
+        odd: What is odd about rank 1: ``job`` (it has the words), ``version``, ``source`` or
+            ``data``.
+        words: Changes of the job, of rank 1 alone if that is what is odd.
+    """
+    import mpi_dcasgd
+    from mpi_dcasgd.drivers import handshake
+    from mpi_dcasgd.runs import rank as runs_rank
+
+    before = mpi_dcasgd.__version__, handshake.source_digest, runs_rank.data_facts
+    if comm.rank == 1 and odd == "version":
+        mpi_dcasgd.__version__ = "9.9"
+    if comm.rank == 1 and odd == "source":
+        handshake.source_digest = lambda: "feedbead"  # type: ignore[assignment]
+    if comm.rank == 1 and odd == "data":
+        runs_rank.data_facts = lambda subject: {"training samples": "1436"}  # type: ignore[assignment]
+    mine = words if odd != "job" or comm.rank == 1 else []
+    try:
+        return refused(comm, job, path, mine)
+    finally:
+        mpi_dcasgd.__version__, handshake.source_digest, runs_rank.data_facts = before  # type: ignore[assignment]
+
+
 def interrupt(
     comm: MPI.Intracomm, job: str, path: str, words: Sequence[str], evaluations: int = 1
 ) -> tuple[str, int | None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mpi_dcasgd.config.load import job_as_yaml
 from mpi_dcasgd.config.own_code import own_names
 from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job, world_of
 from mpi_dcasgd.config.schema import Job
@@ -18,6 +19,13 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import spin_s, wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
+from mpi_dcasgd.drivers.handshake import (
+    code_facts,
+    data_facts,
+    job_facts,
+    layout_facts,
+    shake_hands,
+)
 from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
@@ -83,6 +91,7 @@ class Rank:
         """Set this rank up; a user's mistake raises the same UserError on every rank."""
         comm, job = self.comm, self.job
         together(comm, self._check_size)
+        shake_hands(comm, {**code_facts(), **job_facts(job_as_yaml(job))})
         agree_on_code(comm, own_names(job))
         self.injection = together(comm, self._make_injection)
         self.device = together(comm, lambda: pick_device(job.device, self.local_rank))
@@ -105,6 +114,7 @@ class Rank:
         )
         flat = together(comm, lambda: self.workshop.flat_model(_CPU))
         self.layout = flat.layout
+        shake_hands(comm, {**data_facts(self.workshop.subject), **layout_facts(flat.layout)})
         check_alike(comm, "parameters that are not trained", flat.fixed_sha256())
         # The server's own vectors are on the CPU; its device is where it evaluates.
         place = RankPlace(

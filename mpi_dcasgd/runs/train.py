@@ -113,7 +113,10 @@ def train(
         if checked.mode == "sequential":
             launch = Launch.of()
             origin = launch.launcher or "" if comm is None else "comm"
-            world_of(checked, launch.size if comm is None else comm.size, origin=origin)
+            try:
+                world_of(checked, launch.size if comm is None else comm.size, origin=origin)
+            except UserError as error:  # the others may have another job, and would wait
+                _fail_together(comm, error)
             path = _train_alone(request)
         else:
             path = _train_in_world(request, comm, on_error)
