@@ -23,7 +23,7 @@ def changed_keys(
     """The dotted keys that differ.
 
     What is shown and written down makes no other run, nor does the folder that code is in:
-    ``record``, ``checkpoint`` and ``code`` are left out.
+    ``record``, ``checkpoint``, ``faults`` and ``code`` are left out.
 
     Args:
         stored: A plain job.
@@ -32,7 +32,7 @@ def changed_keys(
     """
     old, new = flatten(stored), flatten(wanted)
     missing = object()
-    out = {"record", "checkpoint", "code", *beside}
+    out = {"record", "checkpoint", "faults", "code", *beside}
     return tuple(
         key
         for key in sorted(old.keys() | new.keys())

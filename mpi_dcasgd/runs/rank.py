@@ -19,6 +19,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import spin_s, wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
+from mpi_dcasgd.drivers.farewell import await_leave, take_leave
 from mpi_dcasgd.drivers.handshake import (
     code_facts,
     data_facts,
@@ -27,7 +28,7 @@ from mpi_dcasgd.drivers.handshake import (
     shake_hands,
 )
 from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
-from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
+from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
@@ -133,13 +134,12 @@ class Rank:
         """Train from start to end; rank 0 is the last to be done, and all wait for it."""
         if self.synchronous:
             self._train_synchronously()
+            wait_until(self.comm.Ibarrier().Test, self.spin_s)
+            self.in_step = True
         elif self.world.worker_of(self.comm.rank) is None:
             self._serve()
         else:
             self._work()
-        if not outlives_deaths():  # for ranks that may be no more
-            wait_until(self.comm.Ibarrier().Test, self.spin_s)
-            self.in_step = True
 
     def close(self) -> None:
         """Give back MPI's requests, the reducer, threads and files, whatever has happened."""
@@ -202,7 +202,8 @@ class Rank:
         conductor = self.recording.conductor(workshop, server, observer)
         ranks = enumerate(self.world.worker_ranks)
         accounts = [account_of(worker, self.places[rank]) for worker, rank in ranks]
-        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts)
+        faults = self.job.faults
+        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults)
         self._resources.callback(loop.close)
         conductor.accounts = lambda: accounts
         comm.Barrier()
@@ -211,6 +212,9 @@ class Rank:
             loop.run()
         self._resources.close()
         self._finish(conductor, server, accounts)
+        present = [self.world.rank_of(worker) for worker in loop.roll.present]
+        hung = ", ".join(map(loop.roll.name, loop.roll.hung))
+        self.in_step = take_leave(comm, present, hung)
 
     def _work(self) -> None:
         from mpi_dcasgd.drivers.mpi_worker import Link, run_worker
@@ -227,6 +231,7 @@ class Rank:
         link.expect()
         self.comm.Barrier()
         run_worker(link, self._slowed(learner), background=self.job.tickets_ahead > 0)
+        self.in_step = not await_leave(self.comm, self.spin_s)
 
     def _make_reducer(self) -> Reducer:
         sync = self.job.sync

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import mpi4py
@@ -50,6 +51,9 @@ class Log(NullObserver):
         self.records.append(record)
 
     def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def fault(self, text: str, missing: Sequence[str]) -> None:
         self.messages.append(text)
 
 
