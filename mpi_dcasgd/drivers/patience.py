@@ -96,6 +96,10 @@ class Watch:
             if since is not None and self._watched - since >= self.patience_s(worker)
         ]
 
+    def look_again(self, worker: int) -> bool:
+        """Return whether a worker that was silent for too long still is."""
+        return self.silent_s(worker) >= self.patience_s(worker)
+
     def silent_s(self, worker: int) -> float:
         """Seconds since the worker was asked, or 0 if it was not."""
         since = self._since[worker]

@@ -77,7 +77,7 @@ class StopFlag:
         for signum in heard:
             self._before[signum] = signal.signal(signum, self._on_signal)
         if insist:
-            _end_at_the_second(heard)
+            self._end_at_the_second(heard)
 
     @contextmanager
     def listening(self, signums: Iterable[int] = SIGNALS) -> Iterator[None]:
@@ -112,6 +112,28 @@ class StopFlag:
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
 
+    def _end_at_the_second(self, signums: Sequence[int]) -> None:
+        """Set the flag, and end the process at the second signal, from a thread of its own."""
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+        def watch() -> None:
+            first_s: float | None = None
+            while received := os.read(reading, 1):
+                (signum,) = received
+                if signum not in signums:
+                    continue
+                now = self._clock()
+                if first_s is None:
+                    first_s = now
+                    self.set(signum)
+                elif now - first_s >= AGAIN_S:
+                    os.write(2, f"{signal.Signals(signum).name} again: ending at once\n".encode())
+                    os._exit(128 + signum)
+
+        threading.Thread(target=watch, name="signals", daemon=True).start()
+
 
 def outlives_deaths(env: Mapping[str, str] = os.environ) -> bool:
     """Return whether this world was started so that it survives the death of a rank.
@@ -119,28 +141,6 @@ def outlives_deaths(env: Mapping[str, str] = os.environ) -> bool:
     ``mpirun --with-ft ulfm`` says so to Open MPI's ranks in this variable; nobody else does.
     """
     return env.get("OMPI_MCA_mpi_ft_enable") == "1"
-
-
-def _end_at_the_second(signums: Sequence[int]) -> None:
-    """End the process at the second of these signals, from a thread of its own."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-
-    def watch() -> None:
-        first_s: float | None = None
-        while received := os.read(reading, 1):
-            (signum,) = received
-            if signum not in signums:
-                continue
-            now = time.monotonic()
-            if first_s is None:
-                first_s = now
-            elif now - first_s >= AGAIN_S:
-                os.write(2, f"{signal.Signals(signum).name} again: ending at once\n".encode())
-                os._exit(128 + signum)
-
-    threading.Thread(target=watch, name="signals", daemon=True).start()
 
 
 def sleep_for_ever() -> NoReturn:

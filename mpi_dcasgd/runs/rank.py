@@ -18,7 +18,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import spin_s, wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
-from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
+from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.farewell import await_leave, take_leave
 from mpi_dcasgd.drivers.handshake import (
     code_facts,
@@ -34,7 +34,6 @@ from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
-from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace
@@ -42,6 +41,7 @@ from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.group_faults import check_replicas, watch_group
 from mpi_dcasgd.runs.recording import Recording, reason_of
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.server import ParameterServer
@@ -172,6 +172,9 @@ class Rank:
         comm.Barrier()
         if conductor and self.recording:
             self.recording.begin(conductor, time.monotonic() - self.started)
+        records = (self.recording, conductor) if self.recording and conductor else None
+        assert self.logger is not None  # it was opened by set_up
+        watch = watch_group(comm, self.job, self.places, self.stop, self.logger, records)
         with self._at_work(conductor):
             account = run_synchronous(
                 self.reducer,
@@ -183,8 +186,11 @@ class Rank:
                 compression=self.job.sync.compression,
                 bucket_bytes=bucket_bytes,
                 account=account_of(comm.rank, self.places[comm.rank]),
+                watch=watch,
             )
-            self._check_replicas(server.weights)
+            if watch:
+                watch.close()
+            check_replicas(comm, server.weights, self.layout)
         accounts = comm.gather(account)
         self._resources.close()
         if conductor and self.recording:
@@ -294,16 +300,6 @@ class Rank:
 
         check_world(MPI.COMM_WORLD.size, library=_mpi_library())
         self.world = world_of(self.job, self.comm.size)
-
-    def _check_replicas(self, weights: torch.Tensor) -> None:
-        """Refuse a synchronous run whose ranks ended with different weights."""
-        names = self.comm.allgather(weights_sha256(weights, self.layout))
-        if len(set(names)) > 1:
-            apart = [rank for rank, name in enumerate(names) if name != names[0]]
-            raise ProtocolError(
-                f"the weights of ranks {apart} differ from rank 0's at the end of a synchronous "
-                "run: the allreduce does not give every rank the same bits"
-            )
 
 
 def account_of(worker: int, place: RankPlace) -> Account:

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.mpi, pytest.mark.timeout(180)]
 
 JOB = "jobs/digits.yaml"
 HOST = os.uname().nodename
-TICKETS_PER_EPOCH = 45
+TICKETS_PER_EPOCH = 90
 
 
 class Hanging:
@@ -100,7 +100,9 @@ def test_a_worker_that_hangs_is_named_and_given_up_and_the_run_completes(
     run.until_training()
     run.rank(2).send_signal(signal.SIGSTOP)
     fault = run.until_fault()
-    assert fault["text"].startswith(f"worker 1 (rank 2 on {HOST}) hangs: nothing came from it for 2")
+    assert fault["text"].startswith(
+        f"worker 1 (rank 2 on {HOST}) hangs: nothing came from it for 2"
+    )
     assert "2 of 3 workers are left" in fault["text"]
     ((told,),) = status([run.run]).values()
     if told.state == "running":
@@ -173,3 +175,31 @@ def test_a_stop_does_not_wait_for_a_worker_that_hangs(
     assert run.summary()["status"] == "interrupted"
     assert (run.run / "weights.pt").is_file()
     assert "worker 1" in run.events("fault")[0]["text"]
+
+
+@pytest.mark.horovod
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("backend", ["horovod", "ddp"])
+def test_a_rank_of_a_group_that_hangs_is_named_and_the_run_ends_and_resumes(
+    processes: Any, tmp_path: Path, backend: str, number: int
+) -> None:
+    words = ("algorithm=ssgd", f"sync.backend={backend}", "faults.patience=2", FAST_RECORD)
+    often = ("checkpoint={every: 1}",) if number == 0 else ()
+    run = Hanging(processes, tmp_path / "run", "epochs=100000", *words, *often, ranks=2)
+    run.until_training()
+    if number == 0:
+        run.until(lambda: checkpoints_in(run.run / "checkpoints"))
+    run.rank(number).send_signal(signal.SIGSTOP)
+    finished = run.finish()
+    assert f"rank {number} on {HOST} hangs: the others have waited for " in finished.stderr
+    assert finished.status == 128 + signal.SIGTERM, finished
+    if number == 1:  # or nobody is there to write it
+        assert run.summary()["status"] == "interrupted"
+        assert f"rank 1 on {HOST} hangs" in run.summary()["reason"]
+    again = Hanging(processes, run.run, "epochs=100000", *words, *often, ranks=2)
+    again.until(lambda: any("resumed after" in e["text"] for e in again.events("message")))
+    seen = len(again.events("progress"))
+    again.until(lambda: len(again.events("progress")) > seen)
+    again.process.send_signal(signal.SIGTERM)
+    assert again.finish().status == 128 + signal.SIGTERM
+    assert again.summary()["restarts"] == 1
