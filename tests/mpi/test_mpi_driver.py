@@ -96,6 +96,24 @@ def test_one_ranks_exception_ends_the_job_with_rank_and_reason(toy: Callable[...
     assert "rank 2: the cat sat on the keyboard" in finished.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "pushed 1000008 samples of ticket 1, which has 8"),
+        ({"words": 40}, "sent 160 bytes, but was asked for "),
+        ({"words": 4000}, "sent more than the "),
+        ({"words": 4_000_000}, "sent more than the "),
+    ],
+)
+def test_a_push_that_is_not_what_was_asked_for_names_the_worker(
+    toy: Callable[..., Any], options: dict[str, int], told: str
+) -> None:
+    finished = toy(3, algorithm="asgd", odd=2, **options)
+    assert finished.status == 1, finished
+    assert "rank 0: worker 1 (rank 2)" in finished.stderr
+    assert told in finished.stderr
+
+
 @pytest.mark.ulfm
 def test_a_killed_worker_costs_its_unfinished_tickets_only(toy: Callable[..., Any]) -> None:
     finished = toy(4, algorithm="dcasgd-a", die=2, fault_tolerant=True, epochs=6)
