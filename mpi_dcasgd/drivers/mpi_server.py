@@ -163,6 +163,8 @@ class ServerLoop:
             )
 
     def _check_truncated(self) -> None:
+        # As far as that is possible: Open MPI 5.0.11 may write past the end of what it was given.
+        # The handshake sees to it that no worker has longer messages.
         for status in self._statuses:
             if status.Get_error() == MPI.ERR_TRUNCATE:
                 worker = self._world.worker_of(status.Get_source())

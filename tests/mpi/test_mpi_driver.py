@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ def toy(mpirun: Callable[..., Any]) -> Callable[..., Any]:
             size,
             str(RANKS),
             json.dumps(options),
-            env={"PYTHONPATH": str(TESTS)},
+            env={"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
             fault_tolerant=fault_tolerant,
         )
 
@@ -101,8 +102,6 @@ def test_one_ranks_exception_ends_the_job_with_rank_and_reason(toy: Callable[...
     [
         ({}, "pushed 1000008 samples of ticket 1, which has 8"),
         ({"words": 40}, "sent 160 bytes, but was asked for "),
-        ({"words": 4000}, "sent more than the "),
-        ({"words": 4_000_000}, "sent more than the "),
     ],
 )
 def test_a_push_that_is_not_what_was_asked_for_names_the_worker(
