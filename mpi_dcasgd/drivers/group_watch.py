@@ -27,7 +27,7 @@ _ANSWER_S = 1.0
 """Seconds in which a rank that is alive answers."""
 
 _ASK, _ANSWER, _FOUND, _TOLD = 11, 12, 13, 14  # tags
-_WAITING = 1
+_COMPUTES, _WAITS, _BETWEEN = range(3)  # states of a rank; between steps rank 0 evaluates, saves
 
 
 class GroupWatch:
@@ -60,7 +60,7 @@ class GroupWatch:
         self._stop = stop
         self._found = found
         self._watch = Watch(settings, 1)
-        self._waiting = False
+        self._state = _BETWEEN
         self._told = False  # somebody tells, or has been asked to
         self._sent: list[Any] = []  # memory of what is on its way
         self._ended = threading.Event()
@@ -69,15 +69,16 @@ class GroupWatch:
 
     def step(self) -> None:
         """A step begins with this rank's own computation."""
+        self._state = _COMPUTES
         self._watch.asked(0)
 
     def waits(self) -> None:
         """This rank has computed its share, and waits for the others."""
-        self._waiting = True
+        self._state = _WAITS
 
     def stepped(self) -> None:
         """The step is over, on all ranks."""
-        self._waiting = False
+        self._state = _BETWEEN
         self._watch.heard(0)
 
     def close(self) -> None:
@@ -101,7 +102,7 @@ class GroupWatch:
         while comm.Iprobe(MPI.ANY_SOURCE, _ASK, status):
             word = np.zeros(1, np.int64)
             comm.Recv(word, status.source, _ASK)
-            self._send(np.array([self._waiting], np.int64), status.source, _ANSWER)
+            self._send(np.array([self._state], np.int64), status.source, _ANSWER)
         self._told = self._told or comm.Iprobe(MPI.ANY_SOURCE, _TOLD)
         while comm.Iprobe(MPI.ANY_SOURCE, _FOUND, status):
             words = np.zeros(comm.size + 1, np.int64)
@@ -116,19 +117,22 @@ class GroupWatch:
         others = [rank for rank in range(comm.size) if rank != comm.rank]
         for rank in others:
             self._send(np.zeros(1, np.int64), rank, _ASK)
-        answers: dict[int, bool] = {comm.rank: self._waiting}
+        answers = {comm.rank: self._state}
         deadline, status = time.monotonic() + _ANSWER_S, MPI.Status()
         while len(answers) < comm.size and time.monotonic() < deadline:
             self._answer()
             while comm.Iprobe(MPI.ANY_SOURCE, _ANSWER, status):
                 word = np.zeros(1, np.int64)
                 comm.Recv(word, status.source, _ANSWER)
-                answers[status.source] = bool(word[0] == _WAITING)
+                answers[status.source] = int(word[0])
             time.sleep(0.01)
         # The step may have come to its end meanwhile, or another rank been first.
         if self._told or not self._watch.look_again(0):
             return
-        hung = [rank for rank in range(comm.size) if not answers.get(rank)]
+        if _BETWEEN in answers.values():  # it is at work for all of them: have patience again
+            self._watch.asked(0)
+            return
+        hung = [rank for rank in range(comm.size) if answers.get(rank) != _WAITS]
         silent_s = self._watch.silent_s(0)
         first = min(answers)  # whose thread can tell, even if it is what hangs otherwise
         if first == comm.rank:

@@ -237,7 +237,7 @@ class ServerLoop:
             return
         if worker in self._last_ones:
             self._last_ones.discard(worker)
-            self._conductor.fault(f"{self.roll.name(worker)} is back", [])
+            self.roll.speaks(worker)
         message = self._inbox[worker]
         try:
             answer = self._server.push(worker, Push.of(message))

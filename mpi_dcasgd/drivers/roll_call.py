@@ -66,6 +66,10 @@ class RollCall:
             [*self._missing(), f"{self.name(worker)} hangs"],
         )
 
+    def speaks(self, worker: int) -> None:
+        """Tell that the last worker, which was waited for, has pushed."""
+        self._tell(f"{self.name(worker)} is back")
+
     def back(self, worker: int) -> None:
         """Tell that a worker that had been given up has come back."""
         del self._gone[worker]

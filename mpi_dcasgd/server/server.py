@@ -145,7 +145,7 @@ class ParameterServer:
             NonFiniteError: Too many gradients in a row were NaN or infinite.
         """
         slot = self.slots[worker]
-        self._check_push(worker, push)
+        push.check(worker, slot, self.ledger.held(worker), self.samples_of, self.layout.size)
         version = self.version
         facts = self._model.facts(worker, version - push.version, push.grad_norm)
         slot.clock += 1
@@ -268,30 +268,6 @@ class ParameterServer:
 
     def _check(self, state: Mapping[str, Any], **also: int | None) -> None:
         check_fits(state, layout=self.layout, rule=self.chain.state_dict(), **also)
-
-    def _check_push(self, worker: int, push: Push) -> None:
-        """Refuse a push that is not what its worker was given, before anything has changed."""
-        slot = self.slots[worker]
-        if slot.status != "working" or push.version != slot.version:
-            raise ProtocolError(
-                f"worker {worker} ({slot.status}) pushed version {push.version}, "
-                f"but pulled {slot.version}"
-            )
-        held = self.ledger.held(worker)
-        if push.ticket not in held:
-            raise ProtocolError(
-                f"worker {worker} delivered ticket {push.ticket}, but holds {list(held) or 'none'}"
-            )
-        if push.samples != self.samples_of(push.ticket):
-            raise ProtocolError(
-                f"worker {worker} pushed {push.samples} samples of ticket {push.ticket}, "
-                f"which has {self.samples_of(push.ticket)}"
-            )
-        if push.vector.numel() != self.layout.size:
-            raise ProtocolError(
-                f"worker {worker} pushed a vector of {push.vector.numel()} elements, "
-                f"but was sent one of {self.layout.size}"
-            )
 
     def _take_in(self, worker: int, push: Push, facts: Facts) -> tuple[Action, float]:
         """Accept or refuse a gradient; return its fate, and the rate of the step or 0."""

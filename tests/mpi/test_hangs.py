@@ -177,6 +177,38 @@ def test_a_stop_does_not_wait_for_a_worker_that_hangs(
     assert "worker 1" in run.events("fault")[0]["text"]
 
 
+@pytest.mark.ulfm
+def test_under_fault_tolerance_a_slow_worker_costs_a_stop_nothing(
+    processes: Any, tmp_path: Path
+) -> None:
+    slow = "inject={delays: {model: constant, mean_s: 0.02}, slow: {1: 150}}"  # steps of 3 s
+    run = Hanging(processes, tmp_path / "run", "epochs=100000", FAST_RECORD, slow, ranks=3, ft=True)
+    run.until_training()
+    run.process.send_signal(signal.SIGUSR1)
+    finished = run.finish()
+    assert finished.status == 128 + signal.SIGUSR1, finished
+    assert run.summary()["status"] == "interrupted"
+    assert checkpoints_in(run.run / "checkpoints")
+    assert run.events("fault") == []
+
+
+def test_the_last_worker_is_waited_for_longer_and_then_the_state_is_saved(
+    processes: Any, tmp_path: Path
+) -> None:
+    patience = "faults.patience=0.5"
+    run = Hanging(
+        processes, tmp_path / "run", "epochs=100000", patience, FAST_RECORD, SLOW, ranks=2
+    )
+    run.until_training()
+    run.rank(1).send_signal(signal.SIGSTOP)
+    assert "no other worker is left to take its tickets" in run.until_fault()["text"]
+    finished = run.finish()
+    assert finished.status == 1, finished
+    assert "no worker is left" in finished.stderr
+    assert "hangs: nothing came from it for" in run.events("fault")[1]["text"]
+    assert checkpoints_in(run.run / "checkpoints")
+
+
 @pytest.mark.horovod
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("backend", ["horovod", "ddp"])

@@ -3,8 +3,8 @@
 Argument: a JSON object with ``algorithm`` and optionally ``rule``, ``epochs``, ``ahead``,
 ``model``, ``fail`` (rank that raises in its third ticket), ``die`` (rank that is killed there) and
 ``slow`` (rank that computes each ticket many times over), ``odd`` (rank that claims too many
-samples, or sends messages of so many ``words`` of four bytes). Rank 0 returns, or prints, what happened
-as one JSON object.
+samples, or sends messages of so many ``words`` of four bytes). Rank 0 returns, or prints, what
+happened as one JSON object.
 """
 
 from __future__ import annotations
