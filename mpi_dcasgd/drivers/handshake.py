@@ -32,6 +32,8 @@ the user's modules, whose contents are compared instead."""
 
 _ABSENT = "nothing"
 
+_OLD = ("unknown host", {"mpi_dcasgd": "a version without this handshake"})
+
 
 def shake_hands(comm: MPI.Comm, facts: Mapping[str, str]) -> None:
     """Compare what all ranks say of themselves, and continue only if they say the same.
@@ -44,9 +46,9 @@ def shake_hands(comm: MPI.Comm, facts: Mapping[str, str]) -> None:
         LaunchError: On every rank, if any two differ; it names the facts and both sides.
     """
     digest = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()
-    if len(set(comm.allgather(digest))) == 1:
+    if all(its == digest for its in comm.allgather(digest)):
         return
-    told = comm.allgather((socket.gethostname(), dict(facts)))
+    told = [_understood(said) for said in comm.allgather((socket.gethostname(), dict(facts)))]
     names = dict.fromkeys(name for _, its in told for name in its)
     lines = []
     for name in names:
@@ -110,6 +112,16 @@ def source_digest() -> str:
         digest.update(f"{file.relative_to(folder).as_posix()}\0".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _understood(said: Any) -> tuple[str, dict[str, str]]:
+    """Return what a rank said; one of an earlier version answers another question."""
+    match said:
+        case (str() as host, dict() as facts) if all(
+            isinstance(word, str) for fact in facts.items() for word in fact
+        ):
+            return host, facts
+    return _OLD
 
 
 def _leaves(prefix: str, value: Any) -> list[tuple[str, str]]:
