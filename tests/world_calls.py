@@ -31,19 +31,19 @@ def script(comm: MPI.Intracomm, path: str, *words: str) -> None:
 
 def command_without_data(comm: MPI.Intracomm, *words: str) -> int:
     """The exit status of a command, where rank 1 cannot load the data."""
-    import mpi_dcasgd.runs.build as build
     from mpi_dcasgd.errors import DataError
+    from mpi_dcasgd.learning.subject import Subject
 
     def lacking(*args: Any) -> NoReturn:
         raise DataError("the disk of this node is not mounted")
 
-    genuine = build.load_dataset
+    genuine = vars(Subject)["open"]
     if comm.rank == 1:
-        build.load_dataset = lacking
+        Subject.open = staticmethod(lacking)  # type: ignore[method-assign]
     try:
         return command(comm, *words)
     finally:
-        build.load_dataset = genuine
+        Subject.open = genuine  # type: ignore[method-assign]
 
 
 def train(comm: MPI.Intracomm, job: str, runs: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
