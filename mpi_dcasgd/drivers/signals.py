@@ -122,8 +122,8 @@ class StopFlag:
             first_s: float | None = None
             while received := os.read(reading, 1):
                 (signum,) = received
-                if signum not in signums:
-                    continue
+                if signum not in signums or signal.getsignal(signum) != self._on_signal:
+                    continue  # it is somebody else's by now
                 now = self._clock()
                 if first_s is None:
                     first_s = now

@@ -48,6 +48,14 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
+def test_an_interrupt_that_a_shell_has_ignored_is_heard() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    flag = StopFlag()
+    with flag.listening():
+        signal.raise_signal(signal.SIGINT)
+    assert flag.signum == signal.SIGINT
+
+
 def test_a_second_signal_does_what_it_did_before() -> None:
     clock, seen = Clock(), []
     flag = StopFlag(clock)
@@ -72,6 +80,32 @@ def test_a_second_interrupt_is_pythons_own() -> None:
         clock.now += 2 * AGAIN_S
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+OTHERS = """
+import signal, time
+from mpi_dcasgd.drivers import signals
+
+class Flag(signals.StopFlag):
+    def _on_signal(self, *args):
+        "Leave everything to the thread."
+
+signals.AGAIN_S = 0.0
+flag = Flag()
+flag.listen(insist=True)
+signal.signal(signal.SIGUSR1, lambda *args: None)
+signal.raise_signal(signal.SIGUSR1)
+signal.raise_signal(signal.SIGUSR1)
+signal.raise_signal(signal.SIGUSR2)  # comes after them
+while not flag:
+    time.sleep(0.01)
+print(flag.signum)
+"""
+
+
+def test_signals_that_are_somebody_elses_by_now_end_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", OTHERS], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, str(int(signal.SIGUSR2))), done.stderr
 
 
 STUCK = """
