@@ -31,19 +31,19 @@ def script(comm: MPI.Intracomm, path: str, *words: str) -> None:
 
 def command_without_data(comm: MPI.Intracomm, *words: str) -> int:
     """The exit status of a command, where rank 1 cannot load the data."""
-    import mpi_dcasgd.learning.tasks.sections as sections
     from mpi_dcasgd.errors import DataError
+    from mpi_dcasgd.learning.subject import Subject
 
     def lacking(*args: Any) -> NoReturn:
         raise DataError("the disk of this node is not mounted")
 
-    genuine = sections.load_dataset
+    genuine = vars(Subject)["open"]
     if comm.rank == 1:
-        sections.load_dataset = lacking
+        Subject.open = staticmethod(lacking)  # type: ignore[method-assign]
     try:
         return command(comm, *words)
     finally:
-        sections.load_dataset = genuine
+        Subject.open = genuine  # type: ignore[method-assign]
 
 
 def train(comm: MPI.Intracomm, job: str, runs: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
@@ -67,6 +67,35 @@ def refused(comm: MPI.Intracomm, job: str, path: str, words: Sequence[str]) -> s
     except UserError as error:
         return str(error)
     return "trained"
+
+
+def refused_odd(comm: MPI.Intracomm, job: str, path: str, odd: str, words: Sequence[str]) -> str:
+    """What is said to a user whose rank 1 is not like the others.
+
+    Args:
+        comm: The ranks.
+        job: Of all ranks.
+        path: The run folder.
+        odd: What is odd about rank 1: ``job`` (it has the words), ``version``, ``source`` or
+            ``data``.
+        words: Changes of the job, of rank 1 alone if that is what is odd.
+    """
+    import mpi_dcasgd
+    from mpi_dcasgd.drivers import handshake
+    from mpi_dcasgd.runs import rank as runs_rank
+
+    before = mpi_dcasgd.__version__, handshake.source_digest, runs_rank.data_facts
+    if comm.rank == 1 and odd == "version":
+        mpi_dcasgd.__version__ = "9.9"
+    if comm.rank == 1 and odd == "source":
+        handshake.source_digest = lambda: "feedbead"  # type: ignore[assignment]
+    if comm.rank == 1 and odd == "data":
+        runs_rank.data_facts = lambda subject: {"training samples": "1436"}  # type: ignore[assignment]
+    mine = words if odd != "job" or comm.rank == 1 else []
+    try:
+        return refused(comm, job, path, mine)
+    finally:
+        mpi_dcasgd.__version__, handshake.source_digest, runs_rank.data_facts = before  # type: ignore[assignment]
 
 
 def interrupt(

@@ -38,11 +38,12 @@ def run(args: argparse.Namespace) -> int:
     """Train as this process's rank, or only show what that would be."""
     if args.dry_run:
         return _show(args)
+    from mpi_dcasgd.drivers.farewell import end_broken_world, world_is_broken
     from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
     from mpi_dcasgd.runs.train import train
 
     stop = StopFlag()
-    stop.listen()  # to the end of the process: nothing is to cut MPI's own end short
+    stop.listen(insist=True)  # to the end of the process: nothing is to cut MPI's own end short
     try:
         train(
             args.job,
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
             _let_rank_0_speak()
         raise
     status = 128 + stop.signum if stop.signum else 0
+    if _rank() >= 0 and world_is_broken():
+        end_broken_world(status)
     if _rank() >= 0 and outlives_deaths():
         leave(status)
     return status

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, InstanceOf
 from pydantic.dataclasses import dataclass
 
+from mpi_dcasgd.drivers.fault_settings import FaultSettings
 from mpi_dcasgd.drivers.simulation.injection import InjectSettings
 from mpi_dcasgd.drivers.sync_settings import SyncSettings
 from mpi_dcasgd.drivers.topology import Topology
@@ -129,6 +130,9 @@ class Job:
         InjectSettings,
         Field(description="delays on purpose, as in a simulated cluster, for tests and studies"),
     ] = field(default_factory=InjectSettings)
+    faults: Annotated[
+        FaultSettings, Field(description="what a run does about workers that hang")
+    ] = field(default_factory=FaultSettings)
     checkpoint: Annotated[
         CheckpointSettings,
         Field(description="when a run's state is saved besides, where a signal stops it"),

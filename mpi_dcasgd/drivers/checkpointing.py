@@ -72,7 +72,12 @@ class Checkpointer:
         due = stride is not None and samples // stride > self._taken_samples // stride
         if self._every_s is not None and self._clock() - self._taken_at_s >= self._every_s:
             due = True
-        if due and self._keeper.keep(self._server.version, self._state()):
+        if due:
+            self.take()
+
+    def take(self) -> None:
+        """Take the state in the background, unless the one before is still being written."""
+        if self._keeper.keep(self._server.version, self._state()):
             self.begin()
 
     def complaint(self) -> str:

@@ -124,6 +124,20 @@ class Conductor:
         """One line for people."""
         self._observer.message(text)
 
+    def fault(self, text: str, missing: Sequence[str]) -> None:
+        """One line about a worker that is gone or back, and who is gone now."""
+        self._observer.fault(text, missing)
+
+    def stopping(self, *, wait: bool = False) -> None:
+        """The run is to stop: save its state before workers are waited for.
+
+        Args:
+            wait: Return when it is saved; otherwise that is done in the background.
+        """
+        if self.checkpointer:
+            self.checkpointer.last() if wait else self.checkpointer.take()
+            self._complain(self.checkpointer)
+
     def finish(
         self,
         totals: Sequence[Account],

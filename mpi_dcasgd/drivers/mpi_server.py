@@ -7,6 +7,10 @@ none of them starves.
 
 With a fault-tolerant MPI (ULFM) the receive from a worker that died completes with an error: its
 tickets are requeued, and the run continues. Any other MPI loses the whole job at that moment.
+
+A worker from which nothing comes for longer than the patience is given up like a dead one, with
+any MPI. Its receive stays posted: if its push comes after all, the gradient is thrown away, since
+the ticket is another's by then, and the worker is taken up again with new weights.
 """
 
 from __future__ import annotations
@@ -18,15 +22,21 @@ from mpi4py import MPI
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.fault_settings import FaultSettings
+from mpi_dcasgd.drivers.patience import Watch
+from mpi_dcasgd.drivers.roll_call import RollCall
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.topology import Topology
-from mpi_dcasgd.errors import DcasgdError, WorkersLostError
+from mpi_dcasgd.errors import DcasgdError, ProtocolError, WorkersLostError
 from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
 
 _DEATH = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
 """Errors by which ULFM reports a dead peer, directly or as one request's status among several."""
+
+_LAST_ONES = 10.0
+"""Patience with workers after which no other is left, in proportion to that with others."""
 
 
 class ServerLoop:
@@ -39,9 +49,11 @@ class ServerLoop:
         stop: Checked after every wake-up.
         spin_s: Seconds that a wait polls before it sleeps.
         accounts: One a worker, to add to; new ones if None.
+        faults: When a worker is given up.
 
     Attributes:
         accounts: Where the workers' time goes, as their pushes say.
+        roll: Which workers are gone.
     """
 
     def __init__(
@@ -52,6 +64,7 @@ class ServerLoop:
         stop: StopFlag,
         spin_s: float = CROWDED_SPIN_S,
         accounts: Sequence[Account] | None = None,
+        faults: FaultSettings | None = None,
     ) -> None:
         self._comm = comm
         self._world = Topology("asynchronous", server.num_workers)
@@ -68,18 +81,23 @@ class ServerLoop:
             comm.Send_init(slot.message.raw, dest=self._world.rank_of(worker), tag=Tag.REPLY)
             for worker, slot in enumerate(server.slots)
         ]
+        self._statuses = [MPI.Status() for _ in server.slots]
         self._first = 0
         # Whose push is being waited for: those whose receive is started.
         self._owed = [False] * server.num_workers
+        self._afresh = [False] * server.num_workers  # who has tickets that are others' by now
         if accounts is None:
             accounts = [Account(worker=worker) for worker in range(server.num_workers)]
         self.accounts = accounts
+        self.roll = RollCall(self._world, accounts, conductor)
+        self._watch = Watch(faults or FaultSettings(), server.num_workers)
+        self._last_ones: set[int] = set()  # silent, and told, but there is no one else
 
     def run(self) -> None:
-        """Serve until every worker has been told to stop.
+        """Serve until every worker has been told to stop, or is gone.
 
         Raises:
-            WorkersLostError: All workers died before training was over.
+            WorkersLostError: All workers are gone before training was over.
         """
         server = self._server
         for worker in range(server.num_workers):
@@ -92,39 +110,68 @@ class ServerLoop:
                 self._take(worker)
             if self._stop and not halted:
                 halted = True
+                self._watch.hurry()
+                self._conductor.stopping()
                 self._reply(server.halt())
+            for worker in self._watch.look():
+                self._lose_patience(worker, halted=halted)
             if arrived:
                 backoff.reset()
             else:
                 self._conductor.poll()
                 backoff.pause()
-        if not any(slot.status == "stopped" for slot in server.slots):
-            raise WorkersLostError("no worker is left: all died before training was over")
-        for send, slot in zip(self._sends, server.slots, strict=True):
-            if slot.status != "lost":
-                wait_until(send.Test, self._spin_s)
+        if not halted and not any(slot.status == "stopped" for slot in server.slots):
+            self._conductor.stopping(wait=True)
+            raise WorkersLostError("no worker is left: all died or hang before training was over")
+        self._finish_sends()
 
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""
-        for receive, owed in zip(self._receives, self._owed, strict=True):
-            if owed:
+        hung = self.roll.hung
+        for worker, (receive, owed) in enumerate(zip(self._receives, self._owed, strict=True)):
+            if owed and worker not in hung:
                 receive.Cancel()  # or a push could still come in, into memory that is others'
-        for request in (*self._receives, *self._sends):
-            request.Free()
+        for requests in (self._receives, self._sends):
+            for worker, request in enumerate(requests):
+                if worker not in hung:  # a message to or from it may be half-way for ever
+                    request.Free()
 
     def _arrivals(self) -> list[int]:
         """Return the workers whose pushes have arrived; handle those that died meanwhile."""
         try:
-            arrived = MPI.Request.Testsome(self._receives)
+            arrived = MPI.Request.Testsome(self._receives, self._statuses)
         except MPI.Exception as error:
             if error.Get_error_class() not in _DEATH:
                 raise
+            self._check_truncated()
             arrived = self._arrivals_beside_failures()
+        else:
+            for worker, status in zip(arrived or (), self._statuses, strict=False):
+                self._check_length(worker, status)
         if arrived is None:
             raise DcasgdError("the server is waiting for pushes, but no worker owes it one")
         for worker in arrived:
             self._owed[worker] = False
         return arrived
+
+    def _check_length(self, worker: int, status: MPI.Status) -> None:
+        """Refuse a message that is shorter than it should be: the rest is of an older one."""
+        words, expected = status.Get_count(MPI.INT32_T), self._inbox[worker].raw.size
+        if words != expected:
+            raise ProtocolError(
+                f"{self.roll.name(worker)} sent {4 * words} bytes, but was asked for {4 * expected}"
+            )
+
+    def _check_truncated(self) -> None:
+        # As far as that is possible: Open MPI 5.0.11 may write past the end of what it was given.
+        # The handshake sees to it that no worker has longer messages.
+        for status in self._statuses:
+            if status.Get_error() == MPI.ERR_TRUNCATE:
+                worker = self._world.worker_of(status.Get_source())
+                who = "a worker" if worker is None else self.roll.name(worker)
+                raise ProtocolError(
+                    f"{who} sent more than the {self._inbox[0].raw.nbytes} bytes it was asked for"
+                )
 
     def _arrivals_beside_failures(self) -> list[int]:
         failed = self._comm.Get_failed()
@@ -134,25 +181,47 @@ class ServerLoop:
         if not dead:
             raise DcasgdError("a receive failed, but MPI reports no dead process")
         for worker in dead:
+            self._owed[worker] = False
             if self._server.slots[worker].status != "lost":
                 self._lose(worker)
+            elif worker in self.roll.hung:
+                self.roll.died(worker, ())
         # Testsome that raised may have completed others, whose persistent requests are inactive
         # now and test true.
         return [w for w, owed in enumerate(self._owed) if owed and self._receives[w].Test()]
 
     def _lose(self, worker: int) -> None:
-        self._owed[worker] = False
+        self._watch.forget(worker)
         tickets = self._server.ledger.held(worker)
         ready = self._server.lose(worker)
-        self._conductor.message(
-            f"worker {worker} (rank {self._world.rank_of(worker)}) died; its tickets "
-            f"{list(tickets)} are requeued, "
-            f"{self._alive()} of {self._server.num_workers} workers are left"
-        )
+        self.roll.died(worker, tickets)
         self._reply(ready)
 
-    def _alive(self) -> int:
-        return sum(slot.status != "lost" for slot in self._server.slots)
+    def _lose_patience(self, worker: int, *, halted: bool) -> None:
+        """Give a worker up, unless nobody would be left who could take its tickets."""
+        silent_s, patience_s = self._watch.silent_s(worker), self._watch.patience_s(worker)
+        others = any(
+            slot.status not in ("lost", "stopped")
+            for other, slot in enumerate(self._server.slots)
+            if other != worker and other not in self._last_ones
+        )
+        if not others and not halted and silent_s < _LAST_ONES * patience_s:
+            if worker not in self._last_ones:
+                self._last_ones.add(worker)
+                self.roll.silent(worker, silent_s)
+            return
+        self._watch.forget(worker)
+        tickets = self._server.ledger.held(worker)
+        ready = self._server.lose(worker)
+        self.roll.hangs(worker, tickets, silent_s, patience_s)
+        self._reply(ready)
+
+    def _take_back(self, worker: int) -> None:
+        """Take up a worker again that was given up too early: its push has come."""
+        self._afresh[worker] = True
+        ready = self._server.rejoin(worker)
+        self.roll.back(worker)
+        self._reply(ready)
 
     def _in_turn(self, arrived: Sequence[int]) -> list[int]:
         self._first = (self._first + 1) % len(self._receives)
@@ -162,7 +231,18 @@ class ServerLoop:
     def _take(self, worker: int) -> None:
         # The reply that this push answers must be out of its buffer, which is written again now.
         wait_until(self._sends[worker].Test, self._spin_s)
+        self._watch.heard(worker)
+        if worker in self.roll.hung:
+            self._take_back(worker)
+            return
+        if worker in self._last_ones:
+            self._last_ones.discard(worker)
+            self.roll.speaks(worker)
         message = self._inbox[worker]
+        try:
+            answer = self._server.push(worker, Push.of(message))
+        except ProtocolError as error:
+            raise ProtocolError(f"{self.roll.name(worker)}: {error}") from None
         compute_ns, wait_ns, data_ns = message.spent_ns
         self.accounts[worker].add(
             message.samples,
@@ -170,13 +250,35 @@ class ServerLoop:
             wait_s=wait_ns / 1e9,
             data_s=data_ns / 1e9,
         )
-        answer = self._server.push(worker, Push.of(message))
         self._reply(answer.ready)
         self._conductor.after(answer.record)
 
     def _reply(self, workers: Sequence[int]) -> None:
         for worker in workers:
-            if self._server.slots[worker].status == "working":
+            slot = self._server.slots[worker]
+            if slot.status == "working":
+                if self._afresh[worker]:
+                    self._afresh[worker] = False
+                    slot.message.make_afresh()
                 self._receives[worker].Start()
                 self._owed[worker] = True
+                self._watch.asked(worker)
             self._sends[worker].Start()
+
+    def _finish_sends(self) -> None:
+        """Wait until everybody has been told to stop who has not hung since its last push."""
+        self._watch.hurry()
+        waiting = [w for w, slot in enumerate(self._server.slots) if slot.status != "lost"]
+        for worker in waiting:
+            self._watch.asked(worker)
+        backoff = Backoff(self._spin_s)
+        while True:
+            waiting = [worker for worker in waiting if not self._sends[worker].Test()]
+            if not waiting:
+                return
+            for worker in set(self._watch.look()) & set(waiting):
+                self.roll.hangs(
+                    worker, (), self._watch.silent_s(worker), self._watch.patience_s(worker)
+                )
+                waiting.remove(worker)
+            backoff.pause()

@@ -79,6 +79,8 @@ def run_worker(link: Link, learner: Learner, *, background: bool) -> None:
             if link.reply.kind is Kind.STOP:
                 return
             arrived = time.perf_counter_ns()
+            if link.reply.kind is Kind.AFRESH:
+                pipeline.forget()
             pipeline.grant(link.reply.tickets)
             batch = pipeline.next()
             loaded = time.perf_counter_ns()

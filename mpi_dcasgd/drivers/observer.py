@@ -75,6 +75,14 @@ class Observer(Protocol):
     def message(self, text: str) -> None:
         """Report a line for people and for the log."""
 
+    def fault(self, text: str, missing: Sequence[str]) -> None:
+        """Report that a worker is gone, or back.
+
+        Args:
+            text: A line for people and for the log.
+            missing: All workers that are gone now, a few words each.
+        """
+
     def ended(
         self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""
     ) -> None:
@@ -104,6 +112,9 @@ class NullObserver:
         pass
 
     def message(self, text: str) -> None:
+        pass
+
+    def fault(self, text: str, missing: Sequence[str]) -> None:
         pass
 
     def ended(
@@ -137,6 +148,10 @@ class Fanout:
     def message(self, text: str) -> None:
         for observer in self._observers:
             observer.message(text)
+
+    def fault(self, text: str, missing: Sequence[str]) -> None:
+        for observer in self._observers:
+            observer.fault(text, missing)
 
     def ended(
         self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from mpi_dcasgd.drivers.backoff import wait_until
 from mpi_dcasgd.drivers.sync_settings import Backend, Compression
 from mpi_dcasgd.errors import LaunchError
 
@@ -76,6 +77,8 @@ class HorovodReducer:
         handle = self._hvd.allreduce_async_(staged, op=self._hvd.Sum, name=name)
 
         def wait() -> None:
+            # Not within Horovod, so that signals and other threads have their turn meanwhile.
+            wait_until(lambda: bool(self._hvd.poll(handle)))
             self._hvd.synchronize(handle)
             if staged is not tensor:
                 tensor.copy_(staged)

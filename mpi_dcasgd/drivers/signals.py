@@ -10,23 +10,44 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGHUP,
+    signal.SIGXCPU,
+)
+"""Signals that ask a run to stop with a checkpoint."""
+
+AGAIN_S = 1.0
+"""Seconds after a signal from which another one is a second request: a launcher and a scheduler
+may both pass on the first one."""
 
 
 class StopFlag:
     """Flag that asks a run to stop at its next safe point; set by a signal, or by hand.
 
+    A second signal does not wait for a safe point.
+
+    Args:
+        clock: Seconds, monotonic.
+
     Attributes:
         signum: The signal that set it, if one did.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._set = False
+        self._clock = clock
+        self._signalled_s: float | None = None
+        self._before: dict[int, Any] = {}
         self.signum: int | None = None
 
     def __bool__(self) -> bool:
@@ -37,10 +58,26 @@ class StopFlag:
         self._set = True
         self.signum = self.signum or signum
 
-    def listen(self, signums: Iterable[int] = SIGNALS) -> None:
-        """Let these signals set the flag, instead of what they did before."""
-        for signum in signums:
-            signal.signal(signum, self._on_signal)
+    def listen(self, signums: Iterable[int] = SIGNALS, *, insist: bool = False) -> None:
+        """Let these signals set the flag, instead of what they did before.
+
+        A second one does what it did before, which ends the process as a rule. A hangup that is
+        ignored (nohup) stays ignored.
+
+        Args:
+            signums: The signals.
+            insist: Have the second one end the process even if its main thread is within a call
+                that never returns, where Python handles no signals.
+        """
+        heard = [
+            signum
+            for signum in signums
+            if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN
+        ]
+        for signum in heard:
+            self._before[signum] = signal.signal(signum, self._on_signal)
+        if insist:
+            self._end_at_the_second(heard)
 
     @contextmanager
     def listening(self, signums: Iterable[int] = SIGNALS) -> Iterator[None]:
@@ -62,7 +99,40 @@ class StopFlag:
                 signal.signal(signum, handler)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        now = self._clock()
+        first = self._signalled_s is None or now - self._signalled_s < AGAIN_S
+        self._signalled_s = now if self._signalled_s is None else self._signalled_s
         self.set(signum)
+        if first:
+            return
+        before = self._before.get(signum)
+        if callable(before):
+            before(signum, frame)
+        elif before is not signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+
+    def _end_at_the_second(self, signums: Sequence[int]) -> None:
+        """Set the flag, and end the process at the second signal, from a thread of its own."""
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+        def watch() -> None:
+            first_s: float | None = None
+            while received := os.read(reading, 1):
+                (signum,) = received
+                if signum not in signums or signal.getsignal(signum) != self._on_signal:
+                    continue  # it is somebody else's by now
+                now = self._clock()
+                if first_s is None:
+                    first_s = now
+                    self.set(signum)
+                elif now - first_s >= AGAIN_S:
+                    os.write(2, f"{signal.Signals(signum).name} again: ending at once\n".encode())
+                    os._exit(128 + signum)
+
+        threading.Thread(target=watch, name="signals", daemon=True).start()
 
 
 def outlives_deaths(env: Mapping[str, str] = os.environ) -> bool:
@@ -71,6 +141,12 @@ def outlives_deaths(env: Mapping[str, str] = os.environ) -> bool:
     ``mpirun --with-ft ulfm`` says so to Open MPI's ranks in this variable; nobody else does.
     """
     return env.get("OMPI_MCA_mpi_ft_enable") == "1"
+
+
+def sleep_for_ever() -> NoReturn:
+    """Wait for the end of the process by others."""
+    while True:
+        signal.pause()
 
 
 def leave(status: int) -> NoReturn:

@@ -19,6 +19,7 @@ from torch import Tensor
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.buckets import Buckets
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.group_watch import GroupWatch, NoWatch
 from mpi_dcasgd.drivers.reducers import DTYPES, Reducer
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.sync_settings import Compression
@@ -41,6 +42,7 @@ def run_synchronous(
     compression: Compression = "none",
     bucket_bytes: int | None = None,
     account: Account | None = None,
+    watch: GroupWatch | None = None,
 ) -> Account:
     """Train one rank of the group until the tickets are used up or any rank has to stop.
 
@@ -57,11 +59,13 @@ def run_synchronous(
             None sends all of it at the end. The learner must not be recorded as a graph if the
             gradient is larger.
         account: Receives the time that is spent; a new one if None.
+        watch: Looks after the other ranks.
 
     Returns:
         The account.
     """
     account = Account(worker=reducer.rank) if account is None else account
+    watcher = watch or NoWatch()
     slot = server.slots[0]
     group = _Group(reducer, server, learner, accumulate, compression, bucket_bytes, account)
     server.pull(0)
@@ -73,9 +77,13 @@ def run_synchronous(
                 todo.append((ticket, parts))
                 pipeline.grant(parts)
             ticket, parts = todo.popleft()
+            watcher.step()
             loss = group.compute(pipeline, ticket, len(parts))
+            watcher.waits()
             push, halt = group.exchange(ticket, loss, bool(stop), slot.version)
-            record = server.push(0, push).record
+            watcher.stepped()
+            with watcher.lock:
+                record = server.push(0, push).record
             if conductor:
                 conductor.after(record)
             if halt and slot.message.kind is Kind.WORK:

@@ -39,6 +39,11 @@ class Pipeline:
         ticket, future = self._waiting.popleft()
         return self._learner.load(ticket) if future is None else future.result()
 
+    def forget(self) -> None:
+        """Drop all that was granted and not computed yet; it is loaded and thrown away."""
+        while self._waiting:
+            self.next()
+
     def __enter__(self) -> Pipeline:
         return self
 

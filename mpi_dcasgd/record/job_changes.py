@@ -22,8 +22,9 @@ def changed_keys(
 ) -> tuple[str, ...]:
     """The dotted keys that differ.
 
-    What is shown and written down makes no other run, nor does the folder that code is in or who
-    loads samples: ``record``, ``checkpoint``, ``code`` and ``data.loaders`` are left out.
+    What is shown and written down makes no other run, nor does the folder that code is in, who
+    loads samples or how long is waited for a worker: ``record``, ``checkpoint``, ``faults``,
+    ``code`` and ``data.loaders`` are left out.
 
     Args:
         stored: A plain job.
@@ -32,7 +33,7 @@ def changed_keys(
     """
     old, new = flatten(stored), flatten(wanted)
     missing = object()
-    out = {"record", "checkpoint", "code", *beside}
+    out = {"record", "checkpoint", "faults", "code", *beside}
     return tuple(
         key
         for key in sorted(old.keys() | new.keys())

@@ -92,12 +92,14 @@ class RunProgress:
         epoch: Epochs trained; None before the first record of them.
         result: The primary metric on the test split at the last evaluation; None before it.
         measures: The primary metric, its direction and its unit.
+        missing: Workers that have died or hang, a few words each.
     """
 
     begun: bool
     epoch: float | None
     result: float | None
     measures: Measures = field(default_factory=Measures)
+    missing: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -117,12 +119,16 @@ class RunProgress:
             (2, 'test error 10.00 %')
         """
         begun, epochs, results, measures = False, [], [], Measures()
+        missing: tuple[str, ...] = ()
         for event in events:
             begun = True
             if "primary_metric" in event:  # of its start, or of one of its restarts
-                measures = Measures.recorded(event)
+                measures, missing = Measures.recorded(event), ()
+            if event.get("event") == "fault":
+                missing = tuple(event.get("missing", ()))
             if isinstance(epoch := event.get("epoch"), (int, float)):
                 epochs.append(epoch)
             if (result := event.get(f"test_{measures.primary}")) is not None:
                 results.append(result)
-        return cls(begun, max(epochs, default=None), results[-1] if results else None, measures)
+        result = results[-1] if results else None
+        return cls(begun, max(epochs, default=None), result, measures, missing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from logging import Logger
 from typing import Any, TextIO
@@ -150,6 +150,10 @@ class Recorder:
 
     def message(self, text: str) -> None:
         self._metrics.write("message", self._time_s, text=text)
+        self._say(text)
+
+    def fault(self, text: str, missing: Sequence[str]) -> None:
+        self._metrics.write("fault", self._time_s, text=text, missing=list(missing))
         self._say(text)
 
     def ended(

@@ -146,8 +146,8 @@ class Chain:
             params: w_t, shape (P,).
             snapshot: Becomes what the worker is sent, shape (P,).
             facts: Of the worker, with the present learning rate.
-            rate: Of the last update, which others were sent their weights with; None if there
-                has been none.
+            rate: ``lasting_rate`` of the last update, which others were sent their weights with;
+                None if there has been none.
         """
         if not self._looks_ahead:
             snapshot.copy_(params)

@@ -35,7 +35,9 @@ class DanaZero(Part):
 
     The server's own weights, which are evaluated and saved, are ``params``, not the point that
     workers compute at. With one worker the points sent are those of PyTorch's
-    ``SGD(nesterov=True)``. The rate used for what is sent is the one of the update just made.
+    ``SGD(nesterov=True)``. The rate used for what is sent is the schedule's at the update just
+    made. A step size's factor for the staleness of that push is not in it: it says nothing about
+    the pushes to come (``StepSize.lasting``).
     As workers are sent something else than the weights, ``params - snapshot`` is no drift, and
     delay compensation is refused beside this part: ``dana-slim`` is the same method with weights
     that are sent as they are.

@@ -112,8 +112,9 @@ class Part:
     ) -> Tensor:
         """Return the vector that a worker is sent instead of ``params``, for rules that look ahead.
 
-        Elementwise, from the weights and this part's state after the update; ``rate`` is the step
-        size. What is sent is what the worker's snapshot holds afterwards.
+        Elementwise, from the weights and this part's state after the update; ``rate`` is the
+        learning rate, with a step size's factor only if it is the same for every push
+        (``StepSize.lasting``). What is sent is what the worker's snapshot holds afterwards.
         """
         return params
 

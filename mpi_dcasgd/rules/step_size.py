@@ -34,6 +34,14 @@ class StepSize(Part):
         """Return the factor of the schedule's learning rate, >= 0."""
         return 1.0
 
+    def lasting(self, facts: Facts) -> float:
+        """Return the factor as far as it is the same for every push, >= 0.
+
+        A look-ahead is made with it: what other workers will add is not known to be as stale as
+        the push just made.
+        """
+        return 1.0
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ConstantStep(StepSize):
@@ -104,6 +112,9 @@ class StabilityPreserving(StepSize):
         if self.form == "exact":
             return math.sin(math.pi / (2 * (2 * tau + 1)))
         return min(1.0, math.pi / (4 * tau)) if tau else 1.0
+
+    def lasting(self, facts: Facts) -> float:
+        return self.factor(facts) if self.delay == "nominal" else 1.0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

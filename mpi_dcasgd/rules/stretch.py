@@ -64,20 +64,24 @@ class StretchStep:
         self.looks_ahead = any(type(part).sent is not Part.sent for _, part in self.parts)
         example = _example(num_workers)
         self._counts = [(len(part.scalars(example)), len(part.vectors())) for _, part in self.parts]
-        self.num_numbers = 1 + sum(scalars for scalars, _ in self._counts)
+        self.num_numbers = 1 + sum(scalars for scalars, _ in self._counts) + self.looks_ahead
         self.num_vectors = sum(vectors for _, vectors in self._counts)
 
     def numbers(self, facts: Facts, rate: float | None = None) -> list[float]:
         """Return what the step reads of a push: the step size, then the scalars of every part.
 
+        Last, where a part looks ahead, comes the rate that it does so with.
+
         Args:
             facts: Of the push.
-            rate: Step size of an earlier push, before the factor of the stretch; None for this
-                one's.
+            rate: Rate to look ahead with, before the factor of the stretch; None for this push's.
         """
         facts = self.stretch.facts(facts)
-        step = rate_of(self.rule, facts) if rate is None else rate * self.stretch.lr
-        return [step, *(number for _, part in self.parts for number in part.scalars(facts))]
+        found = [rate_of(self.rule, facts)]
+        found += [number for _, part in self.parts for number in part.scalars(facts)]
+        if self.looks_ahead:
+            found.append(lasting_rate(self.rule, facts) if rate is None else rate * self.stretch.lr)
+        return found
 
     def step(
         self, params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor, *state: Tensor
@@ -98,7 +102,7 @@ class StretchStep:
         """Return what a worker is sent instead of ``params``, after the update."""
         value = params
         for part, scalars, vectors in self._shares(numbers, state):
-            value = part.sent(value, vectors, scalars, numbers[0])
+            value = part.sent(value, vectors, scalars, numbers[-1])
         return value
 
     def _shares(
@@ -116,6 +120,11 @@ class StretchStep:
 def rate_of(rule: Rule, facts: Facts) -> float:
     """Return the step size of a push: the schedule's rate times the rule's factor."""
     return facts.lr * rule.step_size.factor(facts)
+
+
+def lasting_rate(rule: Rule, facts: Facts) -> float:
+    """Return the rate that does not depend on the staleness of a single push."""
+    return facts.lr * rule.step_size.lasting(facts)
 
 
 def merged(stretches: Sequence[Stretch]) -> tuple[Stretch, ...]:

@@ -11,21 +11,29 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mpi_dcasgd.config.load import job_as_yaml
 from mpi_dcasgd.config.own_code import own_names
 from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job, world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import spin_s, wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
-from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
+from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.farewell import await_leave, take_leave
+from mpi_dcasgd.drivers.handshake import (
+    code_facts,
+    data_facts,
+    job_facts,
+    layout_facts,
+    shake_hands,
+)
 from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
-from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
+from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
-from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace
@@ -33,6 +41,7 @@ from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.group_faults import check_replicas, watch_group
 from mpi_dcasgd.runs.recording import Recording, reason_of
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.server import ParameterServer
@@ -83,6 +92,7 @@ class Rank:
         """Set this rank up; a user's mistake raises the same UserError on every rank."""
         comm, job = self.comm, self.job
         together(comm, self._check_size)
+        shake_hands(comm, {**code_facts(), **job_facts(job_as_yaml(job))})
         agree_on_code(comm, own_names(job))
         self.injection = together(comm, self._make_injection)
         self.device = together(comm, lambda: pick_device(job.device, self.local_rank))
@@ -106,6 +116,7 @@ class Rank:
         together(comm, self._check_data)
         flat = together(comm, lambda: self.workshop.flat_model(_CPU))
         self.layout = flat.layout
+        shake_hands(comm, {**data_facts(self.workshop.subject), **layout_facts(flat.layout)})
         check_alike(comm, "parameters that are not trained", flat.fixed_sha256())
         # The server's own vectors are on the CPU; its device is where it evaluates.
         place = RankPlace(
@@ -124,13 +135,12 @@ class Rank:
         """Train from start to end; rank 0 is the last to be done, and all wait for it."""
         if self.synchronous:
             self._train_synchronously()
+            wait_until(self.comm.Ibarrier().Test, self.spin_s)
+            self.in_step = True
         elif self.world.worker_of(self.comm.rank) is None:
             self._serve()
         else:
             self._work()
-        if not outlives_deaths():  # for ranks that may be no more
-            wait_until(self.comm.Ibarrier().Test, self.spin_s)
-            self.in_step = True
 
     def close(self) -> None:
         """Give back MPI's requests, the reducer, threads and files, whatever has happened."""
@@ -163,6 +173,9 @@ class Rank:
         comm.Barrier()
         if conductor and self.recording:
             self.recording.begin(conductor, time.monotonic() - self.started)
+        records = (self.recording, conductor) if self.recording and conductor else None
+        assert self.logger is not None  # it was opened by set_up
+        watch = watch_group(comm, self.job, self.places, self.stop, self.logger, records)
         with self._at_work(conductor):
             account = run_synchronous(
                 self.reducer,
@@ -174,8 +187,11 @@ class Rank:
                 compression=self.job.sync.compression,
                 bucket_bytes=bucket_bytes,
                 account=account_of(comm.rank, self.places[comm.rank]),
+                watch=watch,
             )
-            self._check_replicas(server.weights)
+            if watch:
+                watch.close()
+            check_replicas(comm, server.weights, self.layout)
         accounts = comm.gather(account)
         self._resources.close()
         if conductor and self.recording:
@@ -193,7 +209,8 @@ class Rank:
         conductor = self.recording.conductor(workshop, server, observer)
         ranks = enumerate(self.world.worker_ranks)
         accounts = [account_of(worker, self.places[rank]) for worker, rank in ranks]
-        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts)
+        faults = self.job.faults
+        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults)
         self._resources.callback(loop.close)
         conductor.accounts = lambda: accounts
         comm.Barrier()
@@ -202,6 +219,9 @@ class Rank:
             loop.run()
         self._resources.close()
         self._finish(conductor, server, accounts)
+        present = [self.world.rank_of(worker) for worker in loop.roll.present]
+        hung = ", ".join(map(loop.roll.name, loop.roll.hung))
+        self.in_step = take_leave(comm, present, hung)
 
     def _work(self) -> None:
         from mpi_dcasgd.drivers.mpi_worker import Link, run_worker
@@ -218,6 +238,7 @@ class Rank:
         link.expect()
         self.comm.Barrier()
         run_worker(link, self._slowed(learner), background=self.job.tickets_ahead > 0)
+        self.in_step = not await_leave(self.comm, self.spin_s)
 
     def _make_reducer(self) -> Reducer:
         sync = self.job.sync
@@ -284,16 +305,6 @@ class Rank:
 
         check_world(MPI.COMM_WORLD.size, library=_mpi_library())
         self.world = world_of(self.job, self.comm.size)
-
-    def _check_replicas(self, weights: torch.Tensor) -> None:
-        """Refuse a synchronous run whose ranks ended with different weights."""
-        names = self.comm.allgather(weights_sha256(weights, self.layout))
-        if len(set(names)) > 1:
-            apart = [rank for rank, name in enumerate(names) if name != names[0]]
-            raise ProtocolError(
-                f"the weights of ranks {apart} differ from rank 0's at the end of a synchronous "
-                "run: the allreduce does not give every rank the same bits"
-            )
 
 
 def account_of(worker: int, place: RankPlace) -> Account:

@@ -314,6 +314,22 @@ class Recording:
                     self.logger.error("the end cannot be recorded: %s", again)
             raise
 
+    def break_off(
+        self, conductor: Conductor, text: str, missing: Sequence[str], reason: str
+    ) -> None:
+        """Save the state and end the record of a run that cannot go on.
+
+        Args:
+            conductor: Of the run; its server is between two pushes.
+            text: A line for people.
+            missing: Who is gone, a few words each.
+            reason: Reason for the summary.
+        """
+        conductor.fault(text, missing)
+        conductor.stopping(wait=True)
+        if self._recorder is not None:
+            self._recorder.ended("interrupted", conductor.time_s, reason=reason)
+
     def close(self) -> None:
         """End all threads and close all files, whether the run has ended or not."""
         if self._conductor is not None:

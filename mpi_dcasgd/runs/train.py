@@ -77,8 +77,8 @@ def train(
             stderr, ``raise`` raises it, and the caller has to look after the others.
         show: Where rank 0 shows progress, such as ``sys.stdout``; None for nowhere.
         stop: Ends the run at a safe point, with a checkpoint, when it is set on rank 0 (in a
-            synchronous run on any rank). None for one of its own, which SIGINT, SIGTERM and
-            SIGUSR1 set meanwhile, if this is the main thread.
+            synchronous run on any rank). None for one of its own, which signals
+            (``drivers.signals.SIGNALS``) set meanwhile, if this is the main thread.
         words: Changes of the job as on the command line, ``key=value``.
         argv: The command line, for the record; None for this process's own.
         started: When start-up began, in ``time.monotonic``'s seconds; None for this call.
@@ -116,7 +116,10 @@ def train(
         if checked.mode == "sequential":
             launch = Launch.of()
             origin = launch.launcher or "" if comm is None else "comm"
-            world_of(checked, launch.size if comm is None else comm.size, origin=origin)
+            try:
+                world_of(checked, launch.size if comm is None else comm.size, origin=origin)
+            except UserError as error:  # the others may have another job, and would wait
+                _fail_together(comm, error)
             path = _train_alone(request)
         else:
             path = _train_in_world(request, comm, on_error)

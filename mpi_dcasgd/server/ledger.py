@@ -14,7 +14,7 @@ class TicketLedger:
 
     A ticket is granted, and then either completed, handed back (its gradient was refused, or its
     worker died) or given up (it was handed back too often). Handed-back tickets go out again
-    before any new one.
+    before any new one; one that was dropped goes to another worker, unless nothing else is left.
 
     Args:
         num_tickets: Tickets ``0 .. num_tickets - 1`` exist.
@@ -25,6 +25,7 @@ class TicketLedger:
         self.num_tickets = num_tickets
         self._next = 0
         self._returned: deque[int] = deque()
+        self._dropped_by: dict[int, int] = {}  # of the returned: whose gradient came too late
         self._held: list[deque[int]] = [deque() for _ in range(num_workers)]
         self._closed = 0
 
@@ -44,13 +45,17 @@ class TicketLedger:
 
     def grant(self, worker: int) -> int | None:
         """Give the worker the next ticket; return it, or None if none is available."""
-        if self._returned:
-            ticket = self._returned.popleft()
-        elif self._next < self.num_tickets:
+        others = (t for t in self._returned if self._dropped_by.get(t) != worker)
+        ticket = next(others, None)
+        if ticket is None and self._next < self.num_tickets:
             ticket = self._next
             self._next += 1
-        else:
+        elif ticket is None and not self._returned:
             return None
+        else:
+            ticket = self._returned[0] if ticket is None else ticket
+            self._returned.remove(ticket)
+            self._dropped_by.pop(ticket, None)
         self._held[worker].append(ticket)
         return ticket
 
@@ -63,6 +68,15 @@ class TicketLedger:
         """Requeue a ticket, to be computed again by any worker."""
         self._take(worker, ticket)
         self._returned.append(ticket)
+
+    def drop(self, worker: int, ticket: int) -> None:
+        """Requeue a ticket whose gradient came too late, for others first.
+
+        The worker that was too slow for it would be so again, and an early minibatch would be
+        applied at the end of the run.
+        """
+        self.hand_back(worker, ticket)
+        self._dropped_by[ticket] = worker
 
     def reclaim(self, worker: int) -> tuple[int, ...]:
         """Requeue all tickets of a lost worker; return them, oldest first."""
@@ -77,6 +91,7 @@ class TicketLedger:
             "num_tickets": self.num_tickets,
             "next": self._next,
             "returned": list(self._returned),
+            **({"dropped_by": dict(self._dropped_by)} if self._dropped_by else {}),
             "held": [list(tickets) for tickets in self._held],
             "closed": self._closed,
         }
@@ -84,6 +99,7 @@ class TicketLedger:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``, with the same workers holding the same tickets."""
         self._load(state)
+        self._dropped_by = dict(state.get("dropped_by", {}))  # missing in older checkpoints
         self._held = [deque(tickets) for tickets in state["held"]]
 
     def lasting_state(self) -> dict[str, Any]:
@@ -92,12 +108,14 @@ class TicketLedger:
         if len(self._held) > 1:  # a single worker resumes in the order in which it holds them
             out.sort()
         state = self.state_dict()
-        del state["held"]
+        for key in ("held", "dropped_by"):  # both are about workers that are no more
+            state.pop(key, None)
         return {**state, "returned": out + state["returned"]}
 
     def take_over(self, state: Mapping[str, Any]) -> None:
         """Resume from ``lasting_state``, with any number of workers, none of them holding any."""
         self._load(state)
+        self._dropped_by.clear()
         for held in self._held:
             held.clear()
 

@@ -3,7 +3,7 @@
 Header, sixteen little words of 8 bytes (128 bytes, so that the vector starts on a cache line)::
 
     word  worker -> server (push)            server -> worker (reply)
-    0     PUSH                               WORK or STOP
+    0     PUSH                               WORK, AFRESH or STOP
     1     version the gradient belongs to    version of the weights
     2     ticket                             number of tickets granted, n
     3     samples in the ticket              tickets granted: words 3 .. 3 + n - 1
@@ -39,6 +39,8 @@ class Kind(IntEnum):
     PUSH = 1
     WORK = 2
     STOP = 3
+    AFRESH = 4
+    """As WORK, and what was granted before is others' by now."""
 
 
 class Tag(IntEnum):
@@ -46,6 +48,7 @@ class Tag(IntEnum):
 
     PUSH = 1
     REPLY = 2
+    END = 3
 
 
 class Message:
@@ -111,6 +114,10 @@ class Message:
         if len(tickets) > MAX_GRANTS:
             raise ProtocolError(f"{len(tickets)} tickets granted at once; {MAX_GRANTS} fit")
         self._words[: 3 + len(tickets)] = (kind, version, len(tickets), *tickets)
+
+    def make_afresh(self) -> None:
+        """Have a reply of new work say that what was granted before is others' by now."""
+        self._words[0] = Kind.AFRESH
 
     @property
     def tickets(self) -> tuple[int, ...]:

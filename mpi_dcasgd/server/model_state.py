@@ -12,6 +12,7 @@ from mpi_dcasgd.learning.learner import norm_of
 from mpi_dcasgd.rules.chain import Chain, Rule
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
+from mpi_dcasgd.rules.stretch import lasting_rate
 from mpi_dcasgd.server.accumulator import GradientAccumulator
 from mpi_dcasgd.server.state import saved
 
@@ -54,7 +55,7 @@ class ModelState:
         self._num_workers = num_workers
         self._stats_rate = stats_rate.to(weights.device)
         self._lr_max = 0.0
-        self._rate: float | None = None  # of the last update
+        self._rate: float | None = None  # to look ahead with, of the last update
         self._held = GradientAccumulator(layout.size, weights.device, weights.dtype)
 
     @property
@@ -95,7 +96,8 @@ class ModelState:
             stats.lerp_(vector[border:], self._stats_rate)
             snapshot[border:].copy_(stats)
             weights, vector, snapshot = weights[:border], vector[:border], snapshot[:border]
-        rate = self._rate = self.chain.apply(weights, vector, snapshot, facts)
+        rate = self.chain.apply(weights, vector, snapshot, facts)
+        self._rate = lasting_rate(self.chain.rule, facts)
         self.version += 1
         return rate
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.learner import Gradient
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.records import UpdateRecord
+from mpi_dcasgd.server.slot import Slot
 
 
 class Push(NamedTuple):
@@ -58,6 +60,46 @@ class Push(NamedTuple):
             message.grad_norm,
             message.vector,
         )
+
+    def check(
+        self,
+        worker: int,
+        slot: Slot,
+        held: Sequence[int],
+        samples_of: Callable[[int], int],
+        size: int,
+    ) -> None:
+        """Refuse a push that is not what its worker was given.
+
+        Args:
+            worker: The worker.
+            slot: What the server knows of it.
+            held: Tickets that it was granted.
+            samples_of: Number of samples of a ticket.
+            size: Elements of a vector.
+
+        Raises:
+            ProtocolError: It names the worker and what differs.
+        """
+        if slot.status != "working" or self.version != slot.version:
+            raise ProtocolError(
+                f"worker {worker} ({slot.status}) pushed version {self.version}, "
+                f"but pulled {slot.version}"
+            )
+        if self.ticket not in held:
+            raise ProtocolError(
+                f"worker {worker} delivered ticket {self.ticket}, but holds {list(held) or 'none'}"
+            )
+        if self.samples != samples_of(self.ticket):
+            raise ProtocolError(
+                f"worker {worker} pushed {self.samples} samples of ticket {self.ticket}, "
+                f"which has {samples_of(self.ticket)}"
+            )
+        if self.vector.numel() != size:
+            raise ProtocolError(
+                f"worker {worker} pushed a vector of {self.vector.numel()} elements, "
+                f"but was sent one of {size}"
+            )
 
     def is_finite(self, num_params: int) -> bool:
         """Tell whether gradient and statistics are free of NaN and infinity.

@@ -50,6 +50,10 @@ class ParameterServer:
         ledger: Ledger that grants the tickets; a new one for the whole plan if None.
         fuse: Way in which an update is computed (``rules.chain.Chain``).
 
+    Attributes:
+        samples_of: Samples that a push of a ticket must have; those of the plan, unless a driver
+            makes up minibatches of its own.
+
     Raises:
         ProtocolError: ``ahead`` is out of range.
     """
@@ -83,6 +87,7 @@ class ParameterServer:
             for _ in range(num_workers)
         ]
         self.tally = Tally()
+        self.samples_of: Callable[[int], int] = plan.size
         self._refusals = Refusals(num_workers)
         self._halted = False
 
@@ -136,15 +141,11 @@ class ParameterServer:
             The record of the push, and the workers whose replies can be sent now.
 
         Raises:
-            ProtocolError: The version or the ticket is not what the worker was given.
+            ProtocolError: The push is not what the worker was asked for; it changes nothing.
             NonFiniteError: Too many gradients in a row were NaN or infinite.
         """
         slot = self.slots[worker]
-        if slot.status != "working" or push.version != slot.version:
-            raise ProtocolError(
-                f"worker {worker} ({slot.status}) pushed version {push.version}, "
-                f"but pulled {slot.version}"
-            )
+        push.check(worker, slot, self.ledger.held(worker), self.samples_of, self.layout.size)
         version = self.version
         facts = self._model.facts(worker, version - push.version, push.grad_norm)
         slot.clock += 1
@@ -162,7 +163,7 @@ class ParameterServer:
             total_samples=self.samples,
             epoch=self.epoch,
         )
-        return Answer(record, self._after(worker, renewed=record.stepped))
+        return Answer(record, self._after(worker, record))
 
     def lose(self, worker: int) -> list[int]:
         """Handle the death of a worker: requeue its tickets.
@@ -280,7 +281,7 @@ class ParameterServer:
         self._refusals.reset()
         verdict = self.rule.admission.verdict(facts)
         if verdict == "drop":
-            self.ledger.hand_back(worker, push.ticket)
+            self.ledger.drop(worker, push.ticket)
             self.tally.dropped += 1
             return Action.DROPPED, 0.0
         self.ledger.complete(worker, push.ticket)
@@ -305,9 +306,11 @@ class ParameterServer:
             self._model.samples += push.samples
             self.tally.given_up += 1
 
-    def _after(self, worker: int, *, renewed: bool) -> list[int]:
+    def _after(self, worker: int, record: UpdateRecord) -> list[int]:
+        if record.action is Action.DROPPED:  # what came too late is for whoever is free
+            return self._wake() + self._serve(worker, renew=True)
         # First the one that delivered: how far it has come decides whether others may go on.
-        return self._serve(worker, renew=not renewed) + self._wake()
+        return self._serve(worker, renew=not record.stepped) + self._wake()
 
     def _wake(self) -> list[int]:
         ready: list[int] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol, TextIO
 
+from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import changed_keys
@@ -26,9 +27,7 @@ from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.locks import alone_in
 from mpi_dcasgd.tools.status_line import StatusLine
 
-_STOPPED = {
-    128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-}
+_STOPPED = {128 + number for number in SIGNALS}
 
 State = Literal["missing", "unfinished", "changed", "finished"]
 

@@ -164,7 +164,7 @@ def run_status(
         if job.state not in _RUNNING:
             return told("pending", job.reason)
         begun = run.is_run() and not summary
-        return told("running", "" if begun else "starting")
+        return told("running", "; ".join(progress.missing) if begun else "starting")
     if summary.get("status") == "failed":
         return told("failed", str(summary.get("reason", "")))
     if job and job.state not in ("COMPLETED", *_RUNNING):
@@ -176,10 +176,10 @@ def run_status(
         if words:
             return told("failed", words)
         return told("unknown" if silence else "not started")
-    return _silent(told, run)
+    return _silent(told, run, "; ".join(progress.missing))
 
 
-def _silent(told: Callable[[State, str], RunStatus], run: RunFolder) -> RunStatus:
+def _silent(told: Callable[[State, str], RunStatus], run: RunFolder, missing: str) -> RunStatus:
     """A run that was begun, has not ended, and is in no queue that can be asked."""
     try:
         silent_s = time.time() - run.metrics_jsonl.stat().st_mtime
@@ -187,7 +187,7 @@ def _silent(told: Callable[[State, str], RunStatus], run: RunFolder) -> RunStatu
         silent_s = float("inf")
     held = is_held(run.path)
     if held or (silent_s < _LIVELY_S and held is None):
-        return told("running", "")
+        return told("running", missing)
     since = f"no sign of life for {silent_s:.0f} s" if silent_s != float("inf") else "no record"
     if held is False:
         since = f"its {holder(run.path)} is no more"

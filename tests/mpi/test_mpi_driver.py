@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ def toy(mpirun: Callable[..., Any]) -> Callable[..., Any]:
             size,
             str(RANKS),
             json.dumps(options),
-            env={"PYTHONPATH": str(TESTS)},
+            env={"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
             fault_tolerant=fault_tolerant,
         )
 
@@ -94,6 +95,22 @@ def test_one_ranks_exception_ends_the_job_with_rank_and_reason(toy: Callable[...
     finished = toy(4, algorithm="asgd", fail=2)
     assert finished.status == 1, finished
     assert "rank 2: the cat sat on the keyboard" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "pushed 1000008 samples of ticket 1, which has 8"),
+        ({"words": 40}, "sent 160 bytes, but was asked for "),
+    ],
+)
+def test_a_push_that_is_not_what_was_asked_for_names_the_worker(
+    toy: Callable[..., Any], options: dict[str, int], told: str
+) -> None:
+    finished = toy(3, algorithm="asgd", odd=2, **options)
+    assert finished.status == 1, finished
+    assert "rank 0: worker 1 (rank 2)" in finished.stderr
+    assert told in finished.stderr
 
 
 @pytest.mark.ulfm

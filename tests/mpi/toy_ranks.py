@@ -2,8 +2,9 @@
 
 Argument: a JSON object with ``algorithm`` and optionally ``rule``, ``epochs``, ``ahead``,
 ``model``, ``fail`` (rank that raises in its third ticket), ``die`` (rank that is killed there) and
-``slow`` (rank that computes each ticket many times over). Rank 0 returns, or prints, what happened
-as one JSON object.
+``slow`` (rank that computes each ticket many times over), ``odd`` (rank that claims too many
+samples, or sends messages of so many ``words`` of four bytes). Rank 0 returns, or prints, what
+happened as one JSON object.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import mpi4py
 
 mpi4py.rc.thread_level = "funneled"
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 from toy import CPU, LR, toy_model, toy_subject  # noqa: E402
@@ -37,6 +40,7 @@ from mpi_dcasgd.learning.flat import FlatModel  # noqa: E402
 from mpi_dcasgd.learning.learner import Batch, Gradient, Learner  # noqa: E402
 from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
 from mpi_dcasgd.rules.algorithms import resolve_rule  # noqa: E402
+from mpi_dcasgd.server.message import Tag  # noqa: E402
 from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
 
@@ -52,6 +56,9 @@ class Log(NullObserver):
     def message(self, text: str) -> None:
         self.messages.append(text)
 
+    def fault(self, text: str, missing: Sequence[str]) -> None:
+        self.messages.append(text)
+
 
 class OddLearner(Learner):
     """A learner that is slow, or that raises, on demand."""
@@ -59,6 +66,7 @@ class OddLearner(Learner):
     slow = False
     fail = False
     die = False
+    odd = False
     computed = 0
 
     def gradient(self, batch: Batch) -> Gradient:
@@ -69,7 +77,8 @@ class OddLearner(Learner):
             os.kill(os.getpid(), signal.SIGKILL)
         for _ in range(50 if self.slow else 0):
             super().gradient(batch)
-        return super().gradient(batch)
+        found = super().gradient(batch)
+        return found._replace(samples=found.samples + 10**6) if self.odd else found
 
 
 def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str, Any]:
@@ -114,6 +123,10 @@ def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     learner.slow = options.get("slow") == comm.rank
     learner.die = options.get("die") == comm.rank
     learner.fail = options.get("fail") == comm.rank
+    learner.odd = options.get("odd") == comm.rank
+    if options.get("words") and options.get("odd") == comm.rank:
+        raw = np.resize(link.push.raw, options["words"])
+        link.send = lambda: comm.Send(raw, dest=0, tag=Tag.PUSH)  # type: ignore[method-assign]
     link.expect()
     comm.Barrier()
     run_worker(link, learner, background=options.get("ahead", 0) > 0)

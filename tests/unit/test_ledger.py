@@ -8,7 +8,9 @@ from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.server.ledger import TicketLedger
 
 acts = st.lists(
-    st.tuples(st.sampled_from(["grant", "complete", "hand_back", "reclaim"]), st.integers(0, 2))
+    st.tuples(
+        st.sampled_from(["grant", "complete", "hand_back", "drop", "reclaim"]), st.integers(0, 2)
+    )
 )
 
 
@@ -27,6 +29,8 @@ def test_no_ticket_is_ever_in_two_places_or_in_none(
         elif held and act == "complete":
             ledger.complete(worker, held[0])
             completed.append(held[0])
+        elif held and act == "drop":
+            ledger.drop(worker, held[-1])
         elif held:
             ledger.hand_back(worker, held[-1])
         out = [t for w in range(3) for t in ledger.held(w)]
@@ -54,3 +58,24 @@ def test_completing_a_ticket_that_one_does_not_hold_is_an_error() -> None:
     ledger.grant(0)
     with pytest.raises(ProtocolError, match="worker 1 delivered ticket 0, but holds none"):
         ledger.complete(1, 0)
+
+
+def test_a_dropped_ticket_goes_to_others_and_back_only_where_nothing_else_is_left() -> None:
+    ledger = TicketLedger(4, 2)
+    assert [ledger.grant(0), ledger.grant(1)] == [0, 1]
+    ledger.drop(1, 1)
+    assert ledger.grant(1) == 2, "a new one"
+    resumed = TicketLedger(4, 2)
+    resumed.load_state_dict(ledger.state_dict())
+    assert resumed.grant(1) == 3, "still for others"
+    assert ledger.grant(0) == 1, "before any new one"
+    ledger.drop(1, 2)
+    assert [ledger.grant(1), ledger.grant(1), ledger.grant(1)] == [3, 2, None]
+
+
+def test_new_workers_know_nothing_of_what_others_dropped() -> None:
+    ledger, resumed = TicketLedger(2, 2), TicketLedger(2, 1)
+    ledger.grant(0)
+    ledger.drop(0, 0)
+    resumed.take_over(ledger.lasting_state())
+    assert [resumed.grant(0), resumed.grant(0)] == [0, 1]

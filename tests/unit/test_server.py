@@ -274,6 +274,115 @@ def test_a_push_of_somebody_elses_ticket_is_a_protocol_error() -> None:
         world.server.push(1, push_of(world, 1, ticket=0))
 
 
+@pytest.mark.parametrize("samples", [10**6, 0, -8, 2])
+def test_a_push_of_other_samples_than_its_tickets_is_a_protocol_error(samples: int) -> None:
+    world = World(2)
+    world.join()
+    before = world.server.state_dict()
+    with pytest.raises(
+        ProtocolError, match=rf"worker 1 pushed {samples} samples of ticket 1, which has 8"
+    ):
+        world.server.push(1, push_of(world, 1, samples=samples))
+    unchanged(world, before)
+
+
+@pytest.mark.parametrize("changes", [{"version": 5}, {"ticket": 0}, {"vector": torch.ones(3)}])
+def test_a_wrong_push_names_the_worker_and_changes_nothing(changes: dict[str, object]) -> None:
+    world = World(2)
+    world.join()
+    before = world.server.state_dict()
+    with pytest.raises(ProtocolError, match="worker 1 "):
+        world.server.push(1, push_of(world, 1, **changes))
+    unchanged(world, before)
+
+
+def unchanged(world: World, before: dict[str, object]) -> None:
+    """The server is as it was: nothing of the push was counted, applied or granted."""
+    now = world.server.state_dict()
+    assert torch.equal(now.pop("weights"), before.pop("weights"))  # type: ignore[arg-type]
+    for name in ("version", "samples", "ledger", "tally", "nonfinite_in_a_row"):
+        assert now[name] == before[name], name
+    slots = [(s["version"], s["status"], s["clock"], s["tickets"]) for s in now["slots"]]
+    assert slots == [
+        (s["version"], s["status"], s["clock"], s["tickets"])
+        for s in before["slots"]  # type: ignore[attr-defined]
+    ]
+
+
+def test_a_push_of_a_lost_worker_is_a_protocol_error() -> None:
+    world = World(2)
+    world.join()
+    push = push_of(world, 1)
+    world.server.lose(1)
+    with pytest.raises(ProtocolError, match=r"worker 1 \(lost\) pushed version 0"):
+        world.server.push(1, push)
+
+
+def test_a_dropped_ticket_goes_to_whoever_is_free() -> None:
+    world = World(2, "ringmaster", {"admission": {"threshold": 2}})
+    world.join()
+    for worker in (0, 0, 1):
+        world.step(worker)
+    assert world.answers[-1].record.action is Action.DROPPED
+    assert world.server.ledger.held(1) == (4,), "not the one it was too slow for"
+    world.step(0)
+    assert world.server.ledger.held(0) == (1,)
+
+
+def test_a_dropped_ticket_wakes_who_has_nothing_left_to_do() -> None:
+    plan = TicketPlan(24, 8, 0, 1)
+    world = World(2, "ringmaster", {"admission": {"threshold": 2}}, plan=plan)
+    world.join()
+    world.step(0)
+    world.step(0)
+    assert world.server.slots[0].status == "parked"
+    answer = world.step(1)
+    assert answer.record.action is Action.DROPPED
+    assert answer.ready == [0]
+    assert world.server.ledger.held(0) == (1,)
+    assert world.server.slots[1].status == "parked"
+    world.step(0)
+    assert world.server.finished
+
+
+def test_who_is_alone_computes_what_it_dropped_again() -> None:
+    world = World(2, "ringmaster", {"admission": {"threshold": 2}}, plan=TicketPlan(24, 8, 0, 1))
+    world.join()
+    world.step(0)
+    world.step(0)
+    world.receive(world.server.lose(0))
+    assert world.step(1).record.action is Action.DROPPED
+    assert world.server.ledger.held(1) == (1,)
+    world.step(1)
+    assert world.server.finished
+
+
+@pytest.mark.parametrize(
+    ("step_size", "factor"),
+    [
+        ({"name": "constant"}, 1.0),
+        ({"name": "staleness-aware"}, 1.0),
+        ({"name": "stability-preserving", "delay": "measured"}, 1.0),
+        ({"name": "stability-preserving", "delay": "nominal"}, 0.5),
+    ],
+)
+def test_a_look_ahead_does_not_depend_on_the_staleness_of_the_push_before_it(
+    step_size: dict[str, object], factor: float
+) -> None:
+    world = World(2, "dana", {"step_size": step_size})
+    world.join()
+    for worker in (0, 0, 0, 1):
+        world.step(worker)
+    assert world.answers[-1].record.staleness == 3
+    (total,) = world.server.chain.state_dict()["momentum.velocity_sum"]
+    expected = world.server.weights - total * (factor * LR * 0.9)
+    torch.testing.assert_close(world.server.slots[1].snapshot, expected)
+    # Who was lost, and has to be sent the same point without a step, is sent it.
+    world.server.lose(1)
+    world.server.rejoin(1)
+    torch.testing.assert_close(world.server.slots[1].snapshot, expected)
+
+
 def test_pulling_twice_is_a_protocol_error() -> None:
     world = World(1)
     world.join()

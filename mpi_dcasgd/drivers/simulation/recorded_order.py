@@ -89,6 +89,9 @@ class RecordedLedger(TicketLedger):
         # Whoever computed it again has a record of its own.
         self.complete(worker, ticket)
 
+    def drop(self, worker: int, ticket: int) -> None:
+        self.complete(worker, ticket)
+
 
 def replay(
     server: ParameterServer,

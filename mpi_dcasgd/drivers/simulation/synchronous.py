@@ -65,11 +65,13 @@ class SynchronousSimulator:
         self._stop = StopFlag() if stop is None else stop
         self._sum = torch.zeros_like(server.weights)
         self._samples = [0] * everyone
+        self._step_samples = 0
         self._ledger: TicketLedger | None = None
         self._begun = False
         if backup:
             self._ledger = TicketLedger(learner.plan.num_tickets, everyone)
             server.ledger = TicketLedger(-(-learner.plan.num_tickets // (workers * accumulate)), 1)
+            server.samples_of = lambda ticket: self._step_samples
             self.clock.grant = self._grant
             self.clock.hand_back = self._hand_back
         else:
@@ -103,6 +105,7 @@ class SynchronousSimulator:
         turns = [(worker, ticket) for worker in workers for ticket in self._tickets_of(worker)]
         self._learner.expect(ticket for _, ticket in turns)
         samples = sum(self._learner.plan.size(ticket) for _, ticket in turns)
+        self._step_samples = samples
         total, loss = self._sum.zero_(), 0.0
         for worker, ticket in turns:
             flat.read(slot.snapshot)

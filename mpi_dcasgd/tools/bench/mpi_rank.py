@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import mpi4py
@@ -72,6 +73,9 @@ class _Nobody(Conductor):
 
     def poll(self) -> None:
         pass
+
+    def fault(self, text: str, missing: Sequence[str]) -> None:
+        print(text, file=sys.stderr, flush=True)
 
 
 def measure(comm: MPI.Comm, what: str, size: int, updates: int) -> float:

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.progress import TTY_VARIABLE
 from mpi_dcasgd.tools.launch.exit_status import RunEnd
@@ -131,9 +132,9 @@ def run(
     """Show the command, execute it and wait for it, passing signals on.
 
     SIGUSR1 and SIGUSR2 are passed on as they are; mpirun gives them to every rank. The first
-    SIGINT, SIGTERM or SIGHUP becomes a SIGUSR1, which asks the ranks to stop at their next safe
-    point: Open MPI's mpirun answers SIGINT and SIGTERM alike by killing its ranks within half a
-    second, too soon to save anything. The second is passed on as SIGTERM and does just that.
+    SIGINT, SIGTERM, SIGHUP or SIGXCPU becomes a SIGUSR1, which asks the ranks to stop at their next
+    safe point: Open MPI's mpirun answers SIGINT and SIGTERM alike by killing its ranks within half
+    a second, too soon to save anything. The second is passed on as SIGTERM and does just that.
 
     Args:
         command: From `plan`.
@@ -273,9 +274,8 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
     if threading.current_thread() is not threading.main_thread():
         yield  # Python lets only the main thread have handlers
         return
-    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-    before = {signum: signal.getsignal(signum) for signum in signums}
-    heard = [signum for signum in signums if before[signum] is not signal.SIG_IGN]
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    heard = [signum for signum in SIGNALS if before[signum] is not signal.SIG_IGN]
     outer = before[signal.SIGUSR1]
 
     def both(signum: int, frame: FrameType | None) -> None:

@@ -1,0 +1,104 @@
+"""End of an asynchronous world: workers leave when the server says so, and never before.
+
+A worker that left while the server still writes may have the launcher end the server with it. The
+server takes leave of those that are there; nobody waits for one that died or hangs. MPI cannot be
+finalized beside a process that hangs, so such a world is ended by MPI_Abort, once all is written.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from mpi_dcasgd.drivers.backoff import Backoff, wait_until
+from mpi_dcasgd.drivers.signals import leave, outlives_deaths, sleep_for_ever
+from mpi_dcasgd.drivers.topology import SERVER
+from mpi_dcasgd.server.message import Tag
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+_LEAVE_S = 10.0
+"""Seconds for which workers that have been told to stop may take no notice of the end."""
+
+_broken: list[str] = []
+"""Who hangs, for the end of this process; there is one world in a process's life."""
+
+
+def take_leave(comm: MPI.Comm, ranks: Iterable[int], hung: str = "") -> bool:
+    """Let the workers that are there go, as the server.
+
+    Args:
+        comm: The world.
+        ranks: Of those workers.
+        hung: Names of those that hang and keep MPI from ending by itself.
+
+    Returns:
+        Whether all of them are there and have heard it.
+    """
+    from mpi4py import MPI
+
+    word = np.array([bool(hung)], dtype=np.int32)
+    waiting = {rank: comm.Issend(word, dest=rank, tag=Tag.END) for rank in ranks}
+    deadline, backoff = time.monotonic() + _LEAVE_S, Backoff()
+    while waiting and time.monotonic() < deadline:
+        for rank, request in list(waiting.items()):
+            with suppress(MPI.Exception):  # it has died since, and needs no leave
+                if not request.Test():
+                    continue
+            del waiting[rank]
+        backoff.pause()
+    if waiting:
+        hung = ", ".join(filter(None, (hung, *(f"rank {rank}" for rank in waiting))))
+    if hung:
+        _break(hung)
+    return not hung
+
+
+def await_leave(comm: MPI.Comm, spin_s: float) -> bool:
+    """Wait, as a worker, until the server has finished; return whether somebody hangs."""
+    word = np.zeros(1, dtype=np.int32)
+    wait_until(comm.Irecv(word, source=SERVER, tag=Tag.END).Test, spin_s)
+    if word[0]:
+        _break("another worker")
+    return bool(word[0])
+
+
+def world_is_broken() -> bool:
+    """Return whether a process of this world hangs, so that MPI_Finalize would hang as well."""
+    return bool(_broken)
+
+
+def end_broken_world(status: int) -> NoReturn:
+    """End this process, and on rank 0 the whole world, with an exit status."""
+    from mpi4py import MPI
+
+    logging.shutdown()
+    sys.stdout.flush()
+    if MPI.COMM_WORLD.rank == SERVER:
+        print(
+            f"{_broken[0]} hangs, so MPI_Abort ends the processes; all files are complete",
+            file=sys.stderr,
+            flush=True,
+        )
+        MPI.COMM_WORLD.Abort(status)
+    elif outlives_deaths():
+        leave(status)
+    sleep_for_ever()
+
+
+def _break(hung: str) -> None:
+    if not _broken:
+        atexit.register(_at_exit)  # before MPI's own end: what is registered last comes first
+    _broken.append(hung)
+
+
+def _at_exit() -> None:
+    end_broken_world(1 if getattr(sys, "last_value", None) is not None else 0)

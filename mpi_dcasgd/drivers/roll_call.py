@@ -1,0 +1,89 @@
+"""Roll call of an asynchronous run: which workers died or hang, and what people are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from mpi_dcasgd.drivers.account import Account
+from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.topology import Topology
+
+
+class RollCall:
+    """Workers that are gone, by the reason.
+
+    Args:
+        world: Ranks of the workers.
+        accounts: Hosts of the workers, one a worker.
+        conductor: Is told of every change.
+    """
+
+    def __init__(self, world: Topology, accounts: Sequence[Account], conductor: Conductor) -> None:
+        self._world = world
+        self._hosts = [account.host for account in accounts]
+        self._conductor = conductor
+        self._gone: dict[int, Literal["died", "hangs"]] = {}
+
+    @property
+    def hung(self) -> list[int]:
+        """Workers that were given up because nothing came from them, and may come back."""
+        return [worker for worker, how in self._gone.items() if how == "hangs"]
+
+    @property
+    def present(self) -> list[int]:
+        """Workers that have neither died nor hang."""
+        return [worker for worker in range(len(self._hosts)) if worker not in self._gone]
+
+    def name(self, worker: int) -> str:
+        """Name a worker for people: ``worker 1 (rank 2 on node7)``."""
+        host = self._hosts[worker]
+        on = f" on {host}" if host else ""
+        return f"worker {worker} (rank {self._world.rank_of(worker)}{on})"
+
+    def died(self, worker: int, tickets: Sequence[int]) -> None:
+        """Tell that a worker has died, and that its tickets were requeued."""
+        again = worker in self._gone
+        self._gone[worker] = "died"
+        requeued = "" if again else f"; its tickets {list(tickets)} are requeued"
+        self._tell(f"{self.name(worker)} died{requeued}, {self._left()}")
+
+    def hangs(
+        self, worker: int, tickets: Sequence[int], silent_s: float, patience_s: float
+    ) -> None:
+        """Tell that a worker was given up, and that its tickets were requeued."""
+        self._gone[worker] = "hangs"
+        self._tell(
+            f"{self.name(worker)} hangs: nothing came from it for {silent_s:.1f} s (patience "
+            f"{patience_s:.3g} s); its tickets {list(tickets)} are requeued, {self._left()}"
+        )
+
+    def silent(self, worker: int, silent_s: float) -> None:
+        """Tell that nothing comes from the last worker, which is waited for all the same."""
+        self._conductor.fault(
+            f"{self.name(worker)} hangs: nothing came from it for {silent_s:.1f} s, and no other "
+            "worker is left to take its tickets; it is waited for a little longer",
+            [*self._missing(), f"{self.name(worker)} hangs"],
+        )
+
+    def speaks(self, worker: int) -> None:
+        """Tell that the last worker, which was waited for, has pushed."""
+        self._tell(f"{self.name(worker)} is back")
+
+    def back(self, worker: int) -> None:
+        """Tell that a worker that had been given up has come back."""
+        del self._gone[worker]
+        self._tell(
+            f"{self.name(worker)} is back; what it computed is others' by now and is not applied, "
+            f"{self._left()}"
+        )
+
+    def _left(self) -> str:
+        left = len(self._hosts) - len(self._gone)
+        return f"{left} of {len(self._hosts)} workers are left"
+
+    def _missing(self) -> list[str]:
+        return [f"{self.name(worker)} {how}" for worker, how in sorted(self._gone.items())]
+
+    def _tell(self, text: str) -> None:
+        self._conductor.fault(text, self._missing())
