@@ -189,7 +189,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("model", ["transformer", "lstm"])
 def test_a_language_model_learns_what_it_is_shown(model: str) -> None:
     subject, module = opened("language-model", Words(name="words"), model)
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.03)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
     for _ in range(100):
         loss = subject.task.loss(module, all_of(subject))
         optimizer.zero_grad()
