@@ -146,6 +146,17 @@ def test_a_checkpoint_of_an_earlier_version_resumes_without_a_comparison(
     assert any(text.startswith("resumed after") for text in go(interrupted))
 
 
+def test_a_simulation_is_not_resumed_on_other_data(tmp_path: Path) -> None:
+    write(tmp_path / "data", {"cat": 8, "dog": 8})
+    job = {**job_of(tmp_path), "algorithm": "asgd"}
+    options: dict[str, Any] = {"workers": 2, "run_dir": tmp_path / "run"}
+    run = simulate(job, **options, stop=StopAfter(1), epochs=40)
+    assert run.status == "interrupted"
+    write(tmp_path / "data", {"cat": 9, "dog": 8})
+    with pytest.raises(DataError, match="17 training samples, where there were 16"):
+        simulate(job, **options, epochs=40)
+
+
 # Fingerprints
 
 
