@@ -277,3 +277,15 @@ def test_replay_does_not_blame_a_gradient_for_images_that_were_added(recorded: P
     write(recorded.parent / "data", {"cat": 9, "dog": 8})
     with pytest.raises(DataError, match="cannot be computed again, for its data have changed: 17"):
         replay(recorded)
+
+
+def test_a_run_that_tests_on_its_training_samples_says_so(tmp_path: Path) -> None:
+    x, y = np.arange(32, dtype=np.float32).reshape(16, 2), np.arange(16) % 2
+    np.savez(tmp_path / "same.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    np.savez(tmp_path / "other.npz", x_train=x, y_train=y, x_test=x + 1, y_test=y)
+    warning = "the test samples are the training samples: what they say proves nothing"
+    for name in ("same", "other"):
+        data = {"name": "arrays", "path": str(tmp_path / f"{name}.npz")}
+        run = train({**job_of(tmp_path), "data": data}, run_dir=tmp_path / name, epochs=1)
+        said = [event["text"] for event in run.metrics() if event["event"] == "message"]
+        assert (warning in said) == (name == "same")
