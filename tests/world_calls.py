@@ -6,6 +6,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import in_process
@@ -136,20 +137,24 @@ def walk(comm: MPI.Intracomm, path: str) -> tuple[int, int, int, float] | str:
 
     from mpi_dcasgd.drivers.startup import share_files
     from mpi_dcasgd.errors import UserError
-    from mpi_dcasgd.learning.data import describe, load_dataset
-    from mpi_dcasgd.learning.data.folder import ImageFolder
-    from mpi_dcasgd.vision import torchvision
+    from mpi_dcasgd.learning.data import describe, folder, load_dataset
 
-    settings = ImageFolder(path=path, image_size=8, loaders=1)
-    walked: list[str] = []
-    genuine = torchvision().datasets.ImageFolder
-    torchvision().datasets.ImageFolder = lambda path: walked.append(path) or genuine(path)
+    settings = folder.ImageFolder(path=path, image_size=8, loaders=1)
+    walked: list[Path] = []
+    genuine = folder.list_images
+
+    def list_images(path: Path) -> folder.Listing:
+        walked.append(path)
+        return genuine(path)
+
+    folder.list_images = list_images  # type: ignore[assignment]
     try:
         share_files(comm, settings)
+        num_test = describe(settings).num_test
         train = load_dataset(settings, 0).train
         pixels, _ = train.batch(np.array([3, 0]), None)
-        return len(walked), len(train), describe(settings).num_test, float(pixels.mean())
+        return len(walked), len(train), num_test, float(pixels.mean())
     except UserError as error:
         return str(error)
     finally:
-        torchvision().datasets.ImageFolder = genuine
+        folder.list_images = genuine  # type: ignore[assignment]

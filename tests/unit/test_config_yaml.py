@@ -92,7 +92,7 @@ def test_what_is_not_yaml_is_told_with_its_place(text: str, words: list[str]) ->
 VALUES = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**64) + 1, 2**64 - 1)
     | st.floats(allow_nan=False)
     | st.text()
     | st.sampled_from(["1e-7", "on", "0o7", "1:30", "~", "<<", "=", "2001-01-01", "0x1", "1_0"]),

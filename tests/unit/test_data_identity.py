@@ -146,6 +146,17 @@ def test_a_checkpoint_of_an_earlier_version_resumes_without_a_comparison(
     assert any(text.startswith("resumed after") for text in go(interrupted))
 
 
+def test_a_simulation_is_not_resumed_on_other_data(tmp_path: Path) -> None:
+    write(tmp_path / "data", {"cat": 8, "dog": 8})
+    job = {**job_of(tmp_path), "algorithm": "asgd"}
+    options: dict[str, Any] = {"workers": 2, "run_dir": tmp_path / "run"}
+    run = simulate(job, **options, stop=StopAfter(1), epochs=40)
+    assert run.status == "interrupted"
+    write(tmp_path / "data", {"cat": 9, "dog": 8})
+    with pytest.raises(DataError, match="17 training samples, where there were 16"):
+        simulate(job, **options, epochs=40)
+
+
 # Fingerprints
 
 
@@ -266,3 +277,15 @@ def test_replay_does_not_blame_a_gradient_for_images_that_were_added(recorded: P
     write(recorded.parent / "data", {"cat": 9, "dog": 8})
     with pytest.raises(DataError, match="cannot be computed again, for its data have changed: 17"):
         replay(recorded)
+
+
+def test_a_run_that_tests_on_its_training_samples_says_so(tmp_path: Path) -> None:
+    x, y = np.arange(32, dtype=np.float32).reshape(16, 2), np.arange(16) % 2
+    np.savez(tmp_path / "same.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    np.savez(tmp_path / "other.npz", x_train=x, y_train=y, x_test=x + 1, y_test=y)
+    warning = "the test samples are the training samples: what they say proves nothing"
+    for name in ("same", "other"):
+        data = {"name": "arrays", "path": str(tmp_path / f"{name}.npz")}
+        run = train({**job_of(tmp_path), "data": data}, run_dir=tmp_path / name, epochs=1)
+        said = [event["text"] for event in run.metrics() if event["event"] == "message"]
+        assert (warning in said) == (name == "same")

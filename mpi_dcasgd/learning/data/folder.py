@@ -85,7 +85,7 @@ class ImageFolder(DataSource):
         return problems
 
     def facts(self) -> Facts:
-        train, test = self.list_files()
+        train, test = self._listed()
         return Facts(
             num_train=len(train.paths),
             num_test=len(test.paths),
@@ -98,7 +98,8 @@ class ImageFolder(DataSource):
         )
 
     def load(self, seed: int, device: torch.device) -> Dataset:
-        train, test = self.list_files()
+        train, test = self._listed()
+        _told.pop(self._folders(), None)  # another run of this process may find other files
         executor = ThreadPoolExecutor(self.loaders, "decode") if self.loaders > 1 else None
         augment = self.augment != "none"
         return Dataset(
@@ -125,9 +126,6 @@ class ImageFolder(DataSource):
             DataError: A folder is missing, empty, or the two do not have the same classes.
         """
         train_folder, test_folder = self._folders()
-        told = _told.get((train_folder, test_folder))
-        if told is not None:
-            return told
         train, test = list_images(train_folder), list_images(test_folder)
         if train.classes != test.classes:
             apart = sorted(set(train.classes) ^ set(test.classes))
@@ -137,6 +135,11 @@ class ImageFolder(DataSource):
                 + (f" and {len(apart) - 5} more" if len(apart) > 5 else "")
             )
         return train, test
+
+    def _listed(self) -> tuple[Listing, Listing]:
+        """What rank 0 has told, or what is found here."""
+        told = _told.get(self._folders())
+        return self.list_files() if told is None else told
 
     def tell_files(self, found: tuple[Listing, Listing]) -> None:
         _told[self._folders()] = found
