@@ -18,6 +18,7 @@ import pytest
 
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.tools.slurm import text
+from mpi_dcasgd.tools.slurm.directives import directive
 from mpi_dcasgd.tools.slurm.render import KINDS, Kind, Work, render, write_all
 from mpi_dcasgd.tools.slurm.site import Site, time_s
 
@@ -158,6 +159,12 @@ def test_sbatch_reads_back_names_with_blanks_quotes_and_number_signs(tmp_path: P
     assert f"--job-name={name}" in words
     assert "--output=/data/try #2/it's/it_s_a_2_b-%j.out" in words
     assert words[-4:] == ["--comment=a #1 'b'", "-p", "low", "--constraint=a|b"]
+
+
+@pytest.mark.parametrize("letter", [" ", "#", '"', "'", "\\"])
+def test_each_letter_that_sbatch_takes_for_its_own_is_quoted(letter: str) -> None:
+    assert directive(f"--comment=a{letter}b").startswith('#SBATCH --comment="a')
+    assert directive("--comment=ab") == "#SBATCH --comment=ab"
 
 
 def test_a_name_that_no_line_can_hold_is_refused() -> None:
