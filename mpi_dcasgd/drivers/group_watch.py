@@ -105,7 +105,7 @@ class GroupWatch:
             self._send(np.array([self._state], np.int64), status.source, _ANSWER)
         self._told = self._told or comm.Iprobe(MPI.ANY_SOURCE, _TOLD)
         while comm.Iprobe(MPI.ANY_SOURCE, _FOUND, status):
-            words = np.zeros(comm.size + 1, np.int64)
+            words = self._finding([], 0.0)
             comm.Recv(words, status.source, _FOUND)
             self._tell(list(np.flatnonzero(words[:-1])), float(words[-1]) / 1000)
 
@@ -138,9 +138,13 @@ class GroupWatch:
         if first == comm.rank:
             self._tell(hung, silent_s)
         self._told = True
-        words = np.zeros(comm.size + 1, np.int64)
-        words[hung], words[-1] = 1, int(silent_s * 1000)
-        self._send(words, first, _FOUND)
+        self._send(self._finding(hung, silent_s), first, _FOUND)
+
+    def _finding(self, hung: Sequence[int], silent_s: float) -> Any:
+        """Return what is sent of a finding: a word for each rank, then milliseconds."""
+        words = np.zeros(self._comm.size, np.int64)
+        words[list(hung)] = 1
+        return np.append(words, int(silent_s * 1000))
 
     def _tell(self, hung: Sequence[int], silent_s: float) -> None:
         names = [self._names[rank] for rank in hung]

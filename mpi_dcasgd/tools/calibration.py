@@ -135,7 +135,8 @@ def measure_service_s(server: ParameterServer, learner: Learner, pushes: int) ->
     for _ in range(pushes):
         if server.slots[0].status != "working":
             break
-        push = Push(slot.version, tickets.pop(0), found.samples, found.loss, 0.0, vector)
+        ticket = tickets.pop(0)
+        push = Push(slot.version, ticket, server.plan.size(ticket), found.loss, 0.0, vector)
         started = time.perf_counter()
         server.push(0, push)
         times.append(time.perf_counter() - started)
