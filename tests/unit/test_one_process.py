@@ -17,7 +17,7 @@ model: {name: mlp, hidden: [8]}
 data: {name: digits}
 device: cpu
 """
-HUGE = "model.hidden=[1000000000000]"
+HUGE = "model.hidden=[2000000000]"
 
 
 @pytest.fixture(autouse=True)

@@ -127,7 +127,11 @@ def test_a_replay_with_changes_says_it_in_the_new_run(
     project: Path, run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project / "src_lazy.py").write_text("SLOPE = 4.5\n")
-    assert command("replay", str(run.path), "lr=0.02", "--run-dir", str(tmp_path / "new")) == 0
+    words = ("replay", str(run.path), "lr=0.02", "--run-dir", str(tmp_path / "new"))
+    # The slope is of the data: both have changed, and only one of them may without a word.
+    assert command(*words) == 2
+    assert "its data have changed" in capsys.readouterr().err
+    assert command(*words, "checkpoint.other_data=accept") == 0
     assert "src_lazy.py) has changed since the run" in capsys.readouterr().out
     words = ("replay", str(run.path), "lr=0.02", "--code", "recorded", "--overwrite")
     assert command(*words, "--run-dir", str(tmp_path / "new")) == 0
@@ -165,7 +169,7 @@ def test_a_run_that_is_resumed_says_what_has_changed_and_keeps_both(
     RunFolder(folder).summary_json.unlink()  # as if it had been killed
     (project / "src_lazy.py").write_text("SLOPE = 4.5\n")
     capsys.readouterr()
-    assert command(*words, "--resume") == 0
+    assert command(*words, "checkpoint.other_data=accept", "--resume") == 0
     assert f"src_lazy ({project}/src_lazy.py) has changed since the run" in capsys.readouterr().out
     assert (folder / "code-1" / "src_lazy.py").read_text() == "SLOPE = 3\n"
     assert (folder / "code" / "src_lazy.py").read_text() == "SLOPE = 4.5\n"

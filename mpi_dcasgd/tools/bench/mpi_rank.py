@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +55,7 @@ class _Instant(Learner):
 
     def __init__(self, link: Link) -> None:
         self.flat = _Vectors(link)  # type: ignore[assignment]
+        self._lookahead = None
 
     def load(self, ticket: int) -> Batch:
         return Batch(ticket, 1, ())
@@ -182,4 +184,9 @@ def main(spec: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    try:
+        main(json.loads(sys.argv[1]))
+    except BaseException:
+        # The other ranks would wait for this one for ever.
+        traceback.print_exc()
+        MPI.COMM_WORLD.Abort(1)
