@@ -204,7 +204,9 @@ def test_an_array_comes_back_too_and_its_last_job_writes_the_report(
     report = max(slurm.jobs())
     slurm.wait(report, "COMPLETED", timeout=120)
     assert slurm.elements(array) == {0: "COMPLETED", 1: "COMPLETED"}
-    assert summary(out / "asgd-w2-s0")["restarts"] == 1
+    # Which of them element 0 took is its own affair.
+    runs = [summary(out / f"{algorithm}-w2-s0") for algorithm in ("asgd", "dcasgd-c")]
+    assert sorted(run["restarts"] for run in runs) == [0, 1]
     text = (out / "report" / "report.md").read_text()
     assert "asgd" in text
     assert "dcasgd-c" in text
