@@ -88,7 +88,8 @@ def test_one_process_is_slowed_as_worker_0(tmp_path: Path) -> None:
         return told_of(folder)
 
     plain, _ = train(tmp_path / "plain")
-    summary, workers = train(tmp_path / "slowed", slowed())
+    delays = json.dumps({"delays": INJECT["delays"]})  # it has no worker 1 to be slowed more
+    summary, workers = train(tmp_path / "slowed", f"inject={delays}")
     assert summary["weights_sha256"] == plain["weights_sha256"]
     [told] = workers
     clock = WorkerClock(parse_cluster("", INJECT), 2, 0)
