@@ -16,6 +16,9 @@ from mpi_dcasgd.learning.nest import tensors_of
 
 Collate = Callable[[list[Any]], Any]
 
+_NAMED = 8
+"""Samples of a batch that a message names."""
+
 _EVALUATION = 0x7E57
 """Key of the seeds with which samples are fetched where no ticket has any."""
 
@@ -78,9 +81,8 @@ class SampleSource:
         except UserError:
             raise
         except Exception as error:
-            numbers = f"{indices[0]} .. {indices[-1]}" if len(indices) > 1 else f"{indices[0]}"
             raise DataError(
-                f"{self.name} samples {numbers} cannot be collated into a batch: "
+                f"{self.name} samples {_listed(indices)} cannot be collated into a batch: "
                 f"{_reason('collate', error)}; samples of different sizes or kinds need a collate "
                 "of the task's own"
             ) from error
@@ -148,6 +150,11 @@ def seeds_of(
             return None
         rng = np.random.default_rng([_EVALUATION, int(indices[0])])
     return Seeds.drawn(rng)
+
+
+def _listed(indices: NDArray[np.int64]) -> str:
+    numbers = ", ".join(str(index) for index in indices[:_NAMED])
+    return f"{numbers} and {len(indices) - _NAMED} more" if len(indices) > _NAMED else numbers
 
 
 def _reason(what: str, error: Exception) -> str:
