@@ -13,6 +13,7 @@ from torch import nn
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data.dataset import Facts, Split
 from mpi_dcasgd.learning.data.nests import NestSplit
+from mpi_dcasgd.learning.data.part import facts_with_validation
 from mpi_dcasgd.learning.generators import kept
 from mpi_dcasgd.learning.models.shapes import check_last_batch
 from mpi_dcasgd.learning.nest import tensors_of
@@ -38,9 +39,9 @@ def sizes_of(task: Task, seed: int, validation: float = 0.0) -> Facts:
         task.seed, task.device = seed, _CPU
         return task.sizes
     with kept():
-        subject = Subject.open(task, seed, _CPU, validation)
+        subject = Subject.open(task, seed, _CPU)
     splits = (subject.train, subject.test, subject.validation)
-    return Facts(
+    facts = Facts(
         num_train=len(subject.train),
         num_test=len(subject.test),
         num_validation=0 if subject.validation is None else len(subject.validation),
@@ -48,6 +49,9 @@ def sizes_of(task: Task, seed: int, validation: float = 0.0) -> Facts:
         input_shape=(),
         resident_bytes=sum(_resident_bytes(split) for split in splits if split is not None),
     )
+    if not validation or facts.num_validation:
+        return facts
+    return facts_with_validation(facts, validation)
 
 
 def model_of(task: Task, seed: int) -> nn.Module:

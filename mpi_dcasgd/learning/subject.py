@@ -57,10 +57,10 @@ class Subject:
                 data = make()
             if data is not None or name != "validation":
                 splits[name] = split_of(data, name, loading)
-        if validation and "validation" not in splits:
-            splits["train"], splits["validation"] = set_apart(splits["train"], validation)
         for name in splits:
             check_alike(splits["train"], splits[name], name)
+        if validation and "validation" not in splits:
+            splits["train"], splits["validation"] = set_apart(splits["train"], validation)
         return cls(task, splits["train"], splits["test"], splits.get("validation"))
 
     def build_model(self, seed: int) -> nn.Module:

@@ -200,7 +200,7 @@ class Workshop:
             ConfigError: The task's metrics are not what they should be.
             DataError: The samples cannot be had.
         """
-        try_metrics(self.flat_model(self.device), self.subject)
+        try_metrics(self._scoring, self.subject)
 
     def evaluator(self, *, background: bool = True) -> Evaluator:
         """Return an evaluator of copies of the weights, on a thread of its own or at once.
@@ -211,7 +211,12 @@ class Workshop:
         """
         if self.job.mode != "asynchronous" and self.subject.task.evaluation_draws:
             background = False
-        return Evaluator(self.flat_model(self.device), self.subject, background=background)
+        return Evaluator(self._scoring, self.subject, background=background)
+
+    @cached_property
+    def _scoring(self) -> FlatModel:
+        """The model that evaluates; nothing else uses it once there is an evaluator."""
+        return self.flat_model(self.device)
 
 
 def start_loaders(job: Job) -> Loaders:

@@ -18,6 +18,7 @@ from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.data.own import Loading, split_of
 from mpi_dcasgd.learning.data.samples import SampleSplit
 from mpi_dcasgd.learning.evaluation import evaluate
+from mpi_dcasgd.learning.outline import sizes_of
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tasks import find_task
 from mpi_dcasgd.runs.build import Workshop
@@ -222,6 +223,18 @@ def test_train_and_test_tensors_of_different_shapes_are_refused() -> None:
 
     with pytest.raises(DataError, match=r"test samples are \{x: float32 \(1, 2\).*training sampl"):
         Subject.open(Uneven(), 0, CPU)
+
+
+def test_shapes_are_compared_and_memory_is_counted_where_samples_are_set_apart() -> None:
+    class Uneven(Tensors):
+        def test_data(self) -> Any:
+            return {"x": torch.zeros(5, 2), "y": torch.zeros(5, 1)}
+
+    with pytest.raises(DataError, match="test samples are "):
+        Subject.open(Uneven(), 0, CPU, validation=0.25)
+    whole, divided = sizes_of(Tensors(), 0), sizes_of(Tensors(), 0, 0.25)
+    assert (divided.num_train, divided.num_validation) == (30, 10)
+    assert divided.resident_bytes == whole.resident_bytes == 2 * 4 * (40 + 10)
 
 
 def test_data_are_the_same_on_every_rank_whatever_was_drawn_before() -> None:
