@@ -1,4 +1,4 @@
-"""Whose code a file is: ours, a library's or a user's own."""
+"""Origin of a source file: ours, a library's or a user's own."""
 
 from __future__ import annotations
 

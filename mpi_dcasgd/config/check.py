@@ -296,9 +296,10 @@ def _unknown(key: str, prefix: str, siblings: list[str]) -> str:
         return f"unknown; did you mean {' or '.join(places[key][:3])}?"
     if near := did_you_mean(key, siblings):
         return "unknown" + near.replace("did you mean ", f"did you mean {prefix}")
-    if near := did_you_mean(key, places):
+    meant = {**_OTHER_WORDS, **{word: found[0] for word, found in places.items()}}
+    if near := did_you_mean(key, meant):
         close = near.removeprefix("; did you mean ").removesuffix("?")
-        return f"unknown; did you mean {places[close][0]}?"
+        return f"unknown; did you mean {meant[close]}?"
     return f"unknown (allowed: {', '.join(siblings)})"
 
 

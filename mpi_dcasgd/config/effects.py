@@ -177,7 +177,7 @@ def _value_and_default(job: Job, key: str) -> tuple[Any, Any]:
 
 
 def _names(keys: Iterable[str], key: str) -> bool:
-    """Whether one of the keys is this one, a section that it is in, or a part of it."""
+    """Return whether one of the keys is this one, a section that it is in, or a part of it."""
     return any(one == key or key.startswith(f"{one}.") or one.startswith(f"{key}.") for one in keys)
 
 

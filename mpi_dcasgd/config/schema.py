@@ -168,7 +168,7 @@ class Job:
 
     @property
     def grouping(self) -> Grouping:
-        """How single parameters are treated: the groups, and what weight decay acts on."""
+        """Treatment of single parameters: the groups, and what weight decay acts on."""
         return Grouping(groups=self.groups, decay_on=self.rule.weight_decay.on)
 
     @property

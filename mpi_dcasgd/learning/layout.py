@@ -126,7 +126,7 @@ class FlatLayout:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a parameter belongs in the vector, and how it is updated."""
+    """Place of a parameter in the vector, and the factors of its updates."""
 
     name: str
     key: tuple[int, bool]

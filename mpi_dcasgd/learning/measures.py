@@ -21,7 +21,7 @@ PERCENT = "%"
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What is to be known of a task's metrics to choose by them and to show them.
+    """Facts about a task's metrics that are needed to choose by them and to show them.
 
     Without arguments those of classification, whose records of before the first task of another
     kind do not say it.
@@ -80,7 +80,7 @@ class Measures:
         return metrics.get(self.primary)
 
     def better(self, value: float | None, than: float | None) -> bool:
-        """Whether a value of the primary metric is better than another.
+        """Return whether a value of the primary metric is better than another.
 
         No value and one that is not a number are worse than any other; nothing is better than its
         equal.
@@ -98,7 +98,7 @@ class Measures:
         return value > than if self.higher_is_better else value < than
 
     def reached(self, value: float, target: float) -> bool:
-        """Whether a value of the primary metric is at the target or better."""
+        """Return whether a value of the primary metric is at the target or better."""
         return value >= target if self.higher_is_better else value <= target
 
     def best(self, items: Iterable[T], value: Callable[[T], float | None]) -> T | None:

@@ -65,7 +65,7 @@ class Named:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ComputeSettings:
-    """How a worker computes the gradient of a minibatch."""
+    """Settings of the computation of a minibatch's gradient."""
 
     precision: Annotated[
         Literal["float32", "bfloat16"],

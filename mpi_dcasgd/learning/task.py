@@ -1,4 +1,4 @@
-"""What is trained on what, and what counts: the one place where training meets a user's subject.
+"""Public base class of tasks: the one place where training meets a user's subject.
 
 Nothing here imports PyTorch, so that jobs are checked without it.
 """

@@ -47,7 +47,7 @@ class RunDescription:
 
     @property
     def measures(self) -> Measures:
-        """How metrics are chosen by and shown."""
+        """The metric that runs are chosen by, its direction, and the units of all."""
         return Measures(self.primary_metric, self.higher_is_better, self.units)
 
     @property

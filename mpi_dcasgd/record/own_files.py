@@ -1,4 +1,4 @@
-"""Which files of a folder are a run's, and which are somebody else's and are left alone.
+"""Tell a run's own files in a folder from somebody else's, which are left alone.
 
 A name proves nothing: a user's project has a job.yaml, a weights.pt and a folder logs, too. What a
 run of ours has left proves itself by its content, or by the lock of a run that is no more.

@@ -211,7 +211,7 @@ class RunFolder:
             return {}  # it explains a run; nothing is computed from it
 
     def data(self) -> dict[str, Any]:
-        """What the data were that the run began with; empty if nobody wrote it down."""
+        """Read what the data were that the run began with; empty if nobody wrote it down."""
         try:
             return _mapping(self.data_json, json.loads)
         except RunFolderError as error:

@@ -227,7 +227,7 @@ def _wait_until_dead(folder: Path, path: Path, tell: Callable[[str], None]) -> s
 
 
 def _is_alive(held: Mapping[str, Any]) -> bool | None:
-    """Whether the holder of a lock lives; None if that cannot be seen from here."""
+    """Return whether the holder of a lock lives; None if that cannot be seen from here."""
     mine = _this_process()
     if held.get("began") and held.get("machine") == mine["machine"]:
         if held.get("pid") == mine["pid"]:
@@ -254,7 +254,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _began(pid: Any) -> str:
-    """When a process was started, in the kernel's ticks; empty if it is no more."""
+    """Tell when a process was started, in the kernel's ticks; empty if it is no more."""
     try:
         fields = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError, TypeError):
@@ -282,7 +282,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _touched(path: Path) -> float | None:
-    """When a lock was touched last; opened, since NFS asks its server again only then."""
+    """Tell when a lock was touched last; opened, since NFS asks its server again only then."""
     try:
         with open(path, "rb") as file:
             return os.fstat(file.fileno()).st_mtime

@@ -77,7 +77,7 @@ class RunResult:
 
     @property
     def validated(self) -> bool:
-        """Whether a validation split chose the best weights."""
+        """True if a validation split chose the best weights."""
         return f"best_validation_{self.measures.primary}" in self.summary
 
     @property

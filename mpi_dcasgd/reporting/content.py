@@ -43,7 +43,7 @@ Pictures = Sequence[tuple[Path, str]]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a report is made of.
+    """Content of a report, part by part.
 
     Attributes:
         found: The runs.
@@ -157,7 +157,7 @@ class Content:
 
 
 def setting_of(runs: Sequence[RunResult]) -> str:
-    """What all runs have in common, in a few words."""
+    """Say in a few words what all runs have in common."""
 
     def one(key: str) -> str | None:
         values = {run.summary.get(key) for run in runs}

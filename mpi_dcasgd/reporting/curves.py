@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from mpi_dcasgd.learning.measures import Measures
+from mpi_dcasgd.learning.measures import PERCENT, Measures
 from mpi_dcasgd.reporting.groups import Group
 from mpi_dcasgd.reporting.style import Colours, title
 
@@ -119,16 +119,18 @@ def _value_axis(
         between = (1.0, 2.0, 5.0) if most < 1000 * least else (1.0,)
         axis.yaxis.set_major_locator(LogLocator(subs=between))
         axis.yaxis.set_minor_locator(NullLocator())
-    elif least >= 0 and not _rises(measures, metric):
-        axis.set_ylim(bottom=0)
+    elif least >= 0 and _falls_to_0(measures, metric, least, most):
+        axis.set_ylim(0, max(axis.get_ylim()[1], 1.05 * most) or None)
     unit = measures.units.get(metric, "")
     end = f" {unit}" if unit else ""
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{end}"))
 
 
-def _rises(measures: Measures, metric: str) -> bool:
-    """Whether curves end far from 0, as those of an accuracy do."""
-    return metric == measures.primary and measures.higher_is_better
+def _falls_to_0(measures: Measures, metric: str, least: float, most: float) -> bool:
+    """Return whether an axis from 0 on shows the curves well: not where they end far from it."""
+    if metric == measures.primary and measures.higher_is_better:
+        return False
+    return measures.units.get(metric) == PERCENT or 2 * least < most
 
 
 def _cut_reference(axis: Any, groups: Sequence[Group], size: int) -> bool:

@@ -71,7 +71,7 @@ class Group:
 
     @property
     def validated(self) -> bool:
-        """Whether a validation split chose the best weights of all runs."""
+        """True if a validation split chose the best weights of all runs."""
         return all(run.validated for run in self.runs)
 
     @property

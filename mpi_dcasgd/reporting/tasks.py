@@ -45,7 +45,7 @@ class TaskRuns:
 
     @property
     def validated(self) -> bool:
-        """Whether a validation split decides when a target is reached."""
+        """True if a validation split decides when a target is reached."""
         return all(run.validated for run in self.runs)
 
     def reached(self, target: float) -> str:

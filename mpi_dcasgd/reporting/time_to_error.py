@@ -27,7 +27,7 @@ _NOTE = (
 
 
 def sooner_note(groups: Sequence[Group]) -> str:
-    """How the table is to be read."""
+    """Say how the table is to be read."""
     measures = groups[0].measures
     split = "validation" if all(group.validated for group in groups) else "test"
     best = "highest" if measures.higher_is_better else "lowest"

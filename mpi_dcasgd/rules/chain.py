@@ -227,7 +227,7 @@ def _cut(vector: Tensor, piece: slice | None) -> Tensor:
 
 
 def _places(steps: Sequence[StretchStep]) -> list[slice]:
-    """Where in one vector the numbers of each stretch are."""
+    """Find where in one vector the numbers of each stretch are."""
     found: list[slice] = []
     for step in steps:
         begin = -(-found[-1].stop // _NUMBERS_ALIGN) * _NUMBERS_ALIGN if found else 0

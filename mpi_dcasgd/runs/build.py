@@ -90,7 +90,7 @@ class Workshop:
 
     @cached_property
     def identity(self) -> DataIdentity:
-        """What the data are, to be compared with those of before.
+        """Identity of the data, to be compared with that of before.
 
         Raises:
             DataError: A sample cannot be read.

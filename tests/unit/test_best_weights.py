@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from stop_after import StopAfter
 from torch import nn
 from toy import CPU, toy_model, toy_subject
 
@@ -15,7 +16,6 @@ from mpi_dcasgd.cli import main
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.drivers.best_weights import WRITE_EVERY_S, BestWeights
 from mpi_dcasgd.drivers.evaluator import Evaluator, WeightsCopy
-from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.learning.data import load_dataset
 from mpi_dcasgd.learning.evaluation import evaluate
@@ -115,20 +115,6 @@ def test_an_evaluator_keeps_the_copy_that_it_evaluated(background: bool) -> None
     evaluator.submit(WeightsCopy(weights_of(1), 1, 16, 0, 0.0, 0.0, 0.1))
     errors = [scored.test["error"] for scored in evaluator.finish()]
     assert kept.written == [errors.index(min(errors))]
-
-
-class StopAfter(StopFlag):
-    """Set once it has been looked at so often."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self._left = looks
-
-    def __bool__(self) -> bool:
-        self._left -= 1
-        if self._left <= 0:
-            self.set(10)
-        return super().__bool__()
 
 
 def go(folder: Path, *words: str, stop_after: int = 10**9) -> RunFolder:

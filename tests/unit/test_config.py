@@ -153,6 +153,7 @@ threads: true
         ("hiden", "did you mean model.hidden?"),
         ("path", "data.path?"),
         ("learning_rate", "did you mean lr?"),
+        ("learnig_rate", "did you mean lr?"),
         ("workers", "set it at the start (-n)"),
         ("xyzzy", "(allowed: name, algorithm, seed,"),
     ],

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stop_after import StopAfter
 
-from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import DataError
 from mpi_dcasgd.learning.data import load_dataset
 from mpi_dcasgd.learning.data.fingerprint import fingerprint_of
@@ -42,20 +42,6 @@ def write(root: Path, counts: dict[str, int]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for number in range(count):
                 Image.new("RGB", (8, 8), (shade * 100, number, 0)).save(folder / f"{number}.png")
-
-
-class StopAfter(StopFlag):
-    """Set once it has been looked at so often."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self._left = looks
-
-    def __bool__(self) -> bool:
-        self._left -= 1
-        if self._left <= 0:
-            self.set(10)
-        return super().__bool__()
 
 
 def job_of(tmp_path: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from stop_after import StopAfter
 
 from mpi_dcasgd.config.load import load_job
-from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import DataError, RunFolderError
 from mpi_dcasgd.record.checkpoints import CheckpointFiles, checkpoints_in, read_checkpoint
 from mpi_dcasgd.record.metrics import read_metrics
@@ -30,20 +30,6 @@ WORDS = [
     "rule.momentum={name: heavy-ball, momentum: 0.5}",
     "record.progress=off",
 ]
-
-
-class StopAfter(StopFlag):
-    """Set once it has been looked at so often."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self._left = looks
-
-    def __bool__(self) -> bool:
-        self._left -= 1
-        if self._left <= 0:
-            self.set(10)
-        return super().__bool__()
 
 
 Go = Callable[..., int]

@@ -137,7 +137,7 @@ class ImageFolder(DataSource):
         return train, test
 
     def _listed(self) -> tuple[Listing, Listing]:
-        """What rank 0 has told, or what is found here."""
+        """Take what rank 0 has told, or what is found here."""
         told = _told.get(self._folders())
         return self.list_files() if told is None else told
 

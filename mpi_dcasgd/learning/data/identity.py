@@ -1,4 +1,4 @@
-"""What the data of a run were: sizes, classes in order and fingerprints, to be compared later.
+"""Identity of a run's data: sizes, classes in order and fingerprints, to be compared later.
 
 Nothing here imports PyTorch, so that records are compared without it.
 """
@@ -67,7 +67,7 @@ class DataIdentity:
         return alike and bool(names["train"]) and names["train"] == names["test"]
 
     def __str__(self) -> str:
-        """What was found, in one line.
+        """Say in one line what was found.
 
         Example:
             >>> str(DataIdentity({"train": 3, "test": 1}, {}, ("a", "b")))

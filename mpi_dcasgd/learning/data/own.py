@@ -25,7 +25,7 @@ _ALLOWED = (
 
 @dataclass(frozen=True)
 class Loading:
-    """How samples become batches.
+    """Way in which samples become batches.
 
     Attributes:
         collate: From a list of samples to a batch.

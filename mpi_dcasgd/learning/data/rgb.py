@@ -18,7 +18,7 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """What an image shows, as RGB.
+    """Convert an image to RGB as it looks.
 
     Gray of more than 8 bits is scaled so that its white is white. What is transparent shows white
     behind it, as on paper. A rotation that EXIF asks for is not made, as in torchvision.

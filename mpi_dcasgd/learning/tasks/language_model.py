@@ -80,7 +80,7 @@ class LanguageModel(SectionTask):
 
     @property
     def _tokens(self) -> object:
-        """What the data say that their tokens are."""
+        """Kind of tokens that the data say they have."""
         return getattr(self.data_source, "tokens", None)
 
     @cached_property

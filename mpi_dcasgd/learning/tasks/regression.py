@@ -101,7 +101,7 @@ class Regression(SectionTask):
 
 
 def _answers(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-    """What the model says, in the shape of the targets: (n,) and (n, 1) must not be broadcast."""
+    """Outputs in the shape of the targets: (n,) and (n, 1) must not be broadcast."""
     inputs, targets = batch
     answers = model(inputs)
     if answers.numel() != targets.numel():

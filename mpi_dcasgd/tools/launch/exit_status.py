@@ -13,7 +13,7 @@ _LAST_WORDS_S = 5.0
 
 
 class RunEnd:
-    """What a run's folder tells of the end of this start, whatever becomes of its launcher.
+    """End of this start as the run's folder tells it, whatever becomes of the launcher.
 
     Make it before the start: a summary that the folder holds already is an earlier start's, and
     says nothing of this one, even if this one fails without a summary of its own.
