@@ -20,8 +20,9 @@ class TensorSplit(NestSplit):
         targets: All of them.
 
     Example:
+        >>> import numpy
         >>> split = TensorSplit(torch.eye(3), torch.arange(3), torch.device("cpu"))
-        >>> split.batch(np.array([2, 0]), None)[1].tolist()
+        >>> split.batch(numpy.array([2, 0]), None)[1].tolist()
         [2, 0]
     """
 
