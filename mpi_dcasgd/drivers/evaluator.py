@@ -1,4 +1,4 @@
-"""Evaluation of copies of the weights while training goes on."""
+"""Evaluation of copies of the weights while training continues."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class GroupWatch:
                 comm.Recv(word, status.source, _ANSWER)
                 answers[status.source] = int(word[0])
             time.sleep(0.01)
-        # The step may have come to its end meanwhile, or another rank been first.
+        # The step may have ended meanwhile, or another rank been first.
         if self._told or not self._watch.look_again(0):
             return
         if _BETWEEN in answers.values():  # it is at work for all of them: have patience again

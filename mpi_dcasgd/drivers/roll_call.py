@@ -1,4 +1,4 @@
-"""Roll call of an asynchronous run: which workers died or hang, and what people are told of it."""
+"""Roll call of an asynchronous run: which workers died or hang, and the messages about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A first gradient and a first evaluation, before training begins: what they show is told then.
+"""A first gradient and a first evaluation before training, so that mistakes are reported then.
 
 A task's own code can be wrong in ways that only running it tells. Every worker tries the first
 minibatch, and an epoch's last if it is smaller, at the first weights; whoever evaluates tries the

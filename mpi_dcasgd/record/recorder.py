@@ -27,7 +27,7 @@ _SMOOTHING = 0.02
 _RATE_MEMORY_S = 10.0
 
 _PLAIN = ("startup_s", "time_s", "updates", "samples", "loss", "staleness", "rate")
-"""The recorder's numbers that a run goes on with as they are."""
+"""The recorder's numbers that a resumed run takes over as they are."""
 
 
 class _Window:
@@ -52,7 +52,7 @@ class Recorder:
         stream: Where progress and messages are shown; nowhere if None.
         logger: Where messages go besides.
         environ: The environment, for progress.
-        saved: What ``state_dict`` returned, where the run goes on from a checkpoint; the files
+        saved: What ``state_dict`` returned, where the run resumes from a checkpoint; the files
             are cut back to where they were then.
 
     Raises:
@@ -210,7 +210,7 @@ class Recorder:
             self._applied = record_of(saved["applied"])
         self._histogram = dict(saved["histogram"])
         self._results.load(saved["evaluations"])
-        # Virtual workers do not start again: they are left, and go on, in the middle of a step.
+        # Virtual workers do not start again: they are left, and resume, in the middle of a step.
         self._restarts = saved["restarts"] + (not self._run.virtual)
         # Not in the checkpoints of an earlier version; and the settings may be others now.
         next_log_s = saved.get("next_log_s", math.inf)
@@ -341,7 +341,7 @@ def _trace(
     settings: RecordSettings,
     saved: Mapping[str, Any] | None,
 ) -> TraceWriter | None:
-    """The run's trace, new or where a checkpoint goes on with it; a run begun without has none."""
+    """The run's trace, new or resumed by a checkpoint; a run begun without has none."""
     if not settings.trace:
         return None
     if saved is None:

@@ -290,7 +290,7 @@ class RunFolder:
         raise RunFolderError(f"{path}: no such file; a run has weights once it has ended")
 
     def copy_records(self, other: RunFolder) -> None:
-        """Take over what another run has recorded, in order to go on with it here.
+        """Copy the records of another run, to resume it here.
 
         Raises:
             RunFolderError: It is not there, or cannot be copied.

@@ -54,7 +54,7 @@ class Recording:
         run_dir: The folder that the user asked for, or None to name one after the run.
         argv: The command line, for the record; None for this process's own.
         git: What ``git_state`` found before MPI was started.
-        overwrite: Replace a finished run in ``run_dir``; begins anew unless ``resume`` names a
+        overwrite: Replace a finished run in ``run_dir``; starts afresh unless ``resume`` names a
             checkpoint.
         resume: What to go on from (``resume.find_checkpoint``).
         virtual: For a virtual run, what decides its order and times, in plain values: a checkpoint
@@ -351,7 +351,7 @@ class Recording:
         """Training is over, or was stopped for a reason: write down all that is left to be.
 
         A run that was stopped has ended well once its checkpoint is whole: what cannot be written
-        after it, to a disk that is full for one, is told and does not make it fail.
+        after it, to a full disk for one, is reported and does not make it fail.
 
         Raises:
             NonFiniteError: Every gradient was refused, so that nothing was trained.

@@ -141,7 +141,7 @@ def run(
         run_dir: The run's folder. A launcher that stays behind after the end that it tells of is
             ended, and the status is then the run's.
         stdout: Where the ranks' output goes, if not where this process's does.
-        stderr: Likewise.
+        stderr: Where the ranks' errors go, if not where this process's do.
 
     Returns:
         The exit status, 128 + the signal's number where a signal ended it.
