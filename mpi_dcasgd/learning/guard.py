@@ -1,4 +1,4 @@
-"""Calls of a user's own code: its exceptions are reported as mistakes in the job, with their place."""
+"""Calls of a user's own code: its exceptions become mistakes in the job, with their place."""
 
 from __future__ import annotations
 
