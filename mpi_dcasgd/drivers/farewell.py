@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from mpi_dcasgd.drivers.backoff import Backoff, wait_until
+from mpi_dcasgd.drivers.launcher_above import find_launcher
 from mpi_dcasgd.drivers.signals import leave, outlives_deaths, sleep_for_ever
 from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.server.message import Tag
@@ -27,6 +30,16 @@ if TYPE_CHECKING:
 
 _LEAVE_S = 10.0
 """Seconds for which workers that have been told to stop may take no notice of the end."""
+
+_LAUNCHER_S = 5
+"""Seconds that the launcher has to end a world after MPI_Abort, before it is ended itself."""
+
+_END_LAUNCHER = f"""
+sleep {_LAUNCHER_S}
+for signal in TERM KILL; do
+    test "$(cat /proc/$0/comm)" = "$1" && kill -$signal "$0" && sleep 10
+done
+"""
 
 _broken: list[str] = []
 """Who hangs, for the end of this process; there is one world in a process's life."""
@@ -88,10 +101,31 @@ def end_broken_world(status: int) -> NoReturn:
             file=sys.stderr,
             flush=True,
         )
-        MPI.COMM_WORLD.Abort(status)
+        end_world(MPI.COMM_WORLD, status)
     elif outlives_deaths():
         leave(status)
     sleep_for_ever()
+
+
+def end_world(comm: MPI.Comm, status: int) -> NoReturn:
+    """End all processes of a world, from one of them, with an exit status.
+
+    A fault-tolerant Open MPI (5.0.11) has been seen to print that MPI_Abort was called, and to do
+    nothing for twenty minutes; ``_LAUNCHER_S`` later the launcher above this process is ended.
+    """
+    launcher = find_launcher()
+    if outlives_deaths() and launcher:
+        with suppress(OSError):
+            subprocess.Popen(
+                ["/bin/sh", "-c", _END_LAUNCHER, str(launcher.pid), launcher.name],
+                env={"PATH": os.defpath},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+    comm.Abort(status)
+    leave(status)  # not reached: Abort does not return
 
 
 def _break(hung: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
+from mpi_dcasgd.drivers.farewell import end_world
 from mpi_dcasgd.drivers.group_watch import GroupWatch
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import ProtocolError
@@ -65,8 +65,7 @@ def watch_group(
             print(f"{text}; what is known could not be saved: {error}", file=sys.stderr, flush=True)
             status = 1
         finally:
-            own.Abort(status)
-            os._exit(status)  # not reached: Abort does not return
+            end_world(own, status)
 
     return GroupWatch(own, job.faults, names, stop, found)
 

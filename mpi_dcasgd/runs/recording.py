@@ -145,6 +145,21 @@ class Recording:
         with suppress(OSError):  # there is something else in it
             self.folder.path.rmdir()
 
+    def failed(self, error: BaseException) -> None:
+        """Leave the reason of a failure where no part of the run has recorded it.
+
+        Args:
+            error: What ended the run, before or after training.
+        """
+        if self.folder.summary_json.exists():  # an earlier start's was removed
+            return
+        reason = f"{type(error).__name__}: {error}"
+        with suppress(OSError, RunFolderError):
+            if self._recorder is not None and self._conductor is not None:
+                self._recorder.ended("failed", self._conductor.time_s, reason=reason)
+            else:
+                self.folder.write_summary({"status": "failed", "reason": reason})
+
     def check_data(self, workshop: Workshop) -> None:
         """Refuse to go on with other data than the run had.
 

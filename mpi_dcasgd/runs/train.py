@@ -17,13 +17,23 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 from mpi_dcasgd.config.load import parse_overrides
 from mpi_dcasgd.config.plan import world_of
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers import start_guard
+from mpi_dcasgd.drivers.farewell import end_world
+from mpi_dcasgd.drivers.meeting import Meeting
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch, pick_device
-from mpi_dcasgd.errors import LaunchError, NonFiniteError, UserError, WorkersLostError
+from mpi_dcasgd.errors import (
+    DcasgdError,
+    LaunchError,
+    RanksLostError,
+    StartError,
+    UserError,
+    WorkersLostError,
+)
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace, git_state
@@ -40,6 +50,9 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 OnError = Literal["abort", "raise"]
+
+_OTHERS_END_S = 10.0
+"""Seconds in which another rank ends the world after it has said why."""
 
 _YIELD = "OMPI_MCA_mpi_yield_when_idle"
 
@@ -169,24 +182,26 @@ def _train_as_rank(
     loaders: Loaders,
 ) -> Path:
     whole = _whole_world(request.job.mode == "synchronous") if given is None else given
-    together(whole, lambda: None)  # for a rank that cannot read the job (_fail_together)
-    comm = whole if given is None else given.Dup()
-    rank = Rank(comm, request.job, request.stop, request.started, loaders)
+    comm, rank = whole, None
     try:
+        together(Meeting(whole), lambda: None)  # for a rank that cannot read the job
+        comm = whole if given is None else given.Dup()
+        rank = Rank(comm, request.job, request.stop, request.started, loaders)
         rank.set_up(lambda: request.record(git))
         rank.train()
     except BaseException as error:
-        if rank.in_step and isinstance(error, UserError):
-            if rank.recording:
-                rank.recording.take_back(error)
-        elif on_error == "abort" and comm.size > 1:
-            _abort(comm, error, rank.logger)
+        if rank is not None and rank.recording:
+            _record_failure(rank.recording, error, in_step=rank.in_step)
+        alike = (rank is None or rank.in_step) and isinstance(error, (UserError, StartError))
+        if not alike and on_error == "abort" and comm.size > 1:
+            _abort(comm, error, rank.logger if rank else None)
         raise
     finally:
-        rank.close()
-        # All ranks have to take part in freeing it.
-        if comm is not whole and rank.in_step and not outlives_deaths():
-            comm.Free()
+        if rank is not None:
+            rank.close()
+            # All ranks have to take part in freeing it.
+            if comm is not whole and rank.in_step and not outlives_deaths():
+                comm.Free()
     return rank.folder.path
 
 
@@ -200,6 +215,7 @@ def _whole_world(synchronous: bool) -> MPI.Intracomm:
     # is several times as fast if it lets them. Where nobody does, it costs nothing measurable.
     ours = _YIELD not in os.environ
     os.environ.setdefault(_YIELD, "1")
+    start_guard.mpi_begins()
     try:
         from mpi4py import MPI
     except Exception as error:  # whatever a missing or broken MPI raises
@@ -211,6 +227,7 @@ def _whole_world(synchronous: bool) -> MPI.Intracomm:
     finally:
         if ours:  # it has been read, if MPI was started here
             del os.environ[_YIELD]
+    start_guard.mpi_has_begun()
     return MPI.COMM_WORLD
 
 
@@ -270,6 +287,8 @@ def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:
             raise error
         try:
             from mpi4py import MPI
+
+            start_guard.mpi_has_begun()
         except Exception:  # what a missing or broken MPI raises is not what is wrong here
             raise error from None
         comm = MPI.COMM_WORLD
@@ -277,8 +296,16 @@ def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:
     def fail() -> NoReturn:
         raise error
 
-    together(comm, fail)
+    together(Meeting(comm), fail)
     raise error  # not reached: it has been raised
+
+
+def _record_failure(recording: Recording, error: BaseException, *, in_step: bool) -> None:
+    """Leave no folder of a run that a user's mistake kept from beginning, and else the reason."""
+    if in_step and isinstance(error, UserError):
+        recording.take_back(error)
+    else:
+        recording.failed(error)
 
 
 def _abort(comm: MPI.Intracomm, error: BaseException, logger: Logger | None) -> NoReturn:
@@ -286,10 +313,16 @@ def _abort(comm: MPI.Intracomm, error: BaseException, logger: Logger | None) -> 
     where = f"rank {comm.rank} on {socket.gethostname()}"
     if logger:
         logger.error("%s failed", where, exc_info=error)
-    if not isinstance(error, (UserError, NonFiniteError)):  # which say all that there is to know
+    status = getattr(error, "exit_status", 1)
+    if isinstance(error, RanksLostError):
+        if error.told:  # by another rank, which ends the world as well
+            time.sleep(_OTHERS_END_S)
+            leave(status)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        end_world(comm, status)
+    if not isinstance(error, DcasgdError):  # those say all that there is to know
         traceback.print_exception(error)
     print(f"{where}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
     if isinstance(error, WorkersLostError):
         leave(error.exit_status)  # nobody is left to abort, and mpirun would call that a success
-    comm.Abort(getattr(error, "exit_status", 1))
-    raise error  # not reached: Abort does not return
+    end_world(comm, status)
