@@ -11,6 +11,7 @@
     ├── ProtocolError          server and worker disagree: a bug, or a torn message
     ├── NonFiniteError         too many gradients in a row were NaN or infinite
     ├── StartError             an exception of one rank while all of them start
+    ├── WorkersFailedError     the same minibatch ended two workers by an exception
     ├── RanksLostError         a rank that the others cannot do without died or hangs
     └── WorkersLostError       every worker died
 
@@ -96,6 +97,10 @@ class NonFiniteError(DcasgdError):
 
 class StartError(DcasgdError):
     """An exception that is no user's mistake stopped a rank during start-up, and so all of them."""
+
+
+class WorkersFailedError(DcasgdError):
+    """Workers fail one after the other, and the run would lose them all."""
 
 
 class RanksLostError(DcasgdError):

@@ -8,13 +8,15 @@ DEATH = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
 """Errors by which ULFM reports a dead peer, directly or as one request's status among several."""
 
 
-def is_death(error: MPI.Exception) -> bool:
+def is_death(error: Exception) -> bool:
     """Return whether an error says that a peer is dead, or that another rank has found one to be.
 
     Example:
         >>> is_death(MPI.Exception(MPI.ERR_PROC_FAILED)), is_death(MPI.Exception(MPI.ERR_TRUNCATE))
         (True, False)
     """
+    if not isinstance(error, MPI.Exception):
+        return False
     return error.Get_error_class() in (*DEATH, MPI.ERR_REVOKED)
 
 

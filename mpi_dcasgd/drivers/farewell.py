@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from mpi_dcasgd.drivers.backoff import Backoff, wait_until
+from mpi_dcasgd.drivers.backoff import Backoff
 from mpi_dcasgd.drivers.launcher_above import find_launcher
 from mpi_dcasgd.drivers.signals import leave, outlives_deaths, sleep_for_ever
 from mpi_dcasgd.drivers.topology import SERVER
@@ -27,6 +27,8 @@ from mpi_dcasgd.server.message import Tag
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpi_dcasgd.drivers.notes import ServerWatch
 
 _LEAVE_S = 10.0
 """Seconds for which workers that have been told to stop may take no notice of the end."""
@@ -75,10 +77,19 @@ def take_leave(comm: MPI.Comm, ranks: Iterable[int], hung: str = "") -> bool:
     return not hung
 
 
-def await_leave(comm: MPI.Comm, spin_s: float) -> bool:
-    """Wait, as a worker, until the server has finished; return whether somebody hangs."""
+def await_leave(comm: MPI.Comm, spin_s: float, watch: ServerWatch) -> bool:
+    """Wait, as a worker, until the server has finished; return whether somebody hangs.
+
+    Args:
+        comm: The world.
+        spin_s: Seconds that a wait polls before it sleeps.
+        watch: Over the server.
+
+    Raises:
+        RanksLostError: The server died or hangs.
+    """
     word = np.zeros(1, dtype=np.int32)
-    wait_until(comm.Irecv(word, source=SERVER, tag=Tag.END).Test, spin_s)
+    watch.wait(comm.Irecv(word, source=SERVER, tag=Tag.END).Test, spin_s)
     if word[0]:
         _break("another worker")
     return bool(word[0])

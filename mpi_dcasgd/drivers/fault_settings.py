@@ -23,11 +23,9 @@ def setup_patience_s(patience: float | str) -> float:
         >>> setup_patience_s("auto"), setup_patience_s("never"), setup_patience_s(30)
         (900.0, inf, 30.0)
     """
-    return (
-        {"auto": SETUP_S, "never": math.inf}[patience]
-        if isinstance(patience, str)
-        else float(patience)
-    )
+    if isinstance(patience, str):
+        return math.inf if patience == "never" else SETUP_S
+    return float(patience)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -126,7 +126,7 @@ class Meeting:
         try:
             while not request.Test():
                 backoff.pause()
-        except MPI.Exception as error:
+        except Exception as error:  # MPI's
             self._raise_death(error, revoke=True)
         return obj if self.rank == 0 else pickle.loads(buffer)
 
@@ -157,8 +157,6 @@ class Meeting:
 
     def _await(self, come: Callable[[int], bool], *, beat: bool = False) -> None:
         """Wait, on rank 0, until something holds of all others."""
-        from mpi4py import MPI
-
         waiting = set(range(1, self.size))
         watch, backoff = Watch(self._settings, self.size, self._clock), Backoff(clock=self._clock)
         for rank in waiting:
@@ -167,7 +165,7 @@ class Meeting:
         while waiting:
             try:
                 come_now = [rank for rank in waiting if come(rank)]
-            except MPI.Exception as error:
+            except Exception as error:  # MPI's
                 self._raise_death(error)
             for rank in come_now:
                 watch.heard(rank)
@@ -185,8 +183,6 @@ class Meeting:
 
     def _ask(self, value: Any) -> Any:
         """Come, on another rank, and return rank 0's answer."""
-        from mpi4py import MPI
-
         watch, backoff = Watch(self._settings, 1, self._clock), Backoff(clock=self._clock)
         more_s = _APART_S * (self.rank - 1)
         watch.asked(0)
@@ -205,7 +201,9 @@ class Meeting:
                 if watch.silent_s(0) >= watch.patience_s(0) + more_s:
                     self._raise_hang([0], watch.silent_s(0))
                 backoff.pause()
-        except MPI.Exception as error:
+        except RanksLostError:
+            raise
+        except Exception as error:  # MPI's
             self._raise_death(error)
 
     def _beat(self, waiting: Collection[int]) -> None:
@@ -213,8 +211,10 @@ class Meeting:
         for rank in set(range(1, self.size)) - set(waiting):
             self._beats.append(self._comm.isend((None, None), rank, _ANSWER))
 
-    def _raise_death(self, error: MPI.Exception, *, revoke: bool = False) -> NoReturn:
+    def _raise_death(self, error: Exception, *, revoke: bool = False) -> NoReturn:
         """Raise what an error of MPI means, and have the others know it."""
+        if "mpi4py.MPI" not in sys.modules:
+            raise error
         from mpi_dcasgd.drivers.deaths import failed_ranks, is_death
 
         if not is_death(error):
@@ -239,10 +239,8 @@ class Meeting:
         raise RanksLostError(text, hung=True)
 
     def _tell_loss(self, text: str, lost: Collection[int]) -> None:
-        from mpi4py import MPI
-
         for rank in set(range(1, self.size)) - set(lost):
-            with suppress(MPI.Exception):  # it has died as well
+            with suppress(Exception):  # MPI's: it has died as well
                 self._beats.append(self._comm.isend((False, text), rank, _ANSWER))
 
     def _names(self, ranks: Iterable[int]) -> str:

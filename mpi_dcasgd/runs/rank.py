@@ -29,11 +29,12 @@ from mpi_dcasgd.drivers.handshake import (
 )
 from mpi_dcasgd.drivers.meeting import Meeting
 from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
-from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
+from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
@@ -66,7 +67,8 @@ class Rank:
     Attributes:
         logger: Writes this rank's own log, once there is a run folder.
         recording: On rank 0, likewise.
-        folder: The run folder, on every rank.
+        folder: The run folder, on every rank, once there is one.
+        expendable: Whether the run goes on without this rank.
         in_step: Whether all ranks are at the same point: an error that one has all have.
     """
 
@@ -80,7 +82,9 @@ class Rank:
         self.stop = stop
         self.logger: Logger | None = None
         self.recording: Recording | None = None
+        self.folder: RunFolder | None = None
         self.in_step = True
+        self.expendable = False
         self._resources = ExitStack()
         self.meeting = Meeting(comm, job.faults.setup_patience)
         self.synchronous = job.mode == "synchronous"
@@ -114,8 +118,8 @@ class Rank:
         # In an asynchronous run rank 0 alone has a server; in a synchronous one every rank has.
         if self.synchronous:
             standing = meeting.bcast_large(standing)
-        self.folder = RunFolder(path)
-        self.logger = together(meeting, self._open_log)
+        folder = self.folder = RunFolder(path)
+        self.logger = together(meeting, lambda: self._open_log(folder))
         meeting.doing = "reading the data"
         self.workshop = together(
             meeting, lambda: Workshop.open(job, self.device, group, standing, self.loaders)
@@ -144,7 +148,6 @@ class Rank:
         """Train from start to end; rank 0 is the last to be done, and all wait for it."""
         if self.synchronous:
             self._train_synchronously()
-            wait_until(self.comm.Ibarrier().Test, self.spin_s)
             self.in_step = True
         elif self.world.worker_of(self.comm.rank) is None:
             self._serve()
@@ -199,12 +202,15 @@ class Rank:
                 watch=watch,
             )
             if watch:
-                watch.close()
+                watch.ends(works=comm.rank == 0)
             check_replicas(comm, server.weights, self.layout)
         accounts = comm.gather(account)
         self._resources.close()
         if conductor and self.recording:
             self._finish(conductor, server, accounts or [])
+        wait_until(self.comm.Ibarrier().Test, self.spin_s)
+        if watch:
+            watch.close()
 
     def _serve(self) -> None:
         from mpi_dcasgd.drivers.mpi_server import ServerLoop
@@ -221,6 +227,7 @@ class Rank:
         faults = self.job.faults
         loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults)
         self._resources.callback(loop.close)
+        conductor.meanwhile = loop.desk.look
         conductor.accounts = lambda: accounts
         self.meeting.barrier()
         self.recording.begin(conductor, time.monotonic() - self.started)
@@ -234,9 +241,11 @@ class Rank:
 
     def _work(self) -> None:
         from mpi_dcasgd.drivers.mpi_worker import Link, run_worker
+        from mpi_dcasgd.drivers.notes import ServerWatch
 
         workshop = self.workshop
-        link = Link(self.comm, self.layout.size, self.device, self.spin_s)
+        watch = ServerWatch(self.comm, self.job.faults, self.places[SERVER].host)
+        link = Link(self.comm, self.layout.size, self.device, self.spin_s, watch)
         self._resources.callback(link.close)
         if self.device.type == "cpu":
             flat = workshop.flat_model(self.device, link.reply.vector, link.push.vector)
@@ -246,8 +255,9 @@ class Rank:
         self.in_step = False
         link.expect()
         self.meeting.barrier()
+        self.expendable = outlives_deaths()
         run_worker(link, self._slowed(learner), background=self.job.tickets_ahead > 0)
-        self.in_step = not await_leave(self.comm, self.spin_s)
+        self.in_step = not await_leave(self.comm, self.spin_s, watch)
 
     def _make_reducer(self) -> Reducer:
         sync = self.job.sync
@@ -258,8 +268,8 @@ class Rank:
     def _at_work(self, conductor: Conductor | None) -> AbstractContextManager[None]:
         return self.recording.at_work(conductor) if self.recording and conductor else nullcontext()
 
-    def _open_log(self) -> Logger:
-        return self.recording.logger if self.recording else rank_logger(self.folder, self.comm.rank)
+    def _open_log(self, folder: RunFolder) -> Logger:
+        return self.recording.logger if self.recording else rank_logger(folder, self.comm.rank)
 
     def _standing(self, group: int) -> Standing:
         return Standing.of(self.recording.checkpoint if self.recording else None, group)

@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
@@ -42,7 +41,7 @@ from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job, with_task
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.rank import Rank, account_of
-from mpi_dcasgd.runs.recording import Recording, reason_of
+from mpi_dcasgd.runs.recording import Recording, reason_of, record_failure
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.resume import AUTO, Standing
 
@@ -190,11 +189,11 @@ def _train_as_rank(
         rank.set_up(lambda: request.record(git))
         rank.train()
     except BaseException as error:
-        if rank is not None and rank.recording:
-            _record_failure(rank.recording, error, in_step=rank.in_step)
+        if rank is not None:
+            _record_failure(rank, error)
         alike = (rank is None or rank.in_step) and isinstance(error, (UserError, StartError))
         if not alike and on_error == "abort" and comm.size > 1:
-            _abort(comm, error, rank.logger if rank else None)
+            _abort(comm, error, rank)
         raise
     finally:
         if rank is not None:
@@ -202,6 +201,7 @@ def _train_as_rank(
             # All ranks have to take part in freeing it.
             if comm is not whole and rank.in_step and not outlives_deaths():
                 comm.Free()
+    assert rank.folder is not None  # it has trained there
     return rank.folder.path
 
 
@@ -300,19 +300,21 @@ def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:
     raise error  # not reached: it has been raised
 
 
-def _record_failure(recording: Recording, error: BaseException, *, in_step: bool) -> None:
+def _record_failure(rank: Rank, error: BaseException) -> None:
     """Leave no folder of a run that a user's mistake kept from beginning, and else the reason."""
-    if in_step and isinstance(error, UserError):
-        recording.take_back(error)
-    else:
-        recording.failed(error)
+    if rank.recording and rank.in_step and isinstance(error, UserError):
+        rank.recording.take_back(error)
+    elif rank.recording:
+        rank.recording.failed(error)
+    elif rank.folder and isinstance(error, RanksLostError) and not error.told:
+        record_failure(rank.folder, error)  # it may be rank 0 that is lost
 
 
-def _abort(comm: MPI.Intracomm, error: BaseException, logger: Logger | None) -> NoReturn:
-    """End the whole job from one rank, saying which rank, where and why."""
+def _abort(comm: MPI.Intracomm, error: BaseException, rank: Rank | None) -> NoReturn:
+    """End the whole job from one rank, or this rank alone, saying which rank, where and why."""
     where = f"rank {comm.rank} on {socket.gethostname()}"
-    if logger:
-        logger.error("%s failed", where, exc_info=error)
+    if rank and rank.logger:
+        rank.logger.error("%s failed", where, exc_info=error)
     status = getattr(error, "exit_status", 1)
     if isinstance(error, RanksLostError):
         if error.told:  # by another rank, which ends the world as well
@@ -322,7 +324,16 @@ def _abort(comm: MPI.Intracomm, error: BaseException, logger: Logger | None) -> 
         end_world(comm, status)
     if not isinstance(error, DcasgdError):  # those say all that there is to know
         traceback.print_exception(error)
-    print(f"{where}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    print(f"{where}: {text}", file=sys.stderr, flush=True)
+    if rank and rank.expendable and _told_server(comm, text):
+        leave(status)  # the run goes on, or the server ends it
     if isinstance(error, WorkersLostError):
         leave(error.exit_status)  # nobody is left to abort, and mpirun would call that a success
     end_world(comm, status)
+
+
+def _told_server(comm: MPI.Intracomm, text: str) -> bool:
+    from mpi_dcasgd.drivers.notes import tell_failure  # needs an MPI that loads
+
+    return tell_failure(comm, text)

@@ -38,6 +38,7 @@ NEED_MPI = {
     "mpi_dcasgd.drivers.deaths",
     "mpi_dcasgd.drivers.mpi_server",
     "mpi_dcasgd.drivers.mpi_worker",
+    "mpi_dcasgd.drivers.notes",
     "mpi_dcasgd.tools.bench.mpi_rank",
 }
 OPTIONAL = ("mpi4py", "horovod", "torchvision", "sklearn", "matplotlib", "psutil")
