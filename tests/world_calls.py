@@ -135,6 +135,7 @@ def walk(comm: MPI.Intracomm, path: str) -> tuple[int, int, int, float] | str:
     """
     import numpy as np
 
+    from mpi_dcasgd.drivers.meeting import Meeting
     from mpi_dcasgd.drivers.startup import share_files
     from mpi_dcasgd.errors import UserError
     from mpi_dcasgd.learning.data import describe, folder, load_dataset
@@ -149,7 +150,7 @@ def walk(comm: MPI.Intracomm, path: str) -> tuple[int, int, int, float] | str:
 
     folder.list_images = list_images  # type: ignore[assignment]
     try:
-        share_files(comm, settings)
+        share_files(Meeting(comm), settings)
         num_test = describe(settings).num_test
         train = load_dataset(settings, 0).train
         pixels, _ = train.batch(np.array([3, 0]), None)

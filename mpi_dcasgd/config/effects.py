@@ -123,7 +123,7 @@ ALWAYS = {
     "a limit, which may lie beyond the run's end": (
         *("evaluate_every", "checkpoint.every", "checkpoint.every_s"),
     ),
-    "for what may go wrong, whether it does or not": ("faults.patience",),
+    "for what may go wrong, whether it does or not": ("faults.patience", "faults.setup_patience"),
     "where modules are looked for, if there are any": ("code",),
     "else checked by what they configure": ("rule", "groups", "task", "model", "data"),
 }

@@ -50,13 +50,19 @@ class Backoff:
         """Poll eagerly again, since something arrived."""
         self._since = None
 
-    def pause(self) -> None:
-        """Yield the core, for longer each time, since nothing arrived."""
+    def pause(self) -> bool:
+        """Yield the core, for longer each time, since nothing arrived.
+
+        Returns:
+            Whether this was more than a poll.
+        """
         now = self._clock()
         if self._since is None:
             self._since = now
         waited = now - self._since
-        self._sleep(0.0 if waited < self._spin_s else min(FRACTION * waited, LONGEST_S))
+        polls = waited < self._spin_s
+        self._sleep(0.0 if polls else min(FRACTION * waited, LONGEST_S))
+        return not polls
 
 
 def wait_until(done: Callable[[], bool], spin_s: float = CROWDED_SPIN_S) -> None:

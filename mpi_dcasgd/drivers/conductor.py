@@ -33,6 +33,7 @@ class Conductor:
 
     Attributes:
         checkpointer: Takes the state of the run, where there is to be one.
+        meanwhile: Called many times a second while an evaluation is waited for.
         accounts: Where each worker's time went until now, in a driver that knows before the end.
     """
 
@@ -57,7 +58,12 @@ class Conductor:
         self._unscored: deque[WeightsCopy] = deque()
         self._spent: list[Account] = []
         self.checkpointer: Checkpointer | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
         self.accounts: Callable[[], Sequence[Account]] = tuple
+
+    def while_evaluating(self, alive: Callable[[], None]) -> None:
+        """Have something called after each batch that is evaluated, on another thread."""
+        self._evaluator.alive = alive
 
     @property
     def time_s(self) -> float:
@@ -162,7 +168,7 @@ class Conductor:
             reason = "; ".join(filter(None, (reason, complaint))) if reason else ""
         if self._evaluated_at != server.version:
             self._submit()
-        for scored in self._evaluator.finish():
+        for scored in self._evaluator.finish(lambda: self.meanwhile()):
             self._tell(scored)
         self._complain(self._evaluator.best)
         for account in self._spent:
@@ -229,7 +235,7 @@ class Conductor:
 
     def _queue(self, copy: WeightsCopy) -> None:
         self._unscored.append(copy)
-        self._evaluator.submit(copy)
+        self._evaluator.submit(copy, lambda: self.meanwhile())
 
     def _tell(self, scored: Scored) -> None:
         copy = self._unscored.popleft()  # they are scored in order

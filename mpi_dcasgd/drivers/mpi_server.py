@@ -6,7 +6,8 @@ Each wake-up takes all pushes that have arrived, beginning with another worker e
 none of them starves.
 
 With a fault-tolerant MPI (ULFM) the receive from a worker that died completes with an error: its
-tickets are requeued, and the run continues. Any other MPI loses the whole job at that moment.
+tickets are requeued, and the run continues. Any other MPI loses the whole job at that moment. A
+worker that fails by an exception of its own says so before it leaves (``notes``).
 
 A worker from which nothing comes for longer than the patience is given up like a dead one, with
 any MPI. Its receive stays posted: if its push comes after all, the gradient is thrown away, since
@@ -15,28 +16,25 @@ the ticket is another's by then, and the worker is taken up again with new weigh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from mpi4py import MPI
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.deaths import DEATH, failed_ranks
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
-from mpi_dcasgd.drivers.patience import Watch
+from mpi_dcasgd.drivers.notes import Desk
+from mpi_dcasgd.drivers.patience import LAST_ONES, Watch
 from mpi_dcasgd.drivers.roll_call import RollCall
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.topology import Topology
-from mpi_dcasgd.errors import DcasgdError, ProtocolError, WorkersLostError
+from mpi_dcasgd.errors import DcasgdError, ProtocolError, WorkersFailedError, WorkersLostError
 from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
-
-_DEATH = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
-"""Errors by which ULFM reports a dead peer, directly or as one request's status among several."""
-
-_LAST_ONES = 10.0
-"""Patience with workers after which no other is left, in proportion to that with others."""
 
 
 class ServerLoop:
@@ -54,6 +52,7 @@ class ServerLoop:
     Attributes:
         accounts: Where the workers' time goes, as their pushes say.
         roll: Which workers are gone.
+        desk: Answers workers that ask whether anybody is there.
     """
 
     def __init__(
@@ -90,6 +89,7 @@ class ServerLoop:
             accounts = [Account(worker=worker) for worker in range(server.num_workers)]
         self.accounts = accounts
         self.roll = RollCall(self._world, accounts, conductor)
+        self.desk = Desk(comm, list(self._world.worker_ranks))
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         self._last_ones: set[int] = set()  # silent, and told, but there is no one else
 
@@ -113,6 +113,8 @@ class ServerLoop:
                 self._watch.hurry()
                 self._conductor.stopping()
                 self._reply(server.halt())
+            for failure in self.desk.failures():
+                self._fail(failure.worker, failure.text)
             for worker in self._watch.look():
                 self._lose_patience(worker, halted=halted)
             if arrived:
@@ -122,7 +124,7 @@ class ServerLoop:
                 backoff.pause()
         if not halted and not any(slot.status == "stopped" for slot in server.slots):
             self._conductor.stopping(wait=True)
-            raise WorkersLostError("no worker is left: all died or hang before training was over")
+            raise WorkersLostError(f"no worker is left: {self.roll.why_all()}")
         self._finish_sends()
 
     def close(self) -> None:
@@ -141,7 +143,7 @@ class ServerLoop:
         try:
             arrived = MPI.Request.Testsome(self._receives, self._statuses)
         except MPI.Exception as error:
-            if error.Get_error_class() not in _DEATH:
+            if error.Get_error_class() not in DEATH:
                 raise
             self._check_truncated()
             arrived = self._arrivals_beside_failures()
@@ -174,28 +176,36 @@ class ServerLoop:
                 )
 
     def _arrivals_beside_failures(self) -> list[int]:
-        failed = self._comm.Get_failed()
-        ranks = list(self._world.worker_ranks)
-        places = MPI.Group.Translate_ranks(self._comm.group, ranks, failed)
-        dead = [worker for worker, place in enumerate(places) if place >= 0]
+        workers = map(self._world.worker_of, failed_ranks(self._comm))
+        dead = [worker for worker in workers if worker is not None]
         if not dead:
             raise DcasgdError("a receive failed, but MPI reports no dead process")
         for worker in dead:
             self._owed[worker] = False
             if self._server.slots[worker].status != "lost":
-                self._lose(worker)
+                self._lose(worker, partial(self.roll.died, worker))
             elif worker in self.roll.hung:
                 self.roll.died(worker, ())
         # Testsome that raised may have completed others, whose persistent requests are inactive
         # now and test true.
         return [w for w, owed in enumerate(self._owed) if owed and self._receives[w].Test()]
 
-    def _lose(self, worker: int) -> None:
+    def _lose(self, worker: int, tell: Callable[[Sequence[int]], None]) -> None:
         self._watch.forget(worker)
         tickets = self._server.ledger.held(worker)
         ready = self._server.lose(worker)
-        self.roll.died(worker, tickets)
+        tell(tickets)
         self._reply(ready)
+
+    def _fail(self, worker: int, text: str) -> None:
+        """Go on without a worker whose own exception ended it, if that can help."""
+        if self._server.slots[worker].status == "lost":
+            self.roll.failed(worker, text, ())
+        else:
+            self._lose(worker, partial(self.roll.failed, worker, text))
+        if self.roll.repeated:
+            self._conductor.stopping(wait=True)
+            raise WorkersFailedError(self.roll.repeated)
 
     def _lose_patience(self, worker: int, *, halted: bool) -> None:
         """Give a worker up, unless nobody would be left who could take its tickets."""
@@ -205,16 +215,13 @@ class ServerLoop:
             for other, slot in enumerate(self._server.slots)
             if other != worker and other not in self._last_ones
         )
-        if not others and not halted and silent_s < _LAST_ONES * patience_s:
+        if not others and not halted and silent_s < LAST_ONES * patience_s:
             if worker not in self._last_ones:
                 self._last_ones.add(worker)
                 self.roll.silent(worker, silent_s)
             return
-        self._watch.forget(worker)
-        tickets = self._server.ledger.held(worker)
-        ready = self._server.lose(worker)
-        self.roll.hangs(worker, tickets, silent_s, patience_s)
-        self._reply(ready)
+        told = partial(self.roll.hangs, worker, silent_s=silent_s, patience_s=patience_s)
+        self._lose(worker, told)
 
     def _take_back(self, worker: int) -> None:
         """Take up a worker again that was given up too early: its push has come."""
@@ -281,4 +288,5 @@ class ServerLoop:
                     worker, (), self._watch.silent_s(worker), self._watch.patience_s(worker)
                 )
                 waiting.remove(worker)
+            self.desk.look()
             backoff.pause()

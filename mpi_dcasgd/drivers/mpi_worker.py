@@ -8,6 +8,7 @@ import torch
 from mpi4py import MPI
 
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
+from mpi_dcasgd.drivers.notes import ServerWatch
 from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.prefetch import Pipeline
@@ -25,12 +26,19 @@ class Link:
         size: Elements of a vector.
         device: Device of the model.
         spin_s: Seconds that a wait polls before it sleeps.
+        watch: Watches over the server while its reply is waited for; nobody if None.
     """
 
     def __init__(
-        self, comm: MPI.Comm, size: int, device: torch.device, spin_s: float = CROWDED_SPIN_S
+        self,
+        comm: MPI.Comm,
+        size: int,
+        device: torch.device,
+        spin_s: float = CROWDED_SPIN_S,
+        watch: ServerWatch | None = None,
     ) -> None:
         self._spin_s = spin_s
+        self._wait = watch.wait if watch else wait_until
         self._expecting = False
         pinned = device.type == "cuda"
         self.device = device
@@ -50,9 +58,9 @@ class Link:
 
     def wait(self) -> None:
         """Wait for the reply, which means that the push has been received."""
-        wait_until(self._receiving.Test, self._spin_s)
+        self._wait(self._receiving.Test, self._spin_s)
         self._expecting = False
-        wait_until(self._sending.Test, self._spin_s)
+        self._wait(self._sending.Test, self._spin_s)
 
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""

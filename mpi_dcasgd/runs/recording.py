@@ -145,6 +145,19 @@ class Recording:
         with suppress(OSError):  # there is something else in it
             self.folder.path.rmdir()
 
+    def failed(self, error: BaseException) -> None:
+        """Leave the reason of a failure where no part of the run has recorded it.
+
+        Args:
+            error: What ended the run, before or after training.
+        """
+        if self._recorder is None or self._conductor is None:
+            record_failure(self.folder, error)
+        elif not self.folder.summary_json.exists():
+            with suppress(OSError, RunFolderError):
+                reason = f"{type(error).__name__}: {error}"
+                self._recorder.ended("failed", self._conductor.time_s, reason=reason)
+
     def check_data(self, workshop: Workshop) -> None:
         """Refuse to go on with other data than the run had.
 
@@ -400,6 +413,19 @@ class Recording:
         flat = workshop.flat_model(torch.device("cpu"))
         flat.weights.copy_(server.weights)
         save_weights(self.folder.weights_pt, flat.model, server.version)
+
+
+def record_failure(folder: RunFolder, error: BaseException) -> None:
+    """Leave the reason of a failure in a run folder, unless this start has left its end there.
+
+    Args:
+        folder: Of the run; an earlier start's summary has been removed.
+        error: What ended the run.
+    """
+    if not folder.summary_json.exists():
+        with suppress(OSError, RunFolderError):
+            reason = f"{type(error).__name__}: {error}"
+            folder.write_summary({"status": "failed", "reason": reason})
 
 
 def reason_of(stop: StopFlag) -> str:

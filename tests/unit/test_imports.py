@@ -35,8 +35,10 @@ LAYERS = (
 
 # These two are the MPI driver; everything else must load where there is no MPI.
 NEED_MPI = {
+    "mpi_dcasgd.drivers.deaths",
     "mpi_dcasgd.drivers.mpi_server",
     "mpi_dcasgd.drivers.mpi_worker",
+    "mpi_dcasgd.drivers.notes",
     "mpi_dcasgd.tools.bench.mpi_rank",
 }
 OPTIONAL = ("mpi4py", "horovod", "torchvision", "sklearn", "matplotlib", "psutil")
