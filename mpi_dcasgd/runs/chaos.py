@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.errors import ConfigError, DcasgdError, RunFolderError
+from mpi_dcasgd.errors import ConfigError, DcasgdError, LaunchError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.runs.jobs import load_job
@@ -30,6 +30,7 @@ from mpi_dcasgd.tools.chaos.checks import (
     check_tickets,
     whole_checkpoint,
 )
+from mpi_dcasgd.tools.chaos.hosts import lacking, on_hosts
 from mpi_dcasgd.tools.chaos.plan import ELSEWHERE, KINDS, Plan, draw, pick_kinds
 from mpi_dcasgd.tools.chaos.start import Bounds, Start, run_start
 from mpi_dcasgd.tools.chaos.verdict import Verdict, judge_start
@@ -55,7 +56,7 @@ class Chaos:
     Attributes:
         file: The job's file.
         words: Changes of the job, those that make it fit for a short run among them.
-        given: Changes that were asked for.
+        asked: Job, changes and kinds as they were asked for, on a command line.
         workers: Workers of each run.
         runs: Number of runs.
         seed: Decides which faults strike, whom and when.
@@ -69,7 +70,7 @@ class Chaos:
 
     file: Path
     words: tuple[str, ...]
-    given: tuple[str, ...]
+    asked: tuple[str, ...]
     workers: int
     runs: int
     seed: int
@@ -86,8 +87,8 @@ class Chaos:
 
     def command(self, run: int) -> str:
         """The command that repeats one of the runs."""
-        words = ["mpi-dcasgd", "chaos", str(self.file), *self.given, "-n", str(self.workers)]
-        words += ["--seed", str(self.seed), "--kinds", ",".join(self.kinds)]
+        words = ["mpi-dcasgd", "chaos", *self.asked, "-n", str(self.workers)]
+        words += ["--seed", str(self.seed)]
         words += {(True,): ["--fault-tolerant"], (False, True): ["--both"]}.get(self.modes, [])
         return shlex.join([*words, "--only", str(run)])
 
@@ -124,8 +125,10 @@ def prepare(
         >>> chaos.kinds, str(chaos.plan(1))
         (('kill-worker', 'kill-server', 'kill-mpirun'), 'kill-server at 60 % of the tickets')
     """
-    chosen = pick_kinds(kinds)
-    given = tuple(words)
+    chosen, given = pick_kinds(kinds), tuple(words)
+    asked = (*([] if file is None else [str(file)]), *given)
+    if tuple(kinds) != tuple(KINDS):
+        asked += ("--kinds", ",".join(kinds))
     if file is None:
         file, given = shipped("jobs/digits.yaml"), (*_SMALL, *given)
     job = load_job(file, words=given)
@@ -137,13 +140,15 @@ def prepare(
         launcher = Launcher(fault_tolerant=fault_tolerant)
         plan_launch(file, workers + 1, words=words, launcher=launcher).command(Path("run"))
     left_out = []
-    if ELSEWHERE in chosen:
+    if ELSEWHERE in chosen and (reason := lacking()):
         chosen = tuple(kind for kind in chosen if kind != ELSEWHERE)
-        left_out.append(f"{ELSEWHERE}: needs hosts of their own; tests/cluster has them")
+        left_out.append(f"{ELSEWHERE}: {reason}")
+        if not chosen:
+            raise LaunchError(f"no kind of fault can be tried here: {left_out[0]}")
     return Chaos(
         file=file,
         words=words,
-        given=given,
+        asked=asked,
         workers=workers,
         runs=runs,
         seed=seed,
@@ -207,6 +212,8 @@ def _one_run(chaos: Chaos, verdict: Verdict, folder: RunFolder, place: Path) -> 
     argv = [sys.executable, "-m", "mpi_dcasgd", "run", "-n", str(chaos.workers + 1)]
     argv += [str(chaos.file), *chaos.words, "--run-dir", str(folder.path)]
     argv += ["--fault-tolerant"] if verdict.plan.fault_tolerant else []
+    if any(fault.kind == ELSEWHERE for fault in verdict.plan.faults):
+        argv = on_hosts(argv, place, chaos.workers + 1)
     faults = list(verdict.plan.faults)
     # Sockets lie in it, whose paths must be short.
     temporary = Path(tempfile.mkdtemp(prefix="chaos-"))
@@ -231,7 +238,7 @@ def _one_run(chaos: Chaos, verdict: Verdict, folder: RunFolder, place: Path) -> 
                 break
         verdict.at_once = start.completed and verdict.starts == 1
         if start.completed:
-            _judge_complete(verdict, folder, temporary)
+            _judge_complete(verdict, folder)
         else:
             told = start.output.strip().splitlines()[-1:] or ["no output"]
             text = f"not complete after {verdict.starts} starts: {told[0]}"
@@ -257,11 +264,11 @@ def _follow_trace(
     return trace
 
 
-def _judge_complete(verdict: Verdict, folder: RunFolder, temporary: Path) -> None:
+def _judge_complete(verdict: Verdict, folder: RunFolder) -> None:
     """Judge a run that is complete: its numbers, a replay, and what it has left."""
     with suppress(RunFolderError):  # told already
         verdict.failures += check_summary(folder.trace(), folder.summary())
-    verdict.failures += check_leftovers(folder, temporary)
+    verdict.failures += check_leftovers(folder)
     try:
         found = replay(folder.path)
     except DcasgdError as error:

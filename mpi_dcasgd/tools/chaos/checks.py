@@ -121,21 +121,10 @@ def check_files(folder: RunFolder) -> list[Failure]:
     return found
 
 
-def check_leftovers(folder: RunFolder, temporary: Path) -> list[Failure]:
-    """Find what a complete run has left beside its records, and in the folder for temporary files.
-
-    Args:
-        folder: The run folder.
-        temporary: The TMPDIR of all its starts, which nobody else has used.
-    """
+def check_leftovers(folder: RunFolder) -> list[Failure]:
+    """Find files that a complete run has left half-written."""
     half = sorted(path.relative_to(folder.path) for path in folder.path.rglob("*.tmp"))
-    others = sorted(path.relative_to(temporary) for path in temporary.rglob("*"))
-    found = []
-    if half:
-        found.append(Failure("files", f"half-written files are left: {_some(half)}"))
-    if others:
-        found.append(Failure("files", f"left in TMPDIR: {_some(others)}"))
-    return found
+    return [Failure("files", f"half-written files are left: {_some(half)}")] if half else []
 
 
 def whole_checkpoint(folder: RunFolder) -> Path | None:

@@ -180,7 +180,9 @@ def draw(
 def _fault(kind: str, rng: random.Random, workers: int) -> Fault:
     who = kind.partition("-")[2]
     rank = {"worker": rng.randint(1, workers), "server": 0}.get(who)
-    signum = {"stop": rng.choice(SIGNALS), "hang": signal.SIGSTOP, "pause": signal.SIGSTOP}
+    stop = signal.SIGSTOP
+    # A host is cut off by a signal to what makes the hosts.
+    signum = {"stop": rng.choice(SIGNALS), "hang": stop, "pause": stop, "cut": signal.SIGUSR1}
     return Fault(
         kind,
         _moment(rng),

@@ -12,8 +12,7 @@ import resource
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,13 +145,3 @@ class Processes:
         finally:
             os.close(handle)
         return True
-
-
-def still_there(paths: Iterable[Path]) -> list[Path]:
-    """Those of the files that exist."""
-    found = []
-    for path in sorted(paths):
-        with suppress(OSError):
-            if path.exists():
-                found.append(path)
-    return found

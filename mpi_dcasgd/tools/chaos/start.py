@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.tools.chaos.plan import Fault
-from mpi_dcasgd.tools.chaos.processes import Processes, still_there
+from mpi_dcasgd.tools.chaos.plan import ELSEWHERE, Fault
+from mpi_dcasgd.tools.chaos.processes import Processes
 from mpi_dcasgd.tools.chaos.strike import Striker, Struck
 from mpi_dcasgd.tools.chaos.watch import Watch
 from mpi_dcasgd.tools.launch.exit_status import RunEnd
@@ -33,7 +34,7 @@ class Start:
         seconds: From its start to its end.
         struck: Faults that were carried out.
         left: Processes that outlived it, in words.
-        shared: Files that it left in /dev/shm.
+        files: Files that it left in /dev/shm and in TMPDIR; they are removed.
         output: What it printed.
     """
 
@@ -42,7 +43,7 @@ class Start:
     seconds: float
     struck: list[Struck] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
-    shared: list[Path] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     output: str = ""
 
     @property
@@ -81,7 +82,6 @@ def run_start(
     output: Path,
     temporary: Path,
     environment: Mapping[str, str] | None = None,
-    cut: Callable[[int], None] | None = None,
 ) -> Start:
     """Start a run and wait for its end; nothing of it is left running, whatever happens.
 
@@ -92,9 +92,8 @@ def run_start(
         bounds: Seconds that are waited for.
         total: Tickets of the run.
         output: File for what it prints.
-        temporary: Folder for its temporary files.
+        temporary: Folder for its temporary files, which nobody else uses.
         environment: Variables beside this process's.
-        cut: Cuts a host off, given the number of the process that was started.
     """
     processes = Processes()
     watch, end = Watch(folder, processes, output, total), RunEnd(folder.path)
@@ -110,19 +109,23 @@ def run_start(
             start_new_session=True,  # Ctrl-C is for this process
         )
     try:
-        attendant = _Attendant(process, processes, folder, watch, bounds, cut)
+        attendant = _Attendant(process, processes, folder, watch, bounds)
         status = attendant.attend(faults, began)
         left = [] if status is None else processes.wait(AFTER_S)
     finally:
         processes.kill()
         process.wait()
+    # What was killed for hanging, or cannot be reached any more, could not clean up.
+    apart = any(one.fault.kind == ELSEWHERE for one in attendant.struck)
+    files = [] if status is None or apart else _left_files(attendant.shared, temporary)
+    _remove(attendant.shared, temporary)
     return Start(
         status=status if status is None or status >= 0 else 128 - status,
         told=end.status(),
         seconds=time.monotonic() - began,
         struck=attendant.struck,
         left=[str(one) for one in left],
-        shared=still_there(attendant.shared),
+        files=files,
         output=watch.text(),
     )
 
@@ -137,18 +140,12 @@ class _Attendant:
         folder: RunFolder,
         watch: Watch,
         bounds: Bounds,
-        cut: Callable[[int], None] | None,
     ) -> None:
         self._process = process
         self._processes = processes
         self._watch = watch
         self._bounds = bounds
-        self._striker = Striker(
-            processes,
-            folder,
-            bounds.patience_s,
-            None if cut is None else lambda: cut(process.pid),
-        )
+        self._striker = Striker(processes, folder, bounds.patience_s)
         self._next_shared = 0.0
         self.struck: list[Struck] = []
         self.shared: set[Path] = set()
@@ -180,7 +177,7 @@ class _Attendant:
             pushes=self._watch.pushes(),
             ending=self._watch.ending,
         )
-        self._striker.strike(struck, self._process.pid)
+        self._striker.strike(struck)
         self.struck.append(struck)
 
     def _follow(self, now: float) -> None:
@@ -190,3 +187,16 @@ class _Attendant:
             pattern = struck.pattern
             if pattern and struck.named_s is None and self._watch.names(pattern, struck.heard):
                 struck.named_s = now - struck.at_s
+
+
+def _left_files(shared: Iterable[Path], temporary: Path) -> list[str]:
+    """The files that a start has left: those of shared memory, and what is highest in TMPDIR."""
+    found = [str(path) for path in sorted(shared) if path.exists()]
+    return [*found, *(f"TMPDIR/{path.name}" for path in sorted(temporary.iterdir()))]
+
+
+def _remove(shared: Iterable[Path], temporary: Path) -> None:
+    for path in shared:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(exist_ok=True)

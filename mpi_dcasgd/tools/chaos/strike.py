@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.tools.chaos import hosts
 from mpi_dcasgd.tools.chaos.plan import Fault
 from mpi_dcasgd.tools.chaos.processes import Process, Processes
 
@@ -67,28 +68,15 @@ class Striker:
         processes: Those of the run.
         folder: The run folder.
         patience_s: Seconds after which the run gives up a worker.
-        cut: Cuts a host off; None where all ranks are on one.
     """
 
-    def __init__(
-        self,
-        processes: Processes,
-        folder: RunFolder,
-        patience_s: float,
-        cut: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, processes: Processes, folder: RunFolder, patience_s: float) -> None:
         self._processes = processes
         self._folder = folder
         self._patience_s = patience_s
-        self._cut = cut
 
-    def strike(self, struck: Struck, launcher: int) -> None:
-        """Carry out a fault.
-
-        Args:
-            struck: Is filled in.
-            launcher: Number of the process that was started.
-        """
+    def strike(self, struck: Struck) -> None:
+        """Carry out a fault; what was done to whom is filled in."""
         fault = struck.fault
         ranks = self._processes.ranks()
         if fault.kind == "full-disk":
@@ -97,12 +85,7 @@ class Striker:
                 one for one in ranks.values() if self._processes.limit_files(one, size)
             )
             return
-        if fault.kind == "cut-off":
-            if self._cut is not None:
-                self._cut()
-                struck.victims = tuple(ranks.values())
-            return
-        chosen = self._victims(fault, launcher, ranks)
+        chosen = self._victims(fault, ranks)
         struck.victims = tuple(one for one in chosen if self._processes.send(one, fault.signum))
         if fault.kind.startswith("pause"):
             struck.paused = list(struck.victims)
@@ -115,15 +98,21 @@ class Striker:
                 self._processes.send(process, signal.SIGCONT)
             struck.paused.clear()
 
-    def _victims(self, fault: Fault, launcher: int, ranks: dict[int, Process]) -> Sequence[Process]:
+    def _victims(self, fault: Fault, ranks: dict[int, Process]) -> Sequence[Process]:
         if fault.rank is not None:
             return [ranks[fault.rank]] if fault.rank in ranks else []
+        if fault.kind == "stop-ranks":
+            return list(ranks.values())
         everybody = self._processes.alive()
+        if fault.kind == "cut-off":
+            return [one for one in everybody if one.rank is None and _runs(one, hosts.MODULE)]
+        launchers = {one.pid: one for one in everybody if one.rank is None and _runs(one, "run")}
         if fault.kind == "kill-mpirun":
-            return [one for one in everybody if one.parent == launcher]
+            return [one for one in everybody if one.parent in launchers]
         if fault.kind == "stop-launcher":
-            return [one for one in everybody if one.pid == launcher]
-        return list(ranks.values()) if fault.kind == "stop-ranks" else everybody
+            return list(launchers.values())
+        # What makes the hosts is no part of the run.
+        return [one for one in everybody if not {hosts.MODULE, "netns"} & {*one.words}]
 
     def _longest(self) -> int:
         """Bytes of the longest of the files that grow."""
@@ -138,3 +127,9 @@ def _rank_gone(rank: int) -> str:
     names = [rf"rank {rank}\b"]
     names.append("the server" if rank == 0 else rf"worker {rank - 1}\b")
     return rf"({'|'.join(names)}).{{0,200}}{_GONE}"
+
+
+def _runs(process: Process, what: str) -> bool:
+    """Whether a process is Python with this module, or with this command of ours."""
+    words = process.words[1:]
+    return words[:2] == ("-m", what) or words[:3] == ("-m", "mpi_dcasgd", what)
