@@ -22,6 +22,7 @@ POLL_S = 0.01
 AFTER_S = 5.0
 """Seconds for which processes may outlive the launcher that started them."""
 _SHARED_EVERY_S = 0.5
+_SESSIONS = "PRTE_MCA_prte_tmpdir_base"
 
 
 @dataclass
@@ -98,6 +99,7 @@ def run_start(
     processes = Processes()
     watch, end = Watch(folder, processes, output, total), RunEnd(folder.path)
     variables = {**os.environ, "TMPDIR": str(temporary), **processes.environment}
+    variables.pop(_SESSIONS, None)  # Open MPI's folder for temporary files is to be this one, too
     began = time.monotonic()
     with output.open("wb") as stream:
         process = subprocess.Popen(
