@@ -24,6 +24,11 @@ from mpi_dcasgd.record.trace_writer import TraceWriter
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint, record_of
 
 _SMOOTHING = 0.02
+_SPARSER = 400
+"""Progress events of a virtual run after which they become half as frequent. Nobody knows before
+how many of its own seconds it takes, and thousands of workers have something new at every one."""
+_FEWER_LINES = 40
+"""Likewise for lines on the terminal."""
 _RATE_MEMORY_S = 10.0
 
 _PLAIN = ("startup_s", "time_s", "updates", "samples", "loss", "staleness", "rate")
@@ -84,6 +89,7 @@ class Recorder:
             on_failure=logger.warning if logger is not None else lambda text: None,
         )
         self._log_every_s = settings.log_every_s
+        self._logged = self._lines = 0
         self._startup_s = 0.0
         self._time_s = 0.0
         self._next_log_s = settings.log_every_s
@@ -198,6 +204,7 @@ class Recorder:
             "evaluations": self._results.state(),
             "restarts": self._restarts,
             "next_log_s": self._next_log_s,
+            "logged": self._logged,
         }
 
     def _load(self, saved: Mapping[str, Any]) -> None:
@@ -213,8 +220,9 @@ class Recorder:
         # Virtual workers do not start again: they are left, and resume, in the middle of a step.
         self._restarts = saved["restarts"] + (not self._run.virtual)
         # Not in the checkpoints of an earlier version; and the settings may be others now.
-        next_log_s = saved.get("next_log_s", math.inf)
-        self._next_log_s = min(next_log_s, self._time_s + self._log_every_s)
+        self._logged = saved.get("logged", 0)
+        every_s = self._spread(self._log_every_s, self._logged, _SPARSER)
+        self._next_log_s = min(saved.get("next_log_s", math.inf), self._time_s + every_s)
         self._next_show_s = self._time_s + self._progress.every_s
         self._next_s = min(self._next_log_s, self._next_show_s)
         self._shown = (self._time_s, self._samples)
@@ -229,11 +237,18 @@ class Recorder:
     def _tick(self, time_s: float) -> None:
         if time_s >= self._next_log_s:
             self._log(time_s)
-            self._next_log_s = time_s + self._log_every_s
+            self._logged += 1
+            self._next_log_s = time_s + self._spread(self._log_every_s, self._logged, _SPARSER)
         if time_s >= self._next_show_s:
             self._show(time_s)
-            self._next_show_s = time_s + self._progress.every_s
+            self._lines += 1
+            every_s = self._spread(self._progress.every_s, self._lines, _FEWER_LINES)
+            self._next_show_s = time_s + every_s
         self._next_s = min(self._next_log_s, self._next_show_s)
+
+    def _spread(self, every_s: float, count: int, most: int) -> float:
+        """The time to the next of a kind of events of which there have been so many."""
+        return every_s * 2 ** (count // most) if self._run.virtual else every_s
 
     def _log(self, time_s: float) -> None:
         window, passed = self._window, time_s - self._window.time
