@@ -1,6 +1,9 @@
 """Rank 0 of an asynchronous run: the server's state machine behind nonblocking MPI.
 
-Each worker has one persistent receive and one persistent send, created once. The receive for a
+Each worker has one persistent receive and one persistent send, created once. Both are of headers
+alone where the worker shares memory with the server: its push is then read, and its reply written,
+where the worker has them. Neither touches them while they are the other's: a vector is the
+server's from the header of the push to that of the reply. The receive for a
 worker's next push is started before its reply goes out, so a push always finds a receive posted.
 Each wake-up takes all pushes that have arrived, beginning with another worker each time, so that
 none of them starves.
@@ -16,7 +19,7 @@ the ticket is another's by then, and the worker is taken up again with new weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from mpi4py import MPI
@@ -31,6 +34,7 @@ from mpi_dcasgd.drivers.patience import LAST_ONES, Watch
 from mpi_dcasgd.drivers.roll_call import RollCall
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.topology import Topology
+from mpi_dcasgd.drivers.transport.segment import Segment
 from mpi_dcasgd.errors import DcasgdError, ProtocolError, WorkersFailedError, WorkersLostError
 from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.push import Push
@@ -48,6 +52,8 @@ class ServerLoop:
         spin_s: Seconds that a wait polls before it sleeps.
         accounts: One a worker, to add to; new ones if None.
         faults: When a worker is given up.
+        shared: Memory that workers have in common with the server, by worker; the others' vectors
+            travel in messages.
 
     Attributes:
         accounts: Where the workers' time goes, as their pushes say.
@@ -64,6 +70,7 @@ class ServerLoop:
         spin_s: float = CROWDED_SPIN_S,
         accounts: Sequence[Account] | None = None,
         faults: FaultSettings | None = None,
+        shared: Mapping[int, Segment] | None = None,
     ) -> None:
         self._comm = comm
         self._world = Topology("asynchronous", server.num_workers)
@@ -71,7 +78,7 @@ class ServerLoop:
         self._server = server
         self._conductor = conductor
         self._stop = stop
-        self._inbox = [Message(server.layout.size) for _ in server.slots]
+        self._inbox = _mailboxes(server, shared or {})
         self._receives = [
             comm.Recv_init(message.raw, source=self._world.rank_of(worker), tag=Tag.PUSH)
             for worker, message in enumerate(self._inbox)
@@ -172,7 +179,8 @@ class ServerLoop:
                 worker = self._world.worker_of(status.Get_source())
                 who = "a worker" if worker is None else self.roll.name(worker)
                 raise ProtocolError(
-                    f"{who} sent more than the {self._inbox[0].raw.nbytes} bytes it was asked for"
+                    f"{who} sent more than the {self._inbox[worker or 0].raw.nbytes} bytes it was "
+                    "asked for"
                 )
 
     def _arrivals_beside_failures(self) -> list[int]:
@@ -290,3 +298,15 @@ class ServerLoop:
                 waiting.remove(worker)
             self.desk.look()
             backoff.pause()
+
+
+def _mailboxes(server: ParameterServer, shared: Mapping[int, Segment]) -> list[Message]:
+    """Return what pushes are received into; the replies of workers that share memory go there."""
+    size = server.layout.size
+    inbox = []
+    for worker, slot in enumerate(server.slots):
+        segment = shared.get(worker)
+        inbox.append(Message(size) if segment is None else Message(size, shared=segment.push))
+        if segment is not None:
+            slot.move(segment.reply)
+    return inbox

@@ -77,6 +77,8 @@ class RankPlace:
         host: Name of the machine.
         device: ``"cpu"``, ``"cuda:0"``, ...
         device_name: What the device calls itself, if it does.
+        transport: ``"shared"`` or ``"messages"``: how vectors travel between a worker and its
+            server; empty for all others.
     """
 
     rank: int
@@ -84,6 +86,7 @@ class RankPlace:
     host: str
     device: str
     device_name: str = ""
+    transport: str = ""
 
 
 def describe_environment(

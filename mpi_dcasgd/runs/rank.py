@@ -35,9 +35,11 @@ from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.topology import SERVER
+from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
+from mpi_dcasgd.learning.trial import watch_weights
 from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
@@ -50,6 +52,8 @@ from mpi_dcasgd.server.server import ParameterServer
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpi_dcasgd.drivers.mpi_worker import Link
 
 _CPU = torch.device("cpu")
 
@@ -130,6 +134,10 @@ class Rank:
         self.layout = flat.layout
         shake_hands(meeting, {**data_facts(self.workshop.subject), **layout_facts(flat.layout)})
         check_alike(meeting, "parameters that are not trained", flat.fixed_sha256())
+        meeting.doing = "sharing memory"
+        self.sharing = Sharing()
+        if not self.synchronous:
+            self.sharing = share_memory(meeting, job.transport, flat.layout.size)
         meeting.doing = "trying out the model"
         # The server's own vectors are on the CPU; its device is where it evaluates.
         place = RankPlace(
@@ -140,9 +148,12 @@ class Rank:
             device_name=torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
             else "",
+            transport=self.sharing.transport(self.world.worker_of(comm.rank)),
         )
         self.places: list[RankPlace] = meeting.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
+        for line in self.sharing.lines() if self.recording else ():
+            self.logger.info(line)
 
     def train(self) -> None:
         """Train from start to end; rank 0 is the last to be done, and all wait for it."""
@@ -225,7 +236,8 @@ class Rank:
         ranks = enumerate(self.world.worker_ranks)
         accounts = [account_of(worker, self.places[rank]) for worker, rank in ranks]
         faults = self.job.faults
-        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults)
+        shared = self.sharing.segments
+        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults, shared)
         self._resources.callback(loop.close)
         conductor.meanwhile = loop.desk.look
         conductor.accounts = lambda: accounts
@@ -243,21 +255,32 @@ class Rank:
         from mpi_dcasgd.drivers.mpi_worker import Link, run_worker
         from mpi_dcasgd.drivers.notes import ServerWatch
 
-        workshop = self.workshop
         watch = ServerWatch(self.comm, self.job.faults, self.places[SERVER].host)
-        link = Link(self.comm, self.layout.size, self.device, self.spin_s, watch)
+        link = Link(self.comm, self.layout.size, self.device, self.spin_s, watch, self.sharing.own)
         self._resources.callback(link.close)
-        if self.device.type == "cpu":
-            flat = workshop.flat_model(self.device, link.reply.vector, link.push.vector)
-        else:
-            flat = workshop.flat_model(self.device)
-        learner = together(self.meeting, lambda: workshop.learner(flat))
+        learner = together(self.meeting, lambda: self._bound_learner(link))
         self.in_step = False
         link.expect()
         self.meeting.barrier()
         self.expendable = outlives_deaths()
         run_worker(link, self._slowed(learner), background=self.job.tickets_ahead > 0)
         self.in_step = not await_leave(self.comm, self.spin_s, watch)
+
+    def _bound_learner(self, link: Link) -> Learner:
+        """Return the learner, whose vectors are the link's where that can be."""
+        workshop = self.workshop
+        if not link.staged:
+            flat = workshop.flat_model(self.device, link.reply.vector, link.push.vector)
+            written = watch_weights(flat) if link.shares else None
+            learner = workshop.learner(flat)
+            if written is None or not written():
+                return learner
+            # What a model does to its own weights (an embedding's max_norm) must not reach the
+            # server's snapshot, which is what the worker was sent.
+            link.staged = True
+            if self.logger:
+                self.logger.info("the model changes its weights itself, so it has a copy of them")
+        return workshop.learner(workshop.flat_model(self.device))
 
     def _make_reducer(self) -> Reducer:
         sync = self.job.sync

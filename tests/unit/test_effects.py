@@ -36,6 +36,7 @@ SETTINGS: dict[str, str] = {
     "sync.accumulate": "2",
     "sync.backup": "1",
     "sync.lr_scaling": "linear",
+    "transport": "messages",
     "inject.slow": "{7: 3}",
     "inject.pauses": "{every_s: 1, for_s: 1, workers: [2]}",
     "rule.weight_decay.place": "decoupled",
@@ -47,6 +48,7 @@ SETTINGS: dict[str, str] = {
 """A value of each setting that may be without effect."""
 
 DISARMED = {
+    "transport": ["algorithm=sgd"],
     "inject.slow": ["algorithm=sgd"],
     "inject.pauses": ["algorithm=sgd"],
     "task.huber_delta": ["task.name=regression"],
