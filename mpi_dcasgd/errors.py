@@ -11,6 +11,7 @@
     ├── ProtocolError          server and worker disagree: a bug, or a torn message
     ├── NonFiniteError         too many gradients in a row were NaN or infinite
     └── WorkersLostError       every worker died
+        └── LauncherLostError  the launcher died, or has lost a host
 
 An error says where it happened, what was seen, what is allowed and what to do.
 """
@@ -94,6 +95,10 @@ class NonFiniteError(DcasgdError):
 
 class WorkersLostError(DcasgdError):
     """Every worker died; there is nobody left to compute gradients, or to be told so."""
+
+
+class LauncherLostError(WorkersLostError):
+    """The launcher is no more, and with it all ranks on other hosts; the state is saved."""
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

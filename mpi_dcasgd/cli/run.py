@@ -36,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the run outlive the death of a worker (Open MPI built with ULFM)",
     )
+    parser.add_argument(
+        "--restarts",
+        type=count,
+        default=0,
+        metavar="N",
+        help="resume by itself, up to N times, when something else than the job has ended the run "
+        "(docs/faults.md)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         show_job(args, plan.ranks)
         print(f"\ncommand: {plan.command()}")
         return 0
-    launched = launch(plan)
+    launched = launch(plan, args.restarts)
     if launched.complaint:
         print(launched.complaint, file=sys.stderr)
     return launched.status

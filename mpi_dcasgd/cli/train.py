@@ -39,11 +39,15 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _show(args)
     from mpi_dcasgd.drivers.farewell import end_broken_world, world_is_broken
+    from mpi_dcasgd.drivers.orphan import launcher
     from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
+    from mpi_dcasgd.drivers.world import Launch
     from mpi_dcasgd.runs.train import train
 
     stop = StopFlag()
     stop.listen(insist=True)  # to the end of the process: nothing is to cut MPI's own end short
+    if Launch.of().launcher:
+        launcher.end_with_launcher()
     try:
         train(
             args.job,
@@ -66,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     status = 128 + stop.signum if stop.signum else 0
     if _rank() >= 0 and world_is_broken():
         end_broken_world(status)
-    if _rank() >= 0 and outlives_deaths():
+    if _rank() >= 0 and (outlives_deaths() or launcher.gone):
         leave(status)
     return status
 

@@ -23,11 +23,12 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
+from mpi_dcasgd.drivers.orphan import launcher
 from mpi_dcasgd.drivers.patience import Watch
 from mpi_dcasgd.drivers.roll_call import RollCall
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.topology import Topology
-from mpi_dcasgd.errors import DcasgdError, ProtocolError, WorkersLostError
+from mpi_dcasgd.errors import DcasgdError, LauncherLostError, ProtocolError, WorkersLostError
 from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
@@ -98,13 +99,18 @@ class ServerLoop:
 
         Raises:
             WorkersLostError: All workers are gone before training was over.
+            LauncherLostError: The launcher is; the state is saved, and MPI must not be called.
         """
         server = self._server
         for worker in range(server.num_workers):
             self._reply(server.pull(worker))
         backoff = Backoff(self._spin_s)
         halted = False
+        launcher.outlive_launcher()
         while not server.finished:
+            if launcher.gone:
+                self._conductor.stopping(wait=True)
+                raise LauncherLostError("mpirun was killed or has lost a host; the state is saved")
             arrived = self._arrivals()
             for worker in self._in_turn(arrived):
                 self._take(worker)
