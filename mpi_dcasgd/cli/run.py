@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Start the ranks of a job, or only show what that would be."""
-    from mpi_dcasgd.runs.launch import Launcher, launch, plan_launch
+    from mpi_dcasgd.runs.launch import launch, plan_launch
+    from mpi_dcasgd.runs.launch_plan import Launcher
 
     plan = plan_launch(
         args.job,

@@ -15,6 +15,7 @@ the ticket is another's by then, and the worker is taken up again with new weigh
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 
 from mpi4py import MPI
@@ -23,6 +24,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
+from mpi_dcasgd.drivers.host_watch import HostWatch
 from mpi_dcasgd.drivers.orphan import launcher
 from mpi_dcasgd.drivers.patience import Watch
 from mpi_dcasgd.drivers.roll_call import RollCall
@@ -92,6 +94,8 @@ class ServerLoop:
         self.accounts = accounts
         self.roll = RollCall(self._world, accounts, conductor)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
+        hosts = [account.host for account in accounts]
+        self._host_watch = HostWatch(hosts, socket.gethostname(), self._watch)
         self._last_ones: set[int] = set()  # silent, and told, but there is no one else
 
     def run(self) -> None:
@@ -119,6 +123,9 @@ class ServerLoop:
                 self._watch.hurry()
                 self._conductor.stopping()
                 self._reply(server.halt())
+            if host := self._host_watch.silent():
+                self._conductor.message(f"nothing comes from {host} any more; saving the run")
+                self._conductor.stopping()
             for worker in self._watch.look():
                 self._lose_patience(worker, halted=halted)
             if arrived:

@@ -17,7 +17,7 @@ import signal
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
-_SIGNAL = signal.SIGRTMIN + 7
+SIGNAL = signal.SIGRTMIN + 7
 """Nobody else's; a launcher's death must be told from a request to stop."""
 _STATUS = 1
 
@@ -37,7 +37,7 @@ class Orphanage:
     def end_with_launcher(self) -> None:
         """End this process when its parent, a launcher, ends; call it in the main thread."""
         self._parent = os.getppid()
-        signal.signal(_SIGNAL, self._on_signal)
+        signal.signal(SIGNAL, self._on_signal)
         self._ask_kernel()
         if os.getppid() != self._parent:  # it ended meanwhile
             os._exit(_STATUS)
@@ -47,7 +47,7 @@ class Orphanage:
         self._outlives = True
 
     def _ask_kernel(self) -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(_SIGNAL))
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(SIGNAL))
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if os.getppid() == self._parent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +12,7 @@ from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.record.restarts import Restart
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools.launch.failure_reason import last_words
-from mpi_dcasgd.tools.launch.hosts import is_one_of, lost_hosts
+from mpi_dcasgd.tools.launch.hosts import lost_hosts
 from mpi_dcasgd.tools.launch.world import WorldEnd
 
 LONGEST_PAUSE_S = 30.0
@@ -102,22 +101,6 @@ def pause_s(number: int) -> float:
         [1.0, 2.0, 4.0, 30.0]
     """
     return min(2.0 ** (number - 1), LONGEST_PAUSE_S)
-
-
-def ranks_left(ranks: int, hosts: Sequence[str], lost: Sequence[str]) -> int:
-    """Return how many ranks are started when hosts are left out.
-
-    Args:
-        ranks: Ranks so far.
-        hosts: The host of each.
-        lost: The hosts that are left out.
-    """
-    return ranks - sum(is_one_of(host, lost) for host in hosts)
-
-
-def ranks_by_host(folder: RunFolder) -> dict[str, int]:
-    """Return how many ranks the last start of a run had on each host, in order of the ranks."""
-    return dict(Counter(hosts_of(folder)))
 
 
 def hosts_of(folder: RunFolder) -> list[str]:
