@@ -36,6 +36,7 @@ class HostWatch:
         hosts: The host of each worker.
         own: The server's host, which cannot be cut off from it.
         watch: Knows how long each worker has been silent.
+        tell: Is called with a line for people when a host falls silent.
         clock: Seconds, monotonic.
     """
 
@@ -44,9 +45,11 @@ class HostWatch:
         hosts: Sequence[str],
         own: str,
         watch: Silence,
+        tell: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._watch = watch
+        self._tell = tell
         self._clock = clock
         self._next_s = clock()
         self._saved: dict[str, int] = {}
@@ -56,19 +59,21 @@ class HostWatch:
             if host and host != own
         }
 
-    def silent(self) -> str:
-        """Return a host from which nothing has come for another quarter of the patience, or ''."""
+    def save_now(self) -> bool:
+        """Return whether nothing has come from a host for another quarter of the patience."""
         now = self._clock()
         if now < self._next_s:
-            return ""
+            return False
         self._next_s = now + _LOOK_EVERY_S
+        save = False
         for host, workers in self._workers.items():
             parts = min(map(self._parts, workers))
-            saved = self._saved.get(host, 0)
-            self._saved[host] = parts
+            saved, self._saved[host] = self._saved.get(host, 0), parts
             if parts > saved:
-                return host
-        return ""
+                save = True
+                if saved == 0:
+                    self._tell(f"nothing comes from {host} any more: saving the run")
+        return save
 
     def _parts(self, worker: int) -> int:
         patience_s = self._watch.patience_s(worker)

@@ -95,7 +95,7 @@ class ServerLoop:
         self.roll = RollCall(self._world, accounts, conductor)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         hosts = [account.host for account in accounts]
-        self._host_watch = HostWatch(hosts, socket.gethostname(), self._watch)
+        self._host_watch = HostWatch(hosts, socket.gethostname(), self._watch, conductor.message)
         self._last_ones: set[int] = set()  # silent, and told, but there is no one else
 
     def run(self) -> None:
@@ -123,8 +123,7 @@ class ServerLoop:
                 self._watch.hurry()
                 self._conductor.stopping()
                 self._reply(server.halt())
-            if host := self._host_watch.silent():
-                self._conductor.message(f"nothing comes from {host} any more; saving the run")
+            if self._host_watch.save_now():
                 self._conductor.stopping()
             for worker in self._watch.look():
                 self._lose_patience(worker, halted=halted)

@@ -80,7 +80,7 @@ def test_the_end_of_a_launchers_thread_is_not_its_own(monkeypatch: pytest.Monkey
     # The kernel sends the signal for the thread that has started this process, too.
     monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("this process would have ended"))
     asked: list[Orphanage] = []
-    monkeypatch.setattr(Orphanage, "_ask_kernel", asked.append)
+    monkeypatch.setattr(Orphanage, "_ask_kernel", lambda self: asked.append(self))
     rank = Orphanage()
     handler = signal.getsignal(orphan.SIGNAL)
     try:
