@@ -39,10 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--restarts",
         type=count,
-        default=0,
         metavar="N",
-        help="resume by itself, up to N times, when something else than the job has ended the run "
-        "(docs/faults.md)",
+        help="start a run that ends early again, up to N times, to resume from its checkpoint "
+        "(default: the variable MPI_DCASGD_RESTARTS, or 0)",
     )
 
 
@@ -50,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Start the ranks of a job, or only show what that would be."""
     from mpi_dcasgd.runs.launch import launch, plan_launch
     from mpi_dcasgd.runs.launch_plan import Launcher
+    from mpi_dcasgd.runs.restarts import restarts_wanted
 
     plan = plan_launch(
         args.job,
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         show_job(args, plan.ranks)
         print(f"\ncommand: {plan.command()}")
         return 0
-    launched = launch(plan, args.restarts)
+    launched = launch(plan, restarts_wanted(args.restarts))
     if launched.complaint:
         print(launched.complaint, file=sys.stderr)
     return launched.status

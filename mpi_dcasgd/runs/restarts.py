@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.errors import LaunchError, UserError
 from mpi_dcasgd.record.restarts import Restart
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools.launch.failure_reason import last_words
@@ -16,6 +17,7 @@ from mpi_dcasgd.tools.launch.hosts import lost_hosts
 from mpi_dcasgd.tools.launch.world import WorldEnd
 
 LONGEST_PAUSE_S = 30.0
+VARIABLE = "MPI_DCASGD_RESTARTS"
 
 _KILLED = re.compile(r"process rank (\d+) with PID \d+ on node (\S+) exited on\s+signal (\d+)")
 
@@ -64,6 +66,28 @@ class Ending:
     def own_error(self) -> bool:
         """True if an exception has ended the run, and nothing from outside."""
         return not self.lost and not self.world.killed_by and "Error" in self.cause
+
+
+def restarts_wanted(choice: int | None, env: Mapping[str, str] = os.environ) -> int:
+    """Return how often a run may be started again: as was chosen, or as the variable says.
+
+    Args:
+        choice: That of the command line.
+        env: The environment.
+
+    Raises:
+        LaunchError: The variable is no number.
+
+    Example:
+        >>> restarts_wanted(None, {"MPI_DCASGD_RESTARTS": "3"})
+        3
+    """
+    if choice is not None:
+        return choice
+    text = env.get(VARIABLE, "") or "0"
+    if not (text.isascii() and text.isdecimal()):
+        raise LaunchError(f"{VARIABLE} is {text!r}; allowed: a whole number >= 0")
+    return int(text)
 
 
 def reason_to_stay(ending: Ending, before: Ending | None) -> str:

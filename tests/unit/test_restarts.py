@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.restarts import Restart, read_restarts, write_restarts
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs import starts
 from mpi_dcasgd.runs.launch import launch, plan_launch
 from mpi_dcasgd.runs.launch_plan import Launcher
-from mpi_dcasgd.runs.restarts import Ending, pause_s, reason_to_stay
+from mpi_dcasgd.runs.restarts import Ending, pause_s, reason_to_stay, restarts_wanted
 from mpi_dcasgd.tools.launch import world
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.launch.world import WorldEnd
@@ -108,6 +109,15 @@ def test_the_same_exception_without_a_checkpoint_in_between_is_the_last() -> Non
 
 def test_pauses_grow_to_half_a_minute() -> None:
     assert [pause_s(number) for number in (1, 2, 3, 6, 40)] == [1, 2, 4, 30, 30]
+
+
+def test_the_variable_stands_for_the_option() -> None:
+    env = {"MPI_DCASGD_RESTARTS": "4"}
+    assert restarts_wanted(None, {}) == 0
+    assert restarts_wanted(None, env) == 4
+    assert restarts_wanted(2, env) == 2
+    with pytest.raises(LaunchError, match=r"MPI_DCASGD_RESTARTS is '-1'; allowed"):
+        restarts_wanted(None, {"MPI_DCASGD_RESTARTS": "-1"})
 
 
 # The file
