@@ -14,6 +14,7 @@
     ├── WorkersFailedError     the same minibatch ended two workers by an exception
     ├── RanksLostError         a rank that the others cannot do without died or hangs
     └── WorkersLostError       every worker died
+        └── LauncherLostError  the launcher died, or has lost a host
 
 An error says where it happened, what was seen, what is allowed and what to do.
 """
@@ -120,6 +121,10 @@ class RanksLostError(DcasgdError):
 
 class WorkersLostError(DcasgdError):
     """Every worker died; there is nobody left to compute gradients, or to be told so."""
+
+
+class LauncherLostError(WorkersLostError):
+    """The launcher is no more, and with it all ranks on other hosts; the state is saved."""
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

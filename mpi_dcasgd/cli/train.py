@@ -68,11 +68,15 @@ def _setup_patience_s(args: argparse.Namespace) -> float:
 def _train(args: argparse.Namespace) -> int:
     """Train as this process's rank, from its first import on."""
     from mpi_dcasgd.drivers.farewell import end_broken_world, world_is_broken
+    from mpi_dcasgd.drivers.orphan import launcher
     from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
+    from mpi_dcasgd.drivers.world import Launch
     from mpi_dcasgd.runs.train import train
 
     stop = StopFlag()
     stop.listen(insist=True)  # to the end of the process: nothing is to cut MPI's own end short
+    if Launch.of().launcher:
+        launcher.end_with_launcher()
     try:
         train(
             args.job,
@@ -95,7 +99,7 @@ def _train(args: argparse.Namespace) -> int:
     status = 128 + stop.signum if stop.signum else 0
     if _rank() >= 0 and world_is_broken():
         end_broken_world(status)
-    if _rank() >= 0 and outlives_deaths():
+    if _rank() >= 0 and (outlives_deaths() or launcher.gone):
         leave(status)
     return status
 

@@ -19,6 +19,7 @@ the ticket is another's by then, and the worker is taken up again with new weigh
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -29,13 +30,21 @@ from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.deaths import DEATH, failed_ranks
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
+from mpi_dcasgd.drivers.host_watch import HostWatch
 from mpi_dcasgd.drivers.notes import Desk
+from mpi_dcasgd.drivers.orphan import launcher
 from mpi_dcasgd.drivers.patience import LAST_ONES, Watch
 from mpi_dcasgd.drivers.roll_call import RollCall
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport.segment import Segment
-from mpi_dcasgd.errors import DcasgdError, ProtocolError, WorkersFailedError, WorkersLostError
+from mpi_dcasgd.errors import (
+    DcasgdError,
+    LauncherLostError,
+    ProtocolError,
+    WorkersFailedError,
+    WorkersLostError,
+)
 from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
@@ -98,6 +107,8 @@ class ServerLoop:
         self.roll = RollCall(self._world, accounts, conductor)
         self.desk = Desk(comm, list(self._world.worker_ranks))
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
+        hosts = [account.host for account in accounts]
+        self._host_watch = HostWatch(hosts, socket.gethostname(), self._watch, conductor.message)
         self._last_ones: set[int] = set()  # silent, and told, but there is no one else
 
     def run(self) -> None:
@@ -105,13 +116,18 @@ class ServerLoop:
 
         Raises:
             WorkersLostError: All workers are gone before training was over.
+            LauncherLostError: The launcher is; the state is saved, and MPI must not be called.
         """
         server = self._server
         for worker in range(server.num_workers):
             self._reply(server.pull(worker))
         backoff = Backoff(self._spin_s)
         halted = False
+        launcher.outlive_launcher()
         while not server.finished:
+            if launcher.gone:
+                self._conductor.stopping(wait=True)
+                raise LauncherLostError("mpirun was killed or has lost a host; the state is saved")
             arrived = self._arrivals()
             for worker in self._in_turn(arrived):
                 self._take(worker)
@@ -122,6 +138,8 @@ class ServerLoop:
                 self._reply(server.halt())
             for failure in self.desk.failures():
                 self._fail(failure.worker, failure.text)
+            if self._host_watch.save_now():
+                self._conductor.stopping()
             for worker in self._watch.look():
                 self._lose_patience(worker, halted=halted)
             if arrived:

@@ -97,6 +97,7 @@ def describe_environment(
     mpi_library: str = "",
     argv: Sequence[str] | None = None,
     code: Sequence[Source] = (),
+    restarts: int = 0,
     environ: Mapping[str, str] = os.environ,
 ) -> dict[str, Any]:
     """The content of environment.json.
@@ -108,12 +109,14 @@ def describe_environment(
         mpi_library: What the MPI library says of itself (``MPI.Get_library_version()``).
         argv: The command line; this process's own if None.
         code: The sources of what is the user's own.
+        restarts: Restarts by the launcher so far.
         environ: Where the variables are taken from.
     """
     return {
         "mpi_dcasgd": mpi_dcasgd.__version__,
         "argv": list(sys.argv if argv is None else argv),
         "directory": os.getcwd(),
+        "restarts": restarts,
         "started": started.astimezone(UTC).isoformat(timespec="seconds"),
         "git": dict(git) if git is not None else None,
         "code": [asdict(source) for source in code],

@@ -16,6 +16,7 @@ from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.metrics import finite
 from mpi_dcasgd.record.progress import Status as ProgressStatus
 from mpi_dcasgd.record.progress import make_progress
+from mpi_dcasgd.record.restarts import Restart
 from mpi_dcasgd.record.results import Results, event_of
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
@@ -161,6 +162,12 @@ class Recorder:
     def fault(self, text: str, missing: Sequence[str]) -> None:
         self._metrics.write("fault", self._time_s, text=text, missing=list(missing))
         self._say(text)
+
+    def restarted(self, restart: Restart) -> None:
+        """Write down that the launcher has started the run again, which it has told itself."""
+        self._metrics.write("restart", self._time_s, **asdict(restart))
+        if self._logger is not None:
+            self._logger.info("restart %d: %s", restart.restart, restart.cause)
 
     def ended(
         self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""
@@ -345,7 +352,7 @@ class Recorder:
             "staleness_mean": total / counted if counted else None,
             "staleness_max": max(self._histogram, default=None),
             "staleness_histogram": {str(s): self._histogram[s] for s in sorted(self._histogram)},
-            "restarts": self._restarts,
+            "restarts": max(self._restarts, len(self._folder.restarts())),
             "weights_sha256": weights_sha256,
         }
 

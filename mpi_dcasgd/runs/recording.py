@@ -92,6 +92,7 @@ class Recording:
         self.git = git
         with HeldFolder(run_dir, self._say) as held:
             self.checkpoint = find_checkpoint(job, run_dir, resume, virtual)
+            self._restarts_before = RunFolder(run_dir).restarts_told() if run_dir else 0
             self._code_before = self.checkpoint.folder.own_code() if self.checkpoint else []
             self.job = with_kernel(job, self.checkpoint)
             self.folder = self._folder(run_dir, overwrite=overwrite, ours=held.ours)
@@ -193,6 +194,7 @@ class Recording:
         job = self.job
         code = OwnCode.of(job, self._virtual)
         self.folder.write_code(code.copies())
+        restarts = self.folder.restarts()
         self.folder.write_environment(
             describe_environment(
                 started=self.started,
@@ -201,6 +203,7 @@ class Recording:
                 mpi_library=mpi_library,
                 argv=self.argv,
                 code=code.sources,
+                restarts=len(restarts),
             )
         )
         run = RunDescription(
@@ -227,6 +230,8 @@ class Recording:
         self.logger.info(devices)
         recorder.message(f"{job.name}: {_who(job.algorithm, driver, num_workers)}")
         recorder.message(f"run folder: {self.folder.path}")
+        for restart in restarts[self._restarts_before :]:
+            recorder.restarted(restart)
         for line in write_down(self.folder, self.checkpoint, workshop):
             recorder.message(line)
         passed_over = self.checkpoint.passed_over if self.checkpoint else ()

@@ -38,6 +38,16 @@ class RunEnd:
         return _stopped_by(summary) or 1
 
     @property
+    def summary(self) -> dict[str, Any]:
+        """The summary that this start has written, or nothing."""
+        return self._summary()
+
+    @property
+    def reason(self) -> str:
+        """The reason of its end that the summary tells, if any."""
+        return str(self._summary().get("reason", ""))
+
+    @property
     def completed(self) -> bool:
         """True if this start has brought the run to its end."""
         return self._summary().get("status") == "completed"
