@@ -18,7 +18,8 @@ from mpi_dcasgd.errors import ConfigError, DcasgdError, LaunchError, RunFolderEr
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.runs.jobs import load_job
-from mpi_dcasgd.runs.launch import Launcher, plan_launch
+from mpi_dcasgd.runs.launch import plan_launch
+from mpi_dcasgd.runs.launch_plan import Launcher
 from mpi_dcasgd.runs.replay import replay
 from mpi_dcasgd.shipped import shipped
 from mpi_dcasgd.tools.chaos.checks import (
