@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from mpi_dcasgd.learning.layout import ALIGN
+from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, resolve_rule
 from mpi_dcasgd.rules.alignment import zeros_beside
 from mpi_dcasgd.rules.chain import Chain, acting_parts
@@ -142,7 +143,7 @@ class _Bench:
         self._repeats = repeats
         self._stretches = _equal_stretches(num_params, num_groups)
         generator = torch.Generator().manual_seed(0)
-        self._params = torch.randn(num_params, generator=generator)
+        self._params = zeros(num_params).normal_(generator=generator)
         self._snapshot = zeros_beside(self._params, 1)
         self._grad = zeros_beside(self._params, 2)
         self._grad.normal_(generator=generator)
@@ -213,7 +214,7 @@ def _triad(num_params: int) -> Callable[[], object]:
     ) -> tuple[Tensor, ...]:
         return b + c * numbers[0], c
 
-    a = torch.zeros(num_params)
+    a = zeros(num_params)
     b, c = (zeros_beside(a, lane).fill_(lane) for lane in (1, 2))
     run = fuse(step, a, num_numbers=1, num_state=0, way="compiled").run
     numbers = torch.tensor([0.5])
