@@ -39,6 +39,7 @@ NEED_MPI = {
     "mpi_dcasgd.drivers.mpi_server",
     "mpi_dcasgd.drivers.mpi_worker",
     "mpi_dcasgd.tools.bench.mpi_rank",
+    "mpi_dcasgd.tools.bench.raw_messages",
 }
 OPTIONAL = ("mpi4py", "horovod", "torchvision", "sklearn", "matplotlib", "psutil")
 

@@ -9,12 +9,10 @@ and nothing for the cache lines that a processor fetches in order to overwrite t
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +26,7 @@ from mpi_dcasgd.rules.fuse import Kernel, fuse
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.rules.stretch import Stretch
+from mpi_dcasgd.tools.bench.spread import Spread
 
 SIZES = (270_000, 11_000_000, 25_600_000)
 """Parameters of ResNet-20 (CIFAR), ResNet-18 and ResNet-50."""
@@ -37,18 +36,6 @@ _LEAST_S = 0.02
 """A sample takes at least so long, so that reading the clock costs nothing beside it."""
 
 _FACTS = Facts(lr=1e-6, lr_max=1e-6, staleness=1, version=5, worker=0, num_workers=1, grad_norm=1.0)
-
-
-class Spread(NamedTuple):
-    """Median and extremes of a number over the repeats."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, samples: list[float]) -> Spread:
-        return cls(statistics.median(samples), min(samples), max(samples))
 
 
 @dataclass(frozen=True)
