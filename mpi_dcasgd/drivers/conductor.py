@@ -17,6 +17,7 @@ from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.evaluator import Evaluator, Scored, WeightsCopy
 from mpi_dcasgd.drivers.observer import Evaluation, Observer, Status
 from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.pages import copy_of
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -223,7 +224,7 @@ class Conductor:
         self._loss_sum, self._loss_samples = 0.0, 0
         self._queue(
             WeightsCopy(
-                weights=server.weights.clone(),
+                weights=copy_of(server.weights),
                 version=server.version,
                 samples=server.samples,
                 epoch=server.samples // server.plan.num_samples,

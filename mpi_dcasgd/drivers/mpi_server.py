@@ -128,7 +128,7 @@ class ServerLoop:
             if launcher.gone:
                 self._conductor.stopping(wait=True)
                 raise LauncherLostError("mpirun was killed or has lost a host; the state is saved")
-            arrived = self._arrivals()
+            arrived = self._arrivals(backoff.polls)
             for worker in self._in_turn(arrived):
                 self._take(worker)
             if self._stop and not halted:
@@ -163,10 +163,13 @@ class ServerLoop:
                 if worker not in hung:  # a message to or from it may be half-way for ever
                     request.Free()
 
-    def _arrivals(self) -> list[int]:
+    def _arrivals(self, polls: int) -> list[int]:
         """Return the workers whose pushes have arrived; handle those that died meanwhile."""
         try:
-            arrived = MPI.Request.Testsome(self._receives, self._statuses)
+            for _ in range(polls):
+                arrived = MPI.Request.Testsome(self._receives, self._statuses)
+                if arrived is None or arrived:
+                    break
         except MPI.Exception as error:
             if error.Get_error_class() not in DEATH:
                 raise

@@ -161,7 +161,7 @@ class ServerWatch:
         backoff = Backoff(spin_s)
         waits = False
         try:
-            while not done():
+            while not backoff.poll(done):
                 if not backoff.pause():
                     continue
                 if not waits:

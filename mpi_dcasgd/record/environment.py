@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,10 @@ VARIABLES = (
     "SLURM_TASKS_PER_NODE",
 )
 """The only environment variables that are written down: anything else may hold a secret."""
+
+
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_OWN_MEMORY = Path("/proc/self/smaps_rollup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +132,7 @@ def describe_environment(
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
         "cpus_usable": _usable_cpus(),
+        "huge_pages": huge_pages(),
         "ranks": [asdict(place) for place in ranks],
         "variables": {name: environ[name] for name in VARIABLES if name in environ},
     }
@@ -169,6 +175,31 @@ def cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def huge_pages(system: Path = _HUGE_PAGES, process: Path = _OWN_MEMORY) -> dict[str, Any]:
+    """Return what this system says of huge pages, and how much of this process lies in them.
+
+    Args:
+        system: The kernel's file with the setting, the one in force in brackets.
+        process: The kernel's file with this process's memory by kind.
+
+    Returns:
+        ``enabled``, e.g. ``"madvise"``, and ``bytes``; None for what the system does not say.
+    """
+    chosen = re.search(r"\[(\w+)\]", _text(system))
+    got = re.search(r"^AnonHugePages:\s*(\d+) kB$", _text(process), re.MULTILINE)
+    return {
+        "enabled": chosen[1] if chosen else None,
+        "bytes": 1024 * int(got[1]) if got else None,
+    }
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii")
+    except (OSError, UnicodeError):  # not Linux, or not for everybody's eyes
+        return ""
 
 
 def _usable_cpus() -> int | None:

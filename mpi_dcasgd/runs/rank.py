@@ -16,7 +16,7 @@ from mpi_dcasgd.config.own_code import own_names
 from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job, world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
-from mpi_dcasgd.drivers.backoff import spin_s, wait_until
+from mpi_dcasgd.drivers.backoff import wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.farewell import await_leave, take_leave
@@ -36,7 +36,7 @@ from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, 
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory
-from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
+from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, host_spin_s, pick_device
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.learning.trial import watch_weights
@@ -92,11 +92,11 @@ class Rank:
         self._resources = ExitStack()
         self.meeting = Meeting(comm, job.faults.setup_patience)
         self.synchronous = job.mode == "synchronous"
-        self.local_rank, ranks_on_host = host_ranks(comm)
+        self.local_rank, _ = host_ranks(comm)
         launch = Launch.of()
         if launch.size > comm.size:  # others, who are not of this run, have their GPUs
             self.local_rank = launch.local_rank
-        self.spin_s = spin_s(ranks_on_host)
+        self.spin_s = host_spin_s(comm)
 
     def set_up(self, begin_recording: Callable[[], Recording]) -> None:
         """Set this rank up; a user's mistake raises the same UserError on every rank."""

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.server.header import HEADER_BYTES, MAX_GRANTS
 
 _CPU = torch.device("cpu")
@@ -83,7 +84,10 @@ class Message:
         on_cpu = device.type == "cpu"
         behind = on_cpu and shared is None
         words = (HEADER_BYTES + (size * dtype.itemsize if behind else 0)) // 4
-        self._storage = torch.zeros(words, dtype=torch.int32, pin_memory=pinned and behind)
+        locked = (
+            torch.zeros(words, dtype=torch.int32, pin_memory=True) if pinned and behind else None
+        )
+        self._storage = zeros(words, torch.int32) if locked is None else locked
         self._raw: NDArray[np.int32] | None = self._storage.numpy() if on_cpu else None
         header = self._storage.numpy()[: HEADER_BYTES // 4]
         self._words: NDArray[np.int64] = header.view(np.int64)

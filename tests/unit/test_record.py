@@ -23,6 +23,7 @@ from mpi_dcasgd.record.environment import (
     RankPlace,
     describe_environment,
     git_state,
+    huge_pages,
     package_versions,
 )
 from mpi_dcasgd.record.logs import close_logger, rank_logger
@@ -515,6 +516,14 @@ def test_the_environment_keeps_only_known_variables(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_environment(environment)
     assert json.loads(folder.environment_json.read_text()) == environment
+
+
+def test_the_environment_says_how_much_memory_lies_in_huge_pages(tmp_path: Path) -> None:
+    system, process = tmp_path / "enabled", tmp_path / "smaps_rollup"
+    assert huge_pages(system, process) == {"enabled": None, "bytes": None}
+    system.write_text("always [madvise] never\n")
+    process.write_text("00400000-7ff ---p 00000000 [rollup]\nRss: 9 kB\nAnonHugePages:  4096 kB\n")
+    assert huge_pages(system, process) == {"enabled": "madvise", "bytes": 4 << 20}
 
 
 def test_versions_are_of_installed_packages_only() -> None:
