@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from mpi_dcasgd.tools.launch import leftovers
 from mpi_dcasgd.tools.launch.leftovers import MARK, end_leftovers
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -67,3 +68,13 @@ def test_at_once_means_the_server_too(start: Start) -> None:
     server = start("input()", **{MARK: "d", **RANK, "OMPI_COMM_WORLD_RANK": "0"})
     assert end_leftovers("d", at_once=True) == [server.pid]
     assert server.wait() == -signal.SIGKILL
+
+
+def test_a_number_that_is_anothers_by_now_is_not_killed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = start("input()", **{MARK: "e"})
+    looks = iter([[(other.pid, 1), (os.getpid(), 1)], []])
+    monkeypatch.setattr(leftovers, "_marked", lambda mark: next(looks))
+    assert end_leftovers("f", worker_s=0.0) == []
+    assert other.poll() is None

@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from mpi_dcasgd.drivers.world import Launch
@@ -46,9 +45,7 @@ def end_leftovers(
         waited_s = time.monotonic() - begun
         for pid, rank in found:
             late = at_once or waited_s >= (server_s if rank == 0 else worker_s)
-            if late and pid not in killed:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            if late and pid not in killed and _kill(pid, mark):
                 killed.append(pid)
         if waited_s >= server_s + worker_s:  # not even that ends what waits for a dead disk
             print(f"still there after {waited_s:.0f} s: {found}", file=sys.stderr)
@@ -57,12 +54,25 @@ def end_leftovers(
     return killed
 
 
+def _kill(pid: int, mark: str) -> bool:
+    """Kill a process if it has the mark at this very moment: its number may be another's by now."""
+    if pid in (1, os.getpid(), os.getppid()) or not mark:
+        return False
+    try:
+        if f"{MARK}={mark}".encode() not in _variables(Path("/proc", str(pid))):
+            return False
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        return False
+    return True
+
+
 def _marked(mark: str) -> Iterator[tuple[int, int]]:
     """Yield number and rank of this user's processes with the mark; -1 where it is no rank."""
     wanted = f"{MARK}={mark}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = (folder / "environ").read_bytes().split(b"\0")
+            words = _variables(folder)
             if wanted not in words or _is_dead(folder):
                 continue
         except OSError:  # another user's, or it has ended
@@ -70,6 +80,10 @@ def _marked(mark: str) -> Iterator[tuple[int, int]]:
         pairs = (word.decode(errors="replace").partition("=") for word in words)
         launch = Launch.of({name: value for name, _, value in pairs})
         yield int(folder.name), launch.rank if launch.launcher else -1
+
+
+def _variables(folder: Path) -> list[bytes]:
+    return (folder / "environ").read_bytes().split(b"\0")
 
 
 def _is_dead(folder: Path) -> bool:
