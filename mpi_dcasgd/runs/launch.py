@@ -152,6 +152,7 @@ def launch(plan: LaunchPlan) -> Launched:
                 run_dir.rmdir()
     status = end.exit_status(status)
     # Open MPI 5.0.11 ends with status 0 when it has lost a host, and at times after an abort.
+    status = status or end.status() or 0
     if status == 0 and not end.completed:
         return Launched(
             1,
