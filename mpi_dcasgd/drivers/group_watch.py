@@ -45,6 +45,7 @@ class GroupWatch:
             the names of the ranks that hang. It ends the process, and the world.
 
     Attributes:
+        told: Whether this rank or another one tells of a rank that hangs, and ends the world.
         lock: Held by the training thread while it changes the server, and by the watch from the
             moment at which it has found somebody.
     """
@@ -65,7 +66,7 @@ class GroupWatch:
         self._watch = Watch(settings, 1)
         self._between = Watch(settings, 1)  # since the last step, or the last sign of life
         self._state = _BETWEEN
-        self._told = False  # somebody tells, or has been asked to
+        self.told = False
         self._sent: list[Any] = []  # memory of what is on its way
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -108,12 +109,21 @@ class GroupWatch:
         self._thread.join()
 
     def _run(self) -> None:
+        from mpi_dcasgd.drivers.deaths import is_death
+
+        try:
+            self._look()
+        except Exception as error:
+            if not is_death(error):  # which the training thread finds out, too
+                raise
+
+    def _look(self) -> None:
         while not self._ended.wait(_LOOK_EVERY_S):
             if self._stop:
                 self._watch.hurry()
             self._between.look()
             self._answer()
-            if self._watch.look() and not self._told:
+            if self._watch.look() and not self.told:
                 self._ask()
 
     def _answer(self) -> None:
@@ -125,7 +135,7 @@ class GroupWatch:
             word = np.zeros(1, np.int64)
             comm.Recv(word, status.source, _ASK)
             self._send(np.array([self._own_state()], np.int64), status.source, _ANSWER)
-        self._told = self._told or comm.Iprobe(MPI.ANY_SOURCE, _TOLD)
+        self.told = self.told or comm.Iprobe(MPI.ANY_SOURCE, _TOLD)
         while comm.Iprobe(MPI.ANY_SOURCE, _FOUND, status):
             words = self._finding([], 0.0)
             comm.Recv(words, status.source, _FOUND)
@@ -155,7 +165,7 @@ class GroupWatch:
                 answers[status.source] = int(word[0])
             time.sleep(0.01)
         # The step may have ended meanwhile, or another rank been first.
-        if self._told or not self._watch.look_again(0):
+        if self.told or not self._watch.look_again(0):
             return
         if _BETWEEN in answers.values():  # it is at work for all of them: have patience again
             self._watch.asked(0)
@@ -165,7 +175,7 @@ class GroupWatch:
         first = min(answers)  # whose thread can tell, even if it is what hangs otherwise
         if first == comm.rank:
             self._tell(hung, silent_s)
-        self._told = True
+        self.told = True
         self._send(self._finding(hung, silent_s), first, _FOUND)
 
     def _finding(self, hung: Sequence[int], silent_s: float) -> Any:
@@ -178,6 +188,9 @@ class GroupWatch:
         names = [self._names[rank] for rank in hung]
         who = f"{', '.join(names)} hang{'s' if len(names) == 1 else ''}" if names else "MPI hangs"
         text = f"{who}: the others have waited for {silent_s:.1f} s for their step to end"
+        if self._comm.rank in hung and self._state == _BETWEEN:
+            silent_s = self._between.silent_s(0)
+            text = f"{who} while it evaluates or saves: no sign of life for {silent_s:.1f} s"
         for rank in set(range(self._comm.size)) - {self._comm.rank}:
             self._send(np.zeros(1, np.int64), rank, _TOLD)
         self.lock.acquire()  # to the end of the process: nothing is changed any more

@@ -32,9 +32,17 @@ def save_sealed(content: Any, file: BinaryIO) -> None:
     Args:
         content: What ``torch.save`` takes.
         file: Empty, and open for writing.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     hashing = _Hashing(file)
-    torch.save(content, cast("IO[bytes]", hashing))
+    try:
+        torch.save(content, cast("IO[bytes]", hashing))
+    except RuntimeError:  # all that PyTorch says of a full disk is a position in the archive
+        if hashing.failure:
+            raise hashing.failure from None
+        raise
     file.flush()
     # The archive's last two bytes are the length of its comment, none so far.
     file.seek(-_LENGTH.size, io.SEEK_END)
@@ -70,10 +78,15 @@ class _Hashing:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.digest = hashlib.sha256()
+        self.failure: OSError | None = None
 
     def write(self, content: Any) -> int:
         self.digest.update(content)
-        return self._file.write(content)
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
 
     def flush(self) -> None:
         self._file.flush()

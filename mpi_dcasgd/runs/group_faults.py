@@ -1,11 +1,13 @@
-"""Faults of a synchronous group: a rank that hangs, and replicas that are no longer equal."""
+"""Faults of a synchronous group: a rank that hangs or dies, and replicas that are unequal."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from logging import Logger
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,8 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
 from mpi_dcasgd.drivers.farewell import end_world
 from mpi_dcasgd.drivers.group_watch import GroupWatch
-from mpi_dcasgd.drivers.signals import StopFlag
-from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
+from mpi_dcasgd.errors import ProtocolError, RanksLostError
 from mpi_dcasgd.learning.layout import FlatLayout
 from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.runs.recording import Recording, reason_of
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 _SAVE_S = 120.0
 """Seconds in which the state is saved before the world is ended."""
+_KNOWN_S = 2.0
+"""Seconds in which MPI knows of a death that a reducer has met with."""
 
 
 def watch_group(
@@ -84,6 +88,51 @@ def watch_group(
     if records:
         records[1].while_evaluating(watch.alive)
     return watch
+
+
+@contextmanager
+def naming_the_dead(
+    comm: MPI.Comm,
+    places: Sequence[RankPlace],
+    watch: GroupWatch | None,
+    conductor: Conductor | None,
+) -> Iterator[None]:
+    """Tell why the steps of a group end with an error: a reducer does not know who died.
+
+    Args:
+        comm: The group.
+        places: Host of each rank.
+        watch: Of the group, if there is one.
+        conductor: On the rank that records; it saves the state as after the last whole step.
+
+    Raises:
+        RanksLostError: Another rank died or hangs.
+    """
+    try:
+        yield
+    except Exception as error:
+        if watch and watch.told:
+            raise RanksLostError("another rank hangs", told=True) from error
+        dead = _dead(comm) if outlives_deaths() else []
+        if not dead:
+            raise
+        if conductor:
+            conductor.stopping(wait=True)
+        names = ", ".join(f"rank {rank} on {places[rank].host}" for rank in dead)
+        first = min(set(range(comm.size)) - set(dead))
+        raise RanksLostError(f"{names} died", told=comm.rank != first) from error
+
+
+def _dead(comm: MPI.Comm) -> list[int]:
+    """Return the ranks that died, for which MPI may need a moment."""
+    from mpi_dcasgd.drivers.deaths import failed_ranks
+
+    deadline = time.monotonic() + _KNOWN_S
+    while not (dead := failed_ranks(comm)) and time.monotonic() < deadline:
+        with suppress(Exception):  # MPI's: only to have it look
+            comm.iprobe()
+        time.sleep(0.01)
+    return dead
 
 
 def check_replicas(comm: MPI.Comm, weights: torch.Tensor, layout: FlatLayout) -> None:

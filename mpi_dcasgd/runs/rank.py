@@ -45,7 +45,7 @@ from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.build import Workshop
-from mpi_dcasgd.runs.group_faults import check_replicas, watch_group
+from mpi_dcasgd.runs.group_faults import check_replicas, naming_the_dead, watch_group
 from mpi_dcasgd.runs.recording import Recording, reason_of
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.server import ParameterServer
@@ -199,7 +199,8 @@ class Rank:
         records = (self.recording, conductor) if self.recording and conductor else None
         assert self.logger is not None  # it was opened by set_up
         watch = watch_group(comm, self.job, self.places, self.stop, self.logger, records)
-        with self._at_work(conductor):
+        naming = naming_the_dead(comm, self.places, watch, conductor)
+        with self._at_work(conductor), naming:
             account = run_synchronous(
                 self.reducer,
                 server,

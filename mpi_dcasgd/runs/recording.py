@@ -420,16 +420,17 @@ class Recording:
         save_weights(self.folder.weights_pt, flat.model, server.version)
 
 
-def record_failure(folder: RunFolder, error: BaseException) -> None:
+def record_failure(folder: RunFolder, error: BaseException, where: str = "") -> None:
     """Leave the reason of a failure in a run folder, unless this start has left its end there.
 
     Args:
         folder: Of the run; an earlier start's summary has been removed.
         error: What ended the run.
+        where: Goes before it.
     """
     if not folder.summary_json.exists():
         with suppress(OSError, RunFolderError):
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{where}{type(error).__name__}: {error}"
             folder.write_summary({"status": "failed", "reason": reason})
 
 

@@ -95,9 +95,9 @@ class Starts:
         without = self._without() if self._lost else None
         told = None if plan.sequential else run_dir
         ended = world.run_world(plan.command(run_dir, without), run_dir=told, tail=tail)
-        status = end.exit_status(ended.status)
-        complaint = ""
         # Open MPI 5.0.11 ends with 0 when it has lost a host, and at times after an abort.
+        status = end.exit_status(ended.status) or end.status() or 0
+        complaint = ""
         if status == 0 and not end.completed:
             status, reason = 1, end.reason
             complaint = (

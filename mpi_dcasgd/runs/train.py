@@ -306,13 +306,17 @@ def _record_failure(rank: Rank, error: BaseException) -> None:
         rank.recording.take_back(error)
     elif rank.recording:
         rank.recording.failed(error)
-    elif rank.folder and isinstance(error, RanksLostError) and not error.told:
-        record_failure(rank.folder, error)  # it may be rank 0 that is lost
+    elif rank.folder and isinstance(error, RanksLostError):
+        if not error.told:  # it may be rank 0 that is lost
+            record_failure(rank.folder, error)
+    elif rank.folder and not (rank.in_step or rank.expendable):
+        # Nor does rank 0 get to it when this one ends the world.
+        record_failure(rank.folder, error, f"{_where(rank.comm)}: ")
 
 
 def _abort(comm: MPI.Intracomm, error: BaseException, rank: Rank | None) -> NoReturn:
     """End the whole job from one rank, or this rank alone, saying which rank, where and why."""
-    where = f"rank {comm.rank} on {socket.gethostname()}"
+    where = _where(comm)
     if rank and rank.logger:
         rank.logger.error("%s failed", where, exc_info=error)
     status = getattr(error, "exit_status", 1)
@@ -320,7 +324,10 @@ def _abort(comm: MPI.Intracomm, error: BaseException, rank: Rank | None) -> NoRe
         if error.told:  # by another rank, which ends the world as well
             time.sleep(_OTHERS_END_S)
             leave(status)
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        text = f"{type(error).__name__}: {error}"
+        if rank and rank.folder and not rank.in_step:
+            text += f"; to resume, rerun the same command with --run-dir {rank.folder.path}"
+        print(text, file=sys.stderr, flush=True)
         end_world(comm, status)
     if not isinstance(error, DcasgdError):  # those say all that there is to know
         traceback.print_exception(error)
@@ -331,6 +338,10 @@ def _abort(comm: MPI.Intracomm, error: BaseException, rank: Rank | None) -> NoRe
     if isinstance(error, WorkersLostError):
         leave(error.exit_status)  # nobody is left to abort, and mpirun would call that a success
     end_world(comm, status)
+
+
+def _where(comm: MPI.Comm) -> str:
+    return f"rank {comm.rank} on {socket.gethostname()}"
 
 
 def _told_server(comm: MPI.Intracomm, text: str) -> bool:
