@@ -14,6 +14,7 @@ from mpi_dcasgd.cli.arguments import (
     count,
 )
 from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.quick import importing_torch
 
 _RANK_0_S = 3.0
 
@@ -38,9 +39,10 @@ def run(args: argparse.Namespace) -> int:
     """Train as this process's rank, or only show what that would be."""
     if args.dry_run:
         return _show(args)
-    from mpi_dcasgd.drivers.farewell import end_broken_world, world_is_broken
-    from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
-    from mpi_dcasgd.runs.train import train
+    with importing_torch():
+        from mpi_dcasgd.drivers.farewell import end_broken_world, world_is_broken
+        from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
+        from mpi_dcasgd.runs.train import train
 
     stop = StopFlag()
     stop.listen(insist=True)  # to the end of the process: nothing is to cut MPI's own end short
