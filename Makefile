@@ -20,10 +20,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ifdef CI
 export PIP_PROGRESS_BAR := off
 endif
-# Another environment's modules, or an activated one, must not leak into this one.
-unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# Another environment's modules, or an activated one, must not leak into this one. And what is
+# compiled is kept: tests start hundreds of processes.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo check test test-mpich lint clean distclean
+.PHONY: help setup demo check test test-here test-beside test-mpich lint clean distclean
 
 help: ## this list
 	@echo "make [PYTHON=python3.12] [VENV=.venv] TARGET"
@@ -38,25 +39,36 @@ demo: $(stamp) ## compare the algorithms on the digits data set, on this machine
 # What must not be lacking here; a variable of the same name adds to it (slurm, netns, pmix, gpu).
 require = MPI_DCASGD_REQUIRE=$(1)$${MPI_DCASGD_REQUIRE:+,$$MPI_DCASGD_REQUIRE}
 
-# Files of tests that run beside each other: one often waits for a world to start, or for SLURM.
-TESTS_AT_A_TIME ?= 2
+# Files of tests that run beside each other, on two cores: one at least waits for a world to start,
+# or for SLURM.
+TESTS_AT_A_TIME ?= 3
 at_a_time := -n $(TESTS_AT_A_TIME) --dist loadfile --no-loadscope-reorder
 
 check: lint ## check style and types, and run the quick tests: no MPI world, nothing slow
 	@echo "==> quick tests"
 	@$(bin)/python -m pytest $(at_a_time) -m "not slow and not mpi" tests/unit tests/contract
 
-test: lint ## check style and types, and run all tests, those of MPI under MPICH, too
-	@echo "==> tests"
+# Two halves beside each other: the tests, and what is told in one piece when it is over.
+test: $(stamp) ## check style and types, and run all tests, those of MPI under MPICH, too
+	@$(MAKE) --jobs=2 --keep-going test-here test-beside
+
+test-here: $(stamp)
+	@echo "==> tests; beside them style, types and MPICH"
 	@$(call require,mpi$(comma)ulfm$(comma)horovod) $(bin)/python -m pytest $(at_a_time)
-	@$(MAKE) test-mpich
+
+test-beside: $(stamp)
+	@told=$$(mktemp); status=0; \
+	$(MAKE) --keep-going MPICH_AT_A_TIME=0 lint test-mpich >$$told 2>&1 || status=$$?; \
+	echo; cat $$told; rm $$told; exit $$status
 
 # Launching, failing, every message, every kind of run: what the rest adds does not depend on MPI.
+MPICH_AT_A_TIME ?= 2
 mpich_tests := $(patsubst %,tests/mpi/test_%.py,launching failures mpi_driver main_job)
 
 test-mpich: $(mpich_stamp) ## run the tests of MPI under MPICH
 	@echo "==> tests under MPICH"
-	@MPI_DCASGD_REQUIRE=mpi $(MPICH_VENV)/bin/python -m pytest $(at_a_time) $(mpich_tests)
+	@MPI_DCASGD_REQUIRE=mpi $(MPICH_VENV)/bin/python -m pytest -n $(MPICH_AT_A_TIME) \
+	    --dist loadfile --no-loadscope-reorder $(mpich_tests)
 
 lint: $(stamp) ## check style and types only
 	@echo "==> style and types"

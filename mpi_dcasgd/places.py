@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
+from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
@@ -28,9 +29,10 @@ def is_installed(path: Path) -> bool:
     """Return whether a file came with Python or was installed, and is not a user's own."""
     if {"site-packages", "dist-packages"} & set(path.parts):
         return True
-    return any(Path(place) in path.parents for place in _standard_places())
+    return not _standard_places().isdisjoint(path.parents)
 
 
-def _standard_places() -> tuple[str, ...]:
+@cache
+def _standard_places() -> frozenset[Path]:
     paths = sysconfig.get_paths()
-    return tuple(paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return frozenset(Path(paths[key]) for key in ("stdlib", "platstdlib", "purelib", "platlib"))

@@ -53,18 +53,21 @@ def sources_of(names: Iterable[str]) -> list[Source]:
         ['colorsys']
     """
     found: dict[str, Source] = {}
-    folders = set()
+    folders: set[Path] = set()
     for name in names:
         module, _, attribute = name.partition(":")
         loaded = sys.modules.get(module)
         if loaded is None or _is_ours(loaded):
             continue
         found.setdefault(module, _source(loaded, attribute))
-        folders.add(_folder(loaded))
+        if folder := _folder(loaded):
+            folders.add(folder)
+    if not folders:  # of most jobs: to ask for the file of each module that is loaded takes long
+        return list(found.values())
     for module, loaded in sorted(sys.modules.items()):
         if not isinstance(loaded, ModuleType) or loaded.__name__ in (MAIN, *found):
             continue
-        beside = _file(loaded) and _folder(loaded) in folders - {None}
+        beside = _file(loaded) and _folder(loaded) in folders
         if beside and loaded.__name__ == module and not _is_ours(loaded):
             found[module] = _source(loaded, "")
     return list(found.values())

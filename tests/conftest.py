@@ -8,6 +8,7 @@ A test that needs what this machine lacks is skipped with the reason. Where it m
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib.util
 import os
 import shutil
@@ -58,6 +59,7 @@ _heed_signals()
 # What is compiled is kept for all processes of a test session, and for the sessions that follow;
 # `make clean` removes it. A test that must compile for the first time names a folder of its own.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "inductor"))
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes import the same modules
 
 # Open MPI 5's mpirun names a folder in here after its own number, and cannot start where one of
 # the same number that was killed has left its own: numbers come again within hours of tests.
@@ -293,6 +295,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return order.get(_shares(file) or item.path.parent.name, len(order))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Set apart what lasts as long as the tests: each search for garbage would go through it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.quick import importing_torch
 
 HELP = "describe a cluster from runs or from this machine"
 
@@ -35,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command: write the description of a cluster to a file, or to the terminal."""
-    from mpi_dcasgd.runs.calibrate import calibrate
+    with importing_torch():
+        from mpi_dcasgd.runs.calibrate import calibrate
 
     folders = [path for path in args.sources if path.is_dir()]
     files = [path for path in args.sources if not path.is_dir()]

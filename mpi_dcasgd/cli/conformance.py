@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from mpi_dcasgd.quick import importing_torch
+
 HELP = "check an update rule against the laws that every rule keeps"
 
 
@@ -18,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print which laws hold; 1 if one fails."""
-    from mpi_dcasgd.tools.conformance import run as check_laws
+    with importing_torch():
+        from mpi_dcasgd.tools.conformance import run as check_laws
 
     return check_laws(args.target)

@@ -12,6 +12,7 @@ from mpi_dcasgd.cli.arguments import (
     add_resume,
 )
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.quick import importing_torch
 
 HELP = "recompute an asynchronous run from its trace"
 
@@ -39,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute a run again, as it was or with changes."""
-    from mpi_dcasgd.runs.replay import replay
+    with importing_torch():
+        from mpi_dcasgd.runs.replay import replay
 
     if not args.overrides:
         ignored = [

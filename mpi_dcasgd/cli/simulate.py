@@ -18,6 +18,7 @@ from mpi_dcasgd.cli.arguments import (
     count,
 )
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.quick import importing_torch
 
 if TYPE_CHECKING:
     from mpi_dcasgd.config.schema import Job
@@ -57,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate with gradients, into a run folder, or only the timing, onto the terminal."""
-    from mpi_dcasgd.runs.simulate import simulate
+    with importing_torch():
+        from mpi_dcasgd.runs.simulate import simulate
 
     if args.timing_only:
         return _show_timing(args)

@@ -12,6 +12,7 @@ from mpi_dcasgd.cli.arguments import (
     add_overrides,
     count,
 )
+from mpi_dcasgd.quick import importing_torch
 
 if TYPE_CHECKING:
     from mpi_dcasgd.config.schema import Job
@@ -44,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each number of workers."""
-    from mpi_dcasgd.runs.stability import stability
+    with importing_torch():
+        from mpi_dcasgd.runs.stability import stability
 
     found = stability(args.job, args.workers, words=args.overrides)
     job = found.job

@@ -19,6 +19,7 @@ from mpi_dcasgd.drivers import start_guard
 from mpi_dcasgd.drivers.fault_settings import setup_patience_s
 from mpi_dcasgd.drivers.world import Launch
 from mpi_dcasgd.errors import StartError, UserError
+from mpi_dcasgd.quick import importing_torch
 
 _RANK_0_S = 3.0
 
@@ -67,11 +68,11 @@ def _setup_patience_s(args: argparse.Namespace) -> float:
 
 def _train(args: argparse.Namespace) -> int:
     """Train as this process's rank, from its first import on."""
-    from mpi_dcasgd.drivers.farewell import end_broken_world, world_is_broken
-    from mpi_dcasgd.drivers.orphan import launcher
-    from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
-    from mpi_dcasgd.drivers.world import Launch
-    from mpi_dcasgd.runs.train import train
+    with importing_torch():
+        from mpi_dcasgd.drivers.farewell import end_broken_world, world_is_broken
+        from mpi_dcasgd.drivers.orphan import launcher
+        from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
+        from mpi_dcasgd.runs.train import train
 
     stop = StopFlag()
     stop.listen(insist=True)  # to the end of the process: nothing is to cut MPI's own end short

@@ -21,8 +21,12 @@ import mpi4py
 
 mpi4py.rc.thread_level = "funneled"
 
+from mpi_dcasgd.quick import importing_torch  # noqa: E402
+
+with importing_torch():
+    import torch
+
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 from toy import CPU, LR, toy_model, toy_subject  # noqa: E402
 

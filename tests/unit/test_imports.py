@@ -16,6 +16,7 @@ PACKAGE = Path(mpi_dcasgd.__file__).parent
 LAYERS = (
     "errors",
     "pages",
+    "quick",
     "vision",
     "places",
     "modules",

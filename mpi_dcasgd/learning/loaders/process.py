@@ -20,6 +20,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mpi_dcasgd.quick import importing_torch
+
 if TYPE_CHECKING:
     from mpi_dcasgd.learning.data.dataset import Split
     from mpi_dcasgd.learning.loaders.messages import Begin, Request
@@ -56,8 +58,9 @@ def serve(descriptor: int, rank: int, *, tied: bool) -> None:
 
 
 def _answer(channel: socket.socket) -> None:
-    from mpi_dcasgd.learning.loaders.messages import Opened, Refusal
-    from mpi_dcasgd.learning.loaders.wire import receive, send
+    with importing_torch():
+        from mpi_dcasgd.learning.loaders.messages import Opened, Refusal
+        from mpi_dcasgd.learning.loaders.wire import receive, send
 
     try:
         splits = _open(receive(channel))
