@@ -53,6 +53,11 @@ def _synchronous(job: Job) -> str:
     return "" if synchronous else f"{job.algorithm} is {job.mode}, this is for synchronous runs"
 
 
+def _asynchronous(job: Job) -> str:
+    asynchronous = job.mode == "asynchronous"
+    return "" if asynchronous else f"{job.algorithm} is {job.mode}, this is for asynchronous runs"
+
+
 def _slow(job: Job) -> str:
     return _one_process(job, job.inject.slow)
 
@@ -102,6 +107,7 @@ WITHOUT_EFFECT: dict[str, tuple[tuple[str, ...], Reason]] = {
     "sync.accumulate": ((_MODE,), _synchronous),
     "sync.backup": ((_MODE,), _synchronous),
     "sync.lr_scaling": ((_MODE,), _synchronous),
+    "faults.respawn": ((_MODE,), _asynchronous),
     "inject.slow": ((_MODE,), _slow),
     "inject.pauses": ((_MODE,), _pauses),
     "rule.weight_decay.place": (("rule.weight_decay.rate", _MODE), _decay),

@@ -23,6 +23,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
+from mpi_dcasgd.drivers.newcomers import Arrival, Newcomers, Peer
 from mpi_dcasgd.drivers.patience import Watch
 from mpi_dcasgd.drivers.roll_call import RollCall
 from mpi_dcasgd.drivers.signals import StopFlag
@@ -54,6 +55,7 @@ class ServerLoop:
     Attributes:
         accounts: Where the workers' time goes, as their pushes say.
         roll: Which workers are gone.
+        newcomers: Start processes in place of workers that are gone, if that is wanted.
     """
 
     def __init__(
@@ -73,14 +75,11 @@ class ServerLoop:
         self._conductor = conductor
         self._stop = stop
         self._inbox = [Message(server.layout.size) for _ in server.slots]
-        self._receives = [
-            comm.Recv_init(message.raw, source=self._world.rank_of(worker), tag=Tag.PUSH)
-            for worker, message in enumerate(self._inbox)
-        ]
-        self._sends = [
-            comm.Send_init(slot.message.raw, dest=self._world.rank_of(worker), tag=Tag.REPLY)
-            for worker, slot in enumerate(server.slots)
-        ]
+        self._peers = [Peer(comm, rank) for rank in self._world.worker_ranks]
+        self._receives = [self._receive_from(worker) for worker in range(server.num_workers)]
+        self._sends = [self._send_to(worker) for worker in range(server.num_workers)]
+        self._outdated: list[tuple[Message, MPI.Prequest, MPI.Prequest]] = []
+        self.newcomers: Newcomers | None = None
         self._statuses = [MPI.Status() for _ in server.slots]
         self._first = 0
         # Whose push is being waited for: those whose receive is started.
@@ -104,7 +103,7 @@ class ServerLoop:
             self._reply(server.pull(worker))
         backoff = Backoff(self._spin_s)
         halted = False
-        while not server.finished:
+        while not server.finished or self._waits_for_newcomers(halted=halted):
             arrived = self._arrivals()
             for worker in self._in_turn(arrived):
                 self._take(worker)
@@ -115,6 +114,8 @@ class ServerLoop:
                 self._reply(server.halt())
             for worker in self._watch.look():
                 self._lose_patience(worker, halted=halted)
+            for arrival in self.newcomers.look() if self.newcomers else ():
+                self._welcome(arrival)
             if arrived:
                 backoff.reset()
             else:
@@ -136,8 +137,22 @@ class ServerLoop:
                 if worker not in hung:  # a message to or from it may be half-way for ever
                     request.Free()
 
+    def present(self) -> list[Peer]:
+        """Return the addresses of the workers that have neither died nor hang."""
+        return [self._peers[worker] for worker in self.roll.present]
+
+    def _receive_from(self, worker: int) -> MPI.Prequest:
+        comm, rank = self._peers[worker]
+        return comm.Recv_init(self._inbox[worker].raw, source=rank, tag=Tag.PUSH)
+
+    def _send_to(self, worker: int) -> MPI.Prequest:
+        comm, rank = self._peers[worker]
+        return comm.Send_init(self._server.slots[worker].message.raw, dest=rank, tag=Tag.REPLY)
+
     def _arrivals(self) -> list[int]:
         """Return the workers whose pushes have arrived; handle those that died meanwhile."""
+        if self.newcomers and not any(self._owed):
+            return []  # all are gone, and a new one is on its way
         try:
             arrived = MPI.Request.Testsome(self._receives, self._statuses)
         except MPI.Exception as error:
@@ -174,10 +189,7 @@ class ServerLoop:
                 )
 
     def _arrivals_beside_failures(self) -> list[int]:
-        failed = self._comm.Get_failed()
-        ranks = list(self._world.worker_ranks)
-        places = MPI.Group.Translate_ranks(self._comm.group, ranks, failed)
-        dead = [worker for worker, place in enumerate(places) if place >= 0]
+        dead = [worker for worker, peer in enumerate(self._peers) if peer.dead]
         if not dead:
             raise DcasgdError("a receive failed, but MPI reports no dead process")
         for worker in dead:
@@ -196,6 +208,7 @@ class ServerLoop:
         ready = self._server.lose(worker)
         self.roll.died(worker, tickets)
         self._reply(ready)
+        self._replace(worker)
 
     def _lose_patience(self, worker: int, *, halted: bool) -> None:
         """Give a worker up, unless nobody would be left who could take its tickets."""
@@ -215,12 +228,44 @@ class ServerLoop:
         ready = self._server.lose(worker)
         self.roll.hangs(worker, tickets, silent_s, patience_s)
         self._reply(ready)
+        self._replace(worker)
 
     def _take_back(self, worker: int) -> None:
         """Take up a worker again that was given up too early: its push has come."""
+        if self.newcomers:
+            self.newcomers.cancel(worker)
         self._afresh[worker] = True
         ready = self._server.rejoin(worker)
         self.roll.back(worker)
+        self._reply(ready)
+
+    def _replace(self, worker: int) -> None:
+        if self.newcomers and not self._stop and not self._server.complete:
+            self.newcomers.replace(worker)
+
+    def _waits_for_newcomers(self, *, halted: bool) -> bool:
+        """Whether all workers are gone before the end, and new ones are on their way."""
+        going_on = not halted and not self._server.complete
+        return going_on and self.newcomers is not None and self.newcomers.coming
+
+    def _welcome(self, arrival: Arrival) -> None:
+        """Give a new process the place of a worker that is gone, and work."""
+        worker = arrival.worker
+        before = self._inbox[worker], self._receives[worker], self._sends[worker]
+        if worker in self.roll.hung:
+            self._outdated.append(before)  # what hangs may still write into it
+            self._inbox[worker] = Message(self._server.layout.size)
+        else:
+            for request in before[1:]:
+                request.Free()
+        self._peers[worker] = arrival.peer
+        self._receives[worker] = self._receive_from(worker)
+        self._sends[worker] = self._send_to(worker)
+        self._owed[worker] = self._afresh[worker] = False
+        self._watch.renew(worker)
+        self.accounts[worker].host, self.accounts[worker].device = arrival.host, arrival.device
+        ready = self._server.rejoin(worker)
+        self.roll.replaced(worker, arrival.number, arrival.host)
         self._reply(ready)
 
     def _in_turn(self, arrived: Sequence[int]) -> list[int]:
@@ -250,6 +295,8 @@ class ServerLoop:
             wait_s=wait_ns / 1e9,
             data_s=data_ns / 1e9,
         )
+        if self.newcomers:
+            self.newcomers.heard(worker)
         self._reply(answer.ready)
         self._conductor.after(answer.record)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mpi_dcasgd.config.plan import available_bytes, check_memory, check_ranks, plan_job
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.fault_settings import check_respawn
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.jobs import load_job
 from mpi_dcasgd.tools.launch import world
@@ -123,6 +124,7 @@ def plan_launch(
     job = load_job(file, words=words)
     sequential = job.mode == "sequential"
     ranks = check_ranks(job, ranks or (None if sequential else allocated_tasks()))
+    check_respawn(job.faults, launcher is not None and launcher.fault_tolerant)
     options = ["--overwrite"] if overwrite else []
     options += ["--resume", resume] if resume is not None else []
     return LaunchPlan(job, file, ranks, (*words, *options), run_dir, launcher or Launcher())

@@ -20,6 +20,7 @@ from mpi_dcasgd.drivers.backoff import spin_s, wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.farewell import await_leave, take_leave
+from mpi_dcasgd.drivers.fault_settings import check_respawn
 from mpi_dcasgd.drivers.handshake import (
     code_facts,
     data_facts,
@@ -28,7 +29,7 @@ from mpi_dcasgd.drivers.handshake import (
     shake_hands,
 )
 from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
-from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
@@ -43,6 +44,7 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.group_faults import check_replicas, watch_group
 from mpi_dcasgd.runs.recording import Recording, reason_of
+from mpi_dcasgd.runs.respawn import recruiting
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -212,6 +214,8 @@ class Rank:
         faults = self.job.faults
         loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults)
         self._resources.callback(loop.close)
+        if faults.respawn:
+            loop.newcomers = recruiting(self, loop.roll.name, conductor)
         conductor.accounts = lambda: accounts
         comm.Barrier()
         self.recording.begin(conductor, time.monotonic() - self.started)
@@ -219,9 +223,9 @@ class Rank:
             loop.run()
         self._resources.close()
         self._finish(conductor, server, accounts)
-        present = [self.world.rank_of(worker) for worker in loop.roll.present]
-        hung = ", ".join(map(loop.roll.name, loop.roll.hung))
-        self.in_step = take_leave(comm, present, hung)
+        if loop.newcomers:
+            loop.newcomers.dismiss()
+        self.in_step = take_leave(loop.present(), ", ".join(loop.roll.stuck))
 
     def _work(self) -> None:
         from mpi_dcasgd.drivers.mpi_worker import Link, run_worker
@@ -305,6 +309,7 @@ class Rank:
 
         check_world(MPI.COMM_WORLD.size, library=_mpi_library())
         self.world = world_of(self.job, self.comm.size)
+        check_respawn(self.job.faults, outlives_deaths())
 
 
 def account_of(worker: int, place: RankPlace) -> Account:
