@@ -1,4 +1,4 @@
-"""A regression with a loss of its own: quantiles of how a disease goes on, by the pinball loss.
+"""A regression with a loss of its own: quantiles of how a disease progresses, by the pinball loss.
 
     mpi-dcasgd run -n 5 examples/own_loss.yaml
 

@@ -10,7 +10,11 @@
     │   └── RunFolderError     a run folder that cannot be written or read
     ├── ProtocolError          server and worker disagree: a bug, or a torn message
     ├── NonFiniteError         too many gradients in a row were NaN or infinite
+    ├── StartError             an exception of one rank while all of them start
+    ├── WorkersFailedError     the same minibatch ended two workers by an exception
+    ├── RanksLostError         a rank that the others cannot do without died or hangs
     └── WorkersLostError       every worker died
+        └── LauncherLostError  the launcher died, or has lost a host
 
 An error says where it happened, what was seen, what is allowed and what to do.
 """
@@ -92,8 +96,35 @@ class NonFiniteError(DcasgdError):
     """Training diverged: gradients that are NaN or infinite kept arriving."""
 
 
+class StartError(DcasgdError):
+    """An exception that is no user's mistake stopped a rank during start-up, and so all of them."""
+
+
+class WorkersFailedError(DcasgdError):
+    """Workers fail one after the other, and the run would lose them all."""
+
+
+class RanksLostError(DcasgdError):
+    """A rank died or hangs that the others cannot do without.
+
+    Args:
+        message: Its name, and what is known.
+        hung: It hangs, and has to be ended by others.
+        told: Another rank says so to people.
+    """
+
+    def __init__(self, message: str, *, hung: bool = False, told: bool = False) -> None:
+        self.hung = hung
+        self.told = told
+        super().__init__(message)
+
+
 class WorkersLostError(DcasgdError):
     """Every worker died; there is nobody left to compute gradients, or to be told so."""
+
+
+class LauncherLostError(WorkersLostError):
+    """The launcher is no more, and with it all ranks on other hosts; the state is saved."""
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
-import statistics
-import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
-from mpi_dcasgd.cli.arguments import (
-    add_mpirun,
-    count,
-)
-from mpi_dcasgd.errors import ConfigError, LaunchError, did_you_mean
+from mpi_dcasgd.cli.arguments import count
+from mpi_dcasgd.cli.bench_worlds import add_worlds, tell
+from mpi_dcasgd.errors import ConfigError, did_you_mean
 
 HELP = "measure the speed of the package itself"
-
-_PARAMS = (270_000, 11_000_000, 25_600_000)
-_RAW = "raw MPI"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,45 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         each = what.add_parser(name, help=text, description=text.capitalize() + ".")
         each.add_argument("--json", action="store_true", help="print JSON")
         each.set_defaults(measure=_simulator)
-    text = "the parameter server over MPI against the bare messages"
-    _add_bench_mpi(what.add_parser("mpi", help=text, description=text.capitalize() + "."))
+    add_worlds(what)
     text = "the update rules against a triad: compiled, in blocks and plainly"
     _add_bench_update(what.add_parser("update", help=text, description=text.capitalize() + "."))
-
-
-def _add_bench_mpi(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--workers",
-        type=count,
-        nargs="+",
-        default=[1, 2],
-        metavar="N",
-        help="numbers of workers, one world each (default: 1 2)",
-    )
-    parser.add_argument(
-        "--params",
-        type=count,
-        nargs="+",
-        metavar="N",
-        help="lengths of the vectors (default: 270000 11000000 25600000)",
-    )
-    parser.add_argument(
-        "--rules",
-        nargs="+",
-        default=["dcasgd-a"],
-        metavar="ALGORITHM",
-        help="asynchronous algorithms (default: dcasgd-a)",
-    )
-    parser.add_argument(
-        "--rounds",
-        type=count,
-        default=5,
-        metavar="N",
-        help="measurements of each case (default: 5)",
-    )
-    add_mpirun(parser)
-    parser.set_defaults(measure=_mpi)
 
 
 def _add_bench_update(parser: argparse.ArgumentParser) -> None:
@@ -169,96 +121,6 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _mpi(args: argparse.Namespace) -> int:
-    """The command: one world for each number of workers.
-
-    Raises:
-        ConfigError: A rule that is not asynchronous, or unknown.
-        LaunchError: There is no mpirun, or the world failed.
-    """
-    from mpi_dcasgd.tools.bench.show import machine
-
-    _check(args.rules)
-    spec = {"params": args.params or _PARAMS, "rules": args.rules, "rounds": args.rounds}
-    results: list[dict[str, Any]] = []
-    for workers in args.workers:
-        results += _world(workers, spec, args)
-    if args.json:
-        print(json.dumps({"machine": machine(args.rounds), "results": results}, indent=2))
-    else:
-        print(_table(results, args.rules, args.rounds))
-    return 0
-
-
-def _check(rules: Sequence[str]) -> None:
-    from mpi_dcasgd.config.check import unknown_algorithm
-    from mpi_dcasgd.rules.algorithms import ALGORITHMS, mode_of
-
-    problems = []
-    for name in rules:
-        if name not in ALGORITHMS:
-            problems.append(f"--rules: {unknown_algorithm(name)}")
-        elif mode_of(name) != "asynchronous":
-            problems.append(f"--rules {name}: has no server; choose an asynchronous algorithm")
-    if problems:
-        raise ConfigError("command line", problems)
-
-
-def _world(workers: int, spec: dict[str, Any], args: argparse.Namespace) -> list[dict[str, Any]]:
-    program = [sys.executable, "-m", "mpi_dcasgd.tools.bench.mpi_rank", json.dumps(spec)]
-    extra = shlex.split(args.mpirun_args)
-    from mpi_dcasgd.drivers.topology import Topology
-    from mpi_dcasgd.tools.launch.world import plan
-
-    ranks = Topology("asynchronous", workers).world_size
-    command = plan(ranks, program, launcher=args.launcher, mpirun=args.mpirun, extra=extra)
-    done = subprocess.run(
-        command.argv,
-        env={**os.environ, **command.env},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("[{")]
-    if done.returncode or not lines:
-        raise LaunchError(f"{command}\nfailed with status {done.returncode}:\n{done.stderr}")
-    found: list[dict[str, Any]] = json.loads(lines[-1])
-    return found
-
-
-def _table(results: Sequence[dict[str, Any]], rules: Sequence[str], rounds: int) -> str:
-    from mpi_dcasgd.tools.bench.show import machine
-
-    where = machine(rounds)
-    heads = ["workers", "parameters", f"{_RAW} /s", *(f"{r} /s | of {_RAW}" for r in rules)]
-    columns = 3 + 2 * len(rules)
-    lines = [
-        f"{where['cpu']}, {where['cpus']} CPUs, load {where['load'][0]} when done; pushes and "
-        f"pulls a second, median of {rounds} rounds (least to most of the ratio within a round)",
-        "",
-        f"| {' | '.join(heads)} |",
-        "|" + "---:|" * columns,
-    ]
-    for entry in results:
-        raw = entry["per_s"][_RAW]
-        cells = [str(entry["workers"]), f"{entry['params'] / 1e6:.2f} M", _rate(raw)]
-        for rule in rules:
-            rates = entry["per_s"][rule]
-            shares = [rate / of for rate, of in zip(rates, raw, strict=True)]
-            cells += [_rate(rates), _share(shares)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _rate(rates: Sequence[float]) -> str:
-    return f"{statistics.median(rates):,.4g}"
-
-
-def _share(shares: Sequence[float]) -> str:
-    return f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
-
-
 def _update(args: argparse.Namespace) -> int:
     """The command: measure the update rules against a triad."""
     import torch
@@ -277,13 +139,7 @@ def _update(args: argparse.Namespace) -> int:
         )
     torch.set_num_threads(args.threads)
     sizes = tuple(args.params or SIZES)
-    measured = list(measure(chosen, sizes, args.repeats, _tell, args.groups))
+    measured = list(measure(chosen, sizes, args.repeats, tell, args.groups))
     show = as_json if args.json else as_table
     print(show(machine(args.repeats), measured))
     return 0
-
-
-def _tell(line: str) -> None:
-    """Progress, for somebody who sits there: it takes minutes."""
-    if sys.stderr.isatty():
-        print(line, file=sys.stderr)

@@ -28,6 +28,7 @@ COMMANDS = {
     "conformance": "mpi_dcasgd.cli.conformance",
     "simulate": "mpi_dcasgd.cli.simulate",
     "calibrate": "mpi_dcasgd.cli.calibrate",
+    "chaos": "mpi_dcasgd.cli.chaos",
     "bench": "mpi_dcasgd.cli.bench",
 }
 """Name to module, in the order in which ``--help`` lists them."""

@@ -118,7 +118,7 @@ def _show(written: Report | None) -> None:
 
 @contextmanager
 def _table_without_plots() -> Iterator[None]:
-    """Print the table of a report for which there was no matplotlib, before that is told."""
+    """Print the table of a report that lacks matplotlib, before the error about it."""
     try:
         yield
     except UserError as error:

@@ -36,11 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the run outlive the death of a worker (Open MPI built with ULFM)",
     )
+    parser.add_argument(
+        "--restarts",
+        type=count,
+        metavar="N",
+        help="start a run that ends early again, up to N times, to resume from its checkpoint "
+        "(default: the variable MPI_DCASGD_RESTARTS, or 0)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Start the ranks of a job, or only show what that would be."""
-    from mpi_dcasgd.runs.launch import Launcher, launch, plan_launch
+    from mpi_dcasgd.runs.launch import launch, plan_launch
+    from mpi_dcasgd.runs.launch_plan import Launcher
+    from mpi_dcasgd.runs.restarts import restarts_wanted
 
     plan = plan_launch(
         args.job,
@@ -57,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         show_job(args, plan.ranks)
         print(f"\ncommand: {plan.command()}")
         return 0
-    launched = launch(plan)
+    launched = launch(plan, restarts_wanted(args.restarts))
     if launched.complaint:
         print(launched.complaint, file=sys.stderr)
     return launched.status

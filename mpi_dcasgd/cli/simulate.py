@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HELP = "simulate a job on a described cluster"
 
 _SETTLED = 10
-"""Updates a worker before throughput and staleness are near what they come to."""
+"""Updates a worker before throughput and staleness are near their steady state."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import suppress
+from functools import partial
 
 from mpi_dcasgd import STARTED
 from mpi_dcasgd.cli.arguments import (
@@ -13,7 +15,10 @@ from mpi_dcasgd.cli.arguments import (
     add_run_dir,
     count,
 )
-from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.drivers import start_guard
+from mpi_dcasgd.drivers.fault_settings import setup_patience_s
+from mpi_dcasgd.drivers.world import Launch
+from mpi_dcasgd.errors import StartError, UserError
 
 _RANK_0_S = 3.0
 
@@ -38,12 +43,40 @@ def run(args: argparse.Namespace) -> int:
     """Train as this process's rank, or only show what that would be."""
     if args.dry_run:
         return _show(args)
+    launch = Launch.of()
+    if launch.size > 1:
+        # First, for all imports take seconds.
+        start_guard.begin_guard(launch.rank, partial(_setup_patience_s, args))
+    try:
+        return _train(args)
+    finally:
+        start_guard.ends_by_itself()
+
+
+def _setup_patience_s(args: argparse.Namespace) -> float:
+    """The job's patience during start-up, found without loading anything heavy."""
+    wanted: float | str = "auto"
+    with suppress(Exception):  # what is wrong with the job, the rank tells
+        from mpi_dcasgd.config.load import parse_overrides, read_mapping, with_overrides
+
+        pairs, _ = parse_overrides(args.overrides)
+        job, _ = with_overrides(read_mapping(args.job), pairs)
+        wanted = job["faults"]["setup_patience"]
+    return setup_patience_s(wanted)
+
+
+def _train(args: argparse.Namespace) -> int:
+    """Train as this process's rank, from its first import on."""
     from mpi_dcasgd.drivers.farewell import end_broken_world, world_is_broken
+    from mpi_dcasgd.drivers.orphan import launcher
     from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
+    from mpi_dcasgd.drivers.world import Launch
     from mpi_dcasgd.runs.train import train
 
     stop = StopFlag()
     stop.listen(insist=True)  # to the end of the process: nothing is to cut MPI's own end short
+    if Launch.of().launcher:
+        launcher.end_with_launcher()
     try:
         train(
             args.job,
@@ -56,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             argv=args.argv,
             started=STARTED,
         )
-    except UserError as error:
+    except (UserError, StartError) as error:
         # All ranks have the same error; one of them is enough to say it.
         if _rank() > 0:
             return error.exit_status
@@ -66,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     status = 128 + stop.signum if stop.signum else 0
     if _rank() >= 0 and world_is_broken():
         end_broken_world(status)
-    if _rank() >= 0 and outlives_deaths():
+    if _rank() >= 0 and (outlives_deaths() or launcher.gone):
         leave(status)
     return status
 
@@ -84,8 +117,6 @@ def show_job(args: argparse.Namespace, ranks: int | None) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from mpi_dcasgd.drivers.world import Launch
-
     launch = Launch.of()
     if launch.rank == 0:
         show_job(args, launch.size if launch.launcher else args.ranks)
@@ -98,8 +129,6 @@ def _let_rank_0_speak() -> None:
     It does so when rank 0, which has very likely the same to say, has said it and ended. Otherwise
     only this host's MPI is broken, and this rank speaks.
     """
-    from mpi_dcasgd.drivers.world import Launch
-
     if Launch.of().rank > 0:
         time.sleep(_RANK_0_S)
 

@@ -127,7 +127,7 @@ def build(
             for details in error.errors(include_url=False)
             if not (details["type"] == "missing" and details["loc"][0] in reported)
         ]
-        # A value that may be this or that fails once for each, and is told once.
+        # A value of several allowed types fails once for each, and is reported once.
         problems += dict.fromkeys(lines)
         return None
 

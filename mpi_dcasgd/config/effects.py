@@ -53,6 +53,10 @@ def _synchronous(job: Job) -> str:
     return "" if synchronous else f"{job.algorithm} is {job.mode}, this is for synchronous runs"
 
 
+def _transport(job: Job) -> str:
+    return "" if job.mode == "asynchronous" else f"{job.algorithm} is {job.mode} and has no server"
+
+
 def _asynchronous(job: Job) -> str:
     asynchronous = job.mode == "asynchronous"
     return "" if asynchronous else f"{job.algorithm} is {job.mode}, this is for asynchronous runs"
@@ -107,6 +111,7 @@ WITHOUT_EFFECT: dict[str, tuple[tuple[str, ...], Reason]] = {
     "sync.accumulate": ((_MODE,), _synchronous),
     "sync.backup": ((_MODE,), _synchronous),
     "sync.lr_scaling": ((_MODE,), _synchronous),
+    "transport": ((_MODE,), _transport),
     "faults.respawn": ((_MODE,), _asynchronous),
     "inject.slow": ((_MODE,), _slow),
     "inject.pauses": ((_MODE,), _pauses),
@@ -129,7 +134,7 @@ ALWAYS = {
     "a limit, which may lie beyond the run's end": (
         *("evaluate_every", "checkpoint.every", "checkpoint.every_s"),
     ),
-    "for what may go wrong, whether it does or not": ("faults.patience",),
+    "for what may go wrong, whether it does or not": ("faults.patience", "faults.setup_patience"),
     "where modules are looked for, if there are any": ("code",),
     "else checked by what they configure": ("rule", "groups", "task", "model", "data"),
 }

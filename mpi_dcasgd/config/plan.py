@@ -53,7 +53,7 @@ class Plan:
         num_stats: BatchNorm's running statistics.
         num_samples: Of an epoch.
         tickets_per_epoch: Minibatches; of all workers together in a synchronous run.
-        tickets: Of the whole run; it comes to as many updates, unless the rule merges or drops.
+        tickets: Of the whole run; as many updates, unless the rule merges or drops gradients.
         needs: What each kind of process holds.
     """
 

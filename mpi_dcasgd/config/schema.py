@@ -13,6 +13,7 @@ from mpi_dcasgd.drivers.fault_settings import FaultSettings
 from mpi_dcasgd.drivers.simulation.injection import InjectSettings
 from mpi_dcasgd.drivers.sync_settings import SyncSettings
 from mpi_dcasgd.drivers.topology import Topology
+from mpi_dcasgd.drivers.transport import TransportChoice
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
@@ -111,6 +112,14 @@ class Job:
         Field(
             description="how the server computes an update: one compiled pass over memory, or "
             "ordinary calls in cache-sized blocks; auto compiles where that pays"
+        ),
+    ] = "auto"
+    transport: Annotated[
+        TransportChoice,
+        Field(
+            description="how vectors travel between the server and workers on its host: auto "
+            "shares memory with them where that is possible, messages never does, shared refuses "
+            "a world in which it is not possible for every worker"
         ),
     ] = "auto"
     capture: Annotated[

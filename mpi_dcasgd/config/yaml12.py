@@ -74,7 +74,7 @@ class _Loader(yaml.SafeLoader):
         self.deep_construct = True  # so that PyYAML refuses a value that contains itself
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
-        """The value of a node; one that its tag does not fit is told with its place."""
+        """The value of a node; one that does not fit its tag is reported with its place."""
         try:
             return super().construct_object(node, deep=deep)
         except (yaml.YAMLError, RecursionError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(slots=True, kw_only=True)
 class Account:
-    """Work that one worker did and seconds that it spent, added up as a run goes on.
+    """Work that one worker did and seconds that it spent, added up during a run.
 
     Its fields are the keys of the ``worker`` events in metrics.jsonl and of ``spent`` in
     checkpoints.

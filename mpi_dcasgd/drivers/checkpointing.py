@@ -29,7 +29,7 @@ class Checkpointer:
     """Takes a run's state at the points that the job names.
 
     It is called between two pushes, when the server's books agree: a state is complete at any of
-    these points, and is a copy, so that training goes on while it is written.
+    these points, and is a copy, so that training continues while it is written.
 
     Args:
         server: Of the run.
@@ -89,7 +89,7 @@ class Checkpointer:
         self._keeper.keep_now(self._server.version, self._state())
 
     def finish(self) -> None:
-        """The run has come to its own end; nothing more is taken."""
+        """End after the run's own end; take no more checkpoints."""
         self._keeper.finish()
 
     def _state(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.evaluator import Evaluator, Scored, WeightsCopy
 from mpi_dcasgd.drivers.observer import Evaluation, Observer, Status
 from mpi_dcasgd.learning.flat import FlatLayout
+from mpi_dcasgd.pages import copy_of
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -33,6 +34,7 @@ class Conductor:
 
     Attributes:
         checkpointer: Takes the state of the run, where there is to be one.
+        meanwhile: Called many times a second while an evaluation is waited for.
         accounts: Where each worker's time went until now, in a driver that knows before the end.
     """
 
@@ -57,7 +59,12 @@ class Conductor:
         self._unscored: deque[WeightsCopy] = deque()
         self._spent: list[Account] = []
         self.checkpointer: Checkpointer | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
         self.accounts: Callable[[], Sequence[Account]] = tuple
+
+    def while_evaluating(self, alive: Callable[[], None]) -> None:
+        """Have something called after each batch that is evaluated, on another thread."""
+        self._evaluator.alive = alive
 
     @property
     def time_s(self) -> float:
@@ -162,7 +169,7 @@ class Conductor:
             reason = "; ".join(filter(None, (reason, complaint))) if reason else ""
         if self._evaluated_at != server.version:
             self._submit()
-        for scored in self._evaluator.finish():
+        for scored in self._evaluator.finish(lambda: self.meanwhile()):
             self._tell(scored)
         self._complain(self._evaluator.best)
         for account in self._spent:
@@ -217,7 +224,7 @@ class Conductor:
         self._loss_sum, self._loss_samples = 0.0, 0
         self._queue(
             WeightsCopy(
-                weights=server.weights.clone(),
+                weights=copy_of(server.weights),
                 version=server.version,
                 samples=server.samples,
                 epoch=server.samples // server.plan.num_samples,
@@ -229,7 +236,7 @@ class Conductor:
 
     def _queue(self, copy: WeightsCopy) -> None:
         self._unscored.append(copy)
-        self._evaluator.submit(copy)
+        self._evaluator.submit(copy, lambda: self.meanwhile())
 
     def _tell(self, scored: Scored) -> None:
         copy = self._unscored.popleft()  # they are scored in order

@@ -1,4 +1,4 @@
-"""Evaluation of copies of the weights while training goes on."""
+"""Evaluation of copies of the weights while training continues."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from mpi_dcasgd.learning.subject import Subject
 
 MAX_PENDING = 4
 """Number of copies that may wait for evaluation; each is as large as the weights."""
+
+_LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Evaluator:
 
     Attributes:
         best: Keeps the best weights, where they are to be kept.
+        alive: Called after each batch that is evaluated, on whichever thread does so.
     """
 
     def __init__(
@@ -82,17 +85,27 @@ class Evaluator:
         self._todo: queue.Queue[WeightsCopy | None] = queue.Queue(MAX_PENDING)
         self._done: queue.SimpleQueue[Scored | BaseException] = queue.SimpleQueue()
         self.best: BestWeights | None = None
+        self.alive: Callable[[], None] = lambda: None
         self._thread: threading.Thread | None = None
         if background:
             self._thread = threading.Thread(target=self._run, name="evaluator", daemon=True)
             self._thread.start()
 
-    def submit(self, copy: WeightsCopy) -> None:
-        """Queue a copy for evaluation; block while ``MAX_PENDING`` others are before it."""
+    def submit(self, copy: WeightsCopy, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Queue a copy for evaluation; block while ``MAX_PENDING`` others are before it.
+
+        Args:
+            copy: What to evaluate.
+            meanwhile: Called many times a second while it blocks.
+        """
         if self._thread is None:
             self._done.put(self._score(copy))
-        else:
-            self._todo.put(copy)
+            return None
+        while True:
+            try:
+                return self._todo.put(copy, timeout=_LOOK_EVERY_S)
+            except queue.Full:
+                meanwhile()
 
     def collect(self) -> list[Scored]:
         """Return the results since the last call, in order of submission.
@@ -109,11 +122,17 @@ class Evaluator:
             found.append(result)
         return found
 
-    def finish(self) -> list[Scored]:
-        """Wait for all that was submitted, end the thread and return the results."""
+    def finish(self, meanwhile: Callable[[], None] = lambda: None) -> list[Scored]:
+        """Wait for all that was submitted, end the thread and return the results.
+
+        Args:
+            meanwhile: Called many times a second.
+        """
         if self._thread is not None:
             self._todo.put(None)
-            self._thread.join()
+            while self._thread.is_alive():
+                self._thread.join(_LOOK_EVERY_S)
+                meanwhile()
         self._keep_best()
         return self.collect()
 
@@ -150,4 +169,5 @@ class Evaluator:
         return scored
 
     def _measured(self, split: Split) -> dict[str, float]:
-        return evaluate(self._flat.model, self._subject.task, split, self._flat.weights.device)
+        device = self._flat.weights.device
+        return evaluate(self._flat.model, self._subject.task, split, device, alive=self.alive)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from mpi_dcasgd.drivers.backoff import Backoff, wait_until
+from mpi_dcasgd.drivers.backoff import Backoff
+from mpi_dcasgd.drivers.launcher_above import find_launcher
 from mpi_dcasgd.drivers.signals import leave, outlives_deaths, sleep_for_ever
 from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.server.message import Tag
@@ -25,8 +28,20 @@ from mpi_dcasgd.server.message import Tag
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mpi_dcasgd.drivers.notes import ServerWatch
+
 _LEAVE_S = 10.0
 """Seconds for which workers that have been told to stop may take no notice of the end."""
+
+_LAUNCHER_S = 5
+"""Seconds that the launcher has to end a world after MPI_Abort, before it is ended itself."""
+
+_END_LAUNCHER = f"""
+sleep {_LAUNCHER_S}
+for signal in TERM KILL; do
+    test "$(cat /proc/$0/comm)" = "$1" && kill -$signal "$0" && sleep 10
+done
+"""
 
 _broken: list[str] = []
 """Who hangs, for the end of this process; there is one world in a process's life."""
@@ -61,10 +76,19 @@ def take_leave(peers: Iterable[tuple[MPI.Comm, int]], hung: str = "") -> bool:
     return not hung
 
 
-def await_leave(comm: MPI.Comm, spin_s: float) -> bool:
-    """Wait, as a worker, until the server has finished; return whether somebody hangs."""
+def await_leave(comm: MPI.Comm, spin_s: float, watch: ServerWatch) -> bool:
+    """Wait, as a worker, until the server has finished; return whether somebody hangs.
+
+    Args:
+        comm: The world.
+        spin_s: Seconds that a wait polls before it sleeps.
+        watch: Over the server.
+
+    Raises:
+        RanksLostError: The server died or hangs.
+    """
     word = np.zeros(1, dtype=np.int32)
-    wait_until(comm.Irecv(word, source=SERVER, tag=Tag.END).Test, spin_s)
+    watch.wait(comm.Irecv(word, source=SERVER, tag=Tag.END).Test, spin_s)
     if word[0]:
         _break("another worker")
     return bool(word[0])
@@ -87,10 +111,31 @@ def end_broken_world(status: int) -> NoReturn:
             file=sys.stderr,
             flush=True,
         )
-        MPI.COMM_WORLD.Abort(status)
+        end_world(MPI.COMM_WORLD, status)
     elif outlives_deaths():
         leave(status)
     sleep_for_ever()
+
+
+def end_world(comm: MPI.Comm, status: int) -> NoReturn:
+    """End all processes of a world, from one of them, with an exit status.
+
+    A fault-tolerant Open MPI (5.0.11) has been seen to print that MPI_Abort was called, and to do
+    nothing for twenty minutes; ``_LAUNCHER_S`` later the launcher above this process is ended.
+    """
+    launcher = find_launcher()
+    if outlives_deaths() and launcher:
+        with suppress(OSError):
+            subprocess.Popen(
+                ["/bin/sh", "-c", _END_LAUNCHER, str(launcher.pid), launcher.name],
+                env={"PATH": os.defpath},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+    comm.Abort(status)
+    leave(status)  # not reached: Abort does not return
 
 
 def _break(hung: str) -> None:

@@ -1,7 +1,8 @@
-"""The settings of what a run does about workers that hang or die."""
+"""The settings of what a run does about ranks that hang or die."""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -10,6 +11,21 @@ from pydantic.dataclasses import dataclass
 from mpi_dcasgd.errors import STRICT, LaunchError
 
 Patience = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto", "never"]
+
+SETUP_S = 900.0
+"""Patience during start-up: one rank may list, read or compile for so long more than the others."""
+
+
+def setup_patience_s(patience: float | str) -> float:
+    """Return the seconds of a job's ``faults.setup_patience``.
+
+    Example:
+        >>> setup_patience_s("auto"), setup_patience_s("never"), setup_patience_s(30)
+        (900.0, inf, 30.0)
+    """
+    if isinstance(patience, str):
+        return math.inf if patience == "never" else SETUP_S
+    return float(patience)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -21,6 +37,14 @@ class FaultSettings:
         Field(
             description="seconds after which a worker from which nothing came is named and given "
             "up; auto follows from its own steps (docs/faults.md), never waits for ever"
+        ),
+    ] = "auto"
+    setup_patience: Annotated[
+        Patience,
+        Field(
+            description="seconds that one rank may be later than the others at each step of "
+            "start-up (listing, reading, compiling) before it is named and the run ends; auto is "
+            "900, never waits for ever"
         ),
     ] = "auto"
     respawn: Annotated[

@@ -4,6 +4,9 @@ In an allreduce everybody waits for the slowest, and nobody sees who that is. So
 training looks at how long the present step has taken. When that is longer than the patience
 (``patience``), it asks the threads of all other ranks what they are at: those that do not answer
 hang as a whole, those that answer and are not waiting hang within their own computation.
+
+Between steps rank 0 evaluates and saves, and the others wait for it. Each batch that it evaluates
+is a sign of life; it is held to hang when none came for ten times the patience.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
-from mpi_dcasgd.drivers.patience import Watch
+from mpi_dcasgd.drivers.patience import LAST_ONES, Watch
 from mpi_dcasgd.drivers.signals import StopFlag
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ _ANSWER_S = 1.0
 """Seconds in which a rank that is alive answers."""
 
 _ASK, _ANSWER, _FOUND, _TOLD = 11, 12, 13, 14  # tags
-_COMPUTES, _WAITS, _BETWEEN = range(3)  # states of a rank; between steps rank 0 evaluates, saves
+_COMPUTES, _WAITS, _BETWEEN = range(3)  # states of a rank
 
 
 class GroupWatch:
@@ -60,6 +63,7 @@ class GroupWatch:
         self._stop = stop
         self._found = found
         self._watch = Watch(settings, 1)
+        self._between = Watch(settings, 1)  # since the last step, or the last sign of life
         self._state = _BETWEEN
         self._told = False  # somebody tells, or has been asked to
         self._sent: list[Any] = []  # memory of what is on its way
@@ -70,6 +74,7 @@ class GroupWatch:
     def step(self) -> None:
         """A step begins with this rank's own computation."""
         self._state = _COMPUTES
+        self._between.heard(0)
         self._watch.asked(0)
 
     def waits(self) -> None:
@@ -80,6 +85,22 @@ class GroupWatch:
         """The step is over, on all ranks."""
         self._state = _BETWEEN
         self._watch.heard(0)
+        self._between.asked(0)
+
+    def alive(self) -> None:
+        """Give a sign of life between steps; any thread may."""
+        if self._state == _BETWEEN:
+            self._between.asked(0)
+
+    def ends(self, *, works: bool) -> None:
+        """Training is over: rank 0 still works, and the others wait for it.
+
+        Args:
+            works: Whether this is rank 0.
+        """
+        if not works:
+            self.step()
+            self.waits()
 
     def close(self) -> None:
         """End the thread."""
@@ -90,6 +111,7 @@ class GroupWatch:
         while not self._ended.wait(_LOOK_EVERY_S):
             if self._stop:
                 self._watch.hurry()
+            self._between.look()
             self._answer()
             if self._watch.look() and not self._told:
                 self._ask()
@@ -102,12 +124,18 @@ class GroupWatch:
         while comm.Iprobe(MPI.ANY_SOURCE, _ASK, status):
             word = np.zeros(1, np.int64)
             comm.Recv(word, status.source, _ASK)
-            self._send(np.array([self._state], np.int64), status.source, _ANSWER)
+            self._send(np.array([self._own_state()], np.int64), status.source, _ANSWER)
         self._told = self._told or comm.Iprobe(MPI.ANY_SOURCE, _TOLD)
         while comm.Iprobe(MPI.ANY_SOURCE, _FOUND, status):
             words = self._finding([], 0.0)
             comm.Recv(words, status.source, _FOUND)
             self._tell(list(np.flatnonzero(words[:-1])), float(words[-1]) / 1000)
+
+    def _own_state(self) -> int:
+        between = self._between
+        if between.silent_s(0) >= LAST_ONES * between.patience_s(0):
+            return _COMPUTES
+        return self._state
 
     def _ask(self) -> None:
         """Find out who hangs, and have the lowest rank that does not tell it."""
@@ -117,7 +145,7 @@ class GroupWatch:
         others = [rank for rank in range(comm.size) if rank != comm.rank]
         for rank in others:
             self._send(np.zeros(1, np.int64), rank, _ASK)
-        answers = {comm.rank: self._state}
+        answers = {comm.rank: self._own_state()}
         deadline, status = time.monotonic() + _ANSWER_S, MPI.Status()
         while len(answers) < comm.size and time.monotonic() < deadline:
             self._answer()
@@ -126,7 +154,7 @@ class GroupWatch:
                 comm.Recv(word, status.source, _ANSWER)
                 answers[status.source] = int(word[0])
             time.sleep(0.01)
-        # The step may have come to its end meanwhile, or another rank been first.
+        # The step may have ended meanwhile, or another rank been first.
         if self._told or not self._watch.look_again(0):
             return
         if _BETWEEN in answers.values():  # it is at work for all of them: have patience again

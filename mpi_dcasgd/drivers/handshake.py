@@ -21,8 +21,7 @@ import mpi_dcasgd
 from mpi_dcasgd.errors import LaunchError
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
-
+    from mpi_dcasgd.drivers.meeting import Ranks
     from mpi_dcasgd.learning.layout import FlatLayout
     from mpi_dcasgd.learning.subject import Subject
 
@@ -37,7 +36,7 @@ _ABSENT = "nothing"
 _OLD = ("unknown host", {"mpi_dcasgd": "a version without this handshake"})
 
 
-def shake_hands(comm: MPI.Comm, facts: Mapping[str, str]) -> None:
+def shake_hands(comm: Ranks, facts: Mapping[str, str]) -> None:
     """Compare what all ranks say of themselves, and continue only if they say the same.
 
     Args:

@@ -1,12 +1,16 @@
 """Rank 0 of an asynchronous run: the server's state machine behind nonblocking MPI.
 
-Each worker has one persistent receive and one persistent send, created once. The receive for a
+Each worker has one persistent receive and one persistent send, created once. Both are of headers
+alone where the worker shares memory with the server: its push is then read, and its reply written,
+where the worker has them. Neither touches them while they are the other's: a vector is the
+server's from the header of the push to that of the reply. The receive for a
 worker's next push is started before its reply goes out, so a push always finds a receive posted.
 Each wake-up takes all pushes that have arrived, beginning with another worker each time, so that
 none of them starves.
 
 With a fault-tolerant MPI (ULFM) the receive from a worker that died completes with an error: its
-tickets are requeued, and the run continues. Any other MPI loses the whole job at that moment.
+tickets are requeued, and the run continues. Any other MPI loses the whole job at that moment. A
+worker that fails by an exception of its own says so before it leaves (``notes``).
 
 A worker from which nothing comes for longer than the patience is given up like a dead one, with
 any MPI. Its receive stays posted: if its push comes after all, the gradient is thrown away, since
@@ -15,29 +19,36 @@ the ticket is another's by then, and the worker is taken up again with new weigh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from mpi4py import MPI
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.deaths import DEATH
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
+from mpi_dcasgd.drivers.host_watch import HostWatch
 from mpi_dcasgd.drivers.newcomers import Arrival, Newcomers, Peer
-from mpi_dcasgd.drivers.patience import Watch
+from mpi_dcasgd.drivers.notes import Desk
+from mpi_dcasgd.drivers.orphan import launcher
+from mpi_dcasgd.drivers.patience import LAST_ONES, Watch
 from mpi_dcasgd.drivers.roll_call import RollCall
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.topology import Topology
-from mpi_dcasgd.errors import DcasgdError, ProtocolError, WorkersLostError
+from mpi_dcasgd.drivers.transport.segment import Segment
+from mpi_dcasgd.errors import (
+    DcasgdError,
+    LauncherLostError,
+    ProtocolError,
+    WorkersFailedError,
+    WorkersLostError,
+)
 from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
-
-_DEATH = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
-"""Errors by which ULFM reports a dead peer, directly or as one request's status among several."""
-
-_LAST_ONES = 10.0
-"""Patience with workers after which no other is left, in proportion to that with others."""
 
 
 class ServerLoop:
@@ -51,10 +62,13 @@ class ServerLoop:
         spin_s: Seconds that a wait polls before it sleeps.
         accounts: One a worker, to add to; new ones if None.
         faults: When a worker is given up.
+        shared: Memory that workers have in common with the server, by worker; the others' vectors
+            travel in messages.
 
     Attributes:
         accounts: Where the workers' time goes, as their pushes say.
         roll: Which workers are gone.
+        desk: Answers workers that ask whether anybody is there.
         newcomers: Start processes in place of workers that are gone, if that is wanted.
     """
 
@@ -67,6 +81,7 @@ class ServerLoop:
         spin_s: float = CROWDED_SPIN_S,
         accounts: Sequence[Account] | None = None,
         faults: FaultSettings | None = None,
+        shared: Mapping[int, Segment] | None = None,
     ) -> None:
         self._comm = comm
         self._world = Topology("asynchronous", server.num_workers)
@@ -74,11 +89,11 @@ class ServerLoop:
         self._server = server
         self._conductor = conductor
         self._stop = stop
-        self._inbox = [Message(server.layout.size) for _ in server.slots]
+        self._inbox = _mailboxes(server, shared or {})
         self._peers = [Peer(comm, rank) for rank in self._world.worker_ranks]
         self._receives = [self._receive_from(worker) for worker in range(server.num_workers)]
         self._sends = [self._send_to(worker) for worker in range(server.num_workers)]
-        self._outdated: list[tuple[Message, MPI.Prequest, MPI.Prequest]] = []
+        self._outdated: list[tuple[Message, Message]] = []
         self.newcomers: Newcomers | None = None
         self._statuses = [MPI.Status() for _ in server.slots]
         self._first = 0
@@ -89,7 +104,10 @@ class ServerLoop:
             accounts = [Account(worker=worker) for worker in range(server.num_workers)]
         self.accounts = accounts
         self.roll = RollCall(self._world, accounts, conductor)
+        self.desk = Desk(self._peers)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
+        hosts = [account.host for account in accounts]
+        self._host_watch = HostWatch(hosts, socket.gethostname(), self._watch, conductor.message)
         self._last_ones: set[int] = set()  # silent, and told, but there is no one else
 
     def run(self) -> None:
@@ -97,14 +115,19 @@ class ServerLoop:
 
         Raises:
             WorkersLostError: All workers are gone before training was over.
+            LauncherLostError: The launcher is; the state is saved, and MPI must not be called.
         """
         server = self._server
         for worker in range(server.num_workers):
             self._reply(server.pull(worker))
         backoff = Backoff(self._spin_s)
         halted = False
+        launcher.outlive_launcher()
         while not server.finished or self._waits_for_newcomers(halted=halted):
-            arrived = self._arrivals()
+            if launcher.gone:
+                self._conductor.stopping(wait=True)
+                raise LauncherLostError("mpirun was killed or has lost a host; the state is saved")
+            arrived = self._arrivals(backoff.polls)
             for worker in self._in_turn(arrived):
                 self._take(worker)
             if self._stop and not halted:
@@ -112,6 +135,10 @@ class ServerLoop:
                 self._watch.hurry()
                 self._conductor.stopping()
                 self._reply(server.halt())
+            for failure in self.desk.failures():
+                self._fail(failure.worker, failure.text)
+            if self._host_watch.save_now():
+                self._conductor.stopping()
             for worker in self._watch.look():
                 self._lose_patience(worker, halted=halted)
             for arrival in self.newcomers.look() if self.newcomers else ():
@@ -123,7 +150,7 @@ class ServerLoop:
                 backoff.pause()
         if not halted and not any(slot.status == "stopped" for slot in server.slots):
             self._conductor.stopping(wait=True)
-            raise WorkersLostError("no worker is left: all died or hang before training was over")
+            raise WorkersLostError(f"no worker is left: {self.roll.why_all()}")
         self._finish_sends()
 
     def close(self) -> None:
@@ -149,14 +176,17 @@ class ServerLoop:
         comm, rank = self._peers[worker]
         return comm.Send_init(self._server.slots[worker].message.raw, dest=rank, tag=Tag.REPLY)
 
-    def _arrivals(self) -> list[int]:
+    def _arrivals(self, polls: int) -> list[int]:
         """Return the workers whose pushes have arrived; handle those that died meanwhile."""
         if self.newcomers and not any(self._owed):
             return []  # all are gone, and a new one is on its way
         try:
-            arrived = MPI.Request.Testsome(self._receives, self._statuses)
+            for _ in range(polls):
+                arrived = MPI.Request.Testsome(self._receives, self._statuses)
+                if arrived is None or arrived:
+                    break
         except MPI.Exception as error:
-            if error.Get_error_class() not in _DEATH:
+            if error.Get_error_class() not in DEATH:
                 raise
             self._check_truncated()
             arrived = self._arrivals_beside_failures()
@@ -185,7 +215,8 @@ class ServerLoop:
                 worker = self._world.worker_of(status.Get_source())
                 who = "a worker" if worker is None else self.roll.name(worker)
                 raise ProtocolError(
-                    f"{who} sent more than the {self._inbox[0].raw.nbytes} bytes it was asked for"
+                    f"{who} sent more than the {self._inbox[worker or 0].raw.nbytes} bytes it was "
+                    "asked for"
                 )
 
     def _arrivals_beside_failures(self) -> list[int]:
@@ -195,20 +226,31 @@ class ServerLoop:
         for worker in dead:
             self._owed[worker] = False
             if self._server.slots[worker].status != "lost":
-                self._lose(worker)
+                self._lose(worker, partial(self.roll.died, worker))
             elif worker in self.roll.hung:
                 self.roll.died(worker, ())
         # Testsome that raised may have completed others, whose persistent requests are inactive
         # now and test true.
         return [w for w, owed in enumerate(self._owed) if owed and self._receives[w].Test()]
 
-    def _lose(self, worker: int) -> None:
+    def _lose(self, worker: int, tell: Callable[[Sequence[int]], None]) -> None:
         self._watch.forget(worker)
         tickets = self._server.ledger.held(worker)
         ready = self._server.lose(worker)
-        self.roll.died(worker, tickets)
+        tell(tickets)
         self._reply(ready)
-        self._replace(worker)
+        if self.newcomers and not self._stop and not self._server.complete:
+            self.newcomers.replace(worker)
+
+    def _fail(self, worker: int, text: str) -> None:
+        """Go on without a worker whose own exception ended it, if that can help."""
+        if self._server.slots[worker].status == "lost":
+            self.roll.failed(worker, text, ())
+        else:
+            self._lose(worker, partial(self.roll.failed, worker, text))
+        if self.roll.repeated:
+            self._conductor.stopping(wait=True)
+            raise WorkersFailedError(self.roll.repeated)
 
     def _lose_patience(self, worker: int, *, halted: bool) -> None:
         """Give a worker up, unless nobody would be left who could take its tickets."""
@@ -218,17 +260,13 @@ class ServerLoop:
             for other, slot in enumerate(self._server.slots)
             if other != worker and other not in self._last_ones
         )
-        if not others and not halted and silent_s < _LAST_ONES * patience_s:
+        if not others and not halted and silent_s < LAST_ONES * patience_s:
             if worker not in self._last_ones:
                 self._last_ones.add(worker)
                 self.roll.silent(worker, silent_s)
             return
-        self._watch.forget(worker)
-        tickets = self._server.ledger.held(worker)
-        ready = self._server.lose(worker)
-        self.roll.hangs(worker, tickets, silent_s, patience_s)
-        self._reply(ready)
-        self._replace(worker)
+        told = partial(self.roll.hangs, worker, silent_s=silent_s, patience_s=patience_s)
+        self._lose(worker, told)
 
     def _take_back(self, worker: int) -> None:
         """Take up a worker again that was given up too early: its push has come."""
@@ -239,10 +277,6 @@ class ServerLoop:
         self.roll.back(worker)
         self._reply(ready)
 
-    def _replace(self, worker: int) -> None:
-        if self.newcomers and not self._stop and not self._server.complete:
-            self.newcomers.replace(worker)
-
     def _waits_for_newcomers(self, *, halted: bool) -> bool:
         """Whether all workers are gone before the end, and new ones are on their way."""
         going_on = not halted and not self._server.complete
@@ -250,17 +284,20 @@ class ServerLoop:
 
     def _welcome(self, arrival: Arrival) -> None:
         """Give a new process the place of a worker that is gone, and work."""
-        worker = arrival.worker
-        before = self._inbox[worker], self._receives[worker], self._sends[worker]
-        if worker in self.roll.hung:
-            self._outdated.append(before)  # what hangs may still write into it
-            self._inbox[worker] = Message(self._server.layout.size)
+        worker, slot = arrival.worker, self._server.slots[arrival.worker]
+        if worker in self.roll.hung or self._owed[worker]:  # it may still read and write there
+            self._outdated.append((self._inbox[worker], slot.message))
         else:
-            for request in before[1:]:
-                request.Free()
+            self._receives[worker].Free()
+            self._sends[worker].Free()
+        size = self._server.layout.size
         self._peers[worker] = arrival.peer
-        self._receives[worker] = self._receive_from(worker)
-        self._sends[worker] = self._send_to(worker)
+        # Memory that was shared is that of the worker which is gone.
+        self._inbox[worker], slot.message = Message(size), Message(size)
+        self._receives[worker], self._sends[worker] = (
+            self._receive_from(worker),
+            self._send_to(worker),
+        )
         self._owed[worker] = self._afresh[worker] = False
         self._watch.renew(worker)
         self.accounts[worker].host, self.accounts[worker].device = arrival.host, arrival.device
@@ -328,4 +365,17 @@ class ServerLoop:
                     worker, (), self._watch.silent_s(worker), self._watch.patience_s(worker)
                 )
                 waiting.remove(worker)
+            self.desk.look()
             backoff.pause()
+
+
+def _mailboxes(server: ParameterServer, shared: Mapping[int, Segment]) -> list[Message]:
+    """Return what pushes are received into; the replies of workers that share memory go there."""
+    size = server.layout.size
+    inbox = []
+    for worker, slot in enumerate(server.slots):
+        segment = shared.get(worker)
+        inbox.append(Message(size) if segment is None else Message(size, shared=segment.push))
+        if segment is not None:
+            slot.move(segment.reply)
+    return inbox

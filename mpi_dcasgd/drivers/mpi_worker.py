@@ -8,7 +8,9 @@ import torch
 from mpi4py import MPI
 
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
+from mpi_dcasgd.drivers.notes import ServerWatch
 from mpi_dcasgd.drivers.topology import SERVER
+from mpi_dcasgd.drivers.transport.segment import Segment, page_lock, unlock_pages
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.server.message import Kind, Message, Tag
@@ -18,24 +20,47 @@ class Link:
     """Connection to the server: two messages and the persistent requests that carry them.
 
     On the CPU the model's weights are the reply's vector and its gradient is the push's: nothing
-    is copied. On a GPU both messages are page-locked and staged through.
+    is copied. On a GPU both messages are page-locked and staged through. Where the worker shares
+    memory with the server, both vectors lie there, and messages are headers.
 
     Args:
         comm: The server is its rank 0.
         size: Elements of a vector.
         device: Device of the model.
         spin_s: Seconds that a wait polls before it sleeps.
+        watch: Watches over the server while its reply is waited for; nobody if None.
+        shared: Memory that this worker has in common with the server; None to exchange messages.
+
+    Attributes:
+        shares: Whether it shares memory with the server.
+        staged: Whether the model has vectors of its own, and weights and gradient are copied.
     """
 
     def __init__(
-        self, comm: MPI.Comm, size: int, device: torch.device, spin_s: float = CROWDED_SPIN_S
+        self,
+        comm: MPI.Comm,
+        size: int,
+        device: torch.device,
+        spin_s: float = CROWDED_SPIN_S,
+        watch: ServerWatch | None = None,
+        shared: Segment | None = None,
     ) -> None:
         self._spin_s = spin_s
+        self._wait = watch.wait if watch else wait_until
         self._expecting = False
         pinned = device.type == "cuda"
         self.device = device
-        self.reply = Message(size, pinned=pinned)
-        self.push = Message(size, pinned=pinned)
+        self.shares = shared is not None
+        self.staged = device.type != "cpu"
+        self._locked: list[torch.Tensor] = []
+        if shared is None:
+            self.reply = Message(size, pinned=pinned)
+            self.push = Message(size, pinned=pinned)
+        else:
+            self.reply = Message(size, shared=shared.reply)
+            self.push = Message(size, shared=shared.push)
+            if pinned:
+                self._locked = [one for one in (shared.reply, shared.push) if page_lock(one)]
         self._receiving = comm.Recv_init(self.reply.raw, source=SERVER, tag=Tag.REPLY)
         self._sending = comm.Send_init(self.push.raw, dest=SERVER, tag=Tag.PUSH)
 
@@ -50,9 +75,9 @@ class Link:
 
     def wait(self) -> None:
         """Wait for the reply, which means that the push has been received."""
-        wait_until(self._receiving.Test, self._spin_s)
+        self._wait(self._receiving.Test, self._spin_s)
         self._expecting = False
-        wait_until(self._sending.Test, self._spin_s)
+        self._wait(self._sending.Test, self._spin_s)
 
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""
@@ -60,6 +85,8 @@ class Link:
             self._receiving.Cancel()  # or a reply could still come in, into memory of others
         self._receiving.Free()
         self._sending.Free()
+        for vector in self._locked:
+            unlock_pages(vector)
 
 
 def run_worker(link: Link, learner: Learner, *, background: bool) -> None:
@@ -67,11 +94,11 @@ def run_worker(link: Link, learner: Learner, *, background: bool) -> None:
 
     Args:
         link: Connection to the server.
-        learner: Bound to the link's vectors on the CPU, to vectors of its own on a GPU.
+        learner: Bound to the link's vectors, or to vectors of its own if the link is staged.
         background: Load granted tickets ahead of their turn.
     """
     flat = learner.flat
-    staged = link.device.type != "cpu"
+    staged = link.staged
     with Pipeline(learner, background=background) as pipeline:
         while True:
             started = time.perf_counter_ns()
@@ -90,7 +117,8 @@ def run_worker(link: Link, learner: Learner, *, background: bool) -> None:
             if staged:
                 # Asking for the loss has already waited for the gradient; this waits for the copy.
                 link.push.vector.copy_(flat.grad, non_blocking=True)
-                torch.cuda.current_stream(link.device).synchronize()
+                if link.device.type == "cuda":
+                    torch.cuda.current_stream(link.device).synchronize()
             link.push.write_push(
                 version=link.reply.version,
                 ticket=found.ticket,

@@ -23,6 +23,8 @@ FLOOR_S = 60.0
 """Least patience: steps of some milliseconds take seconds where many processes share a core."""
 FIRST_S = 300.0
 """Least patience with a first step."""
+LAST_ONES = 10.0
+"""Patience with a rank that nobody can stand in for, in proportion to that with others."""
 STOP_STEPS = 3.0
 """Steps that a worker is waited for once the run is to stop."""
 STOP_FLOOR_S = 10.0

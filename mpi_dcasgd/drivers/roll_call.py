@@ -1,4 +1,4 @@
-"""Roll call of an asynchronous run: which workers died or hang, and what people are told of it."""
+"""Roll call of an asynchronous run: which workers died or hang, and the messages about it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ class RollCall:
         world: Ranks of the workers.
         accounts: Hosts of the workers, one a worker.
         conductor: Is told of every change.
+
+    Attributes:
+        repeated: What is known of a ticket that ended two workers, or an empty string: it would
+            end one after the other.
     """
 
     def __init__(self, world: Topology, accounts: Sequence[Account], conductor: Conductor) -> None:
         self._world = world
         self._hosts = [account.host for account in accounts]
         self._conductor = conductor
-        self._gone: dict[int, Literal["died", "hangs"]] = {}
+        self._reasons: dict[int, str] = {}
+        self._failed_at: dict[int, int] = {}  # ticket: worker
+        self.repeated = ""
+        self._gone: dict[int, Literal["died", "hangs", "failed"]] = {}
         self._replacements: dict[int, int] = {}
         self._outdated: list[str] = []  # processes that hang, and that others stand in for
 
@@ -51,10 +58,36 @@ class RollCall:
 
     def died(self, worker: int, tickets: Sequence[int]) -> None:
         """Tell that a worker has died, and that its tickets were requeued."""
+        if self._gone.get(worker) == "failed":  # which it has told itself
+            return
         again = worker in self._gone
         self._gone[worker] = "died"
         requeued = "" if again else f"; its tickets {list(tickets)} are requeued"
         self._tell(f"{self.name(worker)} died{requeued}, {self._left()}")
+
+    def failed(self, worker: int, text: str, tickets: Sequence[int]) -> None:
+        """Tell that a worker's own exception ended it, and that its tickets were requeued."""
+        self._gone[worker] = "failed"
+        self._reasons[worker] = text
+        self._tell(
+            f"{self.name(worker)} failed: {text}; its tickets {list(tickets)} are requeued, "
+            f"{self._left()}"
+        )
+        for ticket in tickets[:1]:  # those after it were only granted ahead
+            if ticket in self._failed_at:
+                self.repeated = (
+                    f"ticket {ticket} failed on {self.name(self._failed_at[ticket])} and again on "
+                    f"{self.name(worker)}: {text}"
+                )
+            self._failed_at[ticket] = worker
+
+    def why_all(self) -> str:
+        """Return what became of all workers, once none is left."""
+        texts = set(self._reasons.values())
+        if len(texts) == 1 and len(self._reasons) == len(self._hosts):
+            return f"all failed: {texts.pop()}"
+        reasons = [f"; {self.name(worker)}: {why}" for worker, why in self._reasons.items()]
+        return "all died or hang before training was over" + "".join(reasons)
 
     def hangs(
         self, worker: int, tickets: Sequence[int], silent_s: float, patience_s: float
@@ -91,6 +124,7 @@ class RollCall:
         before = self.name(worker)
         if self._gone.pop(worker) == "hangs":
             self._outdated.append(before)
+        self._reasons.pop(worker, None)
         self._hosts[worker], self._replacements[worker] = host, number
         self._tell(f"{self.name(worker)} trains in place of {before}, {self._left()}")
 

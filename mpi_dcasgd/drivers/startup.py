@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import socket
+import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import NamedTuple, TypeVar
 
-from mpi_dcasgd.errors import LaunchError, UserError
+from mpi_dcasgd.drivers.meeting import Meeting, Ranks
+from mpi_dcasgd.errors import DcasgdError, LaunchError, RanksLostError, StartError, UserError
 from mpi_dcasgd.learning.data import DataSource, find_files, list_files, tell_files
 from mpi_dcasgd.sources import sources_of
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
 
 T = TypeVar("T")
 
 
-def together(comm: MPI.Comm, step: Callable[[], T]) -> T:
+class _Said(NamedTuple):
+    """What a rank says of its error."""
+
+    host: str
+    text: str
+    users: bool
+
+
+def together(comm: Ranks, step: Callable[[], T]) -> T:
     """Run one step of start-up on every rank, and continue only if it succeeded on all.
 
     Args:
@@ -29,23 +36,39 @@ def together(comm: MPI.Comm, step: Callable[[], T]) -> T:
     Raises:
         UserError: On every rank, if ``step`` raised one on any: the error itself if all ranks
             report the same, otherwise a list of what each reported.
+        StartError: On every rank, with such a list, if ``step`` raised anything else on any.
     """
-    error: UserError | None = None
+    error: BaseException | None = None
     result: list[T] = []
     try:
         result.append(step())
-    except UserError as caught:
+    except RanksLostError:  # which all ranks have
+        raise
+    except (Exception, SystemExit) as caught:
         error = caught
-    said = comm.allgather(None if error is None else (socket.gethostname(), str(error)))
-    if all(line is None for line in said):
+    said = comm.allgather(None if error is None else _said(error))
+    told = [line for line in said if line is not None]
+    if not told:
         return result[0]
-    texts = {line[1] for line in said if line is not None}
-    if error is not None and len(texts) == 1 and None not in said:
+    alike = len(told) == len(said) and len({line.text for line in told}) == 1
+    if alike and isinstance(error, UserError):
         raise error
-    raise LaunchError("start-up failed" + "".join(_grouped(said)))
+    text = "start-up failed" + "".join(_grouped(said))
+    if all(line.users for line in told):
+        raise LaunchError(text)
+    first = next(rank for rank, line in enumerate(said) if line is not None and not line.users)
+    if error is not None and comm.rank == first and not isinstance(error, DcasgdError):
+        traceback.print_exception(error)
+    raise StartError(text) from error
 
 
-def check_alike(comm: MPI.Comm, what: str, value: str) -> None:
+def _said(error: BaseException) -> _Said:
+    users = isinstance(error, UserError)
+    text = str(error) if users else f"{type(error).__name__}: {error}".rstrip(": ")
+    return _Said(socket.gethostname(), text, users)
+
+
+def check_alike(comm: Ranks, what: str, value: str) -> None:
     """Refuse to train on ranks that do not have the same.
 
     Args:
@@ -66,7 +89,7 @@ def check_alike(comm: MPI.Comm, what: str, value: str) -> None:
         )
 
 
-def agree_on_code(comm: MPI.Comm, names: Sequence[str]) -> None:
+def agree_on_code(comm: Ranks, names: Sequence[str]) -> None:
     """Refuse ranks whose copies of the user's own modules differ.
 
     Args:
@@ -90,7 +113,7 @@ def agree_on_code(comm: MPI.Comm, names: Sequence[str]) -> None:
             )
 
 
-def share_files(comm: MPI.Comm, data: DataSource) -> None:
+def share_files(comm: Meeting, data: DataSource) -> None:
     """List the data's files on rank 0 and send the list to all others.
 
     A million images on a parallel file system take minutes to list, and longer the more ranks do
@@ -101,15 +124,15 @@ def share_files(comm: MPI.Comm, data: DataSource) -> None:
     """
     together(comm, lambda: find_files(data))
     found = together(comm, lambda: list_files(data) if comm.rank == 0 else None)
-    tell_files(data, comm.bcast(found))
+    tell_files(data, comm.bcast_large(found))
 
 
-def _grouped(said: list[tuple[str, str] | None]) -> list[str]:
+def _grouped(said: Sequence[_Said | None]) -> list[str]:
     """Return a line for each different report, with the ranks that made it."""
     speakers: dict[tuple[str, str], list[int]] = {}
     for rank, line in enumerate(said):
         if line is not None:
-            speakers.setdefault(line, []).append(rank)
+            speakers.setdefault((line.host, line.text), []).append(rank)
     return [
         f"\n  rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))} on {host}: {text}"
         for (host, text), ranks in speakers.items()

@@ -35,8 +35,8 @@ class SyncSettings:
     overlap: Annotated[
         Literal["auto", "off"],
         Field(
-            description="ssgd: auto sends gradients of more than 4 MiB in parts while the backward "
-            "pass goes on, off all at its end"
+            description="ssgd: auto sends gradients of more than 4 MiB in parts during the "
+            "backward pass, off all at its end"
         ),
     ] = "auto"
     accumulate: Annotated[

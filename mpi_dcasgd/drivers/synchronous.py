@@ -26,6 +26,7 @@ from mpi_dcasgd.drivers.sync_settings import Compression
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.server.message import Kind
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
@@ -112,7 +113,7 @@ class _Group:
         self._border = border = server.layout.num_params
         grad = learner.flat.grad
         # One minibatch's gradient is scaled where it is; several need a place to be summed in.
-        self._sum = grad if accumulate == 1 else torch.zeros_like(grad)
+        self._sum = grad if accumulate == 1 else zeros(grad.numel(), grad.dtype, grad.device)
         self._fields = [
             self._sum[field.offset : field.offset + field.size].view(field.shape)
             for field in server.layout.params

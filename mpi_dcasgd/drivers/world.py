@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from mpi_dcasgd.drivers.backoff import spin_s, usable_cores
 from mpi_dcasgd.errors import LaunchError
 
 if TYPE_CHECKING:
@@ -128,6 +129,19 @@ def host_ranks(comm: MPI.Comm) -> tuple[int, int]:
     # workers of a host would then take its first GPU.
     same = [other for other, (_, name) in enumerate(found) if name == found[comm.Get_rank()][1]]
     return same.index(comm.Get_rank()), len(same)
+
+
+def host_spin_s(comm: MPI.Comm) -> float:
+    """Return the seconds that waits of this rank should poll without sleeping; all ranks must call.
+
+    Ranks that a launcher has bound to a core each have one of their own, though each sees one only.
+    """
+    from mpi4py import MPI
+
+    cores, granted = usable_cores()
+    name = MPI.Get_processor_name()
+    there = [cores for other, cores in comm.allgather((name, cores)) if other == name]
+    return spin_s(len(there), min(granted, len(frozenset().union(*there))))
 
 
 def pick_device(choice: DeviceChoice, local_rank: int) -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,13 @@ _SEED = 0x7E57
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, task: Task, split: Split, device: torch.device, *, samples: int | None = None
+    model: nn.Module,
+    task: Task,
+    split: Split,
+    device: torch.device,
+    *,
+    samples: int | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Measure a model on a split, in evaluation mode.
 
@@ -33,6 +39,7 @@ def evaluate(
         split: Test or validation samples.
         device: Where batches go.
         samples: How many to look at, to try out the metrics; None for all.
+        alive: Called after each batch.
 
     Returns:
         Metric to its mean, ``loss`` among them, and what the task derives from the means.
@@ -55,6 +62,7 @@ def evaluate(
             mine = sums.setdefault(name, [0.0, 0.0])
             mine[0] += total
             mine[1] += weight
+        alive()
     few = samples is not None  # of so few a weight may well be 0
     means = {
         name: total if few and not weight > 0 else _mean(task, name, total, weight)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mpi_dcasgd.learning.groups import NO_GROUPS, Grouping
 from mpi_dcasgd.learning.layout import ALIGN, Field, FlatLayout, keeps_statistics, statistics_of
 from mpi_dcasgd.learning.settings import StatisticsPolicy
+from mpi_dcasgd.pages import zeros
 
 __all__ = ["ALIGN", "Field", "FlatLayout", "FlatModel"]
 
@@ -68,7 +69,7 @@ class FlatModel:
         self._streaming = False
 
     def _new(self, device: torch.device) -> Tensor:
-        return torch.zeros(self.layout.size, dtype=torch.float32, device=device)
+        return zeros(self.layout.size, device=device)
 
     def _bind(self) -> tuple[list[nn.Parameter], list[Tensor]]:
         named = dict(self.model.named_parameters())

@@ -1,4 +1,4 @@
-"""Calls of a user's own code: what it raises is told as a mistake of a job, with its place."""
+"""Calls of a user's own code: its exceptions become mistakes in the job, with their place."""
 
 from __future__ import annotations
 

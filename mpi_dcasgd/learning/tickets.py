@@ -28,7 +28,7 @@ class TicketPlan:
         batch_size: Samples in a ticket; an epoch's last ticket may hold fewer.
         seed: The job's seed.
         epochs: Passes over the data; tickets are numbered ``0 .. num_tickets - 1``.
-        start: Samples of all epochs that come before ticket 0: where a run goes on whose tickets
+        start: Samples of all epochs that come before ticket 0: where a run resumes whose tickets
             had another size before.
     """
 

@@ -1,4 +1,4 @@
-"""A first gradient and a first evaluation, before training begins: what they show is told then.
+"""A first gradient and a first evaluation before training, so that mistakes are reported then.
 
 A task's own code can be wrong in ways that only running it tells. Every worker tries the first
 minibatch, and an epoch's last if it is smaller, at the first weights; whoever evaluates tries the
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -45,6 +45,24 @@ def try_out(learner: Learner) -> None:
     _check_buffers(learner, before)
     for batch in batches:
         learner.gradient(batch)
+
+
+def watch_weights(flat: FlatModel) -> Callable[[], bool]:
+    """Return a function that tells whether something has written to the parameters since.
+
+    Computing a gradient should not. Some modules do all the same, such as an embedding with
+    ``max_norm``, which may write what was there.
+
+    Args:
+        flat: The model.
+    """
+    values = flat.params.clone()
+    # Writing the same values shows in the parameter's version, writing to its data in the values.
+    versions = [parameter._version for parameter in flat.trained().values()]
+    return lambda: (
+        versions != [parameter._version for parameter in flat.trained().values()]
+        or not torch.equal(values, flat.params)
+    )
 
 
 def try_metrics(flat: FlatModel, subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""The files that a run goes on from: written beside training, aside and renamed, the last few kept.
+"""The files that a run resumes from: written beside training, aside and renamed, the last few kept.
 
 A checkpoint is one dict of tensors, numbers, strings, lists and dicts, which
 ``torch.load(path, weights_only=True)`` reads. docs/run-folder.md says what is in it.

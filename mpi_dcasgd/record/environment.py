@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,10 @@ VARIABLES = (
 """The only environment variables that are written down: anything else may hold a secret."""
 
 
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_OWN_MEMORY = Path("/proc/self/smaps_rollup")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankPlace:
     """Place of one rank: host and device.
@@ -77,6 +82,8 @@ class RankPlace:
         host: Name of the machine.
         device: ``"cpu"``, ``"cuda:0"``, ...
         device_name: What the device calls itself, if it does.
+        transport: ``"shared"`` or ``"messages"``: how vectors travel between a worker and its
+            server; empty for all others.
     """
 
     rank: int
@@ -84,6 +91,7 @@ class RankPlace:
     host: str
     device: str
     device_name: str = ""
+    transport: str = ""
 
 
 def describe_environment(
@@ -94,6 +102,7 @@ def describe_environment(
     mpi_library: str = "",
     argv: Sequence[str] | None = None,
     code: Sequence[Source] = (),
+    restarts: int = 0,
     environ: Mapping[str, str] = os.environ,
 ) -> dict[str, Any]:
     """The content of environment.json.
@@ -105,12 +114,14 @@ def describe_environment(
         mpi_library: What the MPI library says of itself (``MPI.Get_library_version()``).
         argv: The command line; this process's own if None.
         code: The sources of what is the user's own.
+        restarts: Restarts by the launcher so far.
         environ: Where the variables are taken from.
     """
     return {
         "mpi_dcasgd": mpi_dcasgd.__version__,
         "argv": list(sys.argv if argv is None else argv),
         "directory": os.getcwd(),
+        "restarts": restarts,
         "started": started.astimezone(UTC).isoformat(timespec="seconds"),
         "git": dict(git) if git is not None else None,
         "code": [asdict(source) for source in code],
@@ -121,6 +132,7 @@ def describe_environment(
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
         "cpus_usable": _usable_cpus(),
+        "huge_pages": huge_pages(),
         "ranks": [asdict(place) for place in ranks],
         "variables": {name: environ[name] for name in VARIABLES if name in environ},
     }
@@ -163,6 +175,31 @@ def cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def huge_pages(system: Path = _HUGE_PAGES, process: Path = _OWN_MEMORY) -> dict[str, Any]:
+    """Return what this system says of huge pages, and how much of this process lies in them.
+
+    Args:
+        system: The kernel's file with the setting, the one in force in brackets.
+        process: The kernel's file with this process's memory by kind.
+
+    Returns:
+        ``enabled``, e.g. ``"madvise"``, and ``bytes``; None for what the system does not say.
+    """
+    chosen = re.search(r"\[(\w+)\]", _text(system))
+    got = re.search(r"^AnonHugePages:\s*(\d+) kB$", _text(process), re.MULTILINE)
+    return {
+        "enabled": chosen[1] if chosen else None,
+        "bytes": 1024 * int(got[1]) if got else None,
+    }
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii")
+    except (OSError, UnicodeError):  # not Linux, or not for everybody's eyes
+        return ""
 
 
 def _usable_cpus() -> int | None:

@@ -70,6 +70,8 @@ def is_ours(folder: RunFolder) -> bool:
 def clear(folder: RunFolder) -> None:
     """Remove what an earlier run left, and nothing else; copies of code that changed stay aside."""
     copies = {str(each.get("sha256")) for each in folder.own_code()}
+    if 0 < len(folder.restarts()) <= folder.restarts_told():  # not of the start that is to come
+        folder.restarts_jsonl.unlink()
     for path in list(_files(folder)):
         path.unlink(missing_ok=True)
     remove_logs(folder)

@@ -207,7 +207,7 @@ def make_progress(
     """The kind of progress that a job asks for.
 
     Where nobody reads it any more (the terminal was closed, a pipe ended, a disk is full) it falls
-    silent, and the run goes on: its log and metrics hold the same.
+    silent, and the run continues: its log and metrics hold the same.
 
     Args:
         mode: The job's; ``auto`` is a bar on a terminal and lines anywhere else.

@@ -16,6 +16,7 @@ from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.metrics import finite
 from mpi_dcasgd.record.progress import Status as ProgressStatus
 from mpi_dcasgd.record.progress import make_progress
+from mpi_dcasgd.record.restarts import Restart
 from mpi_dcasgd.record.results import Results, event_of
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
@@ -24,10 +25,15 @@ from mpi_dcasgd.record.trace_writer import TraceWriter
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint, record_of
 
 _SMOOTHING = 0.02
+_SPARSER = 400
+"""Progress events of a virtual run after which they become half as frequent. Nobody knows before
+how many of its own seconds it takes, and thousands of workers have something new at every one."""
+_FEWER_LINES = 40
+"""Likewise for lines on the terminal."""
 _RATE_MEMORY_S = 10.0
 
 _PLAIN = ("startup_s", "time_s", "updates", "samples", "loss", "staleness", "rate")
-"""The recorder's numbers that a run goes on with as they are."""
+"""The recorder's numbers that a resumed run takes over as they are."""
 
 
 class _Window:
@@ -52,7 +58,7 @@ class Recorder:
         stream: Where progress and messages are shown; nowhere if None.
         logger: Where messages go besides.
         environ: The environment, for progress.
-        saved: What ``state_dict`` returned, where the run goes on from a checkpoint; the files
+        saved: What ``state_dict`` returned, where the run resumes from a checkpoint; the files
             are cut back to where they were then.
 
     Raises:
@@ -84,6 +90,7 @@ class Recorder:
             on_failure=logger.warning if logger is not None else lambda text: None,
         )
         self._log_every_s = settings.log_every_s
+        self._logged = self._lines = 0
         self._startup_s = 0.0
         self._time_s = 0.0
         self._next_log_s = settings.log_every_s
@@ -156,6 +163,12 @@ class Recorder:
         self._metrics.write("fault", self._time_s, text=text, missing=list(missing))
         self._say(text)
 
+    def restarted(self, restart: Restart) -> None:
+        """Write down that the launcher has started the run again, which it has told itself."""
+        self._metrics.write("restart", self._time_s, **asdict(restart))
+        if self._logger is not None:
+            self._logger.info("restart %d: %s", restart.restart, restart.cause)
+
     def ended(
         self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""
     ) -> None:
@@ -198,6 +211,7 @@ class Recorder:
             "evaluations": self._results.state(),
             "restarts": self._restarts,
             "next_log_s": self._next_log_s,
+            "logged": self._logged,
         }
 
     def _load(self, saved: Mapping[str, Any]) -> None:
@@ -210,11 +224,12 @@ class Recorder:
             self._applied = record_of(saved["applied"])
         self._histogram = dict(saved["histogram"])
         self._results.load(saved["evaluations"])
-        # Virtual workers do not start again: they are left, and go on, in the middle of a step.
+        # Virtual workers do not start again: they are left, and resume, in the middle of a step.
         self._restarts = saved["restarts"] + (not self._run.virtual)
         # Not in the checkpoints of an earlier version; and the settings may be others now.
-        next_log_s = saved.get("next_log_s", math.inf)
-        self._next_log_s = min(next_log_s, self._time_s + self._log_every_s)
+        self._logged = saved.get("logged", 0)
+        every_s = self._spread(self._log_every_s, self._logged, _SPARSER)
+        self._next_log_s = min(saved.get("next_log_s", math.inf), self._time_s + every_s)
         self._next_show_s = self._time_s + self._progress.every_s
         self._next_s = min(self._next_log_s, self._next_show_s)
         self._shown = (self._time_s, self._samples)
@@ -229,11 +244,18 @@ class Recorder:
     def _tick(self, time_s: float) -> None:
         if time_s >= self._next_log_s:
             self._log(time_s)
-            self._next_log_s = time_s + self._log_every_s
+            self._logged += 1
+            self._next_log_s = time_s + self._spread(self._log_every_s, self._logged, _SPARSER)
         if time_s >= self._next_show_s:
             self._show(time_s)
-            self._next_show_s = time_s + self._progress.every_s
+            self._lines += 1
+            every_s = self._spread(self._progress.every_s, self._lines, _FEWER_LINES)
+            self._next_show_s = time_s + every_s
         self._next_s = min(self._next_log_s, self._next_show_s)
+
+    def _spread(self, every_s: float, count: int, most: int) -> float:
+        """The time to the next of a kind of events of which there have been so many."""
+        return every_s * 2 ** (count // most) if self._run.virtual else every_s
 
     def _log(self, time_s: float) -> None:
         window, passed = self._window, time_s - self._window.time
@@ -330,7 +352,7 @@ class Recorder:
             "staleness_mean": total / counted if counted else None,
             "staleness_max": max(self._histogram, default=None),
             "staleness_histogram": {str(s): self._histogram[s] for s in sorted(self._histogram)},
-            "restarts": self._restarts,
+            "restarts": max(self._restarts, len(self._folder.restarts())),
             "weights_sha256": weights_sha256,
         }
 
@@ -341,7 +363,7 @@ def _trace(
     settings: RecordSettings,
     saved: Mapping[str, Any] | None,
 ) -> TraceWriter | None:
-    """The run's trace, new or where a checkpoint goes on with it; a run begun without has none."""
+    """The run's trace, new or resumed by a checkpoint; a run begun without has none."""
     if not settings.trace:
         return None
     if saved is None:

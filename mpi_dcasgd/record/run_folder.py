@@ -21,6 +21,7 @@ import yaml
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record import own_files
 from mpi_dcasgd.record.metrics import RunProgress, read_metrics
+from mpi_dcasgd.record.restarts import Restart, read_restarts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,7 @@ class RunFolder:
         metrics_jsonl: Events, one a line.
         metrics_csv: Numbers of the events, where the job asks for them.
         trace_bin: Every push; runs without a server have none.
+        restarts_jsonl: Restarts by the launcher, one a line, if there were any.
         summary_json: The outcome, from the end of the run on.
         weights_pt: The final weights.
         best_pt: The weights of the best evaluation so far.
@@ -71,6 +73,7 @@ class RunFolder:
         self.metrics_csv = self.path / "metrics.csv"
         self.trace_bin = self.path / "trace.bin"
         self.summary_json = self.path / "summary.json"
+        self.restarts_jsonl = self.path / "restarts.jsonl"
         self.weights_pt = self.path / "weights.pt"
         self.best_pt = self.path / "best.pt"
         self.cluster_yaml = self.path / CLUSTER_YAML
@@ -167,6 +170,23 @@ class RunFolder:
         if version is not None:
             return self.checkpoint(version).is_file()
         return any(self.checkpoints.glob("*.pt"))
+
+    def checkpoint_stamps(self) -> dict[int, int]:
+        """Return when the checkpoint of each version was written, in nanoseconds."""
+        found = {}
+        for path in self.checkpoints.glob("update-*.pt"):
+            with suppress(OSError, ValueError):  # the next one's thread has removed it
+                found[int(path.stem.rpartition("-")[2])] = path.stat().st_mtime_ns
+        return found
+
+    def restarts(self) -> list[Restart]:
+        """Return the restarts by the launcher, oldest first."""
+        return read_restarts(self.restarts_jsonl)
+
+    def restarts_told(self) -> int:
+        """Return how many of them the last start knew of, and has in its events."""
+        told = self.environment().get("restarts")
+        return told if isinstance(told, int) else 0
 
     def checkpoint(self, version: int) -> Path:
         """The checkpoint of a version."""
@@ -291,7 +311,7 @@ class RunFolder:
         raise RunFolderError(f"{path}: no such file; a run has weights once it has ended")
 
     def copy_records(self, other: RunFolder) -> None:
-        """Take over what another run has recorded, in order to go on with it here.
+        """Copy the records of another run, to resume it here.
 
         Raises:
             RunFolderError: It is not there, or cannot be copied.

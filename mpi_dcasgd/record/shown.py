@@ -70,6 +70,6 @@ class ShownStream:
         self.silent = True
         reason = getattr(error, "strerror", None) or error
         self._on_failure(
-            f"progress can no longer be shown: {reason}; the run goes on, and its messages are "
+            f"progress can no longer be shown: {reason}; the run continues, and its messages are "
             "here and in its metrics"
         )

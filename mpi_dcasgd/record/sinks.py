@@ -95,7 +95,7 @@ class Sinks:
     Args:
         folder: The run's.
         names: Of the sinks beside metrics.jsonl.
-        offsets: What ``offsets`` was, where the run goes on from a checkpoint.
+        offsets: What ``offsets`` was, where the run resumes from a checkpoint.
 
     Raises:
         RunFolderError: A file cannot be written, or is not the one that an offset belongs to.

@@ -5,7 +5,7 @@ rule through the same delays. docs/run-folder.md has the layout to the byte; in 
 
     header  magic, length and JSON description, CRC
     block   tag UPDT, length, count, CRC | count records | CRC        any number of these
-    block   tag RSM., length, count, CRC | JSON                | CRC        it went on from here
+    block   tag RSM., length, count, CRC | JSON                | CRC        it resumed here
     block   tag END., length, count, CRC | JSON                | CRC        a run that ended
 
     record  varint worker << 2 | action
@@ -14,7 +14,7 @@ rule through the same delays. docs/run-folder.md has the layout to the byte; in 
             varint microseconds since the record before
             varint fingerprint of the gradient           server.records.fingerprint, 16 bits
 
-The server's version is not stored: it is the number of applied records so far. Every CRC goes on
+The server's version is not stored: it is the number of applied records so far. Every CRC continues
 from the one before, so a block that was changed, removed or moved does not go unnoticed. Blocks
 are written whole, so a killed run leaves at worst one block that is cut short.
 """
@@ -39,7 +39,7 @@ MAGIC = b"DCTRACE\x01"
 """Seven letters, then the version of the layout."""
 
 UPDATES, RESUMED, END = b"UPDT", b"RSM.", b"END."
-"""What a block holds: records, or JSON on how the run went on or ended."""
+"""The content of a block: records, or JSON on how the run was resumed or ended."""
 
 BLOCK_HEAD = struct.Struct("<4sII")
 """Tag, bytes of payload, and count: records in this block, or in the file so far."""
@@ -74,7 +74,7 @@ class TraceRecord(NamedTuple):
 
 
 class Restart(NamedTuple):
-    """A run went on from a checkpoint, with new workers that pulled the weights of then.
+    """A run was resumed from a checkpoint, with new workers that pulled the weights of then.
 
     Attributes:
         records: Pushes before.
@@ -98,7 +98,7 @@ class Trace:
         action: ``Action`` numbers, uint8.
         time_us: Microseconds since training began, int64.
         mark: Fingerprints of the gradients, int64.
-        restarts: Where the run went on from a checkpoint, if it did.
+        restarts: Where the run was resumed from a checkpoint, if it was.
         truncated: The run was killed, or the file was cut: there is no end block.
         status: How the run ended, or None if ``truncated``.
     """
@@ -157,7 +157,7 @@ def read_trace(path: Path, *, strict: bool = False) -> Trace:
 
 
 def running_crc(path: Path, length: int) -> int:
-    """The CRC that a trace has come to after its first ``length`` bytes, all of them checked.
+    """The CRC of a trace after its first ``length`` bytes, all of them checked.
 
     Raises:
         RunFolderError: As ``read_trace``, or it is shorter.
@@ -274,7 +274,7 @@ class TraceReader:
 
 
 def decode_varints(payload: bytes | memoryview) -> NDArray[np.uint64]:
-    """The numbers in a run of whole varints (seven bits a byte, low first, top bit: go on)."""
+    """The numbers in a run of whole varints (seven bits a byte, low first, top bit: more)."""
     data = np.frombuffer(payload, np.uint8)
     ends = np.flatnonzero(data < 0x80)
     starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends

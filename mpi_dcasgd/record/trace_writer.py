@@ -1,4 +1,4 @@
-"""Writes trace.bin while a run goes on; the layout is in docs/run-folder.md."""
+"""Writing of trace.bin during a run; the layout is in docs/run-folder.md."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class TraceWriter:
         Args:
             path: The file.
             place: What `place` returned.
-            num_workers: Those that go on, numbered from 0 afresh.
+            num_workers: Those that resume, numbered from 0 afresh.
             flush_s: As for a new trace.
             seamless: The workers are those of before, in the middle of what they did: the trace
                 does not tell that there was an interruption.

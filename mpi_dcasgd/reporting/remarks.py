@@ -119,8 +119,8 @@ def _resized(runs: Sequence[RunResult]) -> str:
         return ""
     told = "; ".join(f"{run.path.name}: {', then '.join(map(str, run.sizes))}" for run in resized)
     return (
-        f"Runs that went on with another number of workers ({told}) stand in the row of the last:"
-        " seconds, speed and staleness there are a mixture."
+        f"Runs that were resumed with another number of workers ({told}) are listed under the last"
+        " number: seconds, speed and staleness there are a mixture."
     )
 
 

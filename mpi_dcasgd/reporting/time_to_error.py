@@ -1,7 +1,7 @@
 """Time to a result, taken apart: the samples that a run needed and the rate at which they passed.
 
 The time to a result, such as a test error, is the samples until then divided by the samples a
-second. Asynchronous training is to win by the second and loses by the first, so both are told.
+second. Asynchronous training should win by the second and loses by the first, so both are shown.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from mpi_dcasgd.reporting.table import NONE, digits_of, name_of
 NOTE = (
     "Fastest and slowest are the workers with the shortest and the longest mean step, loading of"
     " data included. W equal workers give 1/W of the gradients each. A slow worker holds a"
-    " synchronous group up at every step; an asynchronous server goes on, has few gradients of it,"
-    " and those are stale."
+    " synchronous group up at every step; an asynchronous server carries on, has few gradients of"
+    " it, and those are stale."
 )
 
 

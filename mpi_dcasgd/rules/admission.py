@@ -20,7 +20,7 @@ class Admission(Part):
     """Base of admission parts: a verdict from the facts of a push, before any vector is read.
 
     A dropped gradient's ticket goes back to the queue, so that an epoch still uses every sample
-    exactly once; the work it cost is counted. So that a run comes to its end, a gradient without
+    exactly once; the work it cost is counted. So that a run can end, a gradient without
     staleness must never be dropped, and the slowest worker must always be let on.
     """
 
@@ -118,7 +118,7 @@ class Collect(Admission):
 class StaleSynchronous(Admission):
     """A worker more than ``bound`` gradients ahead of the slowest waits for it.
 
-    Worker at clock c (gradients delivered) goes on iff ``c - min(clocks) <= bound``, the minimum
+    Worker at clock c (gradients delivered) continues iff ``c - min(clocks) <= bound``, the minimum
     over the workers that are computing. So a worker at clock c has been sent every update of the
     clocks up to ``c - bound - 1``, and nothing is ever applied with a staleness above
     ``(2 bound + 1) (M - 1)``. With a bound of 0 all workers finish a round before anyone begins

@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PAGE_BYTES = 4096
+from mpi_dcasgd.pages import LONG_BYTES, PAGE_BYTES, zeros
+
 LANE_BYTES = 9 * 64
 """From one lane to the next: whole cache lines, and seven lanes before they come round again."""
 
@@ -32,6 +33,8 @@ def zeros_beside(vector: Tensor, lane: int) -> Tensor:
     if vector.device.type != "cpu":
         return torch.zeros_like(vector)
     size = vector.element_size()
+    if vector.numel() * size >= LONG_BYTES:
+        return zeros(vector.numel(), vector.dtype, begin=lane_of(vector, lane))
     room = torch.zeros(vector.numel() + PAGE_BYTES // size, dtype=vector.dtype)
     skip = (lane_of(vector, lane) - room.data_ptr()) % PAGE_BYTES // size
     return room[skip : skip + vector.numel()]

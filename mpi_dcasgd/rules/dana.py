@@ -43,7 +43,7 @@ class DanaZero(Part):
     that are sent as they are.
 
     The velocity of a worker that died stays in the sum, and the points sent stay ahead by it, until
-    the run goes on from a checkpoint with those that are left: where workers may die, use
+    the run resumes from a checkpoint with those that are left: where workers may die, use
     ``dana-slim``.
 
     Memory: num_workers + 1 vectors.

@@ -121,7 +121,7 @@ class Part:
     def regrouped(self, state: Mapping[str, Sequence[Tensor]]) -> None:
         """Make the state fit again after workers were left out or joined, in place.
 
-        A run may go on with another number of workers than before: those that are left keep
+        A run may be resumed with another number of workers than before: those that are left keep
         their vectors, new ones begin with theirs filled as at the start.
 
         Args:

@@ -150,7 +150,7 @@ class ConcurrencyAware(StepSize):
     eta / tau, which is far smaller than its eq. 11 needs. With tau_C = num_workers and ``scale``
     this is the same rule as ``delay-adaptive``.
 
-    A factor of 0 is the paper's own way to drop: time goes on and the samples count as used. To
+    A factor of 0 is the paper's own way to drop: time advances and the samples count as used. To
     have them computed again, use ``admission: {name: threshold, threshold: tau_C + 1}`` instead.
 
     Args:

@@ -39,7 +39,7 @@ class Workshop:
         subject: The task, with its data loaded for ``device``.
         device: Where this rank computes gradients or evaluates.
         group: Minibatches that make one update: all workers' in SSGD, else 1.
-        standing: Where the run goes on.
+        standing: Where the run resumes.
         made: The subject as this process itself made it: no other process is asked for samples.
     """
 
@@ -65,7 +65,7 @@ class Workshop:
             job: The job.
             device: Where this rank computes gradients or evaluates.
             group: Minibatches that make one update.
-            standing: Where the run goes on; None for its start.
+            standing: Where the run resumes; None for its start.
             loaders: Load samples from now on; None to load them here.
 
         Raises:
@@ -146,7 +146,7 @@ class Workshop:
         device: torch.device,
         ledger: TicketLedger | None = None,
     ) -> ParameterServer:
-        """The server's state machine where the run begins or goes on, its vectors on ``device``.
+        """The server's state machine where the run begins or resumes, its vectors on ``device``.
 
         Args:
             num_workers: Slots.

@@ -75,7 +75,7 @@ def calibrate(
 
     Raises:
         ConfigError: The job is wrong, or changes are given with runs.
-        RunFolderError: A run did not come to its end, or is not asynchronous.
+        RunFolderError: A run did not complete, or is not asynchronous.
 
     Example:
         How long twice as many workers would take on the cluster of a run::
@@ -133,7 +133,7 @@ def cluster_of(folder: RunFolder) -> dict[str, Any]:
     """The cluster that a run took place on, its service time measured on this machine.
 
     Raises:
-        RunFolderError: The run did not come to its end, or is no asynchronous one.
+        RunFolderError: The run did not complete, or is not asynchronous.
     """
     job = load_job(folder.job_yaml)
     with job.importing():

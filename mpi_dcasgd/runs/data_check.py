@@ -36,7 +36,7 @@ def check_resumed(checkpoint: Checkpoint | None, job: Job, workshop: Workshop) -
     )
     raise DataError(
         f"{checkpoint.path}: the data are not those that the run was trained on: "
-        f"{'; '.join(changes)}. Put them back, or begin anew with --resume never; {remedy}"
+        f"{'; '.join(changes)}. Put them back, or start from scratch with --resume never; {remedy}"
     )
 
 

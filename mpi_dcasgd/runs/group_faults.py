@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from logging import Logger
 from typing import TYPE_CHECKING
 
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
+from mpi_dcasgd.drivers.farewell import end_world
 from mpi_dcasgd.drivers.group_watch import GroupWatch
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import ProtocolError
@@ -21,6 +22,9 @@ from mpi_dcasgd.runs.recording import Recording, reason_of
 if TYPE_CHECKING:
     import torch
     from mpi4py import MPI
+
+_SAVE_S = 120.0
+"""Seconds in which the state is saved before the world is ended."""
 
 
 def watch_group(
@@ -52,23 +56,34 @@ def watch_group(
     names = [f"rank {place.rank} on {place.host}" for place in places]
     own = comm.Dup()
 
-    def found(text: str, missing: Sequence[str]) -> None:
-        status = 128 + (stop.signum or signal.SIGTERM)
+    def save(text: str, missing: Sequence[str], failures: list[str]) -> None:
         try:
             logger.error(text)
             if records:
                 recording, conductor = records
                 reason = "; ".join(filter(None, (text, reason_of(stop))))
                 recording.break_off(conductor, text, missing, reason)
-            print(f"{text}; the run ends, and can be resumed", file=sys.stderr, flush=True)
+            failures.clear()
         except BaseException as error:
-            print(f"{text}; what is known could not be saved: {error}", file=sys.stderr, flush=True)
-            status = 1
-        finally:
-            own.Abort(status)
-            os._exit(status)  # not reached: Abort does not return
+            failures[:] = [f"{type(error).__name__}: {error}"]
 
-    return GroupWatch(own, job.faults, names, stop, found)
+    def found(text: str, missing: Sequence[str]) -> None:
+        status = 128 + (stop.signum or signal.SIGTERM)
+        failures = [f"that took longer than {_SAVE_S:g} s"]
+        # The disk may be what hangs.
+        saving = threading.Thread(target=save, args=(text, missing, failures), daemon=True)
+        saving.start()
+        saving.join(_SAVE_S)
+        if failures:
+            status = 1
+            text = f"{text}; what is known could not be saved: {failures[0]}"
+        print(f"{text}; the run ends, and can be resumed", file=sys.stderr, flush=True)
+        end_world(own, status)
+
+    watch = GroupWatch(own, job.faults, names, stop, found)
+    if records:
+        records[1].while_evaluating(watch.alive)
+    return watch
 
 
 def check_replicas(comm: MPI.Comm, weights: torch.Tensor, layout: FlatLayout) -> None:

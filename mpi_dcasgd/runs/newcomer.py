@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mpi_dcasgd.config.schema import Job
     from mpi_dcasgd.drivers.mpi_worker import Link
+    from mpi_dcasgd.drivers.notes import ServerWatch
     from mpi_dcasgd.learning.learner import Learner
     from mpi_dcasgd.learning.loaders.pool import Loaders
 
@@ -31,8 +32,11 @@ class _NotNeededError(Exception):
 
 def main() -> NoReturn:
     """Join the run that has started this process, and train until its server says stop."""
-    comm, brief = _meet_server()
+    from mpi_dcasgd.drivers.orphan import launcher
     from mpi_dcasgd.drivers.signals import StopFlag, leave
+
+    launcher.end_with_launcher()
+    comm, brief = _meet_server()
 
     StopFlag().listen(insist=True)  # the server decides when to stop
     with suppress(Exception):  # it is in the log, and the server has been told
@@ -73,6 +77,7 @@ def _take_part(comm: MPI.Intracomm, brief: Mapping[str, Any]) -> None:
     """Set this process up, and train."""
     from mpi4py import MPI
 
+    from mpi_dcasgd.errors import RanksLostError
     from mpi_dcasgd.record.logs import close_logger, rank_logger
     from mpi_dcasgd.record.run_folder import RunFolder
     from mpi_dcasgd.runs.build import start_loaders
@@ -87,13 +92,11 @@ def _take_part(comm: MPI.Intracomm, brief: Mapping[str, Any]) -> None:
             seat.train(job, link, learner)
     except _NotNeededError as reason:
         logger.info("not needed: %s", reason)
-    except MPI.Exception as error:
+    except (MPI.Exception, RanksLostError) as error:
         logger.warning("the server has left: %s", error)
     except BaseException as error:
         logger.error("failed", exc_info=True)
-        if not seat.taken:
-            with suppress(MPI.Exception):
-                seat.say({"error": f"{type(error).__name__}: {error}"})
+        seat.tell_failure(f"{type(error).__name__}: {error}")
         raise
     finally:
         close_logger(logger)
@@ -106,6 +109,7 @@ class _Seat:
         self._comm = comm
         self._brief = brief
         self._logger = logger
+        self._watch: ServerWatch | None = None
         self.taken = False
 
     def say(self, said: Mapping[str, Any]) -> None:
@@ -114,9 +118,22 @@ class _Seat:
 
         self._comm.send(dict(said), dest=0, tag=Tag.HELLO)
 
+    def tell_failure(self, text: str) -> None:
+        """Tell the server of this process's own exception."""
+        from mpi4py import MPI
+
+        from mpi_dcasgd.drivers.notes import tell_failure
+
+        if self.taken:
+            tell_failure(self._comm, text)
+            return
+        with suppress(MPI.Exception):  # there is no server any more
+            self.say({"error": text})
+
     def set_up(self, job: Job, loaders: Loaders) -> tuple[Link, Learner]:
         """Load data and model, and try a gradient out."""
         from mpi_dcasgd.drivers.mpi_worker import Link
+        from mpi_dcasgd.drivers.notes import ServerWatch
         from mpi_dcasgd.drivers.world import pick_device
         from mpi_dcasgd.runs.build import Workshop
         from mpi_dcasgd.runs.respawn import facts_of
@@ -126,8 +143,9 @@ class _Seat:
         workshop = Workshop.open(job, device, loaders=loaders)
         self._go_home_if_told()
         layout = workshop.flat_model(_cpu()).layout
-        link = Link(self._comm, layout.size, device, self._brief["spin_s"])
-        views = (link.reply.vector, link.push.vector) if device.type == "cpu" else ()
+        self._watch = ServerWatch(self._comm, job.faults, self._brief["server_host"])
+        link = Link(self._comm, layout.size, device, self._brief["spin_s"], self._watch)
+        views = () if link.staged else (link.reply.vector, link.push.vector)
         flat = workshop.flat_model(device, *views)
         facts = facts_of(job, workshop.subject, flat)
         learner = workshop.learner(flat)
@@ -148,7 +166,8 @@ class _Seat:
             injection.begin()
             learner = SlowedLearner(learner, injection)
         run_worker(link, learner, background=job.tickets_ahead > 0)
-        await_leave(self._comm, brief["spin_s"])
+        assert self._watch is not None  # from set_up
+        await_leave(self._comm, brief["spin_s"], self._watch)
 
     def _take(self, facts: Mapping[str, str], device: Any) -> None:
         """Offer to take the place, and wait for the server's answer."""

@@ -25,7 +25,7 @@ def old_checkpoint_in(folder: RunFolder) -> list[Path]:
 
 
 def remove_old_checkpoint(folder: RunFolder) -> None:
-    """Remove it from the folder of a run that begins anew."""
+    """Remove it from the folder of a run that starts from scratch."""
     for path in old_checkpoint_in(folder):
         path.unlink()
 

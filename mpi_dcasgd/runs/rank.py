@@ -16,7 +16,7 @@ from mpi_dcasgd.config.own_code import own_names
 from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job, world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
-from mpi_dcasgd.drivers.backoff import spin_s, wait_until
+from mpi_dcasgd.drivers.backoff import wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.farewell import await_leave, take_leave
@@ -28,15 +28,19 @@ from mpi_dcasgd.drivers.handshake import (
     layout_facts,
     shake_hands,
 )
+from mpi_dcasgd.drivers.meeting import Meeting
 from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
-from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, pick_device
+from mpi_dcasgd.drivers.topology import SERVER
+from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory
+from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, host_spin_s, pick_device
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
+from mpi_dcasgd.learning.trial import watch_weights
 from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.recorder import Recorder
@@ -50,6 +54,8 @@ from mpi_dcasgd.server.server import ParameterServer
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpi_dcasgd.drivers.mpi_worker import Link
 
 _CPU = torch.device("cpu")
 
@@ -67,7 +73,8 @@ class Rank:
     Attributes:
         logger: Writes this rank's own log, once there is a run folder.
         recording: On rank 0, likewise.
-        folder: The run folder, on every rank.
+        folder: The run folder, on every rank, once there is one.
+        expendable: Whether the run goes on without this rank.
         in_step: Whether all ranks are at the same point: an error that one has all have.
     """
 
@@ -81,45 +88,59 @@ class Rank:
         self.stop = stop
         self.logger: Logger | None = None
         self.recording: Recording | None = None
+        self.folder: RunFolder | None = None
         self.in_step = True
+        self.expendable = False
         self._resources = ExitStack()
+        self.meeting = Meeting(comm, job.faults.setup_patience)
         self.synchronous = job.mode == "synchronous"
-        self.local_rank, ranks_on_host = host_ranks(comm)
+        self.local_rank, _ = host_ranks(comm)
         launch = Launch.of()
         if launch.size > comm.size:  # others, who are not of this run, have their GPUs
             self.local_rank = launch.local_rank
-        self.spin_s = spin_s(ranks_on_host)
+        self.spin_s = host_spin_s(comm)
 
     def set_up(self, begin_recording: Callable[[], Recording]) -> None:
         """Set this rank up; a user's mistake raises the same UserError on every rank."""
-        comm, job = self.comm, self.job
-        together(comm, self._check_size)
-        shake_hands(comm, {**code_facts(), **job_facts(job_as_yaml(job))})
-        agree_on_code(comm, own_names(job))
-        self.injection = together(comm, self._make_injection)
-        self.device = together(comm, lambda: pick_device(job.device, self.local_rank))
+        comm, job, meeting = self.comm, self.job, self.meeting
+        meeting.doing = "comparing the jobs"
+        together(meeting, self._check_size)
+        shake_hands(meeting, {**code_facts(), **job_facts(job_as_yaml(job))})
+        agree_on_code(meeting, own_names(job))
+        self.injection = together(meeting, self._make_injection)
+        meeting.doing = "looking for a device"
+        self.device = together(meeting, lambda: pick_device(job.device, self.local_rank))
         if self.synchronous:
-            self.reducer = together(comm, self._make_reducer)
-        share_files(comm, job.data)
-        together(comm, self._check_memory)
-        self.recording = together(comm, lambda: begin_recording() if comm.rank == 0 else None)
+            self.reducer = together(meeting, self._make_reducer)
+        meeting.doing = "listing the data's files"
+        share_files(meeting, job.data)
+        together(meeting, self._check_memory)
+        meeting.doing = "opening the run folder"
+        self.recording = together(meeting, lambda: begin_recording() if comm.rank == 0 else None)
         group = comm.size * job.sync.accumulate if self.synchronous else 1
-        standing = together(comm, lambda: self._standing(group))
-        path = comm.bcast(self.recording.folder.path if self.recording else None)
-        job = self.job = comm.bcast(self.recording.job if self.recording else None)
+        standing = together(meeting, lambda: self._standing(group))
+        path = meeting.bcast(self.recording.folder.path if self.recording else None)
+        job = self.job = meeting.bcast(self.recording.job if self.recording else None)
         # In an asynchronous run rank 0 alone has a server; in a synchronous one every rank has.
         if self.synchronous:
-            standing = comm.bcast(standing)
-        self.folder = RunFolder(path)
-        self.logger = together(comm, self._open_log)
+            standing = meeting.bcast_large(standing)
+        folder = self.folder = RunFolder(path)
+        self.logger = together(meeting, lambda: self._open_log(folder))
+        meeting.doing = "reading the data"
         self.workshop = together(
-            comm, lambda: Workshop.open(job, self.device, group, standing, self.loaders)
+            meeting, lambda: Workshop.open(job, self.device, group, standing, self.loaders)
         )
-        together(comm, self._check_data)
-        flat = together(comm, lambda: self.workshop.flat_model(_CPU))
+        together(meeting, self._check_data)
+        meeting.doing = "making the model"
+        flat = together(meeting, lambda: self.workshop.flat_model(_CPU))
         self.layout = flat.layout
-        shake_hands(comm, {**data_facts(self.workshop.subject), **layout_facts(flat.layout)})
-        check_alike(comm, "parameters that are not trained", flat.fixed_sha256())
+        shake_hands(meeting, {**data_facts(self.workshop.subject), **layout_facts(flat.layout)})
+        check_alike(meeting, "parameters that are not trained", flat.fixed_sha256())
+        meeting.doing = "sharing memory"
+        self.sharing = Sharing()
+        if not self.synchronous:
+            self.sharing = share_memory(meeting, job.transport, flat.layout.size)
+        meeting.doing = "trying out the model"
         # The server's own vectors are on the CPU; its device is where it evaluates.
         place = RankPlace(
             rank=comm.rank,
@@ -129,15 +150,17 @@ class Rank:
             device_name=torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
             else "",
+            transport=self.sharing.transport(self.world.worker_of(comm.rank)),
         )
-        self.places: list[RankPlace] = comm.allgather(place)
+        self.places: list[RankPlace] = meeting.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
+        for line in self.sharing.lines() if self.recording else ():
+            self.logger.info(line)
 
     def train(self) -> None:
         """Train from start to end; rank 0 is the last to be done, and all wait for it."""
         if self.synchronous:
             self._train_synchronously()
-            wait_until(self.comm.Ibarrier().Test, self.spin_s)
             self.in_step = True
         elif self.world.worker_of(self.comm.rank) is None:
             self._serve()
@@ -163,16 +186,16 @@ class Rank:
         streams = bucket_bytes and len(split_in_buckets(server.layout, bucket_bytes)) > 1
         flat = workshop.flat_model(self.device, server.slots[0].snapshot)
         if self.recording:
-            together(comm, workshop.try_metrics)
+            together(self.meeting, workshop.try_metrics)
         else:
-            together(comm, lambda: None)
-        learner = together(comm, lambda: workshop.learner(flat, capture=not streams))
+            together(self.meeting, lambda: None)
+        learner = together(self.meeting, lambda: workshop.learner(flat, capture=not streams))
         self.in_step = False
         conductor = None
         if self.recording:
             observer = self._recorder(self.reducer.name, comm.size, server)
             conductor = self.recording.conductor(workshop, server, observer)
-        comm.Barrier()
+        self.meeting.barrier()
         if conductor and self.recording:
             self.recording.begin(conductor, time.monotonic() - self.started)
         records = (self.recording, conductor) if self.recording and conductor else None
@@ -192,18 +215,21 @@ class Rank:
                 watch=watch,
             )
             if watch:
-                watch.close()
+                watch.ends(works=comm.rank == 0)
             check_replicas(comm, server.weights, self.layout)
         accounts = comm.gather(account)
         self._resources.close()
         if conductor and self.recording:
             self._finish(conductor, server, accounts or [])
+        wait_until(self.comm.Ibarrier().Test, self.spin_s)
+        if watch:
+            watch.close()
 
     def _serve(self) -> None:
         from mpi_dcasgd.drivers.mpi_server import ServerLoop
 
         comm, workshop = self.comm, self.workshop
-        together(comm, workshop.try_metrics)
+        together(self.meeting, workshop.try_metrics)
         self.in_step = False
         server = workshop.server(self.world.num_workers, _CPU)
         assert self.recording is not None  # rank 0 has it
@@ -212,12 +238,14 @@ class Rank:
         ranks = enumerate(self.world.worker_ranks)
         accounts = [account_of(worker, self.places[rank]) for worker, rank in ranks]
         faults = self.job.faults
-        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults)
+        shared = self.sharing.segments
+        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults, shared)
         self._resources.callback(loop.close)
         if faults.respawn:
             loop.newcomers = recruiting(self, loop.roll.name, conductor)
+        conductor.meanwhile = loop.desk.look
         conductor.accounts = lambda: accounts
-        comm.Barrier()
+        self.meeting.barrier()
         self.recording.begin(conductor, time.monotonic() - self.started)
         with self._at_work(conductor):
             loop.run()
@@ -229,20 +257,34 @@ class Rank:
 
     def _work(self) -> None:
         from mpi_dcasgd.drivers.mpi_worker import Link, run_worker
+        from mpi_dcasgd.drivers.notes import ServerWatch
 
-        workshop = self.workshop
-        link = Link(self.comm, self.layout.size, self.device, self.spin_s)
+        watch = ServerWatch(self.comm, self.job.faults, self.places[SERVER].host)
+        link = Link(self.comm, self.layout.size, self.device, self.spin_s, watch, self.sharing.own)
         self._resources.callback(link.close)
-        if self.device.type == "cpu":
-            flat = workshop.flat_model(self.device, link.reply.vector, link.push.vector)
-        else:
-            flat = workshop.flat_model(self.device)
-        learner = together(self.comm, lambda: workshop.learner(flat))
+        learner = together(self.meeting, lambda: self._bound_learner(link))
         self.in_step = False
         link.expect()
-        self.comm.Barrier()
+        self.meeting.barrier()
+        self.expendable = outlives_deaths()
         run_worker(link, self._slowed(learner), background=self.job.tickets_ahead > 0)
-        self.in_step = not await_leave(self.comm, self.spin_s)
+        self.in_step = not await_leave(self.comm, self.spin_s, watch)
+
+    def _bound_learner(self, link: Link) -> Learner:
+        """Return the learner, whose vectors are the link's where that can be."""
+        workshop = self.workshop
+        if not link.staged:
+            flat = workshop.flat_model(self.device, link.reply.vector, link.push.vector)
+            written = watch_weights(flat) if link.shares else None
+            learner = workshop.learner(flat)
+            if written is None or not written():
+                return learner
+            # What a model does to its own weights (an embedding's max_norm) must not reach the
+            # server's snapshot, which is what the worker was sent.
+            link.staged = True
+            if self.logger:
+                self.logger.info("the model changes its weights itself, so it has a copy of them")
+        return workshop.learner(workshop.flat_model(self.device))
 
     def _make_reducer(self) -> Reducer:
         sync = self.job.sync
@@ -253,8 +295,8 @@ class Rank:
     def _at_work(self, conductor: Conductor | None) -> AbstractContextManager[None]:
         return self.recording.at_work(conductor) if self.recording and conductor else nullcontext()
 
-    def _open_log(self) -> Logger:
-        return self.recording.logger if self.recording else rank_logger(self.folder, self.comm.rank)
+    def _open_log(self, folder: RunFolder) -> Logger:
+        return self.recording.logger if self.recording else rank_logger(folder, self.comm.rank)
 
     def _standing(self, group: int) -> Standing:
         return Standing.of(self.recording.checkpoint if self.recording else None, group)

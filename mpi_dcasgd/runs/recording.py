@@ -54,7 +54,7 @@ class Recording:
         run_dir: The folder that the user asked for, or None to name one after the run.
         argv: The command line, for the record; None for this process's own.
         git: What ``git_state`` found before MPI was started.
-        overwrite: Replace a finished run in ``run_dir``; begins anew unless ``resume`` names a
+        overwrite: Replace a finished run in ``run_dir``; starts afresh unless ``resume`` names a
             checkpoint.
         resume: What to go on from (``resume.find_checkpoint``).
         virtual: For a virtual run, what decides its order and times, in plain values: a checkpoint
@@ -92,6 +92,7 @@ class Recording:
         self.git = git
         with HeldFolder(run_dir, self._say) as held:
             self.checkpoint = find_checkpoint(job, run_dir, resume, virtual)
+            self._restarts_before = RunFolder(run_dir).restarts_told() if run_dir else 0
             self._code_before = self.checkpoint.folder.own_code() if self.checkpoint else []
             self.job = with_kernel(job, self.checkpoint)
             self.folder = self._folder(run_dir, overwrite=overwrite, ours=held.ours)
@@ -145,6 +146,19 @@ class Recording:
         with suppress(OSError):  # there is something else in it
             self.folder.path.rmdir()
 
+    def failed(self, error: BaseException) -> None:
+        """Leave the reason of a failure where no part of the run has recorded it.
+
+        Args:
+            error: What ended the run, before or after training.
+        """
+        if self._recorder is None or self._conductor is None:
+            record_failure(self.folder, error)
+        elif not self.folder.summary_json.exists():
+            with suppress(OSError, RunFolderError):
+                reason = f"{type(error).__name__}: {error}"
+                self._recorder.ended("failed", self._conductor.time_s, reason=reason)
+
     def check_data(self, workshop: Workshop) -> None:
         """Refuse to go on with other data than the run had.
 
@@ -180,6 +194,7 @@ class Recording:
         job = self.job
         code = OwnCode.of(job, self._virtual)
         self.folder.write_code(code.copies())
+        restarts = self.folder.restarts()
         self.folder.write_environment(
             describe_environment(
                 started=self.started,
@@ -188,6 +203,7 @@ class Recording:
                 mpi_library=mpi_library,
                 argv=self.argv,
                 code=code.sources,
+                restarts=len(restarts),
             )
         )
         run = RunDescription(
@@ -214,6 +230,8 @@ class Recording:
         self.logger.info(devices)
         recorder.message(f"{job.name}: {_who(job.algorithm, driver, num_workers)}")
         recorder.message(f"run folder: {self.folder.path}")
+        for restart in restarts[self._restarts_before :]:
+            recorder.restarted(restart)
         for line in write_down(self.folder, self.checkpoint, workshop):
             recorder.message(line)
         passed_over = self.checkpoint.passed_over if self.checkpoint else ()
@@ -351,7 +369,7 @@ class Recording:
         """Training is over, or was stopped for a reason: write down all that is left to be.
 
         A run that was stopped has ended well once its checkpoint is whole: what cannot be written
-        after it, to a disk that is full for one, is told and does not make it fail.
+        after it, to a full disk for one, is reported and does not make it fail.
 
         Raises:
             NonFiniteError: Every gradient was refused, so that nothing was trained.
@@ -400,6 +418,19 @@ class Recording:
         flat = workshop.flat_model(torch.device("cpu"))
         flat.weights.copy_(server.weights)
         save_weights(self.folder.weights_pt, flat.model, server.version)
+
+
+def record_failure(folder: RunFolder, error: BaseException) -> None:
+    """Leave the reason of a failure in a run folder, unless this start has left its end there.
+
+    Args:
+        folder: Of the run; an earlier start's summary has been removed.
+        error: What ended the run.
+    """
+    if not folder.summary_json.exists():
+        with suppress(OSError, RunFolderError):
+            reason = f"{type(error).__name__}: {error}"
+            folder.write_summary({"status": "failed", "reason": reason})
 
 
 def reason_of(stop: StopFlag) -> str:

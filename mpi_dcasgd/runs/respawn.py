@@ -15,6 +15,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.handshake import code_facts, data_facts, layout_facts
 from mpi_dcasgd.drivers.newcomers import NEWCOMER, Newcomers, Peer, spawn
+from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.sources import sources_of
@@ -69,6 +70,7 @@ def recruiting(rank: Rank, name: Callable[[int], str], conductor: Conductor) -> 
 def _brief(rank: Rank, worker: int, number: int) -> dict[str, Any]:
     """Return what a newcomer is told, in plain values: its modules are not imported yet."""
     number_of_rank = rank.world.rank_of(worker)
+    assert rank.folder is not None  # it has been set up
     return {
         "job": job_as_yaml(rank.job),
         "folder": str(rank.folder.path),
@@ -78,4 +80,5 @@ def _brief(rank: Rank, worker: int, number: int) -> dict[str, Any]:
         "num_workers": rank.world.num_workers,
         "local_rank": torch.device(rank.places[number_of_rank].device).index or 0,
         "spin_s": rank.spin_s,
+        "server_host": rank.places[SERVER].host,
     }

@@ -17,7 +17,9 @@ from mpi_dcasgd.runs.old_simulation import is_old, old_checkpoint_in, upgraded
 
 AUTO, NEVER = "auto", "never"
 
-_ELSEWHERE = ("device", "threads", "fuse", "capture", "inject", "evaluate_every", "name")
+_ELSEWHERE = (
+    *("device", "threads", "fuse", "capture", "transport", "inject", "evaluate_every", "name"),
+)
 """Keys that may differ: where and how fast a run takes place, and what it is called."""
 
 
@@ -55,7 +57,7 @@ def find_checkpoint(
     """The checkpoint that ``--resume`` means.
 
     Args:
-        job: The job that is to go on.
+        job: The job that is to be resumed.
         run_dir: The run folder, if the user named one.
         resume: ``auto`` for the newest in ``run_dir``, ``never``, a checkpoint's file, or a run
             folder for the newest in it.
@@ -107,7 +109,7 @@ class Standing:
         """Return the starting point of a run whose updates are of ``group`` minibatches.
 
         Raises:
-            RunFolderError: Another group cannot go on from just there.
+            RunFolderError: Another group cannot resume from just there.
         """
         if checkpoint is None:
             return cls()
@@ -166,6 +168,6 @@ def _check(checkpoint: Checkpoint, job: Job, virtual: Mapping[str, Any] | None) 
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise RunFolderError(
             f"{where}: is of another {kind} ({', '.join(changes[:5])}{more} differ); resume "
-            f"with the {kind} that it was started with, name another --run-dir, or begin anew with "
-            "--resume never"
+            f"with the {kind} that it was started with, name another --run-dir, or start afresh "
+            "with --resume never"
         )

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from mpi_dcasgd.config.load import Override, parse_overrides
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.config.simulated import check_injected
 from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.asynchronous import Simulator
@@ -229,22 +230,28 @@ def _resolve(
     pairs, problems = parse_overrides(theirs)
     pairs += others
     checked = resolve_job(job, pairs, problems)
-    _check(checked, simulation, pairs)
-    return checked, simulation
+    described = any(key == "cluster" for key, _ in [*parse_overrides(mine)[0], *more])
+    _check(checked, simulation, pairs, described=described)
+    # What a cluster says is all that there is: one that was calibrated has measured the rest, too.
+    return checked, simulation if described else simulation.with_injected(checked)
 
 
-def _check(job: Job, simulation: Simulation, pairs: Sequence[Override]) -> None:
-    mode = job.mode
+def _check(job: Job, simulation: Simulation, pairs: Sequence[Override], *, described: bool) -> None:
     problems = []
-    if mode == "sequential" and simulation.workers != 1:
+    if job.mode == "sequential" and simulation.workers != 1:
         problems.append(f"workers: {job.algorithm} is one process; give workers=1, or asgd")
-    for key, _ in pairs:
+    if not described:
+        problems += check_injected(job, simulation.workers)
+    for key, value in pairs:
         section, _, rest = key.partition(".")
-        if section == "inject":
-            problems.append(
-                f"{key}: slows real runs and has no effect here; a simulation has "
-                f"{f'{rest}=...' if rest else 'delays, slow and pauses'} of its cluster"
-            )
+        if section != "inject":
+            continue
+        names = [rest.partition(".")[0]] if rest else list(value or ())
+        for name in names:
+            if described or name in simulation.settings:
+                problems.append(
+                    f"{key}: has no effect here: {name} is the cluster's to say; set {name}=..."
+                )
     if problems:
         raise ConfigError("simulation", problems)
 

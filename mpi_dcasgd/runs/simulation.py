@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.load import Override, parse_overrides, read_mapping
 from mpi_dcasgd.config.messages import seen
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.config.simulated import with_injected
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, parse_cluster
 from mpi_dcasgd.drivers.simulation.delays import named_delays
 from mpi_dcasgd.errors import ConfigError, UserError
@@ -38,6 +40,18 @@ class Simulation:
     delay_seed: int | None
     cluster: Cluster
     settings: dict[str, Any]
+
+    def with_injected(self, job: Job) -> Simulation:
+        """Return the simulation of a job that slows its real runs: as slow as those.
+
+        Args:
+            job: Its ``inject``; what the cluster itself says, holds.
+
+        Raises:
+            ConfigError: They do not go together.
+        """
+        settings = with_injected(self.settings, job)
+        return replace(self, settings=settings, cluster=parse_cluster("inject", settings))
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -54,7 +54,7 @@ class ClusterFile:
         """Make the file, by measuring where a real run is to tell.
 
         Raises:
-            RunFolderError: That run is not there, or did not come to its end.
+            RunFolderError: That run does not exist, or did not complete.
         """
         if self._element.cluster is not None:
             self._write(f"the study's, for {self._name}", self._element.cluster)

@@ -10,20 +10,29 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 from mpi_dcasgd.config.load import parse_overrides
 from mpi_dcasgd.config.plan import world_of
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers import start_guard
+from mpi_dcasgd.drivers.farewell import end_world
+from mpi_dcasgd.drivers.meeting import Meeting
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch, pick_device
-from mpi_dcasgd.errors import LaunchError, NonFiniteError, UserError, WorkersLostError
+from mpi_dcasgd.errors import (
+    DcasgdError,
+    LaunchError,
+    RanksLostError,
+    StartError,
+    UserError,
+    WorkersLostError,
+)
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace, git_state
@@ -32,7 +41,7 @@ from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job, with_task
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.rank import Rank, account_of
-from mpi_dcasgd.runs.recording import Recording, reason_of
+from mpi_dcasgd.runs.recording import Recording, reason_of, record_failure
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.resume import AUTO, Standing
 
@@ -40,6 +49,9 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 OnError = Literal["abort", "raise"]
+
+_OTHERS_END_S = 10.0
+"""Seconds in which another rank ends the world after it has said why."""
 
 _YIELD = "OMPI_MCA_mpi_yield_when_idle"
 
@@ -170,24 +182,27 @@ def _train_as_rank(
 ) -> Path:
     threads = request.job.mode == "synchronous" or request.job.faults.respawn
     whole = _whole_world(threads) if given is None else given
-    together(whole, lambda: None)  # for a rank that cannot read the job (_fail_together)
-    comm = whole if given is None else given.Dup()
-    rank = Rank(comm, request.job, request.stop, request.started, loaders)
+    comm, rank = whole, None
     try:
+        together(Meeting(whole), lambda: None)  # for a rank that cannot read the job
+        comm = whole if given is None else given.Dup()
+        rank = Rank(comm, request.job, request.stop, request.started, loaders)
         rank.set_up(lambda: request.record(git))
         rank.train()
     except BaseException as error:
-        if rank.in_step and isinstance(error, UserError):
-            if rank.recording:
-                rank.recording.take_back(error)
-        elif on_error == "abort" and comm.size > 1:
-            _abort(comm, error, rank.logger)
+        if rank is not None:
+            _record_failure(rank, error)
+        alike = (rank is None or rank.in_step) and isinstance(error, (UserError, StartError))
+        if not alike and on_error == "abort" and comm.size > 1:
+            _abort(comm, error, rank)
         raise
     finally:
-        rank.close()
-        # All ranks have to take part in freeing it.
-        if comm is not whole and rank.in_step and not outlives_deaths():
-            comm.Free()
+        if rank is not None:
+            rank.close()
+            # All ranks have to take part in freeing it.
+            if comm is not whole and rank.in_step and not outlives_deaths():
+                comm.Free()
+    assert rank.folder is not None  # it has trained there
     return rank.folder.path
 
 
@@ -202,6 +217,7 @@ def _whole_world(threads: bool) -> MPI.Intracomm:
     # is several times as fast if it lets them. Where nobody does, it costs nothing measurable.
     ours = _YIELD not in os.environ
     os.environ.setdefault(_YIELD, "1")
+    start_guard.mpi_begins()
     try:
         from mpi4py import MPI
     except Exception as error:  # whatever a missing or broken MPI raises
@@ -213,6 +229,7 @@ def _whole_world(threads: bool) -> MPI.Intracomm:
     finally:
         if ours:  # it has been read, if MPI was started here
             del os.environ[_YIELD]
+    start_guard.mpi_has_begun()
     return MPI.COMM_WORLD
 
 
@@ -272,6 +289,8 @@ def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:
             raise error
         try:
             from mpi4py import MPI
+
+            start_guard.mpi_has_begun()
         except Exception:  # what a missing or broken MPI raises is not what is wrong here
             raise error from None
         comm = MPI.COMM_WORLD
@@ -279,19 +298,44 @@ def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:
     def fail() -> NoReturn:
         raise error
 
-    together(comm, fail)
+    together(Meeting(comm), fail)
     raise error  # not reached: it has been raised
 
 
-def _abort(comm: MPI.Intracomm, error: BaseException, logger: Logger | None) -> NoReturn:
-    """End the whole job from one rank, saying which rank, where and why."""
+def _record_failure(rank: Rank, error: BaseException) -> None:
+    """Leave no folder of a run that a user's mistake kept from beginning, and else the reason."""
+    if rank.recording and rank.in_step and isinstance(error, UserError):
+        rank.recording.take_back(error)
+    elif rank.recording:
+        rank.recording.failed(error)
+    elif rank.folder and isinstance(error, RanksLostError) and not error.told:
+        record_failure(rank.folder, error)  # it may be rank 0 that is lost
+
+
+def _abort(comm: MPI.Intracomm, error: BaseException, rank: Rank | None) -> NoReturn:
+    """End the whole job from one rank, or this rank alone, saying which rank, where and why."""
     where = f"rank {comm.rank} on {socket.gethostname()}"
-    if logger:
-        logger.error("%s failed", where, exc_info=error)
-    if not isinstance(error, (UserError, NonFiniteError)):  # which say all that there is to know
+    if rank and rank.logger:
+        rank.logger.error("%s failed", where, exc_info=error)
+    status = getattr(error, "exit_status", 1)
+    if isinstance(error, RanksLostError):
+        if error.told:  # by another rank, which ends the world as well
+            time.sleep(_OTHERS_END_S)
+            leave(status)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        end_world(comm, status)
+    if not isinstance(error, DcasgdError):  # those say all that there is to know
         traceback.print_exception(error)
-    print(f"{where}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    print(f"{where}: {text}", file=sys.stderr, flush=True)
+    if rank and rank.expendable and _told_server(comm, text):
+        leave(status)  # the run goes on, or the server ends it
     if isinstance(error, WorkersLostError):
         leave(error.exit_status)  # nobody is left to abort, and mpirun would call that a success
-    comm.Abort(getattr(error, "exit_status", 1))
-    raise error  # not reached: Abort does not return
+    end_world(comm, status)
+
+
+def _told_server(comm: MPI.Intracomm, text: str) -> bool:
+    from mpi_dcasgd.drivers.notes import tell_failure  # needs an MPI that loads
+
+    return tell_failure(comm, text)

@@ -57,8 +57,8 @@ def run_virtually(
         setup: The run.
         stop: Looked at every few pushes.
         started: When the program began, in ``time.monotonic``'s seconds.
-        beginning: A line that is told first.
-        ending: Gives the line that is told last, if any, from the real seconds that it took.
+        beginning: The first line to show.
+        ending: Gives the last line to show, if any, from the real seconds that it took.
     """
     run, server, workshop = setup.run, setup.server, setup.workshop
     place = RankPlace(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.server.state import saved
 
 
@@ -79,5 +80,5 @@ class GradientAccumulator:
 
     def _allocated(self) -> Tensor:
         if self._sum is None:
-            self._sum = torch.zeros(self._size, device=self._device, dtype=self._dtype)
+            self._sum = zeros(self._size, self._dtype, self._device)
         return self._sum

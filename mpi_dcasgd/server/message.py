@@ -15,6 +15,9 @@ Header, sixteen little words of 8 bytes (128 bytes, so that the vector starts on
 
 The vector is ``[gradient | statistics]`` one way and ``[weights | statistics]`` the other.
 Nothing is pickled, and sender and receiver must have the same byte order.
+
+Where sender and receiver are on one host, the vector may lie in memory that both have in common.
+The message is then the header alone, and says that the vector is complete.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.server.header import HEADER_BYTES, MAX_GRANTS
 
 _CPU = torch.device("cpu")
@@ -62,6 +66,8 @@ class Message:
         pinned: Whether to use page-locked memory, for staging to and from a GPU.
         dtype: Type of the vector. Weights travel as float32; float64 serves to check a rule's
             mathematics within a process.
+        shared: The vector itself, shape (size,), in memory that the other side has, too; None for
+            memory of this message's own, behind the header.
 
     Attributes:
         vector: Shape (size,), 64-byte aligned.
@@ -74,23 +80,32 @@ class Message:
         device: torch.device = _CPU,
         pinned: bool = False,
         dtype: torch.dtype = torch.float32,
+        shared: Tensor | None = None,
     ) -> None:
         on_cpu = device.type == "cpu"
-        words = (HEADER_BYTES + (size * dtype.itemsize if on_cpu else 0)) // 4
-        self._storage = torch.zeros(words, dtype=torch.int32, pin_memory=pinned)
+        behind = on_cpu and shared is None
+        words = (HEADER_BYTES + (size * dtype.itemsize if behind else 0)) // 4
+        locked = (
+            torch.zeros(words, dtype=torch.int32, pin_memory=True) if pinned and behind else None
+        )
+        self._storage = zeros(words, torch.int32) if locked is None else locked
         self._raw: NDArray[np.int32] | None = self._storage.numpy() if on_cpu else None
         header = self._storage.numpy()[: HEADER_BYTES // 4]
         self._words: NDArray[np.int64] = header.view(np.int64)
         self._floats: NDArray[np.float64] = header.view(np.float64)
-        self.vector: Tensor = (
-            self._storage[HEADER_BYTES // 4 :].view(dtype)
-            if on_cpu
-            else torch.zeros(size, device=device, dtype=dtype)
-        )
+        if shared is not None:
+            self.vector: Tensor = shared
+        elif on_cpu:
+            self.vector = self._storage[HEADER_BYTES // 4 :].view(dtype)
+        else:
+            self.vector = torch.zeros(size, device=device, dtype=dtype)
 
     @property
     def raw(self) -> NDArray[np.int32]:
-        """The whole buffer, for MPI, as int32, so that no library rounds the header."""
+        """What is sent: header and vector, or the header alone if the vector is shared.
+
+        As int32, so that no library rounds the header.
+        """
         if self._raw is None:
             raise ProtocolError("a message whose vector is not on the CPU cannot be sent")
         return self._raw

@@ -309,7 +309,7 @@ class ParameterServer:
     def _after(self, worker: int, record: UpdateRecord) -> list[int]:
         if record.action is Action.DROPPED:  # what came too late is for whoever is free
             return self._wake() + self._serve(worker, renew=True)
-        # First the one that delivered: how far it has come decides whether others may go on.
+        # First the one that delivered: how far it has come decides whether others may continue.
         return self._serve(worker, renew=not record.stepped) + self._wake()
 
     def _wake(self) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.state import saved
 
@@ -33,6 +34,19 @@ class Slot:
     def snapshot(self) -> Tensor:
         """The weights that the worker was sent last, shape (size,)."""
         return self.message.vector
+
+    def move(self, vector: Tensor) -> None:
+        """Have replies and snapshot in memory that the worker has, too; values are not kept.
+
+        Args:
+            vector: The memory, shape (size,), on the CPU.
+
+        Raises:
+            ProtocolError: The worker was sent weights, which are its snapshot.
+        """
+        if self.status not in ("absent", "lost"):
+            raise ProtocolError(f"the vector of a worker that is {self.status} cannot be moved")
+        self.message = Message(vector.numel(), shared=vector)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the slot in plain values; the snapshot is a copy on the CPU."""

@@ -16,10 +16,12 @@ from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.layout import FlatLayout
+from mpi_dcasgd.pages import copy_of
 
 LAYOUT = 1
 """Increased whenever an older state could be misread."""
@@ -27,7 +29,7 @@ LAYOUT = 1
 
 def saved(vector: Tensor) -> Tensor:
     """Return a copy on the CPU, which further training leaves alone."""
-    return vector.detach().to("cpu", copy=True)
+    return copy_of(vector, torch.device("cpu"))
 
 
 def written_order(layout: FlatLayout) -> dict[str, list[str]]:

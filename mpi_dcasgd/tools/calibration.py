@@ -47,7 +47,7 @@ def delays_of_run(folder: RunFolder) -> dict[str, Any]:
     worker itself measured.
 
     Raises:
-        RunFolderError: The run has no trace, did not come to its end, or is no asynchronous one.
+        RunFolderError: The run has no trace, did not complete, or is not asynchronous.
     """
     totals = _worker_totals(folder)
     trace = folder.trace()
@@ -180,12 +180,12 @@ def _worker_totals(folder: RunFolder) -> dict[int, dict[str, float]]:
     """The totals of the workers at the end of a run, by worker.
 
     Raises:
-        RunFolderError: The run did not come to its end.
+        RunFolderError: The run did not complete.
     """
     totals = {int(e["worker"]): e for e in folder.metrics() if e["event"] == "worker"}
     if not totals:
         raise RunFolderError(
-            f"{folder.path}: its workers did not come to say how long their steps took; take a "
+            f"{folder.path}: its workers never reported how long their steps took; take a "
             "run that came to its end"
         )
     return totals

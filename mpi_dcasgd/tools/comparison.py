@@ -239,7 +239,7 @@ class Comparison:
 def look_at(run: PlannedRun) -> Found:
     """Look whether a run's folder holds it already, finished, of the same job and size.
 
-    One that did not finish counts as changed, too, if it cannot go on as the run that is planned.
+    An unfinished run counts as changed, too, if the planned run cannot resume it.
     """
     folder = run.folder
     summary = folder.summary(lenient=True)

@@ -35,7 +35,8 @@ class RunStatus:
         epoch: Epochs done; None before the first record.
         result: The primary metric of the test split at the last evaluation; None before it.
         reason: The cause, where it is not running.
-        restarts: Number of times that it resumed from a checkpoint or was requeued.
+        restarts: Number of times that it resumed from a checkpoint, was requeued, or was started
+            again by its launcher.
         job_id: SLURM's number, with the element of an array.
         measures: The primary metric, its direction and its unit.
     """
@@ -141,7 +142,8 @@ def run_status(
     """
     summary = run.summary(lenient=True)
     progress = run.progress()
-    restarts = max(summary.get("restarts") or 0, (job.restarts if job else None) or 0)
+    requeued = (job.restarts if job else None) or 0
+    restarts = max(summary.get("restarts") or 0, requeued, len(run.restarts()))
 
     def told(state: State, reason: str = "") -> RunStatus:
         if silence and state not in ("done", "running"):

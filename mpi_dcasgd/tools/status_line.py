@@ -1,4 +1,4 @@
-"""One line for each of many runs, kept up to date on a terminal while the run goes on."""
+"""One line for each of many runs, kept up to date on a terminal during the run."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@
 
 executes a command on host ``h1``, with ``h2`` and so on in reach (``agent`` stands for ssh), and
 ends with its status. Each host has its own address (10.77.0.1 and so on) and name. SIGUSR1 cuts
-the last host off. The namespaces are private to this process: when it ends, however it ends, the
-kernel ends all processes on the hosts and removes the hosts.
+the last host off, and SIGUSR2 brings it back. The namespaces are private to this process: when it
+ends, however it ends, the kernel ends all processes on the hosts and removes the hosts.
 
 The switch is a few lines of Python over TAP devices, and not `tc netem`, because many kernels are
 built without that: frames are held for the latency, and follow each other at the rate.
@@ -120,7 +120,9 @@ def main(argv: Sequence[str]) -> int:
     os.mkdir("/run/netns")
     switch = Switch(options.hosts, options.latency_ms / 1e3, options.mbit * 1e6 / 8)
     last = f"h{options.hosts}"
-    signal.signal(signal.SIGUSR1, lambda *_: _shell(f"ip -n {last} link set eth0 down"))
+    for signum, state in ((signal.SIGUSR1, "down"), (signal.SIGUSR2, "up")):
+        link = f"ip -n {last} link set eth0 {state}"
+        signal.signal(signum, lambda *_, link=link: _shell(link))
     agent = os.path.join(os.path.dirname(os.path.abspath(__file__)), "agent")
     command = subprocess.Popen([agent, "--here", "h1", *options.command])
     while (status := command.poll()) is None:

@@ -320,6 +320,6 @@ def test_a_greedy_admission_part_is_caught() -> None:
         def may_go_on(self, clock, others):  # type: ignore[no-untyped-def]
             return clock >= max(others, default=clock)
 
-    (law,) = (law for law in PART_LAWS if law.name == "admission lets a run come to its end")
+    (law,) = (law for law in PART_LAWS if law.name == "admission lets a run end")
     assert "dropped a fresh gradient" in judge(law, NeverFresh()).detail
     assert "must wait" in judge(law, SlowestWaits()).detail

@@ -14,20 +14,23 @@ pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 BENCH = [sys.executable, "-m", "mpi_dcasgd", "bench", "mpi"]
 
 
-def test_every_size_and_world_is_measured(processes: Any) -> None:
-    words = ["--workers", "1", "2", "--params", "100", "5000", "--rounds", "2", "--rules", "asgd"]
-    finished = processes.run([*BENCH, *words, "--json"], timeout=90)
+def test_every_size_and_rule_is_measured(processes: Any) -> None:
+    words = ["--workers", "2", "--params", "100", "5000", "--rounds", "2"]
+    rules = ["asgd", "dcasgd-a"]
+    finished = processes.run([*BENCH, *words, "--rules", *rules, "--json"], timeout=90)
     assert finished.status == 0, finished
     results = json.loads(finished.stdout)["results"]
-    assert [(r["workers"], r["params"]) for r in results] == [
-        (1, 100),
-        (1, 5000),
-        (2, 100),
-        (2, 5000),
+    assert [(r["workers"], r["params"], r["rule"]) for r in results] == [
+        (2, size, rule) for size in (100, 5000) for rule in rules
     ]
     for result in results:
-        assert list(result["per_s"]) == ["raw MPI", "asgd"]
-        assert all(len(rates) == 2 and min(rates) > 0 for rates in result["per_s"].values())
+        assert result["transport"] == "messages"
+        for name in ("per_s", "raw_per_s", "update_per_s"):
+            assert len(result[name]) == 2
+            assert min(result[name]) > 0
+        for name in ("over_raw", "over_limit", "over_update"):
+            assert 0 < result[f"{name}_min"] <= result[name] <= result[f"{name}_max"]
+        assert result["over_limit"] > max(result["over_raw"], result["over_update"])
 
 
 @pytest.mark.parametrize(

@@ -50,23 +50,26 @@ def told(shared_world: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     return run
 
 
+@pytest.mark.parametrize("transport", ["shared", "messages"])
 @pytest.mark.parametrize("algorithm", ["asgd", "dcasgd-c", "dcasgd-a"])
 def test_one_worker_is_the_sequential_run_bit_for_bit(
-    told: Callable[..., dict[str, Any]], algorithm: str
+    told: Callable[..., dict[str, Any]], algorithm: str, transport: str
 ) -> None:
     torch.set_num_threads(1)
     world = World(1, algorithm, dropout=0.2, batchnorm=True)
     weights = world.run()
-    run = told(2, algorithm=algorithm, model={"dropout": 0.2, "batchnorm": True})
+    model = {"dropout": 0.2, "batchnorm": True}
+    run = told(2, algorithm=algorithm, model=model, transport=transport)
     assert run["sha"] == weights_sha256(weights, world.server.layout)
     assert set(run["staleness"]) == {0}
 
 
+@pytest.mark.parametrize("transport", ["shared", "messages"])
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_uneven_workers_apply_every_ticket_once(
-    told: Callable[..., dict[str, Any]], ahead: int
+    told: Callable[..., dict[str, Any]], ahead: int, transport: str
 ) -> None:
-    run = told(4, algorithm="dcasgd-a", slow=2, ahead=ahead, epochs=6)
+    run = told(4, algorithm="dcasgd-a", slow=2, ahead=ahead, epochs=6, transport=transport)
     assert run["complete"]
     assert sorted(run["tickets"]) == list(range(42))
     shares = Counter(run["workers"])
@@ -75,12 +78,21 @@ def test_uneven_workers_apply_every_ticket_once(
     assert run["counted"] == [shares[worker] for worker in range(3)]
 
 
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [
+        ({"transport": "shared"}, [True, True, True]),
+        ({"transport": "messages"}, [False, False, False]),
+        ({"apart": 2}, [True, False, True]),
+    ],
+)
 def test_what_was_recorded_can_be_computed_again_in_one_process(
-    told: Callable[..., dict[str, Any]],
+    told: Callable[..., dict[str, Any]], options: dict[str, Any], shares: list[bool]
 ) -> None:
     # The same server, the same tickets, the order that MPI happened to deliver: the same weights.
     torch.set_num_threads(1)
-    run = told(4, algorithm="dcasgd-a", model={"batchnorm": True}, epochs=4)
+    run = told(4, algorithm="dcasgd-a", model={"batchnorm": True}, epochs=4, **options)
+    assert run["shares"] == shares
     world = World(3, "dcasgd-a", plan=TicketPlan(50, 8, 3, 4), batchnorm=True)
     world.join()
     # Who came first for the first tickets is told by the tickets themselves.
@@ -101,7 +113,7 @@ def test_one_ranks_exception_ends_the_job_with_rank_and_reason(toy: Callable[...
     ("options", "told"),
     [
         ({}, "pushed 1000008 samples of ticket 1, which has 8"),
-        ({"words": 40}, "sent 160 bytes, but was asked for "),
+        ({"words": 40, "transport": "messages"}, "sent 160 bytes, but was asked for "),
     ],
 )
 def test_a_push_that_is_not_what_was_asked_for_names_the_worker(

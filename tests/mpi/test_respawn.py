@@ -70,6 +70,7 @@ def test_workers_that_die_are_replaced_even_if_none_is_left_and_nothing_is_lost(
     ]
     victim.send_signal(signal.SIGKILL)
     finished = processes.finish(process)
+    assert finished.status == 0, finished
     told = texts(run)
     assert f"worker 0 (rank 1 on {HOST}) died" in told
     assert "0 of 2 workers are left" in told

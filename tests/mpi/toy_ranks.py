@@ -3,8 +3,9 @@
 Argument: a JSON object with ``algorithm`` and optionally ``rule``, ``epochs``, ``ahead``,
 ``model``, ``fail`` (rank that raises in its third ticket), ``die`` (rank that is killed there) and
 ``slow`` (rank that computes each ticket many times over), ``odd`` (rank that claims too many
-samples, or sends messages of so many ``words`` of four bytes). Rank 0 returns, or prints, what
-happened as one JSON object.
+samples, or sends messages of so many ``words`` of four bytes), ``transport``, ``apart`` (rank that
+takes itself for one in another container). Rank 0 returns, or prints, what happened as one JSON
+object.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from mpi_dcasgd.drivers.signals import (  # noqa: E402
     leave,
     outlives_deaths,
 )
+from mpi_dcasgd.drivers.transport.sharing import Place, Sharing, share_memory  # noqa: E402
 from mpi_dcasgd.errors import WorkersLostError  # noqa: E402
 from mpi_dcasgd.learning.flat import FlatModel  # noqa: E402
 from mpi_dcasgd.learning.learner import Batch, Gradient, Learner  # noqa: E402
@@ -81,6 +83,16 @@ class OddLearner(Learner):
         return found._replace(samples=found.samples + 10**6) if self.odd else found
 
 
+def share(comm: MPI.Comm, options: dict[str, Any], size: int) -> Sharing:
+    here = Place.here
+    if options.get("apart") == comm.rank:
+        Place.here = classmethod(lambda cls: here()._replace(processes="pid:[1]"))  # type: ignore[method-assign,assignment]
+    try:
+        return share_memory(comm, options.get("transport", "auto"), size)
+    finally:
+        Place.here = here  # type: ignore[method-assign]
+
+
 def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str, Any]:
     flat = FlatModel(toy_model(**options.get("model", {})), CPU)
     server = ParameterServer(
@@ -96,13 +108,15 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str
     log = Log()
     evaluator = Evaluator(FlatModel(toy_model(**options.get("model", {})), CPU), toy_subject())
     conductor = Conductor(server, log, evaluator)
-    loop = ServerLoop(comm, server, conductor, StopFlag())
+    sharing = share(comm, options, flat.layout.size)
+    loop = ServerLoop(comm, server, conductor, StopFlag(), shared=sharing.segments)
     comm.Barrier()
     conductor.begin(0.0)
     loop.run()
     loop.close()
     conductor.finish([])
     return {
+        "shares": [sharing.transport(worker) == "shared" for worker in range(comm.size - 1)],
         "sha": weights_sha256(server.weights, server.layout),
         "messages": log.messages,
         "complete": server.complete,
@@ -117,7 +131,7 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str
 def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     model = toy_model(**options.get("model", {}))
     size = FlatModel(toy_model(**options.get("model", {})), CPU).layout.size
-    link = Link(comm, size, CPU)
+    link = Link(comm, size, CPU, shared=share(comm, options, size).own)
     flat = FlatModel(model, CPU, weights=link.reply.vector, grad=link.push.vector)
     learner = OddLearner(flat, toy_subject(), plan)
     learner.slow = options.get("slow") == comm.rank

@@ -1,67 +1,163 @@
 from __future__ import annotations
 
+import math
 import os
 import signal
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from mpi_dcasgd.drivers import backoff as backoff_module
 from mpi_dcasgd.drivers.backoff import (
+    BURST,
+    CROWDED_LONGEST_S,
     CROWDED_SPIN_S,
     FRACTION,
     LONGEST_S,
     SPIN_S,
     Backoff,
     spin_s,
+    usable_cores,
+    wait_until,
 )
 from mpi_dcasgd.drivers.signals import StopFlag
 
 
 class Clock:
-    """Time that passes only when somebody sleeps or polls."""
+    """Time that passes only when somebody sleeps, gives way or looks at it."""
 
-    def __init__(self, poll_s: float) -> None:
+    def __init__(self, look_s: float) -> None:
         self.now = 0.0
-        self.poll_s = poll_s
+        self.look_s = look_s
         self.sleeps: list[float] = []
+        self.given_way = 0
 
     def __call__(self) -> float:
-        self.now += self.poll_s
+        self.now += self.look_s
         return self.now
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
         self.sleeps.append(seconds)
 
+    def give_way(self) -> None:
+        self.given_way += 1
 
-def test_polls_without_sleeping_at_first_then_for_a_fraction_of_the_time_waited() -> None:
-    clock = Clock(poll_s=5e-6)
-    backoff = Backoff(50e-6, clock, clock.sleep)
-    for _ in range(10):
+    def backoff(self, spin_s: float) -> Backoff:
+        return Backoff(spin_s, self, self.sleep, self.give_way)
+
+
+def test_polls_in_bursts_at_first_then_sleeps_for_a_fraction_of_the_time_waited() -> None:
+    clock = Clock(look_s=5e-6)
+    backoff = clock.backoff(CROWDED_SPIN_S)
+    for number in range(10):
+        assert backoff.polls == BURST
         backoff.pause()
-    assert set(clock.sleeps) == {0.0}
+        assert clock.given_way == number + 1
+    assert clock.sleeps == []
     started = 5e-6
     for _ in range(200):
         before = clock.now
         backoff.pause()
-        assert clock.sleeps[-1] <= FRACTION * (before + clock.poll_s - started) + 1e-12
+        assert backoff.polls == 1
+        assert clock.sleeps[-1] <= FRACTION * (before + clock.look_s - started) + 1e-12
     assert clock.sleeps[-1] > 100e-6
     backoff.reset()
+    assert backoff.polls == BURST
     backoff.pause()
-    assert clock.sleeps[-1] == 0.0
+    assert (clock.given_way, len(clock.sleeps)) == (11, 200)
 
 
-def test_waiting_for_a_second_polls_about_a_thousand_times_rather_than_all_the_time() -> None:
-    clock = Clock(poll_s=1e-6)
-    backoff = Backoff(50e-6, clock, clock.sleep)
+@pytest.mark.parametrize(
+    ("spin_s", "longest_s", "most_sleeps"),
+    [(CROWDED_SPIN_S, CROWDED_LONGEST_S, 1200), (SPIN_S, LONGEST_S, 5100)],
+)
+def test_waiting_for_a_second_sleeps_rather_than_polls(
+    spin_s: float, longest_s: float, most_sleeps: int
+) -> None:
+    clock = Clock(look_s=1e-6)
+    backoff = clock.backoff(spin_s)
     while clock.now < 1.0:
         backoff.pause()
-    assert max(clock.sleeps) == LONGEST_S
-    assert len(clock.sleeps) < 1200
-    assert sum(clock.sleeps) > 0.99
+    assert max(clock.sleeps) == longest_s
+    assert len(clock.sleeps) < most_sleeps
+    assert sum(clock.sleeps) > 0.98
+
+
+def test_a_rank_with_a_core_of_its_own_answers_within_200_microseconds() -> None:
+    clock = Clock(look_s=0.0)
+    backoff = clock.backoff(SPIN_S)
+    clock.now = 1.0
+    backoff.pause()
+    clock.now = 60.0  # however long nothing came
+    backoff.pause()
+    assert clock.sleeps == [200e-6]
+
+
+def test_nothing_is_done_between_the_polls_of_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(look_s=1e-6)
+    made: list[Backoff] = []
+
+    def new(spin_s: float) -> Backoff:
+        made.append(clock.backoff(spin_s))
+        return made[-1]
+
+    monkeypatch.setattr(backoff_module, "Backoff", new)
+    answers: list[tuple[float, int]] = []
+
+    def done() -> bool:
+        answers.append((clock.now, clock.given_way))
+        return len(answers) == 2 * BURST + 1
+
+    wait_until(done, SPIN_S)
+    assert len(made) == 1
+    assert [given_way for _, given_way in answers] == [0] * BURST + [1] * BURST + [2]
+    assert len({now for now, _ in answers}) == 3
 
 
 def test_ranks_that_share_cores_give_way_sooner() -> None:
-    cores = len(os.sched_getaffinity(0))
-    assert spin_s(cores) == SPIN_S
-    assert spin_s(cores + 1) == CROWDED_SPIN_S
+    assert spin_s(2, 2) == SPIN_S
+    assert spin_s(3, 2) == CROWDED_SPIN_S
+    assert spin_s(2, 1.5) == CROWDED_SPIN_S
+
+
+@pytest.mark.parametrize(
+    ("text", "granted"),
+    [("150000 100000\n", 1.5), ("max 100000\n", math.inf), ("", math.inf), (None, math.inf)],
+)
+def test_a_containers_share_of_cores_is_read(
+    tmp_path: Path, text: str | None, granted: float
+) -> None:
+    quota = tmp_path / "cpu.max"
+    if text is not None:
+        quota.write_text(text)
+    assert usable_cores(quota) == (os.sched_getaffinity(0), granted)
+
+
+def test_ranks_that_are_bound_to_a_core_each_have_one_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mpi = pytest.importorskip("mpi4py.MPI")
+    from mpi_dcasgd.drivers import world
+
+    here = mpi.Get_processor_name()
+
+    class Comm:
+        def __init__(self, *others: Any) -> None:
+            self.others = others
+
+        def allgather(self, mine: Any) -> list[Any]:
+            return [mine, *self.others]
+
+    cores, granted = frozenset({0}), math.inf
+    monkeypatch.setattr(world, "usable_cores", lambda: (cores, granted))
+    bound = (here, frozenset({1})), (here, frozenset({2}))
+    assert world.host_spin_s(Comm(*bound)) == SPIN_S
+    assert world.host_spin_s(Comm(*bound, (here, frozenset({0})))) == CROWDED_SPIN_S
+    assert world.host_spin_s(Comm(("another", frozenset({0})))) == SPIN_S
+    granted = 2.0
+    assert world.host_spin_s(Comm(*bound)) == CROWDED_SPIN_S
 
 
 def test_a_signal_only_sets_the_flag() -> None:

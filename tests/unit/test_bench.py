@@ -16,7 +16,8 @@ from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
 from mpi_dcasgd.tools.bench import update
 from mpi_dcasgd.tools.bench.show import as_table
 from mpi_dcasgd.tools.bench.simulator import Case, measure_overhead
-from mpi_dcasgd.tools.bench.update import Measured, Spread, built_in_rules, measure
+from mpi_dcasgd.tools.bench.spread import Spread
+from mpi_dcasgd.tools.bench.update import Measured, built_in_rules, measure
 
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler"

@@ -36,6 +36,7 @@ SETTINGS: dict[str, str] = {
     "sync.accumulate": "2",
     "sync.backup": "1",
     "sync.lr_scaling": "linear",
+    "transport": "messages",
     "inject.slow": "{7: 3}",
     "inject.pauses": "{every_s: 1, for_s: 1, workers: [2]}",
     "rule.weight_decay.place": "decoupled",
@@ -47,6 +48,7 @@ SETTINGS: dict[str, str] = {
 """A value of each setting that may be without effect."""
 
 DISARMED = {
+    "transport": ["algorithm=sgd"],
     "inject.slow": ["algorithm=sgd"],
     "inject.pauses": ["algorithm=sgd"],
     "task.huber_delta": ["task.name=regression"],
@@ -188,6 +190,17 @@ def test_studies_are_checked_too(tmp_path: Path) -> None:
         study(tmp_path, mine)
 
 
-def test_a_simulation_is_not_slowed_by_what_slows_real_runs(file: Path) -> None:
-    with pytest.raises(ConfigError, match=r"inject\.slow: slows real runs and has no effect here"):
-        simulate_timing(file, workers=2, words=["inject.slow={1: 3}"])
+def test_a_simulation_is_as_slow_as_the_job_makes_real_runs(file: Path) -> None:
+    plain = simulate_timing(file, workers=2)
+    file.write_text(file.read_text() + "inject: {slow: {0: 3, 1: 3}}\n")
+    slowed = simulate_timing(file, workers=2)
+    assert slowed.updates_per_s == pytest.approx(plain.updates_per_s / 3)
+    fast = {"delays": {"model": "constant", "mean_s": 1.0}}
+    assert simulate_timing(file, workers=2, cluster=fast).updates_per_s == plain.updates_per_s
+
+
+def test_a_simulation_refuses_injected_slowness_that_its_cluster_overrules(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"inject\.slow: has no effect here: slow is the cluster"):
+        simulate_timing(file, workers=2, slow={1: 2}, words=["inject.slow={1: 3}"])
+    with pytest.raises(ConfigError, match=r"inject\.slow: there is no worker 7"):
+        simulate_timing(file, workers=2, words=["inject.slow={7: 3}"])

@@ -15,6 +15,7 @@ PACKAGE = Path(mpi_dcasgd.__file__).parent
 # Each may import itself and those before it.
 LAYERS = (
     "errors",
+    "pages",
     "vision",
     "places",
     "modules",
@@ -35,9 +36,12 @@ LAYERS = (
 
 # These two are the MPI driver; everything else must load where there is no MPI.
 NEED_MPI = {
+    "mpi_dcasgd.drivers.deaths",
     "mpi_dcasgd.drivers.mpi_server",
     "mpi_dcasgd.drivers.mpi_worker",
+    "mpi_dcasgd.drivers.notes",
     "mpi_dcasgd.tools.bench.mpi_rank",
+    "mpi_dcasgd.tools.bench.raw_messages",
 }
 OPTIONAL = ("mpi4py", "horovod", "torchvision", "sklearn", "matplotlib", "psutil")
 

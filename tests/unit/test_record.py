@@ -23,6 +23,7 @@ from mpi_dcasgd.record.environment import (
     RankPlace,
     describe_environment,
     git_state,
+    huge_pages,
     package_versions,
 )
 from mpi_dcasgd.record.logs import close_logger, rank_logger
@@ -517,6 +518,14 @@ def test_the_environment_keeps_only_known_variables(tmp_path: Path) -> None:
     assert json.loads(folder.environment_json.read_text()) == environment
 
 
+def test_the_environment_says_how_much_memory_lies_in_huge_pages(tmp_path: Path) -> None:
+    system, process = tmp_path / "enabled", tmp_path / "smaps_rollup"
+    assert huge_pages(system, process) == {"enabled": None, "bytes": None}
+    system.write_text("always [madvise] never\n")
+    process.write_text("00400000-7ff ---p 00000000 [rollup]\nRss: 9 kB\nAnonHugePages:  4096 kB\n")
+    assert huge_pages(system, process) == {"enabled": "madvise", "bytes": 4 << 20}
+
+
 def test_versions_are_of_installed_packages_only() -> None:
     versions = package_versions()
     assert {"torch", "numpy", "mpi4py"} <= set(versions)
@@ -526,3 +535,43 @@ def test_versions_are_of_installed_packages_only() -> None:
 def test_git_state_is_none_outside_a_checkout(tmp_path: Path) -> None:
     (tmp_path / "__init__.py").write_text("")
     assert git_state(tmp_path) is None
+
+
+def test_a_virtual_run_that_takes_longer_than_thought_has_fewer_events(tmp_path: Path) -> None:
+    def events(driver: str, shown: io.StringIO) -> int:
+        folder = make(tmp_path / driver, tmp_path)
+        settings = RecordSettings(log_every_s=1.0, line_every_s=1.0, trace=False, progress="lines")
+        run = describe(driver=driver)
+        recorder = Recorder(folder, run, settings, stream=shown, environ={})
+        for number in range(3000):
+            recorder.update(push(number), float(number))
+        recorder.close()
+        return len(read_metrics(folder.metrics_jsonl))
+
+    shown = io.StringIO()
+    assert events("mpi", io.StringIO()) == 2999
+    assert 1000 < events("simulator", shown) < 1300
+    assert shown.getvalue().count("\n") < 300
+
+
+def test_a_resumed_virtual_run_writes_its_events_as_rarely_as_before(tmp_path: Path) -> None:
+    def recorder(folder: RunFolder, saved: Any = None) -> Recorder:
+        settings = RecordSettings(log_every_s=1.0, progress="off", trace=False)
+        run = describe(driver="simulator")
+        return Recorder(folder, run, settings, environ={}, saved=saved)
+
+    def go_on(one: Recorder, begin: int, end: int) -> None:
+        for number in range(begin, end):
+            one.update(push(number), float(number))
+
+    whole, broken = make(tmp_path / "whole", tmp_path), make(tmp_path / "broken", tmp_path)
+    through, first = recorder(whole), recorder(broken)
+    go_on(through, 0, 2000)
+    go_on(first, 0, 1000)
+    saved = first.state_dict()
+    first.close()
+    second = recorder(broken, saved)
+    go_on(second, 1000, 2000)
+    second.close()
+    through.close()
+    assert broken.metrics_jsonl.read_bytes() == whole.metrics_jsonl.read_bytes()

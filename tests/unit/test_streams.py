@@ -142,7 +142,7 @@ def test_a_stream_that_fails_once_is_silent_from_then_on() -> None:
         print("text", file=shown, flush=True)
     assert stream.writes == 1
     assert len(told) == 1
-    assert "No space left on device; the run goes on" in told[0]
+    assert "No space left on device; the run continues" in told[0]
     closed = io.StringIO()
     closed.close()
     print("text", file=ShownStream(closed), flush=True)

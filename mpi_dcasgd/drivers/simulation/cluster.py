@@ -42,7 +42,7 @@ Workers = Annotated[
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Pauses:
-    """Stalls: the worker stands still and then goes on where it was."""
+    """Stalls: the worker stands still and then continues where it was."""
 
     every_s: Annotated[Positive, Field(description="seconds from one stall to the next")]
     for_s: Annotated[Positive, Field(description="seconds that a stall lasts")]
@@ -183,7 +183,7 @@ class WorkerClock:
         return begin_s + work_s if stalls is None else stalls.finish(begin_s, work_s)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers from which ``load_state_dict`` goes on."""
+        """Return plain numbers for ``load_state_dict`` to continue from."""
         return {
             "drawn": self._steps.drawn(),
             "stalls": [None if s is None else [s.count, s.next_s] for s in self._pauses],

@@ -221,7 +221,7 @@ class Engine:
         self._start(self._site.rejoin(worker))
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values from which ``load_state_dict`` goes on, bit for bit."""
+        """Return plain values for ``load_state_dict`` to continue from, bit for bit."""
         return {
             "now": self.now,
             "events": [list(event) for event in self._events],

@@ -148,7 +148,7 @@ class OrderReplay:
         server: At the start of a run, with a ledger of its own.
         learner: Computes all workers' gradients, one after the other.
         workers: Who pushed, in order; it is gone through again if tickets are left at its end.
-        times_s: When they did; beyond its end time goes on at the mean pace.
+        times_s: When they did; beyond its end time advances at the mean pace.
 
     Attributes:
         told: Called with what the server says of each push.

@@ -115,7 +115,7 @@ class StepClock:
         return death_s
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values from which ``load_state_dict`` goes on, bit for bit."""
+        """Return plain values for ``load_state_dict`` to continue from, bit for bit."""
         return {
             "now": self.now,
             "dropped": self.dropped,

@@ -18,6 +18,7 @@ from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.step_clock import StepClock
 from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import Kind
 from mpi_dcasgd.server.push import Push
@@ -63,7 +64,7 @@ class SynchronousSimulator:
         self._workers = workers
         self._accumulate = accumulate
         self._stop = StopFlag() if stop is None else stop
-        self._sum = torch.zeros_like(server.weights)
+        self._sum = zeros(server.weights.numel(), server.weights.dtype, server.weights.device)
         self._samples = [0] * everyone
         self._step_samples = 0
         self._ledger: TicketLedger | None = None

@@ -150,7 +150,7 @@ class ArraysFile:
         array = self._read(key)
         if array.dtype == np.uint8:
             return np.ascontiguousarray(array)
-        with np.errstate(over="ignore"):  # to infinity, which is told below
+        with np.errstate(over="ignore"):  # to infinity, which is reported below
             array = np.ascontiguousarray(array, dtype=np.float32)
         finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
         if not finite.all():

@@ -112,7 +112,7 @@ class Facts:
         num_classes: Classes.
         input_shape: Of one sample, images as (channels, height, width).
         resident_bytes: Memory that its samples take up in every process that loads it; for a
-            cache that fills as training goes on, when it is full.
+            cache that fills during training, when it is full.
         num_validation: Samples that choose the best weights.
     """
 

@@ -86,7 +86,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
     Args:
         then: What ``DataIdentity.as_plain`` returned; empty if nobody wrote it down.
-        now: Likewise.
+        now: The same of the data as they are now.
 
     Example:
         >>> was = {"samples": {"train": 182}, "classes": ["cat", "dog"]}

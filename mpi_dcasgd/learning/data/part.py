@@ -30,8 +30,8 @@ class Part:
         augment: False to read them without augmentation, whatever generator is given.
 
     Attributes:
-        split: As given.
-        indices: Likewise.
+        split: The split that the samples come from.
+        indices: Their places in it.
 
     Example:
         >>> split = TensorSplit(torch.eye(4), torch.arange(4), torch.device("cpu"))

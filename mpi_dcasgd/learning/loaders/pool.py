@@ -33,7 +33,7 @@ class Loaders:
     """Processes that load the samples of one rank.
 
     They begin to start at once, which is to be before MPI does where that is possible, and need
-    nothing to be waited for until ``adopt``. Whatever fails is told by ``begin`` and ``adopt``,
+    nothing to be waited for until ``adopt``. Whatever fails is raised by ``begin`` and ``adopt``,
     where all ranks are in step, and later by the batch that is asked for.
 
     Args:

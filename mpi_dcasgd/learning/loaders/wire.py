@@ -98,7 +98,7 @@ def receive(channel: socket.socket) -> Any:
 
     Raises:
         EOFError: The other side has ended, perhaps within the message.
-        OSError: Likewise.
+        OSError: The socket failed; the other side may have been killed.
         Exception: Whatever unpickling raises; the message has been received as a whole then.
     """
     head = memoryview(bytearray(_HEAD.size))

@@ -25,7 +25,7 @@ class Classification(SectionTask):
 
     Args:
         model: The section of that name.
-        data: Likewise.
+        data: The section of that name.
         label_smoothing: Of the loss that is trained on; the loss that is measured is without.
         top_k: Errors of the first k answers to report beside that of the first, ``top5_error``.
 

@@ -28,7 +28,7 @@ class Regression(SectionTask):
 
     Args:
         model: The section of that name.
-        data: Likewise.
+        data: The section of that name.
 
     Source: P. J. Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical
     Statistics 1964.

@@ -22,8 +22,8 @@ class SectionTask(Task):
     """A task whose model and data are those of the job's sections ``model`` and ``data``.
 
     Args:
-        model: The section.
-        data: Likewise.
+        model: The section of that name.
+        data: The section of that name.
     """
 
     def __init__(self, model: ModelSource, data: DataSource) -> None:

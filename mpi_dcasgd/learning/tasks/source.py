@@ -33,7 +33,7 @@ class TaskSource(CallSettings):
 
         Args:
             model: The job's section, for a task that takes it.
-            data: Likewise.
+            data: The job's section, for a task that takes it.
 
         Raises:
             ConfigError: The constructor fails.

@@ -1,8 +1,9 @@
 """One rank of ``bench mpi``: how many pushes and pulls a second the server deals with.
 
 Started as ``python -m mpi_dcasgd.tools.bench.mpi_rank JSON`` in a world of one server and any
-number of workers, whose gradients cost nothing. The very loops of a run move the messages. Beside
-them, in the same world and in turns, the same messages go to and fro with nothing done to them.
+number of workers, whose gradients cost nothing. The very loops of a run move the messages. In turns
+with them, in the same world, the same messages go to and fro with nothing done to them, by MPI's
+own wait (``raw_messages.py``), and the server's update runs alone, on the server's own vectors.
 Rank 0 prints a JSON list.
 """
 
@@ -13,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import mpi4py
 import torch
@@ -23,23 +24,35 @@ mpi4py.rc.thread_level = "funneled"
 
 from mpi4py import MPI  # noqa: E402 # the thread level has to be chosen before
 
-from mpi_dcasgd.drivers.backoff import Backoff, spin_s, wait_until  # noqa: E402
+from mpi_dcasgd.drivers.backoff import wait_until  # noqa: E402
 from mpi_dcasgd.drivers.conductor import Conductor  # noqa: E402
 from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
 from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
 from mpi_dcasgd.drivers.signals import StopFlag  # noqa: E402
-from mpi_dcasgd.drivers.topology import Topology  # noqa: E402
-from mpi_dcasgd.drivers.world import host_ranks  # noqa: E402
+from mpi_dcasgd.drivers.topology import SERVER, Topology  # noqa: E402
+from mpi_dcasgd.drivers.world import host_spin_s  # noqa: E402
 from mpi_dcasgd.learning.flat import Field, FlatLayout  # noqa: E402
 from mpi_dcasgd.learning.learner import Batch, Gradient, Learner  # noqa: E402
 from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
+from mpi_dcasgd.pages import zeros  # noqa: E402
 from mpi_dcasgd.rules.algorithms import resolve_rule  # noqa: E402
-from mpi_dcasgd.server.message import Kind, Message, Tag  # noqa: E402
+from mpi_dcasgd.rules.part import Facts  # noqa: E402
+from mpi_dcasgd.server.message import Message  # noqa: E402
 from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
+from mpi_dcasgd.tools.bench import raw_messages  # noqa: E402
 
-RAW = "raw MPI"
+TRANSPORT = "messages"
+"""How vectors travel between server and workers."""
 _CPU = torch.device("cpu")
+
+
+class Rates(NamedTuple):
+    """Bare messages to and fro, updates alone, and pushes with their pulls, each a second."""
+
+    raw: float
+    update: float
+    server: float
 
 
 class _Vectors:
@@ -80,106 +93,114 @@ class _Nobody(Conductor):
         print(text, file=sys.stderr, flush=True)
 
 
-def measure(comm: MPI.Comm, what: str, size: int, updates: int) -> float:
-    """Pushes a second, on rank 0; every rank must call it.
+def measure(comm: MPI.Comm, algorithm: str, size: int, updates: int) -> Rates:
+    """Rates on rank 0, zeros elsewhere; every rank must call it.
 
     Args:
         comm: The world.
-        what: ``RAW``, or the algorithm of the server.
+        algorithm: Of the server.
         size: Elements of a vector.
         updates: How many pushes.
     """
-    pause_s = spin_s(host_ranks(comm)[1])
-    if comm.rank:
-        link = Link(comm, size, _CPU, pause_s)
-        link.push.vector.fill_(1e-3)
-        link.expect()
-        comm.Barrier()
-        run_worker(link, _Instant(link), background=False)
-        link.close()
-        return 0.0
-    run = _echo if what == RAW else _serve
-    return updates / run(comm, what, size, updates, pause_s)
+    world = _world(comm)
+    rounds = -(-updates // world.num_workers)
+    pause_s = host_spin_s(comm)
+    if world.worker_of(comm.rank) is None:
+        raw_s = raw_messages.serve(comm, world, size, rounds)
+        update_s, server_s = _serve(comm, world, algorithm, size, updates, pause_s)
+        return Rates(rounds * world.num_workers / raw_s, 1 / update_s, updates / server_s)
+    raw_messages.push_and_pull(comm, size, rounds)
+    _work(comm, size, pause_s)
+    return Rates(0.0, 0.0, 0.0)
 
 
 def _world(comm: MPI.Comm) -> Topology:
     return Topology.of_world("asynchronous", comm.size, algorithm="of the benchmark")
 
 
-def _serve(comm: MPI.Comm, algorithm: str, size: int, updates: int, pause_s: float) -> float:
+def _work(comm: MPI.Comm, size: int, pause_s: float) -> None:
+    link = Link(comm, size, _CPU, pause_s)
+    link.push.vector.fill_(1e-3)
+    link.expect()
+    wait_until(comm.Ibarrier().Test)  # the server measures its update alone meanwhile
+    comm.Barrier()
+    run_worker(link, _Instant(link), background=False)
+    link.close()
+
+
+def _serve(
+    comm: MPI.Comm, world: Topology, algorithm: str, size: int, updates: int, pause_s: float
+) -> tuple[float, float]:
+    """Seconds of an update alone, and of all pushes."""
     layout = FlatLayout((Field("vector", (size,), 0, size),), (), size, 0)
     server = ParameterServer(
-        torch.randn(size),
+        zeros(size).normal_(),
         layout,
         resolve_rule(algorithm),
         TicketPlan(updates, 1, 0, 1),
         lambda samples: 1e-6,
-        _world(comm).num_workers,
+        world.num_workers,
         torch.empty(0),
     )
+    update_s = _update_alone(server, updates)
     loop = ServerLoop(comm, server, _Nobody(), StopFlag(), pause_s)
+    wait_until(comm.Ibarrier().Test)
     comm.Barrier()
     started = time.perf_counter()
     loop.run()
     spent_s = time.perf_counter() - started
     loop.close()
-    return spent_s
+    return update_s, spent_s
 
 
-def _echo(comm: MPI.Comm, what: str, size: int, updates: int, pause_s: float) -> float:
-    world = _world(comm)
-    workers = range(world.num_workers)
-    inbox, outbox = ([Message(size) for _ in workers] for _ in range(2))
-    receives = [
-        comm.Recv_init(inbox[w].raw, source=world.rank_of(w), tag=Tag.PUSH) for w in workers
-    ]
-    sends = [comm.Send_init(outbox[w].raw, dest=world.rank_of(w), tag=Tag.REPLY) for w in workers]
-    granted = done = 0
-    comm.Barrier()
+def _update_alone(server: ParameterServer, updates: int) -> float:
+    """Seconds of an update, the workers in turn, on the server's own vectors."""
+    workers = range(server.num_workers)
+    pushed = [Message(server.layout.size).vector.fill_(1e-3) for _ in workers]
+    facts = [Facts(1e-6, 1e-6, len(workers) - 1, 5, w, len(workers), 1.0) for w in workers]
+    for worker in workers:
+        server.slots[worker].snapshot.copy_(server.weights)
+        server.chain.apply(
+            server.weights, pushed[worker], server.slots[worker].snapshot, facts[worker]
+        )
     started = time.perf_counter()
-    answer = list(workers)
-    backoff = Backoff(pause_s)
-    while True:
-        for worker in answer:
-            wait_until(sends[worker].Test, pause_s)
-            if granted < updates:
-                outbox[worker].write_reply(Kind.WORK, 0, (granted,))
-                receives[worker].Start()
-                granted += 1
-            else:
-                outbox[worker].write_reply(Kind.STOP, 0, ())
-            sends[worker].Start()
-        done += len(answer)
-        if done == updates + len(workers):
-            break
-        answer = MPI.Request.Testsome(receives) or []
-        backoff.reset() if answer else backoff.pause()
-    for send in sends:
-        wait_until(send.Test, pause_s)
-    spent_s = time.perf_counter() - started
-    for request in (*receives, *sends):
-        request.Free()
-    return spent_s
+    for number in range(updates):
+        worker = number % len(workers)
+        server.chain.apply(
+            server.weights, pushed[worker], server.slots[worker].snapshot, facts[worker]
+        )
+    return (time.perf_counter() - started) / updates
 
 
 def main(spec: dict[str, Any]) -> None:
-    """Measure each size: all kinds in turns, as many times as there are rounds."""
+    """Measure each size and rule: messages, update and server in turns, once a round."""
     torch.set_num_threads(1)
     comm = MPI.COMM_WORLD
     workers = _world(comm).num_workers
-    results = []
+    results: list[dict[str, Any]] = []
     for size in spec["params"]:
         updates = max(12 * workers, min(2000, int(5e8 / size)))
-        kinds = [RAW, *spec["rules"]]
-        rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+        found: dict[str, list[Rates]] = {rule: [] for rule in spec["rules"]}
         for warm in (True, *[False] * spec["rounds"]):
-            for kind in kinds:
+            for rule, rates in found.items():
                 few = 4 * workers
-                rate = measure(comm, kind, size, few if warm else updates)
+                rate = measure(comm, rule, size, few if warm else updates)
                 if not warm:
-                    rates[kind].append(rate)
-        results.append({"workers": workers, "params": size, "per_s": rates})
-    if comm.rank == 0:
+                    rates.append(rate)
+        for rule, rates in found.items():
+            raw, update, server = zip(*rates, strict=True)
+            results.append(
+                {
+                    "workers": workers,
+                    "params": size,
+                    "rule": rule,
+                    "transport": TRANSPORT,
+                    "per_s": server,
+                    "raw_per_s": raw,
+                    "update_per_s": update,
+                }
+            )
+    if comm.rank == SERVER:
         print(json.dumps(results))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from mpi_dcasgd.record.environment import cpu_model, package_versions
-from mpi_dcasgd.tools.bench.update import Measured, Spread
+from mpi_dcasgd.tools.bench.spread import Spread
+from mpi_dcasgd.tools.bench.update import Measured
 
 TARGET = 0.9
 """``update_over_triad`` that every elementwise rule is meant to reach at 25.6 M parameters."""
@@ -103,15 +104,11 @@ def _row(one: Measured) -> str:
         _milliseconds(one.plain_s),
         f"{one.update_bytes_per_s / 1e9:.1f}",
         f"{one.triad_bytes_per_s / 1e9:.1f}",
-        _with_extremes(ratio),
+        str(ratio),
     )
     if one.grouped_s is not None and one.grouped_over_one is not None:
-        cells = (*cells, _milliseconds(one.grouped_s), _with_extremes(one.grouped_over_one))
+        cells = (*cells, _milliseconds(one.grouped_s), str(one.grouped_over_one))
     return f"| {' | '.join(cells)} |"
-
-
-def _with_extremes(ratio: Spread) -> str:
-    return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
 
 
 def _milliseconds(spread: Spread) -> str:

@@ -39,7 +39,7 @@ from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.rules.chain import Rule
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.tools.bench.update import Spread
+from mpi_dcasgd.tools.bench.spread import Spread
 
 LR = 0.01
 CIFAR_GRADIENTS = 160 * -(-50_000 // 128)

@@ -9,17 +9,16 @@ and nothing for the cache lines that a processor fetches in order to overwrite t
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mpi_dcasgd.learning.layout import ALIGN
+from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, resolve_rule
 from mpi_dcasgd.rules.alignment import zeros_beside
 from mpi_dcasgd.rules.chain import Chain, acting_parts
@@ -27,6 +26,7 @@ from mpi_dcasgd.rules.fuse import Kernel, fuse
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.rules.stretch import Stretch
+from mpi_dcasgd.tools.bench.spread import Spread
 
 SIZES = (270_000, 11_000_000, 25_600_000)
 """Parameters of ResNet-20 (CIFAR), ResNet-18 and ResNet-50."""
@@ -36,18 +36,6 @@ _LEAST_S = 0.02
 """A sample takes at least so long, so that reading the clock costs nothing beside it."""
 
 _FACTS = Facts(lr=1e-6, lr_max=1e-6, staleness=1, version=5, worker=0, num_workers=1, grad_norm=1.0)
-
-
-class Spread(NamedTuple):
-    """Median and extremes of a number over the repeats."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, samples: list[float]) -> Spread:
-        return cls(statistics.median(samples), min(samples), max(samples))
 
 
 @dataclass(frozen=True)
@@ -142,7 +130,7 @@ class _Bench:
         self._repeats = repeats
         self._stretches = _equal_stretches(num_params, num_groups)
         generator = torch.Generator().manual_seed(0)
-        self._params = torch.randn(num_params, generator=generator)
+        self._params = zeros(num_params).normal_(generator=generator)
         self._snapshot = zeros_beside(self._params, 1)
         self._grad = zeros_beside(self._params, 2)
         self._grad.normal_(generator=generator)
@@ -213,7 +201,7 @@ def _triad(num_params: int) -> Callable[[], object]:
     ) -> tuple[Tensor, ...]:
         return b + c * numbers[0], c
 
-    a = torch.zeros(num_params)
+    a = zeros(num_params)
     b, c = (zeros_beside(a, lane).fill_(lane) for lane in (1, 2))
     run = fuse(step, a, num_numbers=1, num_state=0, way="compiled").run
     numbers = torch.tensor([0.5])

@@ -180,7 +180,7 @@ PART_LAWS: tuple[Law[Part], ...] = (
     Law("a part returns its state vectors", _returns_its_state),
     Law("a part's scalars are finite", _has_finite_scalars),
     Law("a part is its settings", _frozen),
-    Law("admission lets a run come to its end", _lets_a_run_end),
+    Law("admission lets a run end", _lets_a_run_end),
     Law("a step size is sound", _steps_are_sound),
 )
 """All laws of a part, in the order of reports."""

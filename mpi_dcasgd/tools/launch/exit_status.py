@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.record.run_folder import RunFolder
 
 _LAST_WORDS_S = 5.0
+_SIGNALLED = frozenset(128 + signum for signum in SIGNALS)
 
 
 class RunEnd:
@@ -36,19 +38,32 @@ class RunEnd:
         return _stopped_by(summary) or 1
 
     @property
+    def summary(self) -> dict[str, Any]:
+        """The summary that this start has written, or nothing."""
+        return self._summary()
+
+    @property
+    def reason(self) -> str:
+        """The reason of its end that the summary tells, if any."""
+        return str(self._summary().get("reason", ""))
+
+    @property
     def completed(self) -> bool:
         """True if this start has brought the run to its end."""
         return self._summary().get("status") == "completed"
 
     def exit_status(self, status: int) -> int:
-        """Return a world's own exit status, or 128 + n if only the folder tells of signal n.
+        """Return a world's own exit status, or what the folder tells, where that says more.
 
+        A completed run is a success, whatever its launcher makes of a worker that died.
         When SLURM has ended Open MPI's daemons, and the ranks with them, mpirun (5.0.11) ends with
         0 or with a status of its own: so SLURM preempts.
 
         Args:
             status: The launcher's.
         """
+        if self.completed and status not in _SIGNALLED:
+            return 0
         if status > 128:
             return status
         summary = self._summary()

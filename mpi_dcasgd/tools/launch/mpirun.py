@@ -132,6 +132,7 @@ def mpirun_command(
     columns: int | None = None,
     fault_tolerant: bool = False,
     extra: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
 ) -> MpirunCommand:
     """The command that starts ``n`` ranks of a program.
 
@@ -144,6 +145,7 @@ def mpirun_command(
         columns: Of the terminal that stdout is, or None where it is none.
         fault_tolerant: Let a world outlive a rank's death.
         extra: Further flags for mpirun.
+        variables: Further variables for an mpirun of Open MPI, not for the ranks.
 
     Raises:
         LaunchError: Fault tolerance is asked of an MPI that has none, or there is no rank.
@@ -176,6 +178,7 @@ def mpirun_command(
             flags += ["-x", name]
         if root:
             env |= _AS_ROOT
+        env |= variables or {}
     elif flavour.name == "Intel MPI":
         env["I_MPI_PIN"] = "0"  # likewise
     return MpirunCommand((flavour.path, *flags, *extra, *program), env, fault_tolerant)

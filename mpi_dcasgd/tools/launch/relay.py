@@ -14,21 +14,41 @@ from contextlib import contextmanager
 from typing import IO
 
 _LAST_S = 5.0  # for what is under way when the world has ended
+_TAIL_BYTES = 1 << 16
+
+
+class Tail:
+    """Last part of what goes through a relay."""
+
+    def __init__(self) -> None:
+        self._content = b""
+
+    def add(self, content: bytes) -> None:
+        """Take what has come."""
+        self._content = (self._content + content)[-_TAIL_BYTES:]
+
+    @property
+    def text(self) -> str:
+        """What has come last."""
+        return self._content.decode(errors="replace")
 
 
 @contextmanager
-def outliving_reader(given: IO[bytes] | None, number: int) -> Iterator[IO[bytes] | int | None]:
+def outliving_reader(
+    given: IO[bytes] | None, number: int, tail: Tail | None = None
+) -> Iterator[IO[bytes] | int | None]:
     """Give a child what to write to in place of one of this process's streams.
 
     Args:
         given: Another file that the child is to write to; it is handed on.
         number: This process's stream if none is given, 1 or 2.
+        tail: Is to have the last part of it.
     """
-    if given is not None or not _is_pipe(number):
+    if given is not None or (tail is None and not _is_pipe(number)):
         yield given
         return
     reading, writing = os.pipe()
-    relay = threading.Thread(target=_relay, args=(reading, number), name="relay", daemon=True)
+    relay = threading.Thread(target=_relay, args=(reading, number, tail), name="relay", daemon=True)
     relay.start()
     try:
         yield writing
@@ -38,9 +58,11 @@ def outliving_reader(given: IO[bytes] | None, number: int) -> Iterator[IO[bytes]
         relay.join(_LAST_S)
 
 
-def _relay(reading: int, number: int) -> None:
+def _relay(reading: int, number: int, tail: Tail | None) -> None:
     heard = True
     while content := os.read(reading, 1 << 16):
+        if tail is not None:
+            tail.add(content)
         while heard and content:
             try:
                 content = content[os.write(number, content) :]

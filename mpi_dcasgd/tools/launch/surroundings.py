@@ -32,8 +32,8 @@ def refuse_many(command: str, env: Mapping[str, str] = os.environ) -> bool:
         env: The environment.
 
     Returns:
-        Whether to go on. False on all but the first of several processes, which are to end without
-        a word, and with status 0: a launcher ends them all when one fails, the one that speaks
+        Whether to continue. False on all but the first of several processes, which are to end
+        silently, and with status 0: a launcher ends them all when one fails, the one that speaks
         included.
 
     Raises:

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
-from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.progress import TTY_VARIABLE
 from mpi_dcasgd.tools.launch.exit_status import RunEnd
+from mpi_dcasgd.tools.launch.hosts import Without, keepalive, leave_out
+from mpi_dcasgd.tools.launch.leftovers import MARK, end_leftovers
 from mpi_dcasgd.tools.launch.mpirun import (
     MpiFlavour,
     MpirunCommand,
@@ -35,13 +36,14 @@ from mpi_dcasgd.tools.launch.mpirun import (
     find_mpirun,
     mpirun_command,
 )
-from mpi_dcasgd.tools.launch.relay import outliving_reader
+from mpi_dcasgd.tools.launch.relay import Tail, outliving_reader
 from mpi_dcasgd.tools.launch.srun import (
     MPIRUN_VARIABLE,
     SRUN_VARIABLE,
     pick_launcher,
     srun_command,
 )
+from mpi_dcasgd.tools.launch.steering import Steering, handling
 from mpi_dcasgd.tools.launch.surroundings import refuse_leftovers
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
@@ -64,6 +66,7 @@ def plan(
     fault_tolerant: bool = False,
     extra: Sequence[str] = (),
     terminal: bool = True,
+    without: Without | None = None,
 ) -> MpirunCommand:
     """`mpirun_command` with what this machine says: its mpirun, its cores, its user, its terminal.
 
@@ -75,6 +78,7 @@ def plan(
         fault_tolerant: Let a world outlive a rank's death.
         extra: Further arguments for the launcher.
         terminal: Whether the ranks write to where this process does.
+        without: Hosts on which mpirun is to start nothing.
 
     Raises:
         LaunchError: No launcher, or not one that can do what is asked.
@@ -86,6 +90,9 @@ def plan(
                 "--launcher mpirun"
             )
         return srun_command(n, program, extra=extra)
+    words = [*shlex.split(os.environ.get(MPIRUN_VARIABLE, "")), *extra]
+    if without:
+        words = leave_out(words, without)
     columns = shutil.get_terminal_size().columns if terminal and sys.stdout.isatty() else None
     return mpirun_command(
         n,
@@ -95,7 +102,8 @@ def plan(
         root=os.geteuid() == 0,
         columns=columns,
         fault_tolerant=fault_tolerant,
-        extra=[*shlex.split(os.environ.get(MPIRUN_VARIABLE, "")), *extra],
+        extra=words,
+        variables=keepalive(words),
     )
 
 
@@ -115,6 +123,23 @@ def refuse_place(
     chosen = pick_launcher(launcher, mpirun)
     words = shlex.split(os.environ.get(SRUN_VARIABLE, ""))
     refuse_leftovers(chosen, [*words, *extra])
+
+
+@dataclass(frozen=True)
+class WorldEnd:
+    """End of a world.
+
+    Attributes:
+        status: Its exit status, 128 + the signal's number where a signal ended it.
+        stopped: This process was asked to stop it.
+        killed_by: The signal that ended the launcher itself, if one did.
+        words: Last part of what it has printed on stderr, if that was kept.
+    """
+
+    status: int
+    stopped: bool = False
+    killed_by: int | None = None
+    words: str = ""
 
 
 @cache
@@ -141,24 +166,45 @@ def run(
         run_dir: The run's folder. A launcher that stays behind after the end that it tells of is
             ended, and the status is then the run's.
         stdout: Where the ranks' output goes, if not where this process's does.
-        stderr: Likewise.
+        stderr: Where the ranks' errors go, if not where this process's do.
 
     Returns:
         The exit status, 128 + the signal's number where a signal ended it.
     """
+    return run_world(command, run_dir=run_dir, stdout=stdout, stderr=stderr).status
+
+
+def run_world(
+    command: MpirunCommand,
+    *,
+    run_dir: Path | None = None,
+    stdout: IO[bytes] | None = None,
+    stderr: IO[bytes] | None = None,
+    tail: Tail | None = None,
+) -> WorldEnd:
+    """Do as `run` does, and tell more of the end.
+
+    Args:
+        command: As for `run`; so are the others.
+        run_dir: The run's folder.
+        stdout: Where the ranks' output goes.
+        stderr: Likewise.
+        tail: Keeps the last part of stderr, where that is not given.
+    """
     print(f"+ {command}", file=sys.stderr, flush=True)
     # A launcher above this one may have had a terminal that these ranks have not.
     inherited = {name: value for name, value in os.environ.items() if name != TTY_VARIABLE}
-    steering = _Steering()
+    mark = secrets.token_hex(8)
+    steering = Steering()
     end = RunEnd(run_dir) if run_dir else None
     with (
-        _handling(steering.on_signal),
+        handling(steering.on_signal),
         outliving_reader(stdout, 1) as output,
-        outliving_reader(stderr, 2) as errors,
+        outliving_reader(stderr, 2, tail) as errors,
     ):
         world = subprocess.Popen(
             command.argv,
-            env={**inherited, **command.env},
+            env={**inherited, **command.env, MARK: mark},
             stdin=subprocess.DEVNULL,  # its own session has no terminal to read from
             stdout=output,
             stderr=errors,
@@ -166,45 +212,15 @@ def run(
             preexec_fn=_die_with_parent(),
         )
         steering.begin(world)
-        return steering.exit_status(_wait(world, command, end))
-
-
-class _Steering:
-    """Effect of signals on a world and on its exit status."""
-
-    def __init__(self) -> None:
-        self._world: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []
-        self._stops: list[int] = []
-
-    def begin(self, world: subprocess.Popen[bytes]) -> None:
-        """Pass on what came before the world was there, and from now on at once."""
-        self._world = world
-        while self._early:
-            world.send_signal(self._early.pop(0))
-
-    def on_signal(self, signum: int, frame: FrameType | None) -> None:
-        """A handler: `run` says what for."""
-        if signum not in (signal.SIGUSR1, signal.SIGUSR2):
-            self._stops.append(signum)
-            again = len(self._stops) > 1
-            what = "killing the ranks" if again else "the ranks stop when it is safe (again: now)"
-            # Not print, which a handler may have interrupted.
-            with suppress(OSError):  # nobody reads it any more
-                os.write(2, f"\n{signal.Signals(signum).name}: {what}\n".encode())
-            signum = signal.SIGTERM if again else signal.SIGUSR1
-        if self._world:
-            self._world.send_signal(signum)
-        else:
-            self._early.append(signum)
-
-    def exit_status(self, status: int) -> int:
-        """Shell's exit status; ``status`` is negative where a signal ended mpirun itself."""
-        status = 128 - status if status < 0 else status
-        # Ranks that had not come to listening yet were ended by the SIGUSR1 itself.
-        if self._stops and (len(self._stops) > 1 or status == 128 + signal.SIGUSR1):
-            return 128 + self._stops[0]
-        return status
+        status = _wait(world, command, end)
+        if killed := end_leftovers(mark, at_once=steering.insisted):
+            print(f"killed what {command.argv[0]} had left behind: {killed}", file=sys.stderr)
+    return WorldEnd(
+        steering.exit_status(status),
+        stopped=steering.asked,
+        killed_by=-status if status < 0 else None,
+        words=tail.text if tail else "",
+    )
 
 
 def _wait(world: subprocess.Popen[bytes], command: MpirunCommand, end: RunEnd | None) -> int:
@@ -266,27 +282,3 @@ def _die_with_parent() -> Callable[[], None]:
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
     return ask_kernel
-
-
-@contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle the signals that end or steer a job, those excepted that the user ignores (nohup)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread have handlers
-        return
-    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    heard = [signum for signum in SIGNALS if before[signum] is not signal.SIG_IGN]
-    outer = before[signal.SIGUSR1]
-
-    def both(signum: int, frame: FrameType | None) -> None:
-        handler(signum, frame)
-        if callable(outer):  # a comparison's, which is not to start the next run
-            outer(signum, frame)
-
-    for signum in heard:
-        signal.signal(signum, both if signum == signal.SIGUSR1 else handler)
-    try:
-        yield
-    finally:
-        for signum in heard:
-            signal.signal(signum, before[signum])

@@ -1,0 +1,174 @@
+"""Agreement on which workers share memory with the server; the others exchange messages with it.
+
+Every rank takes part. The server creates a segment for each worker that is where it is, and the
+worker proves that it sees the same memory by really opening it. What is on another host, or cannot
+see the server's memory, is left with messages, and the reason is kept.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mpi_dcasgd.drivers.meeting import Ranks
+from mpi_dcasgd.drivers.topology import SERVER, Topology
+from mpi_dcasgd.drivers.transport import Transport, TransportChoice
+from mpi_dcasgd.drivers.transport.segment import Offer, Segment, UnsharedError
+from mpi_dcasgd.errors import LaunchError
+
+_FAR = "is on another host"
+_CHOSEN = "the job says so (transport)"
+_TO_NOBODY = ""
+
+
+class Place(NamedTuple):
+    """Where a process is, as far as memory is concerned.
+
+    Attributes:
+        host: Name of the host, for people.
+        kernel: Identity of the running kernel, the same in all containers of a host.
+        processes: Identity of the PID namespace: process numbers mean the same within one.
+    """
+
+    host: str
+    kernel: str
+    processes: str
+
+    @classmethod
+    def here(cls) -> Place:
+        """Return the place of this process; what cannot be told is empty."""
+        try:
+            kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            processes = str(Path("/proc/self/ns/pid").readlink())
+        except OSError:
+            kernel = processes = ""
+        return cls(socket.gethostname(), kernel, processes)
+
+    def apart(self, other: Place) -> str:
+        """Return why a process there and one here have no memory in common; empty if they may."""
+        if not self.kernel or not other.kernel:
+            alike = self.host == other.host
+            return "there is no /proc that tells where processes are" if alike else _FAR
+        if self.kernel != other.kernel:
+            return _FAR
+        if self.processes != other.processes:
+            return "is in another container (PID namespace) than the server"
+        return ""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Transport of every worker, as all ranks know it, and this rank's own memory.
+
+    Attributes:
+        reasons: Why a worker exchanges messages, one a worker; empty for one that shares memory.
+        hosts: Where the workers are.
+        segments: This rank's, by worker: on the server one for each that shares, on such a worker
+            its own.
+    """
+
+    reasons: Sequence[str] = ()
+    hosts: Sequence[str] = ()
+    segments: dict[int, Segment] = field(default_factory=dict)
+
+    def transport(self, worker: int | None) -> Transport | Literal[""]:
+        """Return how a worker's vectors travel; empty for who is none, or has no server."""
+        if worker is None or not self.reasons:
+            return ""
+        return "messages" if self.reasons[worker] else "shared"
+
+    @property
+    def own(self) -> Segment | None:
+        """The segment of this rank, a worker; None if it exchanges messages."""
+        return next(iter(self.segments.values()), None)
+
+    def lines(self) -> list[str]:
+        """Describe it for a log: who shares memory, and why others of the server's host do not."""
+        near = [worker for worker, reason in enumerate(self.reasons) if not reason]
+        if not self.reasons:
+            return []
+        lines = [f"{len(near)} of {len(self.reasons)} workers share memory with the server"]
+        for worker, reason in enumerate(self.reasons):
+            if reason not in ("", _FAR, _CHOSEN):
+                lines.append(f"{self._name(worker)} exchanges messages with the server: {reason}")
+        return lines
+
+    def require_all(self) -> None:
+        """Refuse a world in which a worker does not share memory with the server.
+
+        Raises:
+            LaunchError: It names the workers and the reasons.
+        """
+        lines = [
+            f"\n  {self._name(worker)}: {reason}"
+            for worker, reason in enumerate(self.reasons)
+            if reason
+        ]
+        if lines:
+            raise LaunchError(
+                "transport: got shared, but not every worker can share memory with the server; "
+                "start all of them on its host, or allow messages (transport=auto):"
+                + "".join(lines)
+            )
+
+    def _name(self, worker: int) -> str:
+        rank = Topology("asynchronous", len(self.reasons)).rank_of(worker)
+        return f"worker {worker} (rank {rank} on {self.hosts[worker]})"
+
+
+def share_memory(comm: Ranks, choice: TransportChoice, size: int) -> Sharing:
+    """Find out which workers share memory with the server, and map it; all ranks must call this.
+
+    Args:
+        comm: The server is its rank 0, all others are workers.
+        choice: ``auto`` for memory where it can be shared, ``shared`` to refuse any other world,
+            ``messages`` for no memory.
+        size: Elements of a vector.
+
+    Raises:
+        LaunchError: On every rank, if memory is to be shared and cannot be.
+    """
+    world = Topology("asynchronous", comm.size - 1)
+    places = comm.allgather(Place.here())
+    created: dict[int, Segment] = {}
+    offers: list[Offer | str] = []
+    with ExitStack() as descriptors:
+        if comm.rank == SERVER:
+            offers = [_TO_NOBODY for _ in world.server_ranks]
+            for worker, rank in enumerate(world.worker_ranks):
+                obstacle = _CHOSEN if choice == "messages" else places[SERVER].apart(places[rank])
+                offers.append(obstacle or _create(worker, size, created, descriptors))
+        reason, segments = _take_up(world.worker_of(comm.rank), comm.bcast(offers)[comm.rank])
+        reasons = comm.allgather(reason)[world.num_servers :]
+    if comm.rank == SERVER:
+        segments = {worker: one for worker, one in created.items() if not reasons[worker]}
+    sharing = Sharing(reasons, [places[rank].host for rank in world.worker_ranks], segments)
+    if choice == "shared":
+        sharing.require_all()
+    return sharing
+
+
+def _create(
+    worker: int, size: int, created: dict[int, Segment], descriptors: ExitStack
+) -> Offer | str:
+    """Create a worker's segment, and return where it is found, or why there is none."""
+    try:
+        created[worker], descriptor = Segment.create(size)
+    except UnsharedError as error:
+        return str(error)
+    descriptors.callback(descriptor.close)
+    return descriptor.offer
+
+
+def _take_up(worker: int | None, offer: Offer | str) -> tuple[str, dict[int, Segment]]:
+    """Map what was offered; return why that is not possible, and the segment if it is."""
+    if worker is None or isinstance(offer, str):
+        return str(offer), {}
+    try:
+        return "", {worker: Segment.attach(offer)}
+    except UnsharedError as error:
+        return str(error), {}

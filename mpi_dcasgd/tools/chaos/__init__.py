@@ -1,0 +1,1 @@
+"""Faults at random moments of real launches, and checks of what they leave behind."""

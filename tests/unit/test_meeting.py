@@ -1,0 +1,185 @@
+"""Start-up does not wait for ever for a rank that hangs, and says which one it is."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mpi_dcasgd.drivers import meeting as meetings
+from mpi_dcasgd.drivers.meeting import Meeting
+from mpi_dcasgd.drivers.startup import together
+from mpi_dcasgd.errors import DataError, LaunchError, RanksLostError, StartError
+
+NEVER = "never"
+HOST = socket.gethostname()
+
+
+class Request:
+    def Test(self) -> bool:  # noqa: N802 - as in MPI
+        return True
+
+
+class Comm:
+    """A rank of a world whose ranks are threads."""
+
+    def __init__(self, mail: dict[tuple[int, int, int], deque[Any]], rank: int, size: int) -> None:
+        self._mail, self.rank, self.size = mail, rank, size
+
+    def isend(self, value: Any, dest: int, tag: int) -> Request:
+        self._mail[self.rank, dest, tag].append(value)
+        return Request()
+
+    def iprobe(self, source: int, tag: int) -> bool:
+        return bool(self._mail[source, self.rank, tag])
+
+    def recv(self, source: int, tag: int) -> Any:
+        return self._mail[source, self.rank, tag].popleft()
+
+
+def meet(
+    size: int, act: Callable[[Meeting], Any], patience: Any = NEVER, absent: int | None = None
+) -> dict[int, Any]:
+    """What each rank returns or raises; one that is absent never comes."""
+    mail: dict[tuple[int, int, int], deque[Any]] = defaultdict(deque)
+    found: dict[int, Any] = {}
+
+    def rank(number: int) -> None:
+        try:
+            found[number] = act(Meeting(Comm(mail, number, size), patience))  # type: ignore[arg-type]
+        except Exception as error:
+            found[number] = error
+
+    present = [number for number in range(size) if number != absent]
+    threads = [threading.Thread(target=rank, args=(number,)) for number in present]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(found) == present
+    return found
+
+
+def test_all_ranks_hear_what_all_say_and_what_rank_0_says() -> None:
+    def act(meeting: Meeting) -> Any:
+        said = meeting.allgather(f"I am {meeting.rank}")
+        return said, meeting.bcast(meeting.rank + 7), meeting.bcast(list(range(meeting.rank, 3)))
+
+    said = ["I am 0", "I am 1", "I am 2"]
+    assert meet(3, act) == {rank: (said, 7, [0, 1, 2]) for rank in range(3)}
+
+
+def test_a_rank_that_does_not_come_is_named_on_all_others_and_told_once() -> None:
+    def act(meeting: Meeting) -> Any:
+        meeting.doing = "reading the data"
+        if meeting.rank == 1:
+            return None  # it never comes again
+        return meeting.allgather(1)
+
+    found = meet(4, act, 1.0)
+    for rank in (0, 2, 3):
+        assert isinstance(found[rank], RanksLostError)
+        text = str(found[rank])
+        assert text.startswith(f"rank 1 on {HOST} hangs during start-up, while reading the data:")
+        assert found[rank].told == (rank != 0)
+
+
+def test_a_rank_0_that_does_not_come_is_named_by_the_others_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meetings, "_APART_S", 0.5)
+    ended = []
+
+    def act(meeting: Meeting) -> Any:
+        if meeting.rank == 0:
+            return None
+        try:
+            meeting.barrier()
+        finally:
+            ended.append(meeting.rank)
+
+    found = meet(3, act, 1.0)
+    assert ended == [1, 2]
+    for rank in (1, 2):
+        assert str(found[rank]).startswith("rank 0 on ")
+        assert found[rank].hung
+        assert not found[rank].told
+
+
+def test_a_rank_0_that_waits_for_another_is_not_held_to_hang() -> None:
+    late = threading.Event()
+
+    def act(meeting: Meeting) -> str:
+        if meeting.rank == 2:  # by more than the patience of rank 1, but not by rank 0's
+            late.wait(1.0)
+        meeting.barrier()
+        return "met"
+
+    def patient(meeting: Meeting) -> str:
+        if meeting.rank == 0:
+            meeting._settings = meetings.FaultSettings(patience="never")
+        return act(meeting)
+
+    assert meet(3, patient, 0.5) == {0: "met", 1: "met", 2: "met"}
+
+
+def test_those_that_are_waited_for_are_named_once_long_before_the_end(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(meetings, "TOLD_S", 0.1)
+    told = threading.Event()
+    genuine = meetings._say
+
+    def say(text: str) -> None:
+        genuine(text)
+        told.set()
+
+    monkeypatch.setattr(meetings, "_say", say)
+
+    def act(meeting: Meeting) -> None:
+        meeting.doing = "reading the data"
+        if meeting.rank == 1:
+            assert told.wait(20)
+        meeting.barrier()
+
+    meet(2, act)
+    text = capfd.readouterr().err
+    assert text.count("waiting for rank 1 on") == 1
+    assert "reading the data takes long there" in text
+
+
+def test_an_exception_of_one_rank_is_everybodys_with_its_rank_and_host() -> None:
+    def fail(meeting: Meeting) -> None:
+        if meeting.rank == 1:
+            raise MemoryError
+
+    found = meet(3, lambda meeting: together(meeting, lambda: fail(meeting)))
+    assert {str(error) for error in found.values()} == {str(found[0])}
+    assert all(isinstance(error, StartError) for error in found.values())
+    assert str(found[0]).startswith("start-up failed\n  rank 1 on ")
+    assert str(found[0]).endswith(": MemoryError")
+    assert isinstance(found[1].__cause__, MemoryError)
+
+
+def test_an_exit_of_the_users_code_is_an_exception_like_others() -> None:
+    def leave(meeting: Meeting) -> None:
+        if meeting.rank == 0:
+            raise SystemExit(3)
+
+    found = meet(2, lambda meeting: together(meeting, lambda: leave(meeting)))
+    assert str(found[1]).endswith(": SystemExit: 3")
+
+
+@pytest.mark.parametrize(("both", "kind"), [(True, DataError), (False, LaunchError)])
+def test_a_users_mistake_stays_one(both: bool, kind: type[Exception]) -> None:
+    def fail(meeting: Meeting) -> None:
+        if both or meeting.rank == 1:
+            raise DataError("no such folder")
+
+    found = meet(2, lambda meeting: together(meeting, lambda: fail(meeting)))
+    assert {type(error) for error in found.values()} == {kind}
+    assert "no such folder" in str(found[0])
