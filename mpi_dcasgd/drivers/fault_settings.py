@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT, LaunchError
+from mpi_dcasgd.rules.compatibility import Mode
 
 Patience = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto", "never"]
 
@@ -56,17 +57,19 @@ class FaultSettings:
     ] = False
 
 
-def check_respawn(faults: FaultSettings, fault_tolerant: bool) -> None:
+def check_respawn(faults: FaultSettings, mode: Mode, *, fault_tolerant: bool) -> None:
     """Refuse to replace workers in a world that does not outlive them.
 
     Args:
         faults: The job's ``faults:`` section.
+        mode: Of its algorithm; others than asynchronous ones have no use for the setting, which may
+            be there for the other algorithms of a study.
         fault_tolerant: Whether the world outlives the death of a rank.
 
     Raises:
         LaunchError: The job asks for it.
     """
-    if faults.respawn and not fault_tolerant:
+    if faults.respawn and mode == "asynchronous" and not fault_tolerant:
         raise LaunchError(
             "faults.respawn: got true, but here the whole run ends with a worker that dies; start "
             "it with `mpi-dcasgd run --fault-tolerant` (Open MPI 5 built with ULFM, under its own "

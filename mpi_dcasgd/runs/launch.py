@@ -46,7 +46,8 @@ def plan_launch(
     job = load_job(file, words=words)
     sequential = job.mode == "sequential"
     ranks = check_ranks(job, ranks or (None if sequential else allocated_tasks()))
-    check_respawn(job.faults, launcher is not None and launcher.fault_tolerant)
+    survives = launcher is not None and launcher.fault_tolerant
+    check_respawn(job.faults, job.mode, fault_tolerant=survives)
     options = ["--overwrite"] if overwrite else []
     options += ["--resume", resume] if resume is not None else []
     return LaunchPlan(

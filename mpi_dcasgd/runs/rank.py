@@ -351,7 +351,7 @@ class Rank:
 
         check_world(MPI.COMM_WORLD.size, library=_mpi_library())
         self.world = world_of(self.job, self.comm.size)
-        check_respawn(self.job.faults, outlives_deaths())
+        check_respawn(self.job.faults, self.job.mode, fault_tolerant=outlives_deaths())
 
 
 def account_of(worker: int, place: RankPlace) -> Account:

@@ -236,7 +236,8 @@ def test_the_end_does_not_wait_for_ever_for_a_process_that_does_not_come_up(
 
 
 def test_a_world_that_does_not_outlive_its_workers_cannot_replace_them() -> None:
-    check_respawn(FaultSettings(respawn=True), fault_tolerant=True)
-    check_respawn(FaultSettings(), fault_tolerant=False)
+    check_respawn(FaultSettings(respawn=True), "asynchronous", fault_tolerant=True)
+    check_respawn(FaultSettings(respawn=True), "synchronous", fault_tolerant=False)
+    check_respawn(FaultSettings(), "asynchronous", fault_tolerant=False)
     with pytest.raises(LaunchError, match=r"faults.respawn.*--fault-tolerant"):
-        check_respawn(FaultSettings(respawn=True), fault_tolerant=False)
+        check_respawn(FaultSettings(respawn=True), "asynchronous", fault_tolerant=False)
