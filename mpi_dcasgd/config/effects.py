@@ -57,6 +57,11 @@ def _transport(job: Job) -> str:
     return "" if job.mode == "asynchronous" else f"{job.algorithm} is {job.mode} and has no server"
 
 
+def _asynchronous(job: Job) -> str:
+    asynchronous = job.mode == "asynchronous"
+    return "" if asynchronous else f"{job.algorithm} is {job.mode}, this is for asynchronous runs"
+
+
 def _slow(job: Job) -> str:
     return _one_process(job, job.inject.slow)
 
@@ -107,6 +112,7 @@ WITHOUT_EFFECT: dict[str, tuple[tuple[str, ...], Reason]] = {
     "sync.backup": ((_MODE,), _synchronous),
     "sync.lr_scaling": ((_MODE,), _synchronous),
     "transport": ((_MODE,), _transport),
+    "faults.respawn": ((_MODE,), _asynchronous),
     "inject.slow": ((_MODE,), _slow),
     "inject.pauses": ((_MODE,), _pauses),
     "rule.weight_decay.place": (("rule.weight_decay.rate", _MODE), _decay),

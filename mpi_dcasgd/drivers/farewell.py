@@ -47,12 +47,11 @@ _broken: list[str] = []
 """Who hangs, for the end of this process; there is one world in a process's life."""
 
 
-def take_leave(comm: MPI.Comm, ranks: Iterable[int], hung: str = "") -> bool:
+def take_leave(peers: Iterable[tuple[MPI.Comm, int]], hung: str = "") -> bool:
     """Let the workers that are there go, as the server.
 
     Args:
-        comm: The world.
-        ranks: Of those workers.
+        peers: Communicator and rank of each of those workers.
         hung: Names of those that hang and keep MPI from ending by itself.
 
     Returns:
@@ -61,17 +60,17 @@ def take_leave(comm: MPI.Comm, ranks: Iterable[int], hung: str = "") -> bool:
     from mpi4py import MPI
 
     word = np.array([bool(hung)], dtype=np.int32)
-    waiting = {rank: comm.Issend(word, dest=rank, tag=Tag.END) for rank in ranks}
+    waiting = [(rank, comm.Issend(word, dest=rank, tag=Tag.END)) for comm, rank in peers]
     deadline, backoff = time.monotonic() + _LEAVE_S, Backoff()
     while waiting and time.monotonic() < deadline:
-        for rank, request in list(waiting.items()):
+        for each in list(waiting):
             with suppress(MPI.Exception):  # it has died since, and needs no leave
-                if not request.Test():
+                if not each[1].Test():
                     continue
-            del waiting[rank]
+            waiting.remove(each)
         backoff.pause()
     if waiting:
-        hung = ", ".join(filter(None, (hung, *(f"rank {rank}" for rank in waiting))))
+        hung = ", ".join(filter(None, (hung, *(f"rank {rank}" for _, rank in waiting))))
     if hung:
         _break(hung)
     return not hung

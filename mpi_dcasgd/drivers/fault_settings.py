@@ -1,4 +1,4 @@
-"""The settings of what a run does about ranks that hang."""
+"""The settings of what a run does about ranks that hang or die."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mpi_dcasgd.errors import STRICT
+from mpi_dcasgd.errors import STRICT, LaunchError
+from mpi_dcasgd.rules.compatibility import Mode
 
 Patience = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto", "never"]
 
@@ -47,3 +48,30 @@ class FaultSettings:
             "900, never waits for ever"
         ),
     ] = "auto"
+    respawn: Annotated[
+        bool,
+        Field(
+            description="start a new process in place of a worker that died or was given up "
+            "(asynchronous runs with --fault-tolerant; docs/faults.md)"
+        ),
+    ] = False
+
+
+def check_respawn(faults: FaultSettings, mode: Mode, *, fault_tolerant: bool) -> None:
+    """Refuse to replace workers in a world that does not outlive them.
+
+    Args:
+        faults: The job's ``faults:`` section.
+        mode: Of its algorithm; others than asynchronous ones have no use for the setting, which may
+            be there for the other algorithms of a study.
+        fault_tolerant: Whether the world outlives the death of a rank.
+
+    Raises:
+        LaunchError: The job asks for it.
+    """
+    if faults.respawn and mode == "asynchronous" and not fault_tolerant:
+        raise LaunchError(
+            "faults.respawn: got true, but here the whole run ends with a worker that dies; start "
+            "it with `mpi-dcasgd run --fault-tolerant` (Open MPI 5 built with ULFM, under its own "
+            "mpirun), or set faults.respawn=false"
+        )

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mpi_dcasgd.drivers.meeting import Ranks
     from mpi_dcasgd.learning.layout import FlatLayout
     from mpi_dcasgd.learning.subject import Subject
+
+S = TypeVar("S")
 
 _MAY_DIFFER = ("device", "code")
 """Keys of a job that may have another value on each rank: what to compute on, and the folder of
@@ -48,19 +50,34 @@ def shake_hands(comm: Ranks, facts: Mapping[str, str]) -> None:
     if all(its == digest for its in comm.allgather(digest)):
         return
     told = [_understood(said) for said in comm.allgather((socket.gethostname(), dict(facts)))]
-    names = dict.fromkeys(name for _, its in told for name in its)
-    lines = []
-    for name in names:
-        sides: dict[str, list[tuple[int, str]]] = {}
-        for rank, (host, its) in enumerate(told):
-            sides.setdefault(its.get(name, _ABSENT), []).append((rank, host))
-        if len(sides) > 1:
-            each = "; ".join(f"{value} on {_who(ranks)}" for value, ranks in sides.items())
-            lines.append(f"\n  {name}: {each}")
+    ranks = [((rank, host), its) for rank, (host, its) in enumerate(told)]
     raise LaunchError(
         "these ranks do not belong together, and nothing was trained; start all of them with the "
-        f"same command, job, data and installation:{''.join(lines)}"
+        f"same command, job, data and installation:{differences(ranks, _who)}"
     )
+
+
+def differences(told: Sequence[tuple[S, Mapping[str, str]]], who: Callable[[list[S]], str]) -> str:
+    r"""Return a line for each fact that not all have alike, with all sides; empty if there is none.
+
+    Args:
+        told: Who says it, and what.
+        who: Names several of those.
+
+    Example:
+        >>> said = [("the server", {"lr": "0.1"}), ("a newcomer", {"lr": "0.2"})]
+        >>> differences(said, " and ".join)
+        '\n  lr: 0.1 on the server; 0.2 on a newcomer'
+    """
+    lines = []
+    for name in dict.fromkeys(name for _, its in told for name in its):
+        sides: dict[str, list[S]] = {}
+        for speaker, its in told:
+            sides.setdefault(its.get(name, _ABSENT), []).append(speaker)
+        if len(sides) > 1:
+            each = "; ".join(f"{value} on {who(group)}" for value, group in sides.items())
+            lines.append(f"\n  {name}: {each}")
+    return "".join(lines)
 
 
 def code_facts() -> dict[str, str]:

@@ -28,9 +28,10 @@ from mpi4py import MPI
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.deaths import DEATH, failed_ranks
+from mpi_dcasgd.drivers.deaths import DEATH
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
 from mpi_dcasgd.drivers.host_watch import HostWatch
+from mpi_dcasgd.drivers.newcomers import Arrival, Newcomers, Peer
 from mpi_dcasgd.drivers.notes import Desk
 from mpi_dcasgd.drivers.orphan import launcher
 from mpi_dcasgd.drivers.patience import LAST_ONES, Watch
@@ -68,6 +69,7 @@ class ServerLoop:
         accounts: Where the workers' time goes, as their pushes say.
         roll: Which workers are gone.
         desk: Answers workers that ask whether anybody is there.
+        newcomers: Start processes in place of workers that are gone, if that is wanted.
     """
 
     def __init__(
@@ -88,14 +90,11 @@ class ServerLoop:
         self._conductor = conductor
         self._stop = stop
         self._inbox = _mailboxes(server, shared or {})
-        self._receives = [
-            comm.Recv_init(message.raw, source=self._world.rank_of(worker), tag=Tag.PUSH)
-            for worker, message in enumerate(self._inbox)
-        ]
-        self._sends = [
-            comm.Send_init(slot.message.raw, dest=self._world.rank_of(worker), tag=Tag.REPLY)
-            for worker, slot in enumerate(server.slots)
-        ]
+        self._peers = [Peer(comm, rank) for rank in self._world.worker_ranks]
+        self._receives = [self._receive_from(worker) for worker in range(server.num_workers)]
+        self._sends = [self._send_to(worker) for worker in range(server.num_workers)]
+        self._outdated: list[tuple[Message, Message]] = []
+        self.newcomers: Newcomers | None = None
         self._statuses = [MPI.Status() for _ in server.slots]
         self._first = 0
         # Whose push is being waited for: those whose receive is started.
@@ -105,7 +104,7 @@ class ServerLoop:
             accounts = [Account(worker=worker) for worker in range(server.num_workers)]
         self.accounts = accounts
         self.roll = RollCall(self._world, accounts, conductor)
-        self.desk = Desk(comm, list(self._world.worker_ranks))
+        self.desk = Desk(self._peers)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         hosts = [account.host for account in accounts]
         self._host_watch = HostWatch(hosts, socket.gethostname(), self._watch, conductor.message)
@@ -124,7 +123,7 @@ class ServerLoop:
         backoff = Backoff(self._spin_s)
         halted = False
         launcher.outlive_launcher()
-        while not server.finished:
+        while not server.finished or self._waits_for_newcomers(halted=halted):
             if launcher.gone:
                 self._conductor.stopping(wait=True)
                 raise LauncherLostError("mpirun was killed or has lost a host; the state is saved")
@@ -142,6 +141,8 @@ class ServerLoop:
                 self._conductor.stopping()
             for worker in self._watch.look():
                 self._lose_patience(worker, halted=halted)
+            for arrival in self.newcomers.look() if self.newcomers else ():
+                self._welcome(arrival)
             if arrived:
                 backoff.reset()
             else:
@@ -163,8 +164,22 @@ class ServerLoop:
                 if worker not in hung:  # a message to or from it may be half-way for ever
                     request.Free()
 
+    def present(self) -> list[Peer]:
+        """Return the addresses of the workers that have neither died nor hang."""
+        return [self._peers[worker] for worker in self.roll.present]
+
+    def _receive_from(self, worker: int) -> MPI.Prequest:
+        comm, rank = self._peers[worker]
+        return comm.Recv_init(self._inbox[worker].raw, source=rank, tag=Tag.PUSH)
+
+    def _send_to(self, worker: int) -> MPI.Prequest:
+        comm, rank = self._peers[worker]
+        return comm.Send_init(self._server.slots[worker].message.raw, dest=rank, tag=Tag.REPLY)
+
     def _arrivals(self, polls: int) -> list[int]:
         """Return the workers whose pushes have arrived; handle those that died meanwhile."""
+        if self.newcomers and not any(self._owed):
+            return []  # all are gone, and a new one is on its way
         try:
             for _ in range(polls):
                 arrived = MPI.Request.Testsome(self._receives, self._statuses)
@@ -205,8 +220,7 @@ class ServerLoop:
                 )
 
     def _arrivals_beside_failures(self) -> list[int]:
-        workers = map(self._world.worker_of, failed_ranks(self._comm))
-        dead = [worker for worker in workers if worker is not None]
+        dead = [worker for worker, peer in enumerate(self._peers) if peer.dead]
         if not dead:
             raise DcasgdError("a receive failed, but MPI reports no dead process")
         for worker in dead:
@@ -225,6 +239,8 @@ class ServerLoop:
         ready = self._server.lose(worker)
         tell(tickets)
         self._reply(ready)
+        if self.newcomers and not self._stop and not self._server.complete:
+            self.newcomers.replace(worker)
 
     def _fail(self, worker: int, text: str) -> None:
         """Go on without a worker whose own exception ended it, if that can help."""
@@ -254,9 +270,39 @@ class ServerLoop:
 
     def _take_back(self, worker: int) -> None:
         """Take up a worker again that was given up too early: its push has come."""
+        if self.newcomers:
+            self.newcomers.cancel(worker)
         self._afresh[worker] = True
         ready = self._server.rejoin(worker)
         self.roll.back(worker)
+        self._reply(ready)
+
+    def _waits_for_newcomers(self, *, halted: bool) -> bool:
+        """Whether all workers are gone before the end, and new ones are on their way."""
+        going_on = not halted and not self._server.complete
+        return going_on and self.newcomers is not None and self.newcomers.coming
+
+    def _welcome(self, arrival: Arrival) -> None:
+        """Give a new process the place of a worker that is gone, and work."""
+        worker, slot = arrival.worker, self._server.slots[arrival.worker]
+        if worker in self.roll.hung or self._owed[worker]:  # it may still read and write there
+            self._outdated.append((self._inbox[worker], slot.message))
+        else:
+            self._receives[worker].Free()
+            self._sends[worker].Free()
+        size = self._server.layout.size
+        self._peers[worker] = arrival.peer
+        # Memory that was shared is that of the worker which is gone.
+        self._inbox[worker], slot.message = Message(size), Message(size)
+        self._receives[worker], self._sends[worker] = (
+            self._receive_from(worker),
+            self._send_to(worker),
+        )
+        self._owed[worker] = self._afresh[worker] = False
+        self._watch.renew(worker)
+        self.accounts[worker].host, self.accounts[worker].device = arrival.host, arrival.device
+        ready = self._server.rejoin(worker)
+        self.roll.replaced(worker, arrival.number, arrival.host)
         self._reply(ready)
 
     def _in_turn(self, arrived: Sequence[int]) -> list[int]:
@@ -286,6 +332,8 @@ class ServerLoop:
             wait_s=wait_ns / 1e9,
             data_s=data_ns / 1e9,
         )
+        if self.newcomers:
+            self.newcomers.heard(worker)
         self._reply(answer.ready)
         self._conductor.after(answer.record)
 

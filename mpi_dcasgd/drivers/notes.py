@@ -51,20 +51,20 @@ class Desk:
     """Where the server reads and answers notes.
 
     Args:
-        comm: The world.
-        ranks: Rank of each worker.
+        peers: Communicator and rank of each worker; new processes may take workers' places in it.
         clock: Seconds, monotonic.
     """
 
     def __init__(
-        self, comm: MPI.Comm, ranks: Sequence[int], clock: Callable[[], float] = time.monotonic
+        self,
+        peers: Sequence[tuple[MPI.Comm, int]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._comm = comm
-        self._ranks = ranks
+        self._peers = peers
         self._clock = clock
         self._next_s = 0.0
         self._failures: list[Failure] = []
-        self._answers: dict[int, MPI.Request] = {}
+        self._answers: dict[tuple[int, int], MPI.Request] = {}
 
     def look(self) -> None:
         """Read what has come and answer it, every tenth of a second."""
@@ -72,12 +72,12 @@ class Desk:
         if now < self._next_s:
             return
         self._next_s = now + _LOOK_EVERY_S
-        for worker, rank in enumerate(self._ranks):
+        for worker, (comm, rank) in enumerate(self._peers):
             with suppress(MPI.Exception):  # it is dead, and the loop is told by its receive
-                while self._comm.iprobe(source=rank, tag=_NOTE):
-                    text = self._comm.recv(source=rank, tag=_NOTE)
+                while comm.iprobe(source=rank, tag=_NOTE):
+                    text = comm.recv(source=rank, tag=_NOTE)
                     if text is None:
-                        self._answer(rank)
+                        self._answer(comm, rank)
                     else:
                         self._failures.append(Failure(worker, text))
 
@@ -87,10 +87,11 @@ class Desk:
         found, self._failures = self._failures, []
         return found
 
-    def _answer(self, rank: int) -> None:
-        before = self._answers.get(rank)
+    def _answer(self, comm: MPI.Comm, rank: int) -> None:
+        whose = comm.handle, rank
+        before = self._answers.get(whose)
         if before is None or before.Test():  # one that does not take it needs no second one
-            self._answers[rank] = self._comm.isend(None, rank, _HERE)
+            self._answers[whose] = comm.isend(None, rank, _HERE)
 
 
 class ServerWatch:

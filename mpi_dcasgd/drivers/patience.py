@@ -79,6 +79,10 @@ class Watch:
         """Wait for a worker no longer; how long it took says nothing about its steps."""
         self._since[worker] = None
 
+    def renew(self, worker: int) -> None:
+        """Know nothing of a worker's steps any more, since another process computes them now."""
+        self._since[worker] = self._longest[worker] = None
+
     def hurry(self) -> None:
         """Have less patience from now on, since the run is to stop."""
         self._stopping = True

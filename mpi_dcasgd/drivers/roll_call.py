@@ -31,6 +31,8 @@ class RollCall:
         self._failed_at: dict[int, int] = {}  # ticket: worker
         self.repeated = ""
         self._gone: dict[int, Literal["died", "hangs", "failed"]] = {}
+        self._replacements: dict[int, int] = {}
+        self._outdated: list[str] = []  # processes that hang, and that others stand in for
 
     @property
     def hung(self) -> list[int]:
@@ -38,15 +40,21 @@ class RollCall:
         return [worker for worker, how in self._gone.items() if how == "hangs"]
 
     @property
+    def stuck(self) -> list[str]:
+        """Names of the processes that hang, those that have been replaced among them."""
+        return [*self._outdated, *map(self.name, self.hung)]
+
+    @property
     def present(self) -> list[int]:
         """Workers that have neither died nor hang."""
         return [worker for worker in range(len(self._hosts)) if worker not in self._gone]
 
     def name(self, worker: int) -> str:
-        """Name a worker for people: ``worker 1 (rank 2 on node7)``."""
-        host = self._hosts[worker]
+        """Name a worker for people: ``worker 1 (rank 2 on node7)``, or its n-th replacement."""
+        host, number = self._hosts[worker], self._replacements.get(worker)
         on = f" on {host}" if host else ""
-        return f"worker {worker} (rank {self._world.rank_of(worker)}{on})"
+        which = f"replacement {number}" if number else f"rank {self._world.rank_of(worker)}"
+        return f"worker {worker} ({which}{on})"
 
     def died(self, worker: int, tickets: Sequence[int]) -> None:
         """Tell that a worker has died, and that its tickets were requeued."""
@@ -110,6 +118,15 @@ class RollCall:
             f"{self.name(worker)} is back; what it computed is others' by now and is not applied, "
             f"{self._left()}"
         )
+
+    def replaced(self, worker: int, number: int, host: str) -> None:
+        """Tell that a new process, the n-th, has taken the place of a worker that was gone."""
+        before = self.name(worker)
+        if self._gone.pop(worker) == "hangs":
+            self._outdated.append(before)
+        self._reasons.pop(worker, None)
+        self._hosts[worker], self._replacements[worker] = host, number
+        self._tell(f"{self.name(worker)} trains in place of {before}, {self._left()}")
 
     def _left(self) -> str:
         left = len(self._hosts) - len(self._gone)

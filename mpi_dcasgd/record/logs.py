@@ -8,8 +8,10 @@ from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
 
 
-def rank_logger(folder: RunFolder, rank: int) -> logging.Logger:
+def rank_logger(folder: RunFolder, rank: int, replacement: int = 0) -> logging.Logger:
     """A logger that writes to ``logs/rank-N.log`` of the run folder, and nowhere else.
+
+    The n-th process that was started in place of a rank's writes to ``logs/rank-N-n.log``.
 
     On a cluster whose nodes share no file system, a rank's log stays on its own node, under the
     same path.
@@ -17,7 +19,7 @@ def rank_logger(folder: RunFolder, rank: int) -> logging.Logger:
     Raises:
         RunFolderError: The log cannot be written.
     """
-    path = folder.log(rank)
+    path = folder.log(rank, replacement)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")

@@ -22,7 +22,7 @@ _EVENTS = ("start", "resume", "message")
 _NUMBERED = {
     "environment": re.compile(r"environment-\d+\.json"),
     "checkpoint": re.compile(r"update-\d+\.pt(\.tmp)?"),
-    "log": re.compile(r"rank-\d+\.log"),
+    "log": re.compile(r"rank-\d+(-\d+)?\.log"),
     "code": re.compile(r"code(-\d+)?"),
 }
 

@@ -85,9 +85,10 @@ class RunFolder:
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
 
-    def log(self, rank: int) -> Path:
-        """The log of one rank."""
-        return self.logs / f"rank-{rank}.log"
+    def log(self, rank: int, replacement: int = 0) -> Path:
+        """The log of one rank, or of the n-th process that was started in its place."""
+        which = f"-{replacement}" if replacement else ""
+        return self.logs / f"rank-{rank}{which}.log"
 
     @classmethod
     def create(

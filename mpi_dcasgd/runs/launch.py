@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mpi_dcasgd.config.plan import available_bytes, check_memory, check_ranks, plan_job
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.fault_settings import check_respawn
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.jobs import load_job
 from mpi_dcasgd.runs.launch_plan import Launcher, LaunchPlan
@@ -45,6 +46,8 @@ def plan_launch(
     job = load_job(file, words=words)
     sequential = job.mode == "sequential"
     ranks = check_ranks(job, ranks or (None if sequential else allocated_tasks()))
+    survives = launcher is not None and launcher.fault_tolerant
+    check_respawn(job.faults, job.mode, fault_tolerant=survives)
     options = ["--overwrite"] if overwrite else []
     options += ["--resume", resume] if resume is not None else []
     return LaunchPlan(

@@ -20,6 +20,7 @@ from mpi_dcasgd.drivers.backoff import wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.farewell import await_leave, take_leave
+from mpi_dcasgd.drivers.fault_settings import check_respawn
 from mpi_dcasgd.drivers.handshake import (
     code_facts,
     data_facts,
@@ -47,6 +48,7 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.group_faults import check_replicas, naming_the_dead, watch_group
 from mpi_dcasgd.runs.recording import Recording, reason_of
+from mpi_dcasgd.runs.respawn import recruiting
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -240,6 +242,8 @@ class Rank:
         shared = self.sharing.segments
         loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults, shared)
         self._resources.callback(loop.close)
+        if faults.respawn:
+            loop.newcomers = recruiting(self, loop.roll.name, conductor)
         conductor.meanwhile = loop.desk.look
         conductor.accounts = lambda: accounts
         self.meeting.barrier()
@@ -248,9 +252,9 @@ class Rank:
             loop.run()
         self._resources.close()
         self._finish(conductor, server, accounts)
-        present = [self.world.rank_of(worker) for worker in loop.roll.present]
-        hung = ", ".join(map(loop.roll.name, loop.roll.hung))
-        self.in_step = take_leave(comm, present, hung)
+        if loop.newcomers:
+            loop.newcomers.dismiss()
+        self.in_step = take_leave(loop.present(), ", ".join(loop.roll.stuck))
 
     def _work(self) -> None:
         from mpi_dcasgd.drivers.mpi_worker import Link, run_worker
@@ -348,6 +352,7 @@ class Rank:
 
         check_world(MPI.COMM_WORLD.size, library=_mpi_library())
         self.world = world_of(self.job, self.comm.size)
+        check_respawn(self.job.faults, self.job.mode, fault_tolerant=outlives_deaths())
 
 
 def account_of(worker: int, place: RankPlace) -> Account:

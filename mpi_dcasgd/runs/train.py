@@ -180,7 +180,8 @@ def _train_as_rank(
     git: dict[str, Any] | None,
     loaders: Loaders,
 ) -> Path:
-    whole = _whole_world(request.job.mode == "synchronous") if given is None else given
+    threads = request.job.mode == "synchronous" or request.job.faults.respawn
+    whole = _whole_world(threads) if given is None else given
     comm, rank = whole, None
     try:
         together(Meeting(whole), lambda: None)  # for a rank that cannot read the job
@@ -205,12 +206,13 @@ def _train_as_rank(
     return rank.folder.path
 
 
-def _whole_world(synchronous: bool) -> MPI.Intracomm:
+def _whole_world(threads: bool) -> MPI.Intracomm:
     """MPI's world, MPI being started if it is not yet."""
     import mpi4py
 
-    # Only the main thread calls MPI in an asynchronous run; Horovod has a thread of its own.
-    mpi4py.rc.thread_level = "multiple" if synchronous else "funneled"
+    # Only the main thread calls MPI in an asynchronous run, unless workers are to be replaced;
+    # Horovod has a thread of its own.
+    mpi4py.rc.thread_level = "multiple" if threads else "funneled"
     # That thread waits within Open MPI, which polls: on a processor that others want, too, a group
     # is several times as fast if it lets them. Where nobody does, it costs nothing measurable.
     ours = _YIELD not in os.environ

@@ -53,6 +53,7 @@ class Tag(IntEnum):
     PUSH = 1
     REPLY = 2
     END = 3
+    HELLO = 4
 
 
 class Message:

@@ -119,3 +119,24 @@ def test_a_fault_is_recorded_shown_and_told_by_status(tmp_path: Path) -> None:
     recorder.fault("worker 1 is back", [])
     assert run_status("x", folder, None, None).reason == ""
     recorder.close()
+
+
+def test_a_replacement_has_a_name_of_its_own_and_what_hangs_is_remembered(
+    roll: RollCall, told: Told
+) -> None:
+    roll.died(0, (7,))
+    roll.hangs(1, (4,), 60.0, 60.0)
+    roll.replaced(0, 1, "c")
+    assert told.faults[-1] == (
+        "worker 0 (replacement 1 on c) trains in place of worker 0 (rank 1 on a), 2 of 3 workers "
+        "are left",
+        ["worker 1 (rank 2 on b) hangs"],
+    )
+    assert roll.stuck == ["worker 1 (rank 2 on b)"]
+    roll.replaced(1, 2, "b")
+    assert told.faults[-1][1] == []
+    assert roll.hung == []
+    assert roll.present == [0, 1, 2]
+    assert roll.stuck == ["worker 1 (rank 2 on b)"], "the world cannot end by itself beside it"
+    roll.died(1, (9,))
+    assert told.faults[-1][0].startswith("worker 1 (replacement 2 on b) died; its tickets [9]")
