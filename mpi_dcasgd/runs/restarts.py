@@ -100,7 +100,7 @@ def reason_to_stay(ending: Ending, before: Ending | None) -> str:
     if ending.world.stopped:
         return "it was told to stop"
     if ending.status == UserError.exit_status:
-        return "that would fail again"
+        return "the same mistake would end it again (status 2)"
     # mpirun's own signals are no wish of anybody's: it ends its ranks when it has lost a host.
     outside = ending.lost or ending.world.killed_by
     reason = str(ending.summary.get("reason", ""))

@@ -63,7 +63,8 @@ def test_other_hosts_are_watched_and_the_users_word_goes_first() -> None:
         "PRTE_MCA_oob_tcp_keepalive_probes": "4",
     }
     assert keepalive(["--host=h1,h2"], {}) == watched
-    assert keepalive([], {"SLURM_JOB_ID": "7"}) == watched
+    assert keepalive([], {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2"}) == watched
+    assert keepalive([], {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1"}) == {}
     assert keepalive(["--host", "h1", "--prtemca", "oob_tcp_keepalive_time", "0"], {}) == {}
     assert keepalive(["--host", "h1"], {"PRTE_MCA_oob_tcp_keepalive_time": "2"}) == {}
 

@@ -74,7 +74,7 @@ def test_what_ended_a_run_is_one_line(end: Ending, cause: str) -> None:
     ("end", "why"),
     [
         (ending(138, stopped=True), "told to stop"),
-        (ending(2), "would fail again"),
+        (ending(2), "same mistake"),
         (ending(143, summary={"status": "interrupted", "reason": "stopped by signal 15"}), "told"),
         (ending(1, summary=failed("NonFiniteError: 20 gradients")), "diverges"),
     ],

@@ -51,13 +51,20 @@ def keepalive(words: Sequence[str], env: Mapping[str, str] = os.environ) -> dict
         words: mpirun's arguments.
         env: The environment; a variable that is set there stays as it is.
     """
-    options = {word.partition("=")[0] for word in words}
-    if not options & {*_FILES, *_NAMES} and not any(name in env for name in _ALLOCATIONS):
+    if not _may_be_elsewhere(words, env):
         return {}
     wanted = {f"oob_tcp_keepalive_{name}": str(value) for name, value in KEEPALIVE.items()}
     if any(name in words or f"PRTE_MCA_{name}" in env for name in wanted):
         return {}
     return {f"PRTE_MCA_{name}": value for name, value in wanted.items()}
+
+
+def _may_be_elsewhere(words: Sequence[str], env: Mapping[str, str]) -> bool:
+    if {word.partition("=")[0] for word in words} & {*_FILES, *_NAMES}:
+        return True
+    if (env.get("SLURM_JOB_NUM_NODES") or env.get("SLURM_NNODES")) == "1":
+        return False
+    return any(name in env for name in _ALLOCATIONS)
 
 
 def lost_hosts(text: str) -> list[str]:
