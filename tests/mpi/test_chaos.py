@@ -27,9 +27,7 @@ pytestmark = [pytest.mark.mpi, pytest.mark.slow, pytest.mark.timeout(180)]
 def test_a_struck_run_loses_nothing(
     tmp_path: Path, kind: str, seed: int, fault_tolerant: bool, plan: str
 ) -> None:
-    chaos = prepare(
-        words=["epochs=4"], seed=seed, workers=2, kinds=[kind], modes=(fault_tolerant,)
-    )
+    chaos = prepare(words=["epochs=4"], seed=seed, workers=2, kinds=[kind], modes=(fault_tolerant,))
     assert str(chaos.plan(0)) == plan
     (found,) = chaos_runs(chaos, only=0, keep=tmp_path)
     assert found.failures == [], found
