@@ -33,7 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="decides which faults strike, and when (default: 0)"
     )
     parser.add_argument(
-        "-n", "--workers", type=count, default=4, metavar="N", help="workers (default: 4)"
+        "-n",
+        "--workers",
+        type=count,
+        default=4,
+        metavar="N",
+        help="workers beside the server (default: 4)",
     )
     parser.add_argument(
         "--kinds",

@@ -282,7 +282,7 @@ def _judge_complete(verdict: Verdict, folder: RunFolder) -> None:
 def _folder(keep: Path | None, run: int) -> Path:
     if keep is None:
         return Path(tempfile.mkdtemp(prefix=f"chaos-run-{run}-"))
-    place = keep / f"run-{run}"
+    place = keep.resolve() / f"run-{run}"
     try:
         place.mkdir(parents=True)
     except FileExistsError as error:
