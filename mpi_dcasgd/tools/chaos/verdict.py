@@ -102,10 +102,21 @@ def judge_start(
         fail(Failure("files", f"start {verdict.starts} left {', '.join(start.files)}"))
     verdict.failures += _check_status(start, folder)
     for struck in start.struck:
-        # Nobody misses a worker that had nothing left to do, or a disk that has held all there was.
-        unmissed = struck.pushes >= total * 0.97 or struck.fault.kind == "full-disk"
-        if struck.pattern and not (struck.named_s is None and unmissed and start.completed):
+        unheard = struck.named_s is None
+        if struck.pattern and not (unheard and _unmissed(struck, start, patience_s, total)):
             _judge_naming(verdict, struck, patience_s)
+
+
+def _unmissed(struck: Struck, start: Start, patience_s: float, total: int) -> bool:
+    """Whether nobody need have told of a fault."""
+    hangs = struck.fault.kind.startswith("hang")
+    window_s = NAMED_WITHIN_S + (patience_s if hangs else 0.0)
+    others = [one.at_s for one in start.struck if one is not struck]
+    if any(abs(at_s - struck.at_s) < window_s for at_s in others):
+        return True  # the other one was in the way
+    # Nobody misses a worker that had nothing left to do, or a disk that has held all there was.
+    nothing_left = struck.pushes >= total * 0.97 or struck.fault.kind == "full-disk"
+    return nothing_left and start.completed
 
 
 def _check_status(start: Start, folder: RunFolder) -> list[Failure]:
