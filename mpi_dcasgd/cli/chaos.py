@@ -33,7 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="decides which faults strike, and when (default: 0)"
     )
     parser.add_argument(
-        "-n", "--workers", type=count, default=4, metavar="N", help="workers (default: 4)"
+        "-n",
+        "--workers",
+        type=count,
+        default=4,
+        metavar="N",
+        help="workers beside the server (default: 4)",
     )
     parser.add_argument(
         "--kinds",
@@ -54,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds after its last fault within which a start has to end (default: 120)",
     )
-    parser.add_argument("--only", type=int, metavar="RUN", help="repeat this one of the runs")
+    parser.add_argument("--only", type=_number, metavar="RUN", help="repeat this one of the runs")
     parser.add_argument(
         "--keep",
         type=Path,
@@ -107,6 +112,13 @@ def run(args: argparse.Namespace) -> int:
     finally:
         _show(verdicts, as_json=args.json)
     return 1 if any(verdict.failures for verdict in verdicts) else 0
+
+
+def _number(text: str) -> int:
+    """Parse the number of a run, from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: a whole number >= 0")
+    return int(text)
 
 
 def _show(verdicts: list[Verdict], *, as_json: bool) -> None:

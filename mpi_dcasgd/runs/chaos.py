@@ -235,7 +235,8 @@ def _one_run(chaos: Chaos, verdict: Verdict, folder: RunFolder, place: Path) -> 
             )
             judge_start(verdict, start, folder, chaos.patience_s, chaos.total)
             before = _follow_trace(verdict, folder, before, start, resumable=resumable)
-            if start.completed or start.status == 2:
+            # What is refused though nothing struck it would be refused again.
+            if start.completed or (start.status == 2 and not start.struck):
                 break
         verdict.at_once = start.completed and verdict.starts == 1
         if start.completed:
@@ -282,7 +283,7 @@ def _judge_complete(verdict: Verdict, folder: RunFolder) -> None:
 def _folder(keep: Path | None, run: int) -> Path:
     if keep is None:
         return Path(tempfile.mkdtemp(prefix=f"chaos-run-{run}-"))
-    place = keep / f"run-{run}"
+    place = keep.resolve() / f"run-{run}"
     try:
         place.mkdir(parents=True)
     except FileExistsError as error:

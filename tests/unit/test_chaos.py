@@ -245,6 +245,15 @@ def test_what_must_not_be_is_a_failure(
     assert set(sorts(found.failures)) == ({sort} if sort else set()), found
 
 
+def test_a_fault_need_not_be_named_where_another_struck_at_once(tmp_path: Path) -> None:
+    def failures(later_s: float) -> list[str]:
+        two = [struck("kill-worker"), struck("stop-launcher", at_s=later_s)]
+        return sorts(judged(tmp_path, "two-faults", status=1, told=1, struck=two).failures)
+
+    assert failures(1.0) == []
+    assert failures(3.0) == ["unnamed"]
+
+
 def test_a_rank_is_named_by_its_number_or_by_its_worker() -> None:
     import re
 

@@ -25,6 +25,8 @@ from pathlib import Path
 
 CUT = signal.SIGUSR1
 MODULE = "mpi_dcasgd.tools.chaos.hosts"
+HOST_FOLDERS = "h[0-9]"
+"""Pattern of the hosts' own folders for temporary files, one within another."""
 
 _NAMESPACES = (
     *("setpriv", "--pdeathsig", "KILL"),

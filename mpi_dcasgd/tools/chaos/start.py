@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.tools.chaos.hosts import HOST_FOLDERS
 from mpi_dcasgd.tools.chaos.plan import ELSEWHERE, Fault
 from mpi_dcasgd.tools.chaos.processes import Processes
 from mpi_dcasgd.tools.chaos.strike import Striker, Struck
@@ -193,6 +195,9 @@ class _Attendant:
 
 def _left_files(shared: Iterable[Path], temporary: Path) -> list[str]:
     """The files that a start has left: those of shared memory, and what is highest in TMPDIR."""
+    for folder in sorted(temporary.rglob(HOST_FOLDERS), reverse=True):
+        with suppress(OSError):  # something is left in it
+            folder.rmdir()
     found = [str(path) for path in sorted(shared) if path.exists()]
     return [*found, *(f"TMPDIR/{path.name}" for path in sorted(temporary.iterdir()))]
 

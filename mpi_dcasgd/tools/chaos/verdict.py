@@ -16,6 +16,10 @@ from mpi_dcasgd.tools.chaos.strike import NAMED_WITHIN_S, Struck
 _ENDS_MPIRUN = ("kill-mpirun", "stop-all")
 """Faults after which the launcher's exit status cannot be the run's."""
 
+_UNTIMED = (ELSEWHERE, "full-disk")
+"""Faults that are noticed when a timeout of the network's is over, or when the room that is left
+is filled."""
+
 
 @dataclass
 class Verdict:
@@ -98,9 +102,21 @@ def judge_start(
         fail(Failure("files", f"start {verdict.starts} left {', '.join(start.files)}"))
     verdict.failures += _check_status(start, folder)
     for struck in start.struck:
-        late = struck.pushes >= total * 0.97 and start.completed
-        if struck.pattern and not (struck.named_s is None and late):
+        unheard = struck.named_s is None
+        if struck.pattern and not (unheard and _unmissed(struck, start, patience_s, total)):
             _judge_naming(verdict, struck, patience_s)
+
+
+def _unmissed(struck: Struck, start: Start, patience_s: float, total: int) -> bool:
+    """Whether nobody need have told of a fault."""
+    hangs = struck.fault.kind.startswith("hang")
+    window_s = NAMED_WITHIN_S + (patience_s if hangs else 0.0)
+    others = [one.at_s for one in start.struck if one is not struck]
+    if any(abs(at_s - struck.at_s) < window_s for at_s in others):
+        return True  # the other one was in the way
+    # Nobody misses a worker that had nothing left to do, or a disk that has held all there was.
+    nothing_left = struck.pushes >= total * 0.97 or struck.fault.kind == "full-disk"
+    return nothing_left and start.completed
 
 
 def _check_status(start: Start, folder: RunFolder) -> list[Failure]:
@@ -142,13 +158,11 @@ def _judge_naming(verdict: Verdict, struck: Struck, patience_s: float) -> None:
     if struck.named_s is None:
         verdict.failures.append(Failure("unnamed", f"nothing was said of {fault}"))
         return
-    if fault.kind == ELSEWHERE:  # the network's own timeouts decide
-        verdict.named_s.append(struck.named_s)
-        return
     hangs = fault.kind.startswith("hang")
     after_s = max(0.0, struck.named_s - (patience_s if hangs else 0.0))
     verdict.named_s.append(after_s)
-    # What a rank is doing in the start-up has no patience of its own yet.
-    if after_s > NAMED_WITHIN_S and not (hangs and fault.moment.stage == "start"):
+    # What a rank is doing in the start-up has a patience of its own.
+    untimed = fault.kind in _UNTIMED or (hangs and fault.moment.stage == "start")
+    if after_s > NAMED_WITHIN_S and not untimed:
         beyond = " after the patience" if hangs else ""
         verdict.failures.append(Failure("unnamed", f"{fault} was named {after_s:.1f} s{beyond}"))

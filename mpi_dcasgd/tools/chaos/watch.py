@@ -88,7 +88,8 @@ class Watch:
     def text(self) -> str:
         """The output so far."""
         try:
-            return self._output.read_text(errors="replace")
+            # Open MPI ends some of its lines with a zero.
+            return self._output.read_text(errors="replace").replace("\0", "")
         except OSError:
             return ""
 
