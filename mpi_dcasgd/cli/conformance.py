@@ -14,10 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="a named algorithm, or package.module:Name of a part, a rule or a server class",
     )
+    parser.add_argument(
+        "--reference",
+        metavar="FORMULA",
+        help="package.module:name of a NumPy function to compare it with (docs/own-rule.md)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print which laws hold; 1 if one fails."""
     from mpi_dcasgd.tools.conformance import run as check_laws
 
-    return check_laws(args.target)
+    return check_laws(args.target, args.reference)
