@@ -16,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="a named algorithm, or package.module:Name of a part, a rule or a server class",
     )
+    parser.add_argument(
+        "--reference",
+        metavar="FORMULA",
+        help="package.module:name of a NumPy function to compare it with (docs/own-rule.md)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,4 +28,4 @@ def run(args: argparse.Namespace) -> int:
     with importing_torch():
         from mpi_dcasgd.tools.conformance import run as check_laws
 
-    return check_laws(args.target)
+    return check_laws(args.target, args.reference)

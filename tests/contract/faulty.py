@@ -1,4 +1,4 @@
-"""Delay compensation done wrong, in the four ways that public code has done it.
+"""Delay compensation done wrong, in five ways in which public code has done it.
 
 Written from scratch to be as short as the faults allow; each is otherwise right. The conformance
 suite must name the law that each of them breaks (test_conformance.py, docs/algorithms.md).
@@ -67,6 +67,24 @@ class AliasedBackup:
 
     def push(self, worker: int, grad: Tensor) -> None:
         drift = self.weights - self.backups[worker]
+        self.weights -= self.lr * (grad + self.dc_lambda * grad * grad * drift)
+
+
+class TurnedSign:
+    """The drift the other way round: a stale gradient is taken further from the one of now."""
+
+    def __init__(
+        self, weights: Tensor, num_workers: int, lr: float, dc_lambda: float = 0.5
+    ) -> None:
+        self.weights, self.lr, self.dc_lambda = weights, lr, dc_lambda
+        self.backups = [weights.clone() for _ in range(num_workers)]
+
+    def pull(self, worker: int) -> Tensor:
+        self.backups[worker] = self.weights.clone()
+        return self.weights.clone()
+
+    def push(self, worker: int, grad: Tensor) -> None:
+        drift = self.backups[worker] - self.weights
         self.weights -= self.lr * (grad + self.dc_lambda * grad * grad * drift)
 
 

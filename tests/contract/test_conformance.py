@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any, ClassVar
+
 import pytest
 import torch
-from contract.faulty import AliasedBackup, CompoundingLambda, SharedBackup, ZeroBackup
+from contract.faulty import AliasedBackup, CompoundingLambda, SharedBackup, TurnedSign, ZeroBackup
 from torch import Tensor
 
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.rules.adam import Adam
+from mpi_dcasgd.rules.admission import Threshold
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, resolve_rule
-from mpi_dcasgd.rules.part import Part
+from mpi_dcasgd.rules.compensation import AdaptiveCompensation, ConstantCompensation
+from mpi_dcasgd.rules.dana import DanaZero
+from mpi_dcasgd.rules.gap_aware import GapAware
+from mpi_dcasgd.rules.part import Part, Role
+from mpi_dcasgd.rules.step_size import StalenessAware
 from mpi_dcasgd.tools.conformance import (
     PART_LAWS,
     SERVER_LAWS,
     Law,
     LawResult,
+    OnePush,
     Target,
     check,
+    find_formula,
     find_target,
     part_rule,
     rule_target,
     run,
     server_target,
 )
+from mpi_dcasgd.tools.conformance.formula_law import FORMULA_LAWS
+from mpi_dcasgd.tools.conformance.formulas import FORMULAS
 from mpi_dcasgd.tools.conformance.law import judge
 
 BUILT_IN = {f"{role}/{name}": kind for role in PARTS for name, kind in PARTS[role].items()}
@@ -91,6 +104,7 @@ def test_variant(variant: str) -> None:
         (ZeroBackup, "each worker's first update is from w_0"),
         (AliasedBackup, "the backup is a copy"),
         (CompoundingLambda, "lambda does not compound"),
+        (TurnedSign, "the correction has the sign of the drift"),
     ],
 )
 def test_fault_is_named(faulty: type, law: str) -> None:
@@ -129,6 +143,7 @@ def test_somebody_elses_server_without_a_fault_keeps_all_laws() -> None:
         "saved and restored, it goes on the same",
         "the block size does not matter",
         "a group is updated as by a rule of its own",
+        "it does what its formula says",
     ]
 
 
@@ -219,7 +234,7 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "FAILS  each worker's first update is from w_0" in printed
     assert "holds  one backup per worker" in printed
-    assert "1 of 16 laws fail" in printed
+    assert "1 of 18 laws fail" in printed
     assert run("dcasgd-a") == 0
     assert "no law fails" in capsys.readouterr().out
 
@@ -323,3 +338,200 @@ def test_a_greedy_admission_part_is_caught() -> None:
     (law,) = (law for law in PART_LAWS if law.name == "admission lets a run end")
     assert "dropped a fresh gradient" in judge(law, NeverFresh()).detail
     assert "must wait" in judge(law, SlowestWaits()).detail
+
+
+# Formulas.
+
+
+def of_formula(target: Target) -> LawResult:
+    (law,) = FORMULA_LAWS
+    return judge(law, target)
+
+
+def test_every_built_in_part_has_a_formula() -> None:
+    assert {role: set(names) for role, names in FORMULAS.items()} == {
+        role: set(names) for role, names in PARTS.items()
+    }
+
+
+class NoLambda(ConstantCompensation):
+    def scalars(self, facts):  # type: ignore[no-untyped-def]
+        return (1.0,)
+
+
+class WrongSign(ConstantCompensation):
+    def update(self, lanes, state, scalars):  # type: ignore[no-untyped-def]
+        drift = lanes.snapshot - lanes.params
+        correction = lanes.grad * lanes.grad * drift * scalars[0]
+        return lanes._replace(direction=lanes.direction + correction), state
+
+
+class EpsOutside(AdaptiveCompensation):
+    def update(self, lanes, state, scalars):  # type: ignore[no-untyped-def]
+        dc_lambda, decay, intake, eps = scalars
+        square = state[0] * decay + lanes.grad * lanes.grad * intake
+        correction = lanes.grad * (lanes.params - lanes.snapshot) * lanes.grad
+        correction = correction * dc_lambda / (square.sqrt() + eps)
+        return lanes._replace(direction=lanes.direction + correction), (square,)
+
+
+class WrongEps(AdaptiveCompensation):
+    def scalars(self, facts):  # type: ignore[no-untyped-def]
+        return (*super().scalars(facts)[:3], 1e-8)
+
+
+class LateSquare(AdaptiveCompensation):
+    def update(self, lanes, state, scalars):  # type: ignore[no-untyped-def]
+        _, new = super().update(lanes, state, scalars)
+        before = (state[0] - lanes.grad * lanes.grad * scalars[2]) / scalars[1]
+        return super().update(lanes, (before,), scalars)[0], new
+
+
+class BehindInsteadOfAhead(DanaZero):
+    def sent(self, params, state, scalars, rate):  # type: ignore[no-untyped-def]
+        return params + state[1] * (scalars[0] * rate)
+
+
+class AdamEps(Adam):
+    def scalars(self, facts):  # type: ignore[no-untyped-def]
+        return (*super().scalars(facts)[:6], 1e-7)
+
+
+class RateOfNow(GapAware):
+    def scalars(self, facts):  # type: ignore[no-untyped-def]
+        return super().scalars(facts._replace(lr_max=facts.lr))
+
+
+class OneMore(StalenessAware):
+    def factor(self, facts):  # type: ignore[no-untyped-def]
+        return 1.0 / (facts.staleness + 1)
+
+
+class OneLater(Threshold):
+    def verdict(self, facts):  # type: ignore[no-untyped-def]
+        return "apply" if facts.staleness <= (self.threshold or 0) else "drop"
+
+
+@pytest.mark.parametrize(
+    ("part", "role", "name"),
+    [
+        (NoLambda(), "compensation", "dc-constant"),
+        (WrongSign(), "compensation", "dc-constant"),
+        (ConstantCompensation(dc_lambda=0.05), "compensation", "dc-constant"),
+        (EpsOutside(), "compensation", "dc-adaptive"),
+        (WrongEps(), "compensation", "dc-adaptive"),
+        (LateSquare(), "compensation", "dc-adaptive"),
+        (BehindInsteadOfAhead(), "momentum", "dana"),
+        (AdamEps(), "momentum", "adam"),
+        (RateOfNow(), "momentum", "gap-aware"),
+        (OneMore(), "step_size", "staleness-aware"),
+        (OneLater(threshold=2), "admission", "threshold"),
+    ],
+    ids=lambda one: type(one).__name__ if isinstance(one, Part) else one,
+)
+def test_a_part_that_differs_from_its_papers_formula_is_caught(
+    part: Part, role: str, name: str
+) -> None:
+    def formula(p: OnePush) -> Any:
+        # With the settings of the paper, but for a threshold, which papers leave open.
+        changed = {"threshold": 2} if name == "threshold" else {}
+        return FORMULAS[role][name](p, **changed)
+
+    assert (
+        of_formula(rule_target(name, part_rule(PARTS[role][name](**changed_of(part))))).status
+        == "holds"
+    )
+    found = of_formula(rule_target(name, part_rule(part), {role: formula}))
+    assert found.status == "fails"
+
+
+def changed_of(part: Part) -> dict[str, Any]:
+    return {"threshold": part.threshold} if isinstance(part, Threshold) else {}
+
+
+def test_a_difference_is_told_with_its_push_its_element_and_the_formulas_value() -> None:
+    def turned(p: OnePush) -> Any:
+        return p.d - p.settings.dc_lambda * p.g**2 * (p.w - p.w_bak)
+
+    target = rule_target("mine", part_rule(ConstantCompensation()), {"compensation": turned})
+    assert re.fullmatch(
+        r"push (\d+) \(worker \d, staleness [12]\): element \d+ of what worker \d is sent is \S+, "
+        r"the formula says \S+; there g = \S+, w = \S+, w_bak = \S+",
+        of_formula(target).detail,
+    )
+
+
+def right(p: OnePush) -> Any:
+    return p.w - p.eta * (p.g + 0.5 * p.g**2 * (p.w - p.w_bak))
+
+
+def plain(p: OnePush) -> Any:
+    return p.w - p.eta * p.g
+
+
+def test_a_server_and_a_rule_are_compared_with_a_formula_of_the_new_weights() -> None:
+    target = server_target("Right", Right)
+    assert failures(check(target, right)) == []
+    (failed,) = failures(check(target, plain))
+    assert failed.startswith("it does what its formula says: push ")
+    assert failures(check(rule_target("asgd", resolve_rule("asgd")), plain)) == []
+    assert failures(check(rule_target("ringmaster", resolve_rule("ringmaster")), plain)) != []
+
+
+def drops(p: OnePush) -> Any:
+    return "drop" if p.tau >= 1 else plain(p)
+
+
+def looks_ahead(p: OnePush) -> Any:
+    velocities = p.state.setdefault("v", [0.0] * p.M)
+    velocities[p.m] = 0.9 * velocities[p.m] + p.g
+    w = p.w - p.eta * velocities[p.m]
+    return w, w - p.eta * 0.9 * sum(velocities)
+
+
+def test_a_formula_of_a_rule_may_drop_and_look_ahead() -> None:
+    sequential = resolve_rule("ringmaster", {"admission": {"threshold": 1}})
+    assert failures(check(rule_target("ringmaster", sequential), drops)) == []
+    assert failures(check(rule_target("dana", resolve_rule("dana")), looks_ahead)) == []
+
+
+class WithReference(Part):
+    role: ClassVar[Role] = "momentum"
+    reference: ClassVar[str] = "contract.test_conformance:doubled"
+
+    def update(self, lanes, state, scalars):  # type: ignore[no-untyped-def]
+        return lanes._replace(direction=lanes.direction * 2), state
+
+
+def doubled(p: OnePush) -> Any:
+    return p.d * 2
+
+
+def halved(p: OnePush) -> Any:
+    return p.d / 2
+
+
+def test_a_part_may_name_its_formula(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("contract.test_conformance:WithReference") == 0
+    assert "holds  it does what its formula says" in capsys.readouterr().out
+    assert run("contract.test_conformance:WithReference", "contract.test_conformance:halved") == 1
+    assert "FAILS  it does what its formula says" in capsys.readouterr().out
+
+
+def test_a_formula_that_is_none_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="is float; a formula is a function of one push"):
+        find_formula("math:pi")
+    with pytest.raises(ConfigError, match="has no attribute 'boundet'"):
+        find_formula("math:boundet")
+
+
+def test_a_formula_of_another_shape_or_that_raises_is_told() -> None:
+    def raises(p: OnePush) -> Any:
+        raise KeyError("velocity")
+
+    target = rule_target("asgd", resolve_rule("asgd"))
+    assert failures(check(target, raises)) == [
+        "it does what its formula says: raised KeyError: 'velocity'"
+    ]
+    (failed,) = failures(check(target, lambda p: p.w[:3]))
+    assert "shape" in failed

@@ -99,7 +99,7 @@ def test_every_fault_is_shown_with_the_law_that_it_breaks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = re.findall(r"\| `(contract\.faulty:\w+)` \| .* \| (.*) \|", ALGORITHMS_MD)
-    assert len(rows) == 4
+    assert len(rows) == 5
     for target, law in rows:
         run(target)
         assert f"FAILS  {law}" in capsys.readouterr().out
@@ -114,9 +114,10 @@ def test_no_link_is_broken() -> None:
 def test_own_rule_works_in_fewer_than_twenty_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", OWN_RULE_MD, re.DOTALL)
+    code, formula = re.findall(r"```python\n(.*?)```", OWN_RULE_MD, re.DOTALL)
     assert sum(1 for line in code.splitlines() if line.strip()) < 20
     (tmp_path / "my_rules.py").write_text(code)
+    (tmp_path / "my_formulas.py").write_text(formula)
     monkeypatch.syspath_prepend(str(tmp_path))
     (job,) = re.findall(r"```yaml\n(.*?)```", OWN_RULE_MD, re.DOTALL)
     settings = yaml.safe_load(job)
@@ -128,4 +129,8 @@ def test_own_rule_works_in_fewer_than_twenty_lines(
     chain.apply(params, torch.tensor([2.0]), snapshot, Facts(0.1, 0.1, 3, 3, 0, 1, 2.0))
     assert params.item() == 1.0
     assert run("my_rules:BoundedCompensation") == 0
-    assert "no law fails" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "no law fails" in printed
+    assert "no formula is known of BoundedCompensation; give one with --reference" in printed
+    assert run("my_rules:BoundedCompensation", "my_formulas:bounded") == 0
+    assert "holds  it does what its formula says" in capsys.readouterr().out

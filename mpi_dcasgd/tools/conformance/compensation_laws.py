@@ -144,8 +144,17 @@ def _settles(target: Target) -> None:
 
 def _strength(target: Target, pushes: int) -> float:
     """Correction over drift after so many pushes of gradients of one size."""
+    mine, plain, drift = _after_a_drift(target, pushes)
+    return float(((mine - plain) / drift).abs().mean())
+
+
+def _after_a_drift(target: Target, pushes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The step of a push that is stale by one, with and without compensation, and the drift.
+
+    Before it come so many pushes; all gradients are alike.
+    """
     grad = torch.full((SIZE,), 0.5, dtype=torch.float64)
-    ends = []
+    steps, drifts = [], []
     for make in (target.make, target.uncompensated):
         assert make is not None  # the caller has looked
         server = make(start_weights(), 2, 0.01)
@@ -153,11 +162,28 @@ def _strength(target: Target, pushes: int) -> float:
         before = server.pull(0).clone()
         server.pull(1)
         server.push(1, grad)
-        drift = server.pull(1) - before
+        now = server.pull(1).clone()
+        drifts.append(now - before)
         server.push(0, grad)
-        ends.append(server.pull(0).clone())
-    require(bool(drift.abs().min() > 0), "the weights did not move under a gradient")
-    return float(((ends[0] - ends[1]) / drift).abs().mean())
+        steps.append(server.pull(0) - now)
+    require(bool(drifts[0].abs().min() > 0), "the weights did not move under a gradient")
+    return steps[0], steps[1], drifts[0]
+
+
+def _goes_with_the_drift(target: Target) -> None:
+    """The correction has the wrong sign: it takes a stale gradient away from the one of now."""
+    # lambda g g (w - w_bak) has the sign of w - w_bak: lambda and the square are not negative.
+    if not target.aims or target.uncompensated is None:
+        raise DoesNotApply("it has no setting dc_lambda")
+    mine, plain, drift = _after_a_drift(target, 8)
+    # What is subtracted more, in the direction in which the weights have moved.
+    along = (plain - mine) * drift
+    wrong = int(along.argmin())
+    require(
+        float(along[wrong]) >= 0,
+        f"element {wrong}: the weights had moved by {float(drift[wrong]):.4g}, and the correction "
+        f"moved them on by {float((mine - plain)[wrong]):.4g}",
+    )
 
 
 def _lambda_zero(target: Target) -> None:
@@ -176,6 +202,7 @@ COMPENSATION_LAWS: tuple[Law[Target], ...] = (
     Law("each worker's first update is from w_0", _first_from_initial_weights),
     Law("one backup per worker", _own_backup),
     Law("the backup is a copy", _backup_is_a_copy),
+    Law("the correction has the sign of the drift", _goes_with_the_drift),
     Law("lambda does not compound", _settles),
     Law("lambda 0 is the plain rule", _lambda_zero),
 )

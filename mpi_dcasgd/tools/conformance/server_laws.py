@@ -1,8 +1,8 @@
 """Laws of a server: what anyone can see who pulls weights and pushes gradients.
 
-None of them knows a rule's formula. They compare a target with itself under a change that must
-not matter (workers change names, elements are permuted), or with the plain rule where the two must
-be the same.
+They compare a target with itself under a change that must not matter (workers change names,
+elements are permuted), with the plain rule where the two must be the same, and at last with a
+formula.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from mpi_dcasgd.tools.conformance.driving import (
     random_vectors,
     start_weights,
 )
+from mpi_dcasgd.tools.conformance.formula_law import FORMULA_LAWS
 from mpi_dcasgd.tools.conformance.group_laws import GROUP_LAWS
 from mpi_dcasgd.tools.conformance.law import (
     DoesNotApply,
@@ -210,5 +211,6 @@ SERVER_LAWS: tuple[Law[Target], ...] = (
     Law("saved and restored, it goes on the same", _goes_on_after_saving),
     Law("the block size does not matter", _block_size_is_free),
     *GROUP_LAWS,
+    *FORMULA_LAWS,
 )
 """All laws of a server, in the order of reports."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,13 +13,20 @@ from torch import Tensor
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
 from mpi_dcasgd.extension import import_object
 from mpi_dcasgd.modules import searching
-from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
+from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, resolve_rule
 from mpi_dcasgd.rules.compensation import NoCompensation
 from mpi_dcasgd.rules.gap_aware import GapAware
 from mpi_dcasgd.rules.momentum import HeavyBall
 from mpi_dcasgd.rules.part import Part
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.rules.step_size import ConstantStep
+from mpi_dcasgd.tools.conformance.formula import (
+    ChainFormula,
+    Formula,
+    RuleFormula,
+    WholeFormula,
+)
+from mpi_dcasgd.tools.conformance.formulas import FORMULAS
 from mpi_dcasgd.tools.conformance.servers import MakeServer, PlainServer, RuleServer, Server
 
 
@@ -37,6 +44,9 @@ class Target:
         compensates: Whether it is to do something about staleness.
         shifts: Whether adding a constant to w_0 adds it to all later weights.
         rule: If it is one.
+        formula: Builds what its updates must equal; None if there is none.
+        no_formula: Why there is none.
+        aims: Whether it has a strength ``dc_lambda`` that it multiplies g g (w - w_bak) by.
     """
 
     name: str
@@ -47,10 +57,19 @@ class Target:
     compensates: bool
     shifts: bool
     rule: Rule | None = None
+    formula: Callable[[], RuleFormula] | None = None
+    no_formula: str = "no formula is known; give one with --reference"
+    aims: bool = False
 
 
-def rule_target(name: str, rule: Rule) -> Target:
-    """A rule, driven by the real parameter server."""
+def rule_target(name: str, rule: Rule, formulas: Mapping[str, Formula] | None = None) -> Target:
+    """A rule, driven by the real parameter server.
+
+    Args:
+        name: As it was asked for.
+        rule: The parts.
+        formulas: Role to the formula of a part; of others, those of ``formula_of``.
+    """
     fresh = _uncompensated(rule)
     adjustable = any(f.name == "dc_lambda" for f in fields(rule.compensation))  # type: ignore[arg-type, unused-ignore]
     zero: Any = {"dc_lambda": 0.0}
@@ -68,7 +87,45 @@ def rule_target(name: str, rule: Rule) -> Target:
         compensates=rule.reads_snapshot,
         shifts=rule.weight_decay.rate == 0,
         rule=rule,
+        aims=adjustable,
+        **_formula(rule, formulas or {}),
     )
+
+
+def _formula(rule: Rule, formulas: Mapping[str, Formula]) -> dict[str, Any]:
+    """What a target says of its formula, made of those of its parts."""
+    parts = dict(rule.parts())
+    found = {role: formulas.get(role) or formula_of(role, part) for role, part in parts.items()}
+    known = {role: formula for role, formula in found.items() if formula}
+    lacking = [type(parts[role]).__name__ for role in parts if role not in known]
+    if lacking:
+        which = ", ".join(lacking)
+        return {"no_formula": f"no formula is known of {which}; give one with --reference"}
+    return {"formula": lambda: ChainFormula(known, parts)}
+
+
+def formula_of(role: str, part: Part) -> Formula | None:
+    """Return the formula of a part: its class's ``reference``, or a built-in part's own."""
+    own = getattr(type(part), "reference", None)
+    if own is not None:
+        return find_formula(own) if isinstance(own, str) else own
+    names = {kind: name for name, kind in PARTS[role].items()}
+    return FORMULAS[role].get(names.get(type(part), ""))
+
+
+def find_formula(name: str) -> Formula:
+    """Import the function that a formula's name stands for.
+
+    Raises:
+        ConfigError: There is none, or it is no function.
+    """
+    found = _import(name)
+    if not callable(found):
+        raise ConfigError(
+            "conformance",
+            [f"{name}: is {type(found).__name__}; a formula is a function of one push"],
+        )
+    return found  # type: ignore[no-any-return]
 
 
 def part_rule(part: Part) -> Rule:
@@ -89,6 +146,8 @@ def server_target(name: str, kind: Callable[..., Server]) -> Target:
     def without_lambda(weights: Tensor, num_workers: int, lr: float) -> Server:
         return kind(weights, num_workers, lr, dc_lambda=0.0)
 
+    own = getattr(kind, "reference", None)
+    formula: Any = find_formula(own) if isinstance(own, str) else own
     return Target(
         name=name,
         make=kind,
@@ -97,6 +156,8 @@ def server_target(name: str, kind: Callable[..., Server]) -> Target:
         without_lambda=(without_lambda, plain) if adjustable else None,
         compensates=True,
         shifts=True,
+        formula=(lambda: WholeFormula(formula)) if formula else None,
+        aims=adjustable,
     )
 
 
