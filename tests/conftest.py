@@ -55,6 +55,7 @@ def _heed_signals() -> None:
 
 
 _heed_signals()
+gc.disable()  # until all that the tests import is there: `pytest_collection_finish`
 
 # What is compiled is kept for all processes of a test session, and for the sessions that follow;
 # `make clean` removes it. A test that must compile for the first time names a folder of its own.
@@ -299,8 +300,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Set apart what lasts as long as the tests: each search for garbage would go through it."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -14,10 +14,11 @@ import yaml
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.observer import Evaluation, Status
 from mpi_dcasgd.learning.measures import Measures
+from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.recorder import Recorder
-from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.server.records import Action, UpdateRecord
 

@@ -14,6 +14,7 @@ from mpi_dcasgd.cli.arguments import (
     count,
 )
 from mpi_dcasgd.cli.train import show_job
+from mpi_dcasgd.quick import importing_torch
 
 HELP = "start the world of a job with mpirun or srun"
 
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         show_job(args, plan.ranks)
         print(f"\ncommand: {plan.command()}")
         return 0
+    with importing_torch():
+        import mpi_dcasgd.learning.outline  # noqa: F401  # the memory that ranks need, which is checked
     launched = launch(plan, restarts_wanted(args.restarts))
     if launched.complaint:
         print(launched.complaint, file=sys.stderr)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.run_folder import atomic_file
+from mpi_dcasgd.record.atomic import atomic_file
 from mpi_dcasgd.record.sealed import DamagedError, load_sealed, save_sealed
 
 LAYOUT = 1

@@ -1,25 +1,20 @@
-"""Everything about one run lies in one folder; this module alone knows the file names.
-
-Files that are written once appear under their own name only when they are complete: they are
-written beside it as ``NAME.tmp``, flushed to the disk, and renamed.
-"""
+"""Everything about one run lies in one folder; this module alone knows the file names."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record import own_files
+from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.metrics import RunProgress, read_metrics
 from mpi_dcasgd.record.restarts import Restart, read_restarts
 
@@ -361,32 +356,6 @@ class RunFolder:
         write_atomic(self.summary_json, _json_text(summary))
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into that becomes ``path`` when the block is left without an exception.
-
-    Raises:
-        RunFolderError: It cannot be written; ``path`` is as it was before.
-    """
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        # Somebody may have removed a run's folder while it trained: what it has learnt is kept.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise RunFolderError(f"{path}: cannot be written: {error.strerror or error}") from error
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
 def plain_name(text: str) -> str:
     """Return a name as a file may have it, without blanks, slashes and the like.
 
@@ -395,12 +364,6 @@ def plain_name(text: str) -> str:
         'lr_0.1_again'
     """
     return re.sub(r"[^\w.+-]+", "_", text)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Make ``path`` hold ``content``, or leave it as it was."""
-    with atomic_file(path) as file:
-        file.write(content)
 
 
 def _make_unique(wanted: Path) -> Path:
@@ -415,17 +378,6 @@ def _make_unique(wanted: Path) -> Path:
             path = wanted.with_name(f"{wanted.name}-{number}")
         else:
             return path
-
-
-def _sync_directory(path: Path) -> None:
-    # A rename is lost with the machine unless its directory is flushed too.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # some network file systems refuse to flush a directory
-    finally:
-        os.close(descriptor)
 
 
 def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:

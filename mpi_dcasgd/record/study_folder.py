@@ -18,7 +18,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder, write_atomic
+from mpi_dcasgd.record.atomic import write_atomic
+from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
 from mpi_dcasgd.record.slurm_folder import SLURM, SlurmFolder
 
 _REPLACED = "replaced"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.run_folder import write_atomic
+from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.reporting.collect import ReadStored, UnfinishedRun, collect
 from mpi_dcasgd.reporting.content import Content, setting_of
 from mpi_dcasgd.reporting.document import to_html, to_markdown

@@ -16,7 +16,8 @@ from mpi_dcasgd.drivers.simulation.asynchronous import message_bytes
 from mpi_dcasgd.drivers.simulation.cluster import parse_cluster
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
+from mpi_dcasgd.record.atomic import write_atomic
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs import jobs
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.jobs import JobSource

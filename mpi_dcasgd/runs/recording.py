@@ -28,13 +28,14 @@ from mpi_dcasgd.drivers.observer import Status
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
 from mpi_dcasgd.errors import NonFiniteError, RunFolderError
+from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.own_files import is_ours, remove_logs
 from mpi_dcasgd.record.recorder import Recorder
-from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.run_lock import HeldFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.shown import ShownStream

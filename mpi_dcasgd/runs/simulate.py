@@ -24,8 +24,8 @@ from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.learning.outline import model_of, sizes_of
 from mpi_dcasgd.modules import searching
+from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.environment import git_state
-from mpi_dcasgd.record.run_folder import write_atomic
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.given import GivenTask

@@ -12,7 +12,8 @@ from mpi_dcasgd.config.load import read_mapping
 from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.errors import ConfigError, RunFolderError
-from mpi_dcasgd.record.run_folder import RunFolder, write_atomic
+from mpi_dcasgd.record.atomic import write_atomic
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.study_folder import StudyFolder
 
 _CHECKPOINTS = 20  # of a run, about

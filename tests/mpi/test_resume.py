@@ -135,12 +135,15 @@ def test_a_world_that_was_killed_goes_on_from_its_last_checkpoint(
 
 
 @pytest.mark.horovod
-def test_a_synchronous_group_goes_on_bit_for_bit(shared: Shared, tmp_path: Path) -> None:
+def test_a_synchronous_group_goes_on_bit_for_bit_in_processes_of_its_own(
+    processes: Any, shared: Shared, tmp_path: Path
+) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     changes = ("algorithm=ssgd", "epochs=20")
     shared.stop(2, cut, *changes)
-    for folder in (cut, whole):
-        shared.train(2, folder, *changes)
+    finished = processes.run(words(2, cut, *changes))
+    assert finished.status == 0, finished
+    shared.train(2, whole, *changes)
     check_whole(cut, restarts=1, epochs=20)
     assert summary(cut)["weights_sha256"] == summary(whole)["weights_sha256"]
     assert summary(cut)["updates"] == summary(whole)["updates"]

@@ -18,6 +18,7 @@ import yaml
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.observer import Evaluation, Fanout, NullObserver, Observer
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.atomic import atomic_file, write_atomic
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.environment import (
     RankPlace,
@@ -29,7 +30,7 @@ from mpi_dcasgd.record.environment import (
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.metrics import JsonLines, finite, read_metrics
 from mpi_dcasgd.record.recorder import Recorder
-from mpi_dcasgd.record.run_folder import RunFolder, atomic_file, write_atomic
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.sinks import MetricSink, Sinks
 from mpi_dcasgd.record.trace import read_trace
