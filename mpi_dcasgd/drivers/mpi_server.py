@@ -105,7 +105,7 @@ class ServerLoop:
         backoff = Backoff(self._spin_s)
         halted = False
         while not server.finished:
-            arrived = self._arrivals(backoff.polls)
+            arrived = self._arrivals(backoff)
             for worker in self._in_turn(arrived):
                 self._take(worker)
             if self._stop and not halted:
@@ -136,13 +136,10 @@ class ServerLoop:
                 if worker not in hung:  # a message to or from it may be half-way for ever
                     request.Free()
 
-    def _arrivals(self, polls: int) -> list[int]:
+    def _arrivals(self, backoff: Backoff) -> list[int]:
         """Return the workers whose pushes have arrived; handle those that died meanwhile."""
         try:
-            for _ in range(polls):
-                arrived = MPI.Request.Testsome(self._receives, self._statuses)
-                if arrived is None or arrived:
-                    break
+            arrived = backoff.attempt(lambda: MPI.Request.Testsome(self._receives, self._statuses))
         except MPI.Exception as error:
             if error.Get_error_class() not in _DEATH:
                 raise
