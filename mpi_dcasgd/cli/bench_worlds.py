@@ -232,7 +232,8 @@ def _print(args: argparse.Namespace, results: Sequence[dict[str, Any]], shown: s
         return
     print(
         f"{where['cpu']}, {where['cpus']} CPUs, load {where['load'][0]} when done; medians of "
-        f"{args.rounds} rounds (least to most of a ratio within a round)\n\n{shown}"
+        f"{args.rounds} round{'s' if args.rounds > 1 else ''} (least to most of a ratio within a "
+        f"round)\n\n{shown}"
     )
 
 

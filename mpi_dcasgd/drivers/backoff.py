@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 SPIN_S = 1e-3
 """Seconds that a wait polls without sleeping if every rank of the host has its own core."""
@@ -22,12 +23,18 @@ CROWDED_SPIN_S = 50e-6
 """The same if ranks share cores: about as long as the shortest sleep takes anyway."""
 BURST = 32
 """Polls one after the other while a wait does not sleep, which take about 10 microseconds."""
+NAPS = 4
+"""Polls with the same pause between them once it sleeps; after each a process sees to its other
+duties, which costs as much as a poll."""
 FRACTION = 0.1
 """Length of a pause in proportion to the time waited so far; the wait is late by at most that."""
 LONGEST_S = 200e-6
-"""Longest pause where a rank has its own core; a poll costs 2 to 5 % of it."""
+"""Longest pause where a rank has its own core. With what the system adds it is a quarter of a
+millisecond, and waking up to poll takes some ten microseconds."""
 CROWDED_LONGEST_S = 1e-3
 """The same if ranks share cores; a message beyond MPI's eager limit moves only while one polls."""
+
+T = TypeVar("T")
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -79,8 +86,10 @@ class Backoff:
         sleep: Pauses for so many seconds.
         give_way: Yields the core without a pause.
 
-    Attributes:
-        polls: Polls to make one after the other before the next ``pause``.
+    Example:
+        >>> backoff, answers = Backoff(), iter([0, 0, 3])
+        >>> backoff.attempt(lambda: next(answers))
+        3
     """
 
     def __init__(
@@ -95,17 +104,30 @@ class Backoff:
         self._clock = clock
         self._sleep = sleep
         self._give_way = give_way
-        self._since: float | None = None
-        self.polls = BURST
+        self.reset()
 
     def reset(self) -> None:
         """Poll eagerly again, since something arrived."""
-        self._since = None
-        self.polls = BURST
+        self._since: float | None = None
+        self._polls = BURST
+        self._pause_s = 0.0
 
-    def poll(self, done: Callable[[], bool]) -> bool:
-        """Return whether ``done`` returned true, in as many polls as it is time for."""
-        return any(done() for _ in range(self.polls))
+    def attempt(self, poll: Callable[[], T]) -> T:
+        """Poll a few times, until there is something; return what was found last.
+
+        Call ``pause`` after it if that was nothing.
+
+        Args:
+            poll: Returns something true if it found something.
+        """
+        found = poll()
+        for _ in range(self._polls - 1):
+            if found:
+                break
+            if self._pause_s:
+                self._sleep(self._pause_s)
+            found = poll()
+        return found
 
     def pause(self) -> bool:
         """Yield the core, for longer each time, since nothing arrived.
@@ -120,13 +142,14 @@ class Backoff:
         if waited < self._spin_s:
             self._give_way()
             return False
-        self.polls = 1
-        self._sleep(min(FRACTION * waited, self._longest_s))
+        self._polls = NAPS
+        self._pause_s = min(FRACTION * waited, self._longest_s)
+        self._sleep(self._pause_s)
         return True
 
 
 def wait_until(done: Callable[[], bool], spin_s: float = CROWDED_SPIN_S) -> None:
     """Poll ``done`` with growing pauses until it returns true."""
     backoff = Backoff(spin_s)
-    while not backoff.poll(done):
+    while not backoff.attempt(done):
         backoff.pause()

@@ -127,7 +127,7 @@ class ServerLoop:
             if launcher.gone:
                 self._conductor.stopping(wait=True)
                 raise LauncherLostError("mpirun was killed or has lost a host; the state is saved")
-            arrived = self._arrivals(backoff.polls)
+            arrived = self._arrivals(backoff)
             for worker in self._in_turn(arrived):
                 self._take(worker)
             if self._stop and not halted:
@@ -176,15 +176,12 @@ class ServerLoop:
         comm, rank = self._peers[worker]
         return comm.Send_init(self._server.slots[worker].message.raw, dest=rank, tag=Tag.REPLY)
 
-    def _arrivals(self, polls: int) -> list[int]:
+    def _arrivals(self, backoff: Backoff) -> list[int]:
         """Return the workers whose pushes have arrived; handle those that died meanwhile."""
         if self.newcomers and not any(self._owed):
             return []  # all are gone, and a new one is on its way
         try:
-            for _ in range(polls):
-                arrived = MPI.Request.Testsome(self._receives, self._statuses)
-                if arrived is None or arrived:
-                    break
+            arrived = backoff.attempt(lambda: MPI.Request.Testsome(self._receives, self._statuses))
         except MPI.Exception as error:
             if error.Get_error_class() not in DEATH:
                 raise

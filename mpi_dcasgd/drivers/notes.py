@@ -162,7 +162,7 @@ class ServerWatch:
         backoff = Backoff(spin_s)
         waits = False
         try:
-            while not backoff.poll(done):
+            while not backoff.attempt(done):
                 if not backoff.pause():
                     continue
                 if not waits:

@@ -15,6 +15,7 @@ from mpi_dcasgd.drivers.backoff import (
     CROWDED_SPIN_S,
     FRACTION,
     LONGEST_S,
+    NAPS,
     SPIN_S,
     Backoff,
     spin_s,
@@ -48,72 +49,95 @@ class Clock:
         return Backoff(spin_s, self, self.sleep, self.give_way)
 
 
+class Polls:
+    """Something that is polled and comes to nothing, and when."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.at: list[tuple[float, int]] = []
+
+    def __call__(self) -> list[int]:
+        self.at.append((self.clock.now, self.clock.given_way))
+        return []
+
+
+def test_nothing_is_done_between_the_polls_of_a_burst() -> None:
+    clock = Clock(look_s=5e-6)
+    polls, backoff = Polls(clock), clock.backoff(SPIN_S)
+    for _ in range(3):
+        assert backoff.attempt(polls) == []
+        backoff.pause()
+    assert polls.at == [(n * 5e-6, n) for n in range(3) for _ in range(BURST)]
+
+
+def test_what_is_found_ends_a_burst() -> None:
+    answers = iter([[], [2], []])
+    assert Clock(0.0).backoff(SPIN_S).attempt(lambda: next(answers)) == [2]
+    assert next(answers) == []
+
+
 def test_polls_in_bursts_at_first_then_sleeps_for_a_fraction_of_the_time_waited() -> None:
     clock = Clock(look_s=5e-6)
-    backoff = clock.backoff(CROWDED_SPIN_S)
+    polls, backoff = Polls(clock), clock.backoff(CROWDED_SPIN_S)
     for number in range(10):
-        assert backoff.polls == BURST
+        backoff.attempt(polls)
         backoff.pause()
         assert clock.given_way == number + 1
     assert clock.sleeps == []
     started = 5e-6
     for _ in range(200):
-        before = clock.now
+        slept = len(clock.sleeps)
+        backoff.attempt(polls)
         backoff.pause()
-        assert backoff.polls == 1
-        assert clock.sleeps[-1] <= FRACTION * (before + clock.look_s - started) + 1e-12
+        for seconds in clock.sleeps[slept:]:
+            assert seconds <= FRACTION * (clock.now - started) + 1e-12
+    assert len(clock.sleeps) == 1 + 199 * NAPS, "one after each poll, but for the first burst"
     assert clock.sleeps[-1] > 100e-6
     backoff.reset()
-    assert backoff.polls == BURST
+    backoff.attempt(polls)
     backoff.pause()
-    assert (clock.given_way, len(clock.sleeps)) == (11, 200)
+    assert (clock.given_way, len(clock.sleeps)) == (11, 1 + 199 * NAPS)
 
 
 @pytest.mark.parametrize(
     ("spin_s", "longest_s", "most_sleeps"),
-    [(CROWDED_SPIN_S, CROWDED_LONGEST_S, 1200), (SPIN_S, LONGEST_S, 5100)],
+    [(CROWDED_SPIN_S, CROWDED_LONGEST_S, 1250), (SPIN_S, LONGEST_S, 5100)],
 )
 def test_waiting_for_a_second_sleeps_rather_than_polls(
     spin_s: float, longest_s: float, most_sleeps: int
 ) -> None:
     clock = Clock(look_s=1e-6)
     backoff = clock.backoff(spin_s)
+    wait_for = Polls(clock)
     while clock.now < 1.0:
+        backoff.attempt(wait_for)
         backoff.pause()
     assert max(clock.sleeps) == longest_s
     assert len(clock.sleeps) < most_sleeps
     assert sum(clock.sleeps) > 0.98
 
 
-def test_a_rank_with_a_core_of_its_own_answers_within_200_microseconds() -> None:
+def test_a_rank_with_a_core_of_its_own_never_pauses_for_more_than_200_microseconds() -> None:
     clock = Clock(look_s=0.0)
-    backoff = clock.backoff(SPIN_S)
-    clock.now = 1.0
+    polls, backoff = Polls(clock), clock.backoff(SPIN_S)
     backoff.pause()
     clock.now = 60.0  # however long nothing came
     backoff.pause()
-    assert clock.sleeps == [200e-6]
+    backoff.attempt(polls)
+    assert clock.sleeps == [200e-6] * NAPS
 
 
-def test_nothing_is_done_between_the_polls_of_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_ends_with_the_poll_that_finds_something(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(look_s=1e-6)
-    made: list[Backoff] = []
-
-    def new(spin_s: float) -> Backoff:
-        made.append(clock.backoff(spin_s))
-        return made[-1]
-
-    monkeypatch.setattr(backoff_module, "Backoff", new)
-    answers: list[tuple[float, int]] = []
+    monkeypatch.setattr(backoff_module, "Backoff", clock.backoff)
+    polled = []
 
     def done() -> bool:
-        answers.append((clock.now, clock.given_way))
-        return len(answers) == 2 * BURST + 1
+        polled.append(clock.given_way)
+        return len(polled) == 2 * BURST + 1
 
     wait_until(done, SPIN_S)
-    assert len(made) == 1
-    assert [given_way for _, given_way in answers] == [0] * BURST + [1] * BURST + [2]
-    assert len({now for now, _ in answers}) == 3
+    assert polled == [0] * BURST + [1] * BURST + [2]
 
 
 def test_ranks_that_share_cores_give_way_sooner() -> None:
