@@ -110,7 +110,7 @@ def reason_to_stay(ending: Ending, before: Ending | None) -> str:
         return "training diverges, and would again"
     if before is None or ending.version != before.version:
         return ""
-    same = ending.reached == before.reached
+    same = ending.reached == before.reached and ending.lost == before.lost
     if same or (ending.own_error and ending.cause == before.cause):
         at = "its start" if ending.version is None else f"update {ending.version}"
         return f"it has failed twice after {at}, without a checkpoint in between: {ending.cause}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -57,6 +58,8 @@ class Starts:
         self._before = self._folder.checkpoint_stamps()
         self._notes = self._folder.restarts() if self._stamps else []
         self._lost: list[str] = []
+        self._hosts: Sequence[str] = ()
+        self._hostfile = Path()
         self._signum: int | None = None
 
     def until_the_end(self) -> Launched:
@@ -70,15 +73,15 @@ class Starts:
                     return launched
                 why = reason_to_stay(ending, before)
                 if not why and number > self._allowed:
-                    why = f"it was {self._allowed} times already (--restarts): {ending.cause}"
+                    why = f"that was the last of {self._allowed} (--restarts): {ending.cause}"
                 try:
                     line = "" if why else self._prepare(ending, number)
                 except UserError as error:
                     why = str(error)
-                if launched.complaint:
-                    _tell(launched.complaint)
                 if why:
-                    _tell(f"not started again: {why}")
+                    _tell(
+                        "\n".join(filter(None, (launched.complaint, f"not started again: {why}")))
+                    )
                     return Launched(launched.status)
                 _tell(f"restart {number} of {self._allowed} in {pause_s(number):g} s: {line}")
                 if not self._pause(pause_s(number)):
@@ -124,11 +127,12 @@ class Starts:
         """Plan the next start, write it down, and return it in words."""
         plan = self._plan
         ranks = plan.ranks
+        # A start that has not come to writing down its hosts was on those that were left before.
+        self._hosts = ending.hosts or self._hosts
         if new := [host for host in ending.lost if host not in self._lost]:
             self._lost += new
-            left = [host for host in ending.hosts if not is_one_of(host, self._lost)]
-            ranks = len(left) or ranks
-            self._ranks = Counter(left)
+            self._hosts = [host for host in self._hosts if not is_one_of(host, self._lost)]
+            ranks = len(self._hosts) or ranks
             check_ranks(plan.job, ranks)
         options = () if self._own_stamps() else self._first.options
         self._plan = replace(plan, ranks=ranks, options=options)
@@ -145,7 +149,7 @@ class Starts:
         return f"{restart.cause}; {restart.whence}{fewer}{without}"
 
     def _without(self) -> Without:
-        return Without(tuple(self._lost), self._ranks, self._hostfile)
+        return Without(tuple(self._lost), Counter(self._hosts), self._hostfile)
 
     def _note_signal(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum

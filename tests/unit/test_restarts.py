@@ -220,7 +220,9 @@ def test_a_run_that_dies_is_resumed_and_told_of(
 def test_no_more_restarts_than_allowed(play: Any, capfd: pytest.CaptureFixture[str]) -> None:
     status, worlds = play(1, dies(1), dies(2))
     assert (status, len(worlds.commands)) == (137, 2)
-    assert "not started again: it was 1 times already (--restarts)" in capfd.readouterr().err
+    assert (
+        "not started again: that was the last of 1 (--restarts): rank 2" in capfd.readouterr().err
+    )
     status, worlds = play(0, dies(3))
     assert (status, len(worlds.commands)) == (137, 1)
 
@@ -269,6 +271,20 @@ def test_a_lost_host_is_left_out_of_the_hosts_of_the_user(
     assert seen[-1:] == ["h1 slots=2\nh2 slots=2\n# two more\n"]
     assert "-n 4" in worlds.words(1)
     assert "4 ranks in place of 6, without h3" in capfd.readouterr().err
+
+
+def test_hosts_that_are_lost_one_after_the_other_are_all_left_out(play: Any) -> None:
+    def in_set_up(folder: RunFolder) -> WorldEnd:
+        folder.environment_json.unlink()  # as a start that has not come to writing its own
+        return WorldEnd(0, words=LOST.replace("h3", "h2"))
+
+    # The scheduler's hosts, of which mpirun's arguments say nothing.
+    status, worlds = play(2, dies(7, LOST, status=0), in_set_up, completes)
+    assert status == 0
+    assert "-n 4" in worlds.words(1)
+    assert "--host h1:2,h2:2" in worlds.words(1)
+    assert "-n 2" in worlds.words(2)
+    assert "--host h1:2 " in worlds.words(2)
 
 
 def test_without_any_host_left_it_ends(play: Any, capfd: pytest.CaptureFixture[str]) -> None:
