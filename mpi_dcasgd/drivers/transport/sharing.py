@@ -12,19 +12,33 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from mpi_dcasgd.drivers.topology import SERVER, Topology
 from mpi_dcasgd.drivers.transport import Transport, TransportChoice
 from mpi_dcasgd.drivers.transport.segment import Offer, Segment, UnsharedError
 from mpi_dcasgd.errors import LaunchError
 
-if TYPE_CHECKING:
-    from mpi4py import MPI
-
 _FAR = "is on another host"
 _CHOSEN = "the job says so (transport)"
-_TO_NOBODY = ""
+
+
+class Ranks(Protocol):
+    """What is asked of a communicator."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this rank."""
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+
+    def allgather(self, sendobj: Any) -> list[Any]:
+        """Return what every rank says."""
+
+    def bcast(self, obj: Any) -> Any:
+        """Return what rank 0 says."""
 
 
 class Place(NamedTuple):
@@ -122,7 +136,7 @@ class Sharing:
         return f"worker {worker} (rank {rank} on {self.hosts[worker]})"
 
 
-def share_memory(comm: MPI.Comm, choice: TransportChoice, size: int) -> Sharing:
+def share_memory(comm: Ranks, choice: TransportChoice, size: int) -> Sharing:
     """Find out which workers share memory with the server, and map it; all ranks must call this.
 
     Args:
@@ -137,14 +151,14 @@ def share_memory(comm: MPI.Comm, choice: TransportChoice, size: int) -> Sharing:
     world = Topology("asynchronous", comm.size - 1)
     places = comm.allgather(Place.here())
     created: dict[int, Segment] = {}
-    offers: list[Offer | str] | None = None
     with ExitStack() as descriptors:
+        offers: list[Offer | str] = []
         if comm.rank == SERVER:
-            offers = [_TO_NOBODY for _ in world.server_ranks]
             for worker, rank in enumerate(world.worker_ranks):
                 obstacle = _CHOSEN if choice == "messages" else places[SERVER].apart(places[rank])
                 offers.append(obstacle or _create(worker, size, created, descriptors))
-        reason, segments = _take_up(world.worker_of(comm.rank), comm.scatter(offers))
+        offers = comm.bcast(offers)
+        reason, segments = _take_up(world.worker_of(comm.rank), offers)
         reasons = comm.allgather(reason)[world.num_servers :]
     if comm.rank == SERVER:
         segments = {worker: one for worker, one in created.items() if not reasons[worker]}
@@ -166,10 +180,13 @@ def _create(
     return descriptor.offer
 
 
-def _take_up(worker: int | None, offer: Offer | str) -> tuple[str, dict[int, Segment]]:
-    """Map what was offered; return why that is not possible, and the segment if it is."""
-    if worker is None or isinstance(offer, str):
-        return str(offer), {}
+def _take_up(worker: int | None, offers: Sequence[Offer | str]) -> tuple[str, dict[int, Segment]]:
+    """Map what this rank is offered; return why that is not possible, and the segment if it is."""
+    if worker is None:
+        return "", {}
+    offer = offers[worker]
+    if isinstance(offer, str):
+        return offer, {}
     try:
         return "", {worker: Segment.attach(offer)}
     except UnsharedError as error:
