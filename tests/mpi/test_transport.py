@@ -14,7 +14,7 @@ from mpi_dcasgd.runs.replay import replay
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
 JOB = "jobs/digits.yaml"
-SMALL = ["algorithm=dcasgd-a", "epochs=2", "model={name: cnn, batchnorm: true}"]
+SMALL = ["algorithm=dcasgd-a", "epochs=1", "model={name: cnn, batchnorm: true}"]
 
 
 def transports(run: Path) -> list[str]:

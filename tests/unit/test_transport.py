@@ -152,7 +152,7 @@ HERE = Place("node1", "kernel-a", "pid:[1]")
     ("there", "why"),
     [
         (HERE, ""),
-        (HERE._replace(host="node1-renamed"), ""),
+        (HERE._replace(host="node2"), "another host"),
         (HERE._replace(kernel="kernel-b"), "another host"),
         (HERE._replace(processes="pid:[2]"), "container"),
         (HERE._replace(kernel=""), "/proc"),

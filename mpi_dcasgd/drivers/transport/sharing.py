@@ -45,7 +45,7 @@ class Place(NamedTuple):
     """Where a process is, as far as memory is concerned.
 
     Attributes:
-        host: Name of the host, for people.
+        host: Name of the host.
         kernel: Identity of the running kernel, the same in all containers of a host.
         processes: Identity of the PID namespace: process numbers mean the same within one.
     """
@@ -66,10 +66,11 @@ class Place(NamedTuple):
 
     def apart(self, other: Place) -> str:
         """Return why a process there and one here have no memory in common; empty if they may."""
+        if self.host != other.host:
+            return _FAR
         if not self.kernel or not other.kernel:
-            alike = self.host == other.host
-            return "there is no /proc that tells where processes are" if alike else _FAR
-        if self.kernel != other.kernel:
+            return "there is no /proc that tells where processes are"
+        if self.kernel != other.kernel:  # hosts of one name
             return _FAR
         if self.processes != other.processes:
             return "is in another container (PID namespace) than the server"
