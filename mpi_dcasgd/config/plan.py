@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
+from mpi_dcasgd.drivers.transport import TransportChoice
 from mpi_dcasgd.errors import ConfigError, LaunchError
 from mpi_dcasgd.learning.data import Facts, known_facts
 from mpi_dcasgd.rules.compatibility import Mode
@@ -108,6 +109,7 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             accumulate=job.sync.accumulate,
             best=job.checkpoint.best,
             gpu=gpu,
+            transport=job.transport,
         ),
     )
 
@@ -175,6 +177,7 @@ def _needs(
     accumulate: int,
     gpu: bool,
     best: bool,
+    transport: TransportChoice,
 ) -> tuple[Need, ...]:
     vector = layout.size * ELEMENT_BYTES
     message = vector + HEADER_BYTES
@@ -193,8 +196,14 @@ def _needs(
     if mode == "asynchronous":
         mail = f"a snapshot and a push of {_count(num_workers, 'worker')}"
         server = (weights, state, (mail, 2 * num_workers * message), evaluation, data)
-        staging = (("page-locked messages beside the GPU", 2 * message),) if gpu else ()
-        return (_need("server", *server), _need("each worker", computing, *staging, data))
+        staging = ("page-locked messages beside the GPU", 2 * message if gpu else 0)
+        own = [computing, staging]
+        if transport != "messages":
+            # The last of these is what the server keeps for the worker, where both are on one host.
+            what, size = own.pop(1 if gpu else 0)
+            where = (f"{what}; on the server's host they are the server's", size)
+            own += [] if transport == "shared" else [where]
+        return (_need("server", *server), _need("each worker", *own, data))
     if mode == "sequential":
         return (_need("the process", weights, computing, state, evaluation, data),)
     summed = ("the sum of several minibatches", vector if accumulate > 1 else 0)

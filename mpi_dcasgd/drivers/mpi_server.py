@@ -367,7 +367,7 @@ class ServerLoop:
 
 
 def _mailboxes(server: ParameterServer, shared: Mapping[int, Segment]) -> list[Message]:
-    """Return what pushes are received into; the replies of workers that share memory go there."""
+    """Return what pushes are received into, and have replies where workers share memory."""
     size = server.layout.size
     inbox = []
     for worker, slot in enumerate(server.slots):

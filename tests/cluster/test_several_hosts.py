@@ -121,6 +121,8 @@ def test_an_asynchronous_run_over_hosts_is_replayed_identically(
     trained: Callable[[str], Path],
 ) -> None:
     folder = trained("dcasgd-a")
+    ranks = json.loads((folder / "environment.json").read_text())["ranks"]
+    assert [rank["transport"] for rank in ranks] == ["", "shared", *4 * ["messages"]]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "completed"
     assert summary["samples"] == 2 * 1437

@@ -63,6 +63,21 @@ def test_a_gpu_worker_stages_through_messages(tmp_path: Path) -> None:
     assert with_gpu.total_bytes - without.total_bytes == 2 * message
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_shared_memory_is_counted_once(tmp_path: Path, gpu: bool) -> None:
+    plans = {
+        choice: plan_job(job(tmp_path, "algorithm=asgd", f"transport={choice}"), 3, gpu=gpu)
+        for choice in ("messages", "auto", "shared")
+    }
+    servers, workers = zip(*(plan.needs for plan in plans.values()), strict=True)
+    assert len({server.total_bytes for server in servers}) == 1
+    apart, either, shared = workers
+    assert apart.total_bytes == either.total_bytes, "a worker may be on another host"
+    vectors = "page-locked messages" if gpu else "weights and gradient"
+    assert either.total_bytes - shared.total_bytes == size(either, vectors, "the server's host")
+    assert not [what for what, _ in apart.items if "the server's host" in what]
+
+
 def test_a_synchronous_update_takes_the_minibatches_of_all(tmp_path: Path) -> None:
     plan = plan_job(job(tmp_path, "algorithm=ssgd"), 4)
     assert (plan.num_workers, plan.world_size) == (4, 4)

@@ -17,7 +17,13 @@ from torch import nn
 from toy import World
 
 from mpi_dcasgd.drivers.transport import segment as segment_module
-from mpi_dcasgd.drivers.transport.segment import Offer, Segment, UnsharedError
+from mpi_dcasgd.drivers.transport.segment import (
+    Offer,
+    Segment,
+    UnsharedError,
+    page_lock,
+    unlock_pages,
+)
 from mpi_dcasgd.drivers.transport.sharing import Place, Sharing
 from mpi_dcasgd.errors import LaunchError, ProtocolError
 from mpi_dcasgd.learning.flat import FlatModel
@@ -152,7 +158,7 @@ HERE = Place("node1", "kernel-a", "pid:[1]")
     ("there", "why"),
     [
         (HERE, ""),
-        (HERE._replace(host="node1-renamed"), ""),
+        (HERE._replace(host="node2"), "another host"),
         (HERE._replace(kernel="kernel-b"), "another host"),
         (HERE._replace(processes="pid:[2]"), "container"),
         (HERE._replace(kernel=""), "/proc"),
@@ -218,6 +224,20 @@ def test_the_same_pushes_through_shared_memory_give_the_same_bits(algorithm: str
             learner.flat.model, CPU, weights=segments[-1][1].reply, grad=segments[-1][1].push
         )
     assert torch.equal(plain.run(), shared.run())
+
+
+@pytest.mark.gpu
+def test_shared_vectors_are_page_locked_for_a_gpu() -> None:
+    segment, offered = Segment.create(100_000)
+    offered.close()
+    assert not segment.push.is_pinned()
+    assert page_lock(segment.push)
+    assert segment.push.is_pinned()
+    segment.push.copy_(torch.ones(100_000, device="cuda"), non_blocking=True)
+    torch.cuda.synchronize()
+    assert segment.push.sum() == 100_000
+    unlock_pages(segment.push)
+    assert not segment.push.is_pinned()
 
 
 class Renormed(nn.Module):

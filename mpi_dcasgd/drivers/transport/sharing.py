@@ -22,14 +22,13 @@ from mpi_dcasgd.errors import LaunchError
 
 _FAR = "is on another host"
 _CHOSEN = "the job says so (transport)"
-_TO_NOBODY = ""
 
 
 class Place(NamedTuple):
     """Where a process is, as far as memory is concerned.
 
     Attributes:
-        host: Name of the host, for people.
+        host: Name of the host.
         kernel: Identity of the running kernel, the same in all containers of a host.
         processes: Identity of the PID namespace: process numbers mean the same within one.
     """
@@ -50,10 +49,11 @@ class Place(NamedTuple):
 
     def apart(self, other: Place) -> str:
         """Return why a process there and one here have no memory in common; empty if they may."""
+        if self.host != other.host:
+            return _FAR
         if not self.kernel or not other.kernel:
-            alike = self.host == other.host
-            return "there is no /proc that tells where processes are" if alike else _FAR
-        if self.kernel != other.kernel:
+            return "there is no /proc that tells where processes are"
+        if self.kernel != other.kernel:  # hosts of one name
             return _FAR
         if self.processes != other.processes:
             return "is in another container (PID namespace) than the server"
@@ -135,14 +135,14 @@ def share_memory(comm: Ranks, choice: TransportChoice, size: int) -> Sharing:
     world = Topology("asynchronous", comm.size - 1)
     places = comm.allgather(Place.here())
     created: dict[int, Segment] = {}
-    offers: list[Offer | str] = []
     with ExitStack() as descriptors:
+        offers: list[Offer | str] = []
         if comm.rank == SERVER:
-            offers = [_TO_NOBODY for _ in world.server_ranks]
             for worker, rank in enumerate(world.worker_ranks):
                 obstacle = _CHOSEN if choice == "messages" else places[SERVER].apart(places[rank])
                 offers.append(obstacle or _create(worker, size, created, descriptors))
-        reason, segments = _take_up(world.worker_of(comm.rank), comm.bcast(offers)[comm.rank])
+        offers = comm.bcast(offers)
+        reason, segments = _take_up(world.worker_of(comm.rank), offers)
         reasons = comm.allgather(reason)[world.num_servers :]
     if comm.rank == SERVER:
         segments = {worker: one for worker, one in created.items() if not reasons[worker]}
@@ -164,10 +164,13 @@ def _create(
     return descriptor.offer
 
 
-def _take_up(worker: int | None, offer: Offer | str) -> tuple[str, dict[int, Segment]]:
-    """Map what was offered; return why that is not possible, and the segment if it is."""
-    if worker is None or isinstance(offer, str):
-        return str(offer), {}
+def _take_up(worker: int | None, offers: Sequence[Offer | str]) -> tuple[str, dict[int, Segment]]:
+    """Map what this rank is offered; return why that is not possible, and the segment if it is."""
+    if worker is None:
+        return "", {}
+    offer = offers[worker]
+    if isinstance(offer, str):
+        return offer, {}
     try:
         return "", {worker: Segment.attach(offer)}
     except UnsharedError as error:
