@@ -23,7 +23,7 @@ endif
 # Another environment's modules, or an activated one, must not leak into this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help setup demo check test test-mpich lint clean distclean
+.PHONY: help setup demo check test test-mpich mutants lint clean distclean
 
 help: ## this list
 	@echo "make [PYTHON=python3.12] [VENV=.venv] TARGET"
@@ -57,6 +57,11 @@ mpich_tests := $(patsubst %,tests/mpi/test_%.py,launching failures mpi_driver ma
 test-mpich: $(mpich_stamp) ## run the tests of MPI under MPICH
 	@echo "==> tests under MPICH"
 	@MPI_DCASGD_REQUIRE=mpi $(MPICH_VENV)/bin/python -m pytest $(at_a_time) $(mpich_tests)
+
+# Modules by the beginnings of their names, and options: MUTANTS="server.ledger --sample 50 --seed 1".
+MUTANTS ?=
+mutants: $(stamp) ## put small faults into rules and server, and see whether tests notice them
+	@$(bin)/python -m tests.mutants $(MUTANTS)
 
 lint: $(stamp) ## check style and types only
 	@echo "==> style and types"
