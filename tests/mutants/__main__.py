@@ -16,6 +16,8 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{_library}_NUM_THREADS"] = "1"  # a process with threads cannot be forked safely
@@ -26,6 +28,7 @@ from tests.mutants.plan import REPOSITORY, TESTS, chosen, source_of  # noqa: E40
 from tests.mutants.running import Trial, Verdict  # noqa: E402
 
 Fault = tuple[str, Mutation]
+T = TypeVar("T")
 
 
 def main() -> int:
@@ -38,7 +41,7 @@ def main() -> int:
             print(f"{_place(module, fault)}  {fault.name}")
         return 0
     _load()
-    patience = _patience({module for module, _ in faults})
+    patience = _patience([*dict.fromkeys(module for module, _ in faults)], arguments.jobs)
     begun = time.monotonic()
     verdicts = _try_all(faults, patience, arguments.jobs)
     return _report(verdicts, time.monotonic() - begun)
@@ -74,43 +77,65 @@ def _load() -> None:
     assert not [name for name in sys.modules if name.split(".")[0] == "mpi_dcasgd"]
 
 
-def _patience(modules: set[str]) -> dict[str, float]:
-    """Seconds that a file of each module's tests may take: some times what all take as they are."""
-    took: dict[tuple[str, ...], float] = {}
-    for module in sorted(modules):
-        if TESTS[module] in took:
-            continue
-        trial = _begin(module, source_of(module).read_text(), 600)
-        while not (verdict := trial.verdict()):
-            time.sleep(0.02)
-        output, took[TESTS[module]] = trial.output(), trial.took_s
-        trial.remove()
+def _patience(modules: list[str], jobs: int) -> dict[str, float]:
+    """Seconds that each file of tests may take: some times what it takes without a fault."""
+    files = dict.fromkeys(file for module in modules for file in TESTS[module])
+    any_module = modules[0]
+    source = source_of(any_module).read_text()
+    found: dict[str, float] = {}
+
+    def keep(file: str, verdict: Verdict, trial: Trial) -> None:
         if verdict != "survived":
-            raise SystemExit(f"mutants: the tests of {module} fail as it is:\n{output}")
-    return {module: 20 + 2 * took[TESTS[module]] for module in modules}
+            raise SystemExit(f"mutants: {file} fails as it is:\n{trial.output()}")
+        found[file] = 20 + 4 * trial.took_s
+
+    _run([*files], lambda file: _trial(any_module, source, [(file, 600.0)]), keep, jobs)
+    return found
 
 
-def _begin(module: str, source: str, patience_s: float) -> Trial:
-    return Trial(f"mpi_dcasgd.{module}", source_of(module), source, TESTS[module], patience_s)
+def _trial(module: str, source: str, tests: list[tuple[str, float]]) -> Trial:
+    return Trial(f"mpi_dcasgd.{module}", source_of(module), source, tests)
 
 
 def _try_all(
     faults: list[Fault], patience: dict[str, float], jobs: int
 ) -> list[tuple[Fault, Verdict]]:
-    waiting, running = faults[::-1], list[tuple[Fault, Trial]]()
     verdicts: list[tuple[Fault, Verdict]] = []
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            module, fault = waiting.pop()
-            running.append(((module, fault), _begin(module, fault.source, patience[module])))
-        for one in running[:]:
-            if verdict := one[1].verdict():
-                running.remove(one)
-                one[1].remove()
-                verdicts.append((one[0], verdict))
-                _tell(*one[0], verdict, len(verdicts), len(faults))
-        time.sleep(0.01)
+
+    def begin(one: Fault) -> Trial:
+        module, fault = one
+        return _trial(module, fault.source, [(file, patience[file]) for file in TESTS[module]])
+
+    def keep(one: Fault, verdict: Verdict, trial: Trial) -> None:
+        verdicts.append((one, verdict))
+        _tell(*one, verdict, len(verdicts), len(faults))
+
+    _run(faults, begin, keep, jobs)
     return verdicts
+
+
+def _run(
+    tasks: Sequence[T],
+    begin: Callable[[T], Trial],
+    keep: Callable[[T, Verdict, Trial], None],
+    jobs: int,
+) -> None:
+    """Run trials, so many at a time."""
+    waiting, running = [*tasks][::-1], list[tuple[T, Trial]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                task = waiting.pop()
+                running.append((task, begin(task)))
+            for task, trial in running[:]:
+                if verdict := trial.verdict():
+                    running.remove((task, trial))
+                    keep(task, verdict, trial)
+                    trial.remove()
+            time.sleep(0.01)
+    finally:
+        for _, trial in running:
+            trial.end()
 
 
 def _place(module: str, fault: Mutation) -> str:

@@ -33,16 +33,15 @@ class Trial:
         module: Full name of the module.
         path: Its file.
         source: What it is to be made of.
-        tests: Files of tests.
-        patience_s: Seconds after which a file is ended; a fault that hangs has been noticed.
+        tests: Files of tests, each with the seconds after which it is ended: a fault that hangs
+            has been noticed.
     """
 
     def __init__(
-        self, module: str, path: Path, source: str, tests: Sequence[str], patience_s: float
+        self, module: str, path: Path, source: str, tests: Sequence[tuple[str, float]]
     ) -> None:
         self._module, self._path, self._source = module, path, source
         self._waiting = list(tests)
-        self._patience_s = patience_s
         self._begun = time.monotonic()
         self._folder = Path(tempfile.mkdtemp(prefix="mutant-"))
         self._begin()
@@ -58,8 +57,7 @@ class Trial:
         if not done:
             if time.monotonic() < self._until:
                 return None
-            os.killpg(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
+            self.end()
             return "timed out"
         if os.waitstatus_to_exitcode(status) != _NO_TEST_FAILED:
             return "caught"
@@ -72,13 +70,19 @@ class Trial:
         """What the tests of the last file have printed."""
         return (self._folder / "output").read_text(errors="replace")
 
+    def end(self) -> None:
+        """End the tests at once."""
+        os.killpg(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        self.remove()
+
     def remove(self) -> None:
         """Remove the temporary files."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _begin(self) -> None:
-        tests = self._waiting.pop(0)
-        self._until = time.monotonic() + self._patience_s
+        tests, patience_s = self._waiting.pop(0)
+        self._until = time.monotonic() + patience_s
         self._pid = os.fork()
         if self._pid:
             return

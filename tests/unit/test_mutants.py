@@ -92,7 +92,8 @@ sources = {fault.new: fault.source for fault in mutations_of(path.read_text())[:
 sources["as it is"], sources["while True: pass"] = path.read_text(), "while True: pass"
 for new, source in sources.items():
     patience_s = 0.1 if new.startswith("while") else 80.0
-    trial = Trial("half", path, source, ["test_type.py", "test_value.py"], patience_s)
+    tests = [("test_type.py", patience_s), ("test_value.py", patience_s)]
+    trial = Trial("half", path, source, tests)
     while not (verdict := trial.verdict()):
         time.sleep(0.01)
     trial.remove()
