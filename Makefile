@@ -24,7 +24,7 @@ endif
 # compiled is kept: tests start hundreds of processes.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo check check-quickly test test-here test-beside test-mpich lint clean distclean
+.PHONY: help setup demo check check-quickly test test-here test-beside test-mpich mutants lint clean distclean
 
 help: ## this list
 	@echo "make [PYTHON=python3.12] [VENV=.venv] TARGET"
@@ -72,6 +72,11 @@ test-mpich: $(mpich_stamp) ## run the tests of MPI under MPICH
 	@echo "==> tests under MPICH"
 	@MPI_DCASGD_REQUIRE=mpi $(MPICH_VENV)/bin/python -m pytest -n $(MPICH_AT_A_TIME) \
 	    --dist loadfile --no-loadscope-reorder $(mpich_tests)
+
+# Modules by the beginnings of their names, and options: MUTANTS="server.ledger --sample 50 --seed 1".
+MUTANTS ?=
+mutants: $(stamp) ## put small faults into rules and server, and see whether tests notice them
+	@$(bin)/python -m tests.mutants $(MUTANTS)
 
 lint: $(stamp) ## check style and types only
 	@echo "==> style and types"

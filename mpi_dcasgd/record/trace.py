@@ -199,11 +199,11 @@ class TraceReader:
                 continue
             if count != records:
                 raise self._damaged(offset, f"holds {records} of {count} records")
-            told = json.loads(bytes(payload))
             if tag == RESUMED:
+                told = self._mapping(payload, offset, "num_workers")
                 restarts.append(Restart(records, told["num_workers"]))
             else:
-                status = told["status"]
+                status = self._mapping(payload, offset, "status")["status"]
             offset = end
         if status is not None and offset != len(self._content):
             raise self._damaged(offset, "something follows the end of the run")
@@ -236,7 +236,17 @@ class TraceReader:
         self.crc = zlib.crc32(content[:end])
         if self.crc != U32.unpack_from(content, end)[0]:
             raise self._damaged(0, "its header does not match its checksum")
-        return json.loads(bytes(content[fixed:end])), end + U32.size
+        return self._mapping(content[fixed:end], 0), end + U32.size
+
+    def _mapping(self, payload: memoryview, offset: int, *keys: str) -> dict[str, Any]:
+        """What a header or a block tells in JSON, with these keys in it."""
+        try:
+            told = json.loads(bytes(payload))
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(offset, "it holds no JSON") from error
+        if not isinstance(told, dict) or not told.keys() >= set(keys):
+            raise self._damaged(offset, f"it holds no {' and '.join(keys) or 'mapping'}")
+        return told
 
     def _block(self, offset: int) -> tuple[bytes, memoryview, int, int] | None:
         """Tag, payload, count and end of the block at ``offset``; None if it is not whole."""

@@ -7,9 +7,13 @@ from typing import Literal
 
 from mpi_dcasgd.rules.admission import Admission
 from mpi_dcasgd.rules.gap_aware import GapAware
+from mpi_dcasgd.rules.momentum import HeavyBall, Nesterov, PerWorkerMomentum, ShiftedMomentum
 from mpi_dcasgd.rules.part import Part
 from mpi_dcasgd.rules.rule import Rule
-from mpi_dcasgd.rules.step_size import StepSize
+from mpi_dcasgd.rules.step_size import StabilityPreserving, StepSize
+
+_SHRINK_THE_MARGIN = (HeavyBall, Nesterov, PerWorkerMomentum, ShiftedMomentum)
+"""Momenta whose largest stable rate falls faster with the delay than that of SGD."""
 
 Mode = Literal["sequential", "synchronous", "asynchronous"]
 """How an algorithm is driven: by one process, by allreduce, or by a server."""
@@ -33,6 +37,19 @@ def nonsense(rule: Rule, names: Mapping[str, str], algorithm: str, mode: Mode) -
     else:
         problems += _without_staleness(rule, names, algorithm)
     return problems
+
+
+def remarks(rule: Rule) -> list[str]:
+    """Return what a user should know of a rule that is allowed, one message a line."""
+    momentum = getattr(rule.momentum, "momentum", 0.0)
+    buffered = isinstance(rule.momentum, _SHRINK_THE_MARGIN) and momentum > 0
+    if not buffered or not isinstance(rule.step_size, StabilityPreserving):
+        return []
+    return [
+        "warning: step_size stability-preserving keeps the margin of stability of SGD without "
+        f"momentum; with {type(rule.momentum).__name__} {momentum:g} far less of it is left (with "
+        "heavy-ball 0.9 about 4 to 5 %). `mpi-dcasgd stability JOB` says which lr keeps it"
+    ]
 
 
 def looks_ahead(part: Part) -> bool:

@@ -34,7 +34,7 @@ class DanaZero(Part):
     kept as a running one, so that a push reads one velocity and not all of them.
 
     The server's own weights, which are evaluated and saved, are ``params``, not the point that
-    workers compute at. With one worker the points sent are those of PyTorch's
+    workers compute at. With one worker and a constant rate the points sent are those of PyTorch's
     ``SGD(nesterov=True)``. The rate used for what is sent is the schedule's at the update just
     made. A step size's factor for the staleness of that push is not in it: it says nothing about
     the pushes to come (``StepSize.lasting``).

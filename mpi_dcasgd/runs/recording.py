@@ -40,6 +40,7 @@ from mpi_dcasgd.record.run_lock import HeldFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.weights_file import save_weights
+from mpi_dcasgd.rules.compatibility import remarks
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.data_check import check_resumed, write_down
 from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint, tell_again
@@ -237,6 +238,8 @@ class Recording:
             recorder.message(line)
         passed_over = self.checkpoint.passed_over if self.checkpoint else ()
         for line in (*passed_over, *warnings(job), *code.changes(self._code_before)):
+            recorder.message(line)
+        for line in remarks(job.rule):
             recorder.message(line)
         return recorder
 

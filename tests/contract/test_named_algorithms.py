@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,14 @@ from toy import LR, World
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, describe_rule, resolve_rule
+from mpi_dcasgd.rules.compatibility import remarks
+from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
+from mpi_dcasgd.rules.step_size import ConstantStep
 from mpi_dcasgd.server.records import Action
+from mpi_dcasgd.tools.stable_rates import stable_rates
+
+FOUR_WORKERS = Facts(0.1, 0.1, 3, 9, 0, 4, 1.0)
 
 ASYNCHRONOUS = [a.name for a in ALGORITHMS.values() if a.mode == "asynchronous"]
 
@@ -222,3 +229,22 @@ def test_settings_of_a_part_that_was_replaced_do_not_linger() -> None:
 def test_the_default_of_every_role_does_nothing() -> None:
     changes = {role: next(iter(names)) for role, names in PARTS.items()}
     assert resolve_rule("asgd", changes) == Rule()
+
+
+def test_a_momentum_that_spends_the_margin_of_stability_is_warned_of() -> None:
+    for name in ("heavy-ball", "nesterov", "per-worker", "shifted"):
+        (line,) = remarks(resolve_rule("stable-asgd", {"momentum": {"name": name}}))
+        assert "far less of it is left" in line
+        assert remarks(resolve_rule("asgd", {"momentum": {"name": name}})) == []
+        assert (
+            remarks(resolve_rule("stable-asgd", {"momentum": {"name": name, "momentum": 0.0}}))
+            == []
+        )
+    for name in ("none", "dana-slim", "adam"):
+        assert remarks(resolve_rule("stable-asgd", {"momentum": name})) == []
+
+
+def test_the_margin_that_is_left_is_as_the_warning_says() -> None:
+    rule = resolve_rule("stable-asgd", {"momentum": {"name": "heavy-ball", "momentum": 0.9}})
+    of_momentum = stable_rates(replace(rule, step_size=ConstantStep()), [4])[0].factor
+    assert 0.04 < of_momentum / rule.step_size.factor(FOUR_WORKERS) < 0.05

@@ -51,3 +51,11 @@ def test_a_mean_whose_squares_overflow_is_clipped_as_a_single_gradient_is(
         world.receive(world.server.push(0, push).ready)
     step = torch.linalg.vector_norm(world.server.weights - world.initial).item()
     assert step == pytest.approx(LR, rel=1e-5), "the rate times a gradient of length 1"
+
+
+def test_what_is_saved_is_a_copy() -> None:
+    held = GradientAccumulator(2, torch.device("cpu"))
+    held.add(torch.tensor([1.0, 2.0]), 4)
+    state = held.state_dict()
+    held.add(torch.tensor([1.0, 2.0]), 4)
+    assert torch.equal(state["sum"], torch.tensor([1.0, 2.0]))

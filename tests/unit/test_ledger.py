@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,3 +81,19 @@ def test_new_workers_know_nothing_of_what_others_dropped() -> None:
     ledger.drop(0, 0)
     resumed.take_over(ledger.lasting_state())
     assert [resumed.grant(0), resumed.grant(0)] == [0, 1]
+
+
+def test_a_state_shares_nothing_with_the_ledger_that_wrote_or_read_it() -> None:
+    ledger, other = TicketLedger(4, 2), TicketLedger(4, 2)
+    for worker in (0, 1, 0):
+        ledger.grant(worker)
+    ledger.drop(0, 0)
+    state = ledger.state_dict()
+    before = copy.deepcopy(state)
+    other.load_state_dict(state)
+    for each in (ledger, other):
+        each.grant(1)
+        each.drop(1, 1)
+        each.complete(0, 2)
+    assert state == before
+    assert other.state_dict() == ledger.state_dict() != before

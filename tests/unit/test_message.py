@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.learning.learner import Gradient
 from mpi_dcasgd.server.header import HEADER_BYTES, MAX_GRANTS
-from mpi_dcasgd.server.message import Kind, Message
+from mpi_dcasgd.server.message import Kind, Message, Tag
+from mpi_dcasgd.server.push import Push
 
 
 def test_a_push_survives_the_journey_as_bytes() -> None:
@@ -53,3 +55,29 @@ def test_the_vector_is_aligned_and_behind_the_header() -> None:
 def test_a_buffer_that_nobody_wrote_is_noticed() -> None:
     with pytest.raises(ProtocolError, match="unknown kind 0"):
         _ = Message(1).kind
+
+
+def test_the_numbers_of_kinds_and_tags_are_part_of_the_layout() -> None:
+    assert {kind.name: int(kind) for kind in Kind} == {"PUSH": 1, "WORK": 2, "STOP": 3, "AFRESH": 4}
+    assert {tag.name: int(tag) for tag in Tag} == {"PUSH": 1, "REPLY": 2, "END": 3}
+
+
+def test_a_push_is_read_from_its_message_field_by_field() -> None:
+    message = Message(3)
+    message.write_push(version=4, ticket=5, samples=6, loss=7.5, grad_norm=8.5)
+    push = Push.of(message)
+    assert push[:5] == (4, 5, 6, 7.5, 8.5)
+    assert push.vector is message.vector
+    assert push.stats_finite is None
+    message.write_reply(Kind.WORK, 4, (5,))
+    with pytest.raises(ProtocolError, match="expected a push, got WORK"):
+        Push.of(message)
+
+
+def test_a_push_is_made_of_what_a_learner_found() -> None:
+    vector = torch.ones(3)
+    found = Gradient(ticket=5, samples=6, loss=7.5, norm=8.5, stats_finite=False)
+    push = Push.found(4, found, vector)
+    assert push[:5] == (4, 5, 6, 7.5, 8.5)
+    assert push.vector is vector
+    assert push.stats_finite is False

@@ -106,6 +106,14 @@ def test_a_simulated_run_leaves_an_ordinary_run_folder(job: Path, tmp_path: Path
     assert cluster["workers"] == 4
 
 
+def test_a_run_says_what_its_momentum_does_to_the_margin_of_stability(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("algorithm=stable-asgd", "rule.momentum=heavy-ball", "workers=2", "epochs=1")
+    simulate(job, tmp_path / "run", *words)
+    assert "with HeavyBall 0.9 far less of it is left" in capsys.readouterr().err
+
+
 def test_the_same_words_give_the_same_weights_and_trace(job: Path, tmp_path: Path) -> None:
     words = ["workers=3", "delays=pareto", "crashes={every_s: 8, repair_s: 1}"]
     first = simulate(job, tmp_path / "a", *words)

@@ -103,7 +103,12 @@ def read_idx(file: Path, dimensions: int) -> NDArray[np.uint8]:
             f"{file}: {seen} the {size} bytes that follow from its header, {_times(shape)}; the "
             "file is truncated, or not the published one: fetch it again"
         )
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+    try:
+        return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+    except ValueError as error:  # nothing, times more than any array has
+        raise DataError(
+            f"{file}: its header says {_times(shape)}; it is not the published file: fetch it again"
+        ) from error
 
 
 def _open(file: Path) -> IO[bytes]:

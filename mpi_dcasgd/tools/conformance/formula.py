@@ -128,13 +128,16 @@ class ChainFormula:
     Args:
         formulas: Role to formula.
         parts: Role to the part whose formula it is.
+
+    Attributes:
+        states: What the formula of each role remembers.
     """
 
     def __init__(self, formulas: Mapping[str, Formula], parts: Mapping[str, Any]) -> None:
         self._formulas = formulas
         self._parts = parts
         self._settings = {role: given(formulas[role], part) for role, part in parts.items()}
-        self._states: dict[str, dict[Any, Any]] = {role: {} for role in parts}
+        self.states: dict[str, dict[Any, Any]] = {role: {} for role in parts}
 
     def admit(self, push: OnePush) -> Step:
         found = self._call("admission", push)
@@ -162,7 +165,7 @@ class ChainFormula:
         return Step("apply", push.w - push.eta * factor * push.d, sent, lasting)
 
     def _call(self, role: str, push: OnePush) -> Any:
-        one = replace(push, state=self._states[role], settings=self._parts[role])
+        one = replace(push, state=self.states[role], settings=self._parts[role])
         return self._formulas[role](one, **self._settings[role])
 
 

@@ -84,9 +84,8 @@ def dana_zero(
     p: OnePush, momentum: float = 0.9
 ) -> tuple[Vector, Callable[[Vector, float], Vector]]:
     """Hakimi et al. 2019, DANA-Zero: sends theta - eta gamma sum_j v_j."""
-    mine = _velocity(p, p.m, momentum)
-    total = sum(p.state.values())
-    return mine, lambda w, eta: w - eta * momentum * total
+    mine, all_of_them = _velocity(p, p.m, momentum), p.state
+    return mine, lambda w, eta: w - eta * momentum * sum(all_of_them.values())
 
 
 def dana_slim(p: OnePush, momentum: float = 0.9) -> Vector:

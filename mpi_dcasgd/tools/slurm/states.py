@@ -137,7 +137,7 @@ def parse_sacct(text: str) -> dict[str, JobState]:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def _ask(deadline: float, program: str, *words: str) -> tuple[str, str]:

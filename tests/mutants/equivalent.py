@@ -1,0 +1,24 @@
+"""Faults that change nothing that could be noticed, and why."""
+
+from __future__ import annotations
+
+from tests.mutants.mutations import Mutation
+
+_UNREAD = "nobody reads the version before the first pull, which sets it"
+
+EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
+    ("server.ledger", "held.clear()"): {
+        "held.clear()  ->  (nothing)": "nobody holds a ticket of a ledger that takes over",
+    },
+    (
+        "server.message",
+        "words = (HEADER_BYTES + (size * dtype.itemsize if on_cpu else 0)) // 4",
+    ): {"0  ->  1": "bytes are rounded down to words"},
+    ("server.slot", "version: int = -1"): {"-1  ->  1": _UNREAD, "1  ->  2": _UNREAD},
+}
+"""Module and line to faults that nobody can notice (``Mutation.name``), with the reason."""
+
+
+def reason_for(module: str, fault: Mutation) -> str | None:
+    """Why nobody could notice the fault; None if somebody should."""
+    return EQUIVALENT.get((module, fault.text), {}).get(fault.name)

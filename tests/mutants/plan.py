@@ -1,0 +1,77 @@
+"""Modules that are tried out, and the quick tests that have to notice a fault in each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+_SERVER = (
+    "tests/contract/test_reference_server.py",
+    "tests/unit/test_server.py",
+    "tests/unit/test_server_state.py",
+    "tests/contract/test_references.py",
+    "tests/unit/test_record_server.py",
+)
+_RULES = (
+    "tests/contract/test_reference_server.py",
+    "tests/contract/test_references.py",
+    "tests/contract/test_theorems.py",
+    "tests/contract/test_conformance.py",
+)
+_CHAIN = ("tests/unit/test_chain.py", "tests/unit/test_rule_graph.py")
+
+TESTS: dict[str, tuple[str, ...]] = {
+    "server.accumulator": ("tests/unit/test_accumulator.py", *_SERVER),
+    "server.header": ("tests/unit/test_message.py", *_SERVER),
+    "server.ledger": ("tests/unit/test_ledger.py", *_SERVER),
+    "server.message": ("tests/unit/test_message.py", *_SERVER),
+    "server.model_state": _SERVER,
+    "server.push": _SERVER,
+    "server.records": _SERVER,
+    "server.refusals": _SERVER,
+    "server.server": _SERVER,
+    "server.slot": _SERVER,
+    "server.state": (*_SERVER, "tests/unit/test_groups.py"),
+    "rules.adam": _RULES,
+    "rules.admission": _RULES,
+    "rules.alignment": ("tests/unit/test_chain.py",),
+    "rules.algorithms": ("tests/unit/test_config.py", "tests/contract/test_docs.py", *_RULES),
+    "rules.block_ops": _CHAIN,
+    "rules.blocks": _CHAIN,
+    "rules.chain": (*_RULES, "tests/unit/test_server_state.py", *_CHAIN),
+    "rules.clipping": _RULES,
+    "rules.compatibility": ("tests/contract/test_named_algorithms.py", "tests/unit/test_config.py"),
+    "rules.compensation": _RULES,
+    "rules.dana": (*_RULES, "tests/unit/test_server_state.py"),
+    "rules.fuse": _CHAIN,
+    "rules.gap_aware": _RULES,
+    "rules.graph": ("tests/unit/test_rule_graph.py", "tests/unit/test_chain.py"),
+    "rules.momentum": _RULES,
+    "rules.part": (*_RULES, "tests/unit/test_server_state.py"),
+    "rules.rule": (*_RULES, "tests/contract/test_named_algorithms.py"),
+    "rules.step_size": (*_RULES, "tests/contract/test_named_algorithms.py"),
+    "rules.stretch": (*_RULES, "tests/unit/test_server.py", "tests/unit/test_chain.py"),
+    "rules.weight_decay": (*_RULES, "tests/contract/test_named_algorithms.py"),
+}
+"""Module (below ``mpi_dcasgd``) to its tests, those that notice most first."""
+
+
+def source_of(module: str) -> Path:
+    """The file of a module of ``TESTS``."""
+    return REPOSITORY / "mpi_dcasgd" / (module.replace(".", "/") + ".py")
+
+
+def chosen(patterns: Sequence[str]) -> list[str]:
+    """Modules that begin with one of these words; all without any.
+
+    Raises:
+        SystemExit: A word fits none.
+    """
+    for pattern in patterns:
+        if not any(module.startswith(pattern) for module in TESTS):
+            raise SystemExit(
+                f"mutants: no module begins with {pattern}; there are {', '.join(TESTS)}"
+            )
+    return [one for one in TESTS if not patterns or one.startswith(tuple(patterns))]
