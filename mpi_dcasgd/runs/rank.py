@@ -19,6 +19,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import spin_s, wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.evaluation_watch import watch_evaluations
 from mpi_dcasgd.drivers.farewell import await_leave, take_leave
 from mpi_dcasgd.drivers.handshake import (
     code_facts,
@@ -228,7 +229,7 @@ class Rank:
         faults = self.job.faults
         loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults)
         self._resources.callback(loop.close)
-        conductor.meanwhile = loop.desk.look
+        watch_evaluations(conductor, self.job.faults, self.meeting.name(SERVER), loop.desk.look)
         conductor.accounts = lambda: accounts
         self.meeting.barrier()
         self.recording.begin(conductor, time.monotonic() - self.started)
