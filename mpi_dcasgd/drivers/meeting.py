@@ -90,7 +90,7 @@ class Meeting:
         self._beats: list[MPI.Request] = []  # they own what is on its way
         self.rank: int = comm.rank
         self.size: int = comm.size
-        self.doing = "starting"
+        self.doing = "starting with this version of mpi_dcasgd"
         self.hosts = [""] * comm.size
         self.hosts = self.allgather(socket.gethostname())
 

@@ -159,9 +159,7 @@ def _give_up(
     guarded: int, name: str, waited_s: float, within_init: bool, launcher: LauncherAbove | None
 ) -> NoReturn:
     if within_init:
-        text = (
-            f"MPI does not begin on {name}: another rank hangs or died before it came to MPI_Init"
-        )
+        text = f"MPI does not begin on {name}: another rank hangs, or died, before MPI_Init"
     else:
         text = f"{name} hangs before MPI has begun"
     _say(f"{text}; waited for {waited_s:.0f} s (faults.setup_patience)")

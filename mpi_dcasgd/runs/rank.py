@@ -19,6 +19,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.evaluation_watch import watch_evaluations
 from mpi_dcasgd.drivers.farewell import await_leave, take_leave
 from mpi_dcasgd.drivers.fault_settings import check_respawn
 from mpi_dcasgd.drivers.handshake import (
@@ -244,7 +245,7 @@ class Rank:
         self._resources.callback(loop.close)
         if faults.respawn:
             loop.newcomers = recruiting(self, loop.roll.name, conductor)
-        conductor.meanwhile = loop.desk.look
+        watch_evaluations(conductor, self.job.faults, self.meeting.name(SERVER), loop.desk.look)
         conductor.accounts = lambda: accounts
         self.meeting.barrier()
         self.recording.begin(conductor, time.monotonic() - self.started)

@@ -109,6 +109,28 @@ def test_one_ranks_exception_ends_the_job_with_rank_and_reason(toy: Callable[...
     assert "rank 2: the cat sat on the keyboard" in finished.stderr
 
 
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_a_worker_that_tells_of_its_exception_costs_its_unfinished_tickets_only(
+    told: Callable[..., dict[str, Any]], ahead: int
+) -> None:
+    run = told(4, algorithm="dcasgd-a", fail=2, tell=True, ahead=ahead, epochs=6)
+    assert run["complete"]
+    assert sorted(run["tickets"]) == list(range(42))
+    assert Counter(run["workers"])[1] == 2
+    (message,) = run["messages"]
+    assert message.startswith(
+        "worker 1 (rank 2) failed: the cat sat on the keyboard; its tickets ["
+    )
+
+
+def test_a_ticket_that_ends_two_workers_ends_the_run(told: Callable[..., dict[str, Any]]) -> None:
+    run = told(3, algorithm="asgd", poison=9)
+    assert run["failure"].startswith("WorkersFailedError: ticket 9 failed on worker ")
+    assert run["failure"].endswith(": the cat sat on the keyboard")
+    assert 9 not in run["tickets"]
+    assert len(run["messages"]) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

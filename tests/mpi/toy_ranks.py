@@ -1,11 +1,12 @@
 """A rank of a toy asynchronous run, started by mpirun from the tests or called in a shared world.
 
 Argument: a JSON object with ``algorithm`` and optionally ``rule``, ``epochs``, ``ahead``,
-``model``, ``fail`` (rank that raises in its third ticket), ``die`` (rank that is killed there) and
+``model``, ``fail`` (rank that raises in its third ticket), ``poison`` (ticket in which every rank
+raises; it and ``tell`` have a rank tell the server and leave), ``die`` (rank that is killed there),
 ``slow`` (rank that computes each ticket many times over), ``odd`` (rank that claims too many
-samples, or sends messages of so many ``words`` of four bytes), ``transport``, ``apart`` (rank that
-takes itself for one in another container). Rank 0 returns, or prints, what happened as one JSON
-object.
+samples, or sends messages of so many ``words`` of four bytes), ``transport`` and ``apart`` (rank
+that takes itself for one in another container). Rank 0 returns, or prints, what happened as one
+JSON object.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256  # noqa: E402
 from mpi_dcasgd.drivers.evaluator import Evaluator  # noqa: E402
 from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
 from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
+from mpi_dcasgd.drivers.notes import tell_failure  # noqa: E402
 from mpi_dcasgd.drivers.observer import NullObserver  # noqa: E402
 from mpi_dcasgd.drivers.signals import (  # noqa: E402
     StopFlag,
@@ -41,7 +43,7 @@ from mpi_dcasgd.drivers.signals import (  # noqa: E402
     outlives_deaths,
 )
 from mpi_dcasgd.drivers.transport.sharing import Place, Sharing, share_memory  # noqa: E402
-from mpi_dcasgd.errors import WorkersLostError  # noqa: E402
+from mpi_dcasgd.errors import DcasgdError, WorkersLostError  # noqa: E402
 from mpi_dcasgd.learning.flat import FlatModel  # noqa: E402
 from mpi_dcasgd.learning.learner import Batch, Gradient, Learner  # noqa: E402
 from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
@@ -71,13 +73,14 @@ class OddLearner(Learner):
 
     slow = False
     fail = False
+    poison = -1
     die = False
     odd = False
     computed = 0
 
     def gradient(self, batch: Batch) -> Gradient:
         self.computed += 1
-        if self.fail and self.computed == 3:
+        if (self.fail and self.computed == 3) or batch.ticket == self.poison:
             raise RuntimeError("the cat sat on the keyboard")
         if self.die and self.computed == 3:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -116,13 +119,20 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str
     loop = ServerLoop(comm, server, conductor, StopFlag(), shared=sharing.segments)
     comm.Barrier()
     conductor.begin(0.0)
-    loop.run()
+    failure = ""
+    try:
+        loop.run()
+    except DcasgdError as error:
+        if "poison" not in options:
+            raise
+        failure = f"{type(error).__name__}: {error}"
     loop.close()
     conductor.finish([])
     return {
         "shares": [sharing.transport(worker) == "shared" for worker in range(comm.size - 1)],
         "sha": weights_sha256(server.weights, server.layout),
         "messages": log.messages,
+        "failure": failure,
         "complete": server.complete,
         "tickets": [r.ticket for r in log.records],
         "workers": [r.worker for r in log.records],
@@ -141,13 +151,20 @@ def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     learner.slow = options.get("slow") == comm.rank
     learner.die = options.get("die") == comm.rank
     learner.fail = options.get("fail") == comm.rank
+    learner.poison = options.get("poison", -1)
     learner.odd = options.get("odd") == comm.rank
     if options.get("words") and options.get("odd") == comm.rank:
         raw = np.resize(link.push.raw, options["words"])
         link.send = lambda: comm.Send(raw, dest=0, tag=Tag.PUSH)  # type: ignore[method-assign]
     link.expect()
     comm.Barrier()
-    run_worker(link, learner, background=options.get("ahead", 0) > 0)
+    try:
+        run_worker(link, learner, background=options.get("ahead", 0) > 0)
+    except RuntimeError as error:
+        if not options.get("tell") and "poison" not in options:
+            raise
+        if not tell_failure(comm, str(error)):
+            raise
     link.close()
 
 

@@ -55,7 +55,7 @@ def meet(
             found[number] = error
 
     present = [number for number in range(size) if number != absent]
-    threads = [threading.Thread(target=rank, args=(number,)) for number in present]
+    threads = [threading.Thread(target=rank, args=(number,), daemon=True) for number in present]
     for thread in threads:
         thread.start()
     for thread in threads:

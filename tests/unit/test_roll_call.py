@@ -75,6 +75,45 @@ def test_who_hangs_may_come_back_or_die(roll: RollCall, told: Told) -> None:
     assert roll.hung == []
 
 
+def test_a_worker_that_failed_has_said_why_and_is_not_told_to_have_died(
+    roll: RollCall, told: Told
+) -> None:
+    roll.failed(1, "ValueError: odd", (4, 5))
+    roll.died(1, ())
+    assert told.faults == [
+        (
+            "worker 1 (rank 2 on b) failed: ValueError: odd; its tickets [4, 5] are requeued, 2 of "
+            "3 workers are left",
+            ["worker 1 (rank 2 on b) failed"],
+        )
+    ]
+    assert (roll.hung, roll.present, roll.repeated) == ([], [0, 2], "")
+
+
+def test_only_the_ticket_that_was_computed_counts_as_failed_not_those_granted_ahead(
+    roll: RollCall,
+) -> None:
+    roll.failed(1, "ValueError: odd", (4, 5))
+    roll.failed(2, "ValueError: odd", (5, 4))
+    assert roll.repeated == ""
+    roll.failed(0, "ValueError: odd", (4,))
+    assert roll.repeated == (
+        "ticket 4 failed on worker 1 (rank 2 on b) and again on worker 0 (rank 1 on a): "
+        "ValueError: odd"
+    )
+
+
+def test_when_none_is_left_it_is_said_why_once_if_all_had_the_same(roll: RollCall) -> None:
+    roll.failed(0, "MemoryError", (1,))
+    roll.failed(1, "MemoryError", (2,))
+    assert roll.why_all().startswith("all died or hang")
+    assert roll.why_all().endswith(
+        "; worker 0 (rank 1 on a): MemoryError; worker 1 (rank 2 on b): MemoryError"
+    )
+    roll.failed(2, "MemoryError", (3,))
+    assert roll.why_all() == "all failed: MemoryError"
+
+
 def test_the_last_one_is_named_and_not_given_up(roll: RollCall, told: Told) -> None:
     roll.hangs(0, (), 1.0, 1.0)
     roll.silent(1, 2.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,11 @@ def test_a_file_that_is_cut_short_is_no_whole_one(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(RunFolderError, match="cannot be read as weights"):
             read_weights(path)
+
+
+def test_a_disk_that_is_full_is_said_to_be_full() -> None:
+    file = open("/dev/full", "wb")  # noqa: SIM115 - it cannot be closed without an error
+    with pytest.raises(OSError, match="No space left"):
+        save_sealed({"weights": torch.zeros(100_000)}, file)
+    with suppress(OSError):
+        file.close()

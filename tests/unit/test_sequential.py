@@ -13,11 +13,14 @@ from toy import CPU, World, toy_model, toy_subject
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
-from mpi_dcasgd.drivers.evaluator import Evaluator, WeightsCopy
+from mpi_dcasgd.drivers.evaluation_watch import EvaluationWatch
+from mpi_dcasgd.drivers.evaluator import MAX_PENDING, Evaluator, WeightsCopy
+from mpi_dcasgd.drivers.fault_settings import FaultSettings
 from mpi_dcasgd.drivers.observer import Evaluation, NullObserver
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.synchronous import run_synchronous
+from mpi_dcasgd.errors import RanksLostError
 from mpi_dcasgd.learning.evaluation import evaluate
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.tickets import TicketPlan
@@ -121,6 +124,69 @@ def test_what_evaluation_raises_reaches_the_training_thread() -> None:
     evaluator.submit(WeightsCopy(weights, 1, 8, 0, 0.0, 0.0, 0.1))
     with pytest.raises(ZeroDivisionError):
         evaluator.finish()
+
+
+def test_while_evaluations_are_waited_for_others_get_a_word_in() -> None:
+    released = threading.Event()
+
+    class Waiting:
+        task = None
+
+        @property
+        def test(self) -> Any:
+            assert released.wait(60), "nobody was let do anything meanwhile"
+            raise ZeroDivisionError
+
+    evaluator = Evaluator(FlatModel(toy_model(), CPU), Waiting())  # type: ignore[arg-type]
+    copy = WeightsCopy(FlatModel(toy_model(), CPU).weights, 1, 8, 0, 0.0, 0.0, 0.1)
+    for _ in range(MAX_PENDING + 1):
+        evaluator.submit(copy)
+    evaluator.submit(copy, released.set)  # there is no room for it before
+    with pytest.raises(ZeroDivisionError):
+        evaluator.finish()
+
+
+def test_an_evaluation_that_hangs_is_not_waited_for_and_the_state_is_saved_first() -> None:
+    released, saved = threading.Event(), []
+
+    class Waiting:
+        task = None
+
+        @property
+        def test(self) -> Any:
+            released.wait(60)
+            raise ZeroDivisionError
+
+    evaluator = Evaluator(FlatModel(toy_model(), CPU), Waiting())  # type: ignore[arg-type]
+    copy = WeightsCopy(FlatModel(toy_model(), CPU).weights, 1, 8, 0, 0.0, 0.0, 0.1)
+    watch = EvaluationWatch(
+        FaultSettings(patience=0.05), "rank 0 on node1", lambda: saved.append(True)
+    )
+    for _ in range(MAX_PENDING + 1):
+        evaluator.submit(copy)
+    with pytest.raises(RanksLostError, match="evaluation on rank 0 on node1 hangs: none of its"):
+        evaluator.submit(copy, watch.look)
+    assert saved == [True]
+    released.set()
+    evaluator.close()
+
+
+def test_an_evaluation_whose_batches_end_is_waited_for() -> None:
+    now = 0.0
+    watch = EvaluationWatch(FaultSettings(patience=1.0), "a", lambda: None, lambda: now)
+    for _ in range(300):
+        now += 0.1
+        watch.look()
+        if round(now * 10) % 90 == 0:
+            watch.alive()
+    now += 1000.0  # nobody waited for it meanwhile
+    watch.look()
+    for _ in range(55):
+        now += 0.1
+        watch.look()
+    now += 1.0
+    with pytest.raises(RanksLostError, match=r"for 10\.\d s"):
+        watch.look()
 
 
 @pytest.mark.parametrize("ahead", [0, 3])

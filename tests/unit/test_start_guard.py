@@ -1,0 +1,126 @@
+"""A rank that dies, ends or hangs before MPI has begun is named, and its world does not wait."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpi_dcasgd.cli.train import _setup_patience_s
+from mpi_dcasgd.drivers.launcher_above import LauncherAbove, find_launcher
+
+RANK = """
+import os, signal, sys, time
+
+from mpi_dcasgd.drivers import start_guard
+
+start_guard._ASK_S, start_guard._OTHERS_S, start_guard._LAST_WORDS_S = 0.0, 0.0, 0.2
+start_guard.begin_guard(3, lambda: 0.5)
+for act in sys.argv[1:]:
+    if act == "begins":
+        start_guard.mpi_begins()
+    elif act == "up":
+        start_guard.mpi_has_begun()
+        assert not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children") or not open(
+            f"/proc/{os.getpid()}/task/{os.getpid()}/children"
+        ).read(), "the guard is gone, and no zombie"
+    elif act == "bye":
+        start_guard.ends_by_itself()
+    elif act == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif act == "hangs":
+        time.sleep(1000)
+    elif act == "works":
+        time.sleep(1)
+"""
+LAUNCHER = """#!/bin/sh
+"$@" &
+test "$ALONE" || exec sleep 1000 &
+other=$!
+trap 'kill -KILL $other; exit 143' TERM
+wait
+echo over
+"""
+NAME = f"rank 3 on {socket.gethostname()}"
+
+
+@pytest.fixture
+def started(processes: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Starts such a rank below a launcher that waits for another one, or for it alone."""
+    launcher = tmp_path / "mpirun"
+    launcher.write_text(LAUNCHER)
+    launcher.chmod(0o755)
+    rank = tmp_path / "rank.py"
+    rank.write_text(RANK)
+
+    def start(*acts: str, fault_tolerant: bool = True, alone: bool = False) -> Any:
+        env = {"OMPI_MCA_mpi_ft_enable": "1" if fault_tolerant else "0"}
+        env |= {"ALONE": "1"} if alone else {}
+        return processes.run([launcher, sys.executable, rank, *acts], env=env)
+
+    return start
+
+
+@pytest.mark.parametrize("acts", [["killed"], ["begins", "killed"]])
+def test_a_rank_that_is_killed_is_named_and_the_launcher_is_ended(
+    started: Callable[..., Any], acts: list[str]
+) -> None:
+    finished = started(*acts)
+    assert finished.status == 143, finished
+    assert finished.stderr == (
+        f"{NAME} died before MPI had begun, and the others wait for it: ending the run\n"
+    )
+
+
+def test_a_rank_that_ends_by_itself_has_said_why_and_the_others_are_not_left_waiting(
+    started: Callable[..., Any],
+) -> None:
+    finished = started("bye")
+    assert finished.status == 143, finished
+    assert finished.stderr == f"{NAME} ended before MPI had begun, and the others wait for it\n"
+
+
+def test_a_launcher_that_ends_by_itself_is_left_to_it(started: Callable[..., Any]) -> None:
+    finished = started("bye", alone=True)
+    assert (finished.status, finished.stderr) == (0, ""), finished
+
+
+@pytest.mark.parametrize(
+    ("acts", "text"),
+    [
+        (["hangs"], f"{NAME} hangs before MPI has begun; waited for "),
+        (["begins", "hangs"], f"MPI does not begin on {NAME}: another rank hangs, or died, "),
+    ],
+)
+@pytest.mark.parametrize("fault_tolerant", [True, False])
+def test_a_rank_that_hangs_is_named_and_killed(
+    started: Callable[..., Any], acts: list[str], text: str, fault_tolerant: bool
+) -> None:
+    # A launcher without fault tolerance ends the others itself, as this one has none.
+    finished = started(*acts, fault_tolerant=fault_tolerant, alone=not fault_tolerant)
+    assert finished.status == (143 if fault_tolerant else 0), finished
+    assert finished.stderr.startswith(text), finished
+
+
+def test_once_mpi_has_begun_the_guard_is_gone(started: Callable[..., Any]) -> None:
+    finished = started("begins", "up", "works", "killed", alone=True)
+    assert (finished.stdout, finished.stderr) == ("over\n", ""), finished
+
+
+def test_the_patience_is_the_jobs() -> None:
+    def asked(*words: str) -> float:
+        return _setup_patience_s(Namespace(job=Path("jobs/digits.yaml"), overrides=list(words)))
+
+    assert asked() == asked("no override") == 900.0
+    assert asked("faults.setup_patience=30") == 30.0
+    assert asked("faults.setup_patience=never") == float("inf")
+
+
+def test_no_other_process_is_taken_for_a_launcher() -> None:
+    assert find_launcher() is None
+    assert not LauncherAbove(1, "mpirun").alive()
