@@ -54,10 +54,12 @@ def _meet_server() -> tuple[MPI.Intracomm, dict[str, Any]]:
     os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     from mpi4py import MPI
 
+    from mpi_dcasgd.drivers.signals import leave
+
     parent = MPI.Comm.Get_parent()
     if parent == MPI.COMM_NULL:
         print("this is started by the server of a run, and by nobody else", file=sys.stderr)
-        sys.exit(2)
+        leave(2)
     comm = parent.Merge(high=True)
     brief: dict[str, Any] = comm.recv(source=0)
     return comm, brief

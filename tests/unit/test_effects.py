@@ -39,6 +39,7 @@ SETTINGS: dict[str, str] = {
     "transport": "messages",
     "inject.slow": "{7: 3}",
     "inject.pauses": "{every_s: 1, for_s: 1, workers: [2]}",
+    "faults.respawn": "true",
     "rule.weight_decay.place": "decoupled",
     "rule.weight_decay.on": "conv-and-linear",
     "task.huber_delta": "2.0",
@@ -49,6 +50,7 @@ SETTINGS: dict[str, str] = {
 
 DISARMED = {
     "transport": ["algorithm=sgd"],
+    "faults.respawn": ["algorithm=sgd"],
     "inject.slow": ["algorithm=sgd"],
     "inject.pauses": ["algorithm=sgd"],
     "task.huber_delta": ["task.name=regression"],
