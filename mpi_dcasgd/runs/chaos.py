@@ -95,7 +95,7 @@ class Chaos:
 
 
 def prepare(
-    file: Path | None = None,
+    file: Path | str | None = None,
     *,
     words: Sequence[str] = (),
     runs: int = 200,
@@ -124,7 +124,7 @@ def prepare(
     Example:
         >>> chaos = prepare(runs=2, kinds=["kill"])
         >>> chaos.kinds, str(chaos.plan(1))
-        (('kill-worker', 'kill-server', 'kill-mpirun'), 'kill-server at 60 % of the tickets')
+        (('kill-worker', 'kill-server', 'kill-mpirun'), 'kill-mpirun at 3 % of the tickets')
     """
     chosen, given = pick_kinds(kinds), tuple(words)
     asked = (*([] if file is None else [str(file)]), *given)
@@ -132,6 +132,7 @@ def prepare(
         asked += ("--kinds", ",".join(kinds))
     if file is None:
         file, given = shipped("jobs/digits.yaml"), (*_SMALL, *given)
+    file = Path(file)
     job = load_job(file, words=given)
     _refuse(job, file)
     fitting = [word for key, default, word in _FITTING if _setting(job, key) == default]

@@ -11,7 +11,7 @@ import pytest
 
 from mpi_dcasgd.runs.chaos import chaos_runs, prepare
 
-pytestmark = [pytest.mark.mpi, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.mpi, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize(

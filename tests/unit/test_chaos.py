@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 import os
 import signal
@@ -73,6 +75,14 @@ def test_jobs_of_which_nothing_could_be_checked_are_refused() -> None:
         prepare(words=["algorithm=ssgd"])
     with pytest.raises(ConfigError, match=r"record\.trace: got false"):
         prepare(words=["record.trace=false"])
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", ["runs.chaos", "tools.chaos.plan"])
+def test_the_examples_are_true(name: str) -> None:
+    failed, tried = doctest.testmod(importlib.import_module(f"mpi_dcasgd.{name}"))
+    assert failed == 0
+    assert tried > 0
 
 
 @pytest.mark.mpi

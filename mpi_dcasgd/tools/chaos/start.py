@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -158,9 +159,7 @@ class _Attendant:
         """Return the start's exit status, or None if it was not there in time."""
         while (status := self._process.poll()) is None:
             now = time.monotonic()
-            if now >= self._next_shared:
-                self._next_shared = now + _SHARED_EVERY_S
-                self.shared |= self._processes.shared_memory()
+            self._look_for_shared_memory(now)
             if faults and self._watch.due(faults[0]):
                 self._strike(faults.pop(0))
             self._follow(now)
@@ -172,8 +171,18 @@ class _Attendant:
         self._follow(time.monotonic())
         return status
 
+    def _look_for_shared_memory(self, now: float) -> None:
+        """Note the shared memory that is there, until training has begun and all of it is.
+
+        It takes time, in which the moment of a fault would pass.
+        """
+        if now >= self._next_shared:
+            self._next_shared = math.inf if self._watch.pushes() else now + _SHARED_EVERY_S
+            self.shared |= self._processes.shared_memory()
+
     def _strike(self, fault: Fault) -> None:
-        self.shared |= self._processes.shared_memory()
+        if self._next_shared < math.inf:
+            self._look_for_shared_memory(now=self._next_shared)
         struck = Struck(
             fault,
             at_s=time.monotonic(),

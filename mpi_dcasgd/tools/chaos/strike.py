@@ -86,6 +86,7 @@ class Striker:
             )
             return
         chosen = self._victims(fault, ranks)
+        struck.at_s = time.monotonic()  # to find them takes a while where there is much to do
         struck.victims = tuple(one for one in chosen if self._processes.send(one, fault.signum))
         if fault.kind.startswith("pause"):
             struck.paused = list(struck.victims)
