@@ -10,6 +10,9 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
     ("server.ledger", "held.clear()"): {
         "held.clear()  ->  (nothing)": "nobody holds a ticket of a ledger that takes over",
     },
+    ("server.ledger", "self._dropped_by.clear()"): {
+        "self._dropped_by.clear()  ->  (nothing)": "likewise: it is new, and nothing was dropped",
+    },
     (
         "server.message",
         "words = (HEADER_BYTES + (size * dtype.itemsize if on_cpu else 0)) // 4",
