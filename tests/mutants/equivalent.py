@@ -10,10 +10,16 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
     ("server.ledger", "held.clear()"): {
         "held.clear()  ->  (nothing)": "nobody holds a ticket of a ledger that takes over",
     },
+    ("server.ledger", "self._dropped_by.clear()"): {
+        "self._dropped_by.clear()  ->  (nothing)": "likewise: it is new, and nothing was dropped",
+    },
     (
         "server.message",
         "words = (HEADER_BYTES + (size * dtype.itemsize if on_cpu else 0)) // 4",
     ): {"0  ->  1": "bytes are rounded down to words"},
+    ("server.model_state", "facts = self.facts(worker, 0, 0.0)"): {
+        "self.facts(worker, 0, 0.0)  ->  self.facts(worker, 0.0, 0)": "0 is 0.0",
+    },
     ("server.slot", "version: int = -1"): {"-1  ->  1": _UNREAD, "1  ->  2": _UNREAD},
 }
 """Module and line to faults that nobody can notice (``Mutation.name``), with the reason."""

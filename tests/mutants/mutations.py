@@ -216,7 +216,7 @@ def _other_calls(
         yield ast.unparse(func.value)
     if name in _WRAPPERS and isinstance(func, ast.Name) and len(arguments) == 1 and not keywords:
         yield ast.unparse(arguments[0])
-    for place in range(len(arguments) - 1):
+    for place in range(len(arguments) - 1 if name not in ("min", "max") else 0):
         if not any(isinstance(one, ast.Starred) for one in arguments[place : place + 2]):
             swapped = [*arguments]
             swapped[place], swapped[place + 1] = swapped[place + 1], swapped[place]

@@ -7,6 +7,7 @@ written to the disk.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.machinery
 import os
@@ -85,10 +86,12 @@ class Trial:
         self._until = time.monotonic() + patience_s
         self._pid = os.fork()
         if self._pid:
+            with contextlib.suppress(OSError):  # it may have done so, or have ended
+                os.setpgid(self._pid, self._pid)
             return
         status = _FAILED_TO_RUN
         try:
-            os.setsid()
+            os.setpgid(0, 0)
             with open(self._folder / "output", "wb") as output:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)

@@ -69,6 +69,7 @@ def test_a_push_is_read_from_its_message_field_by_field() -> None:
     assert push[:5] == (4, 5, 6, 7.5, 8.5)
     assert push.vector is message.vector
     assert push.stats_finite is None
+    assert message.spent_ns == (0, 0, 0)
     message.write_reply(Kind.WORK, 4, (5,))
     with pytest.raises(ProtocolError, match="expected a push, got WORK"):
         Push.of(message)

@@ -26,7 +26,7 @@ from tests.mutants.plan import REPOSITORY, TESTS, source_of
         ("x = 0.5", {"0.25"}),
         ("x = True", {"False"}),
         ("f(a, b)", {"f(b, a)", ""}),
-        ("min(a, b)", {"max(a, b)", "min(b, a)", ""}),
+        ("min(a, b)", {"max(a, b)", ""}),
         ("a.clone()", {"a", ""}),
         ("self.x = y", {""}),
         ("x += 2", {"", "3"}),

@@ -16,6 +16,7 @@ from mpi_dcasgd.errors import NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.admission import Admission, Verdict
 from mpi_dcasgd.rules.part import Facts
+from mpi_dcasgd.server.header import MAX_AHEAD, MAX_GRANTS
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.records import Action
 from mpi_dcasgd.server.refusals import MAX_ATTEMPTS
@@ -381,6 +382,14 @@ def test_a_look_ahead_does_not_depend_on_the_staleness_of_the_push_before_it(
     world.server.lose(1)
     world.server.rejoin(1)
     torch.testing.assert_close(world.server.slots[1].snapshot, expected)
+
+
+def test_a_worker_may_hold_as_many_tickets_as_a_reply_has_room_for_and_no_more() -> None:
+    world = World(1, ahead=MAX_AHEAD)
+    world.join()
+    assert world.queues[0] == list(range(MAX_GRANTS))
+    with pytest.raises(ProtocolError, match=f"within 0 and {MAX_AHEAD}, got {MAX_AHEAD + 1}"):
+        World(1, ahead=MAX_AHEAD + 1)
 
 
 def test_pulling_twice_is_a_protocol_error() -> None:

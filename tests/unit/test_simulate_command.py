@@ -111,7 +111,7 @@ def test_a_run_says_what_its_momentum_does_to_the_margin_of_stability(
 ) -> None:
     words = ("algorithm=stable-asgd", "rule.momentum=heavy-ball", "workers=2", "epochs=1")
     simulate(job, tmp_path / "run", *words)
-    assert "with HeavyBall 0.9 far less of it is left" in capsys.readouterr().err
+    assert "with HeavyBall 0.9 far less of it is left" in capsys.readouterr().out
 
 
 def test_the_same_words_give_the_same_weights_and_trace(job: Path, tmp_path: Path) -> None:
