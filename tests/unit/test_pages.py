@@ -70,6 +70,12 @@ def test_short_vectors_are_pytorchs(maps: Maps) -> None:
     assert maps.made == 0
 
 
+def test_long_vectors_of_another_device_are_pytorchs(maps: Maps) -> None:
+    vector = zeros(LONG, device=torch.device("meta"))
+    assert (vector.device.type, copy_of(vector).device.type) == ("meta", "meta")
+    assert maps.made == 0
+
+
 def test_memory_is_given_back_with_the_last_tensor_that_uses_it(maps: Maps) -> None:
     vector = zeros(LONG)
     view = vector[5:7].view(2, 1)

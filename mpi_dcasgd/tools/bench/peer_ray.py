@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.tools.bench.peer_update import PlainServer, rate_of
 
 
@@ -62,7 +63,7 @@ def main(spec: dict[str, Any]) -> None:
     workers = spec["workers"]
     # Of actors as many as there are processes in the other benchmarks, however few the cores.
     ray.init(
-        num_cpus=workers + 1,
+        num_cpus=Topology("asynchronous", workers).world_size,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -18,6 +18,7 @@ import torch
 import torch.distributed.rpc as rpc
 from torch import Tensor
 
+from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.tools.bench.peer_update import PlainServer, rate_of
 
 _SERVER = "server"
@@ -66,13 +67,15 @@ def main(spec: dict[str, Any], rank: int) -> None:
     options = rpc.TensorPipeRpcBackendOptions(
         init_method=f"tcp://127.0.0.1:{spec['port']}", rpc_timeout=_TIMEOUT_S
     )
-    name = f"worker{rank - 1}" if rank else _SERVER
+    world = Topology("asynchronous", spec["workers"])
+    worker = world.worker_of(rank)
+    name = _SERVER if worker is None else f"worker{worker}"
     rpc.init_rpc(  # type: ignore[no-untyped-call]
-        name, rank=rank, world_size=spec["workers"] + 1, rpc_backend_options=options
+        name, rank=rank, world_size=world.world_size, rpc_backend_options=options
     )
-    rates = _serve(spec["workers"], spec["sizes"]) if rank == 0 else []
+    rates = _serve(spec["workers"], spec["sizes"]) if worker is None else []
     rpc.shutdown()
-    if rank == 0:
+    if worker is None:
         print(json.dumps(rates))
 
 

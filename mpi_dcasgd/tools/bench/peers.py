@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from mpi_dcasgd.drivers.topology import SERVER, Topology
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.tools.bench import mpi
 from mpi_dcasgd.tools.bench.spread import rate, ratios, table
@@ -68,7 +69,7 @@ def missing_peers() -> dict[str, str]:
     missing = {}
     if importlib.util.find_spec("ray") is None:
         missing["ray"] = "ray is not installed: pip install 'mpi-dcasgd[peers]'"
-    if importlib.util.find_spec("torch.distributed.rpc") is None or not _has_rpc():
+    if not _has_rpc():
         missing["rpc"] = "this PyTorch is built without torch.distributed.rpc"
     return missing
 
@@ -136,9 +137,9 @@ def rpc_rates(workers: int, sizes: Sequence[int]) -> list[float]:
     with ExitStack() as stack:
         errors = stack.enter_context(tempfile.TemporaryFile("w+"))
         helpers = []
-        for worker in range(workers):
+        for rank in Topology("asynchronous", workers).worker_ranks:
             one = subprocess.Popen(
-                [*program, str(worker + 1)],
+                [*program, str(rank)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -147,7 +148,7 @@ def rpc_rates(workers: int, sizes: Sequence[int]) -> list[float]:
             stack.callback(one.wait)
             stack.callback(one.kill)  # of one that has ended this does nothing
         try:
-            rates: list[float] = answer_in(finish([*program, "0"]))
+            rates: list[float] = answer_in(finish([*program, str(SERVER)]))
         except LaunchError as error:
             errors.seek(0)
             raise LaunchError(f"{error}\nand its workers:\n{errors.read()}") from None

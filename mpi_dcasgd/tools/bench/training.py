@@ -65,9 +65,13 @@ class Course:
     job: Path | None = None
     words: tuple[str, ...] = ()
 
+    @property
+    def last(self) -> int:
+        """The worker that is slowed; as many others are not."""
+        return max(range(self.workers))
+
     def kinds(self) -> dict[str, tuple[int, tuple[str, ...]]]:
         """The runs by name: ranks, or 0 for one process without a launcher, and changes."""
-        last = self.workers - 1
         asynchronous = Topology("asynchronous", self.workers).world_size
         synchronous = ("algorithm=ssgd", f"sync.backend={self.backend}")
         # A synchronous step takes as long as the slowest's: fewer of them last as long.
@@ -80,11 +84,11 @@ class Course:
             "sync": (self.workers, self._run(synchronous, self.steps * self.workers)),
             "async_straggler": (
                 asynchronous,
-                self._run(own, self.steps * self.workers, slow=last),
+                self._run(own, self.steps * self.workers, slow=self.last),
             ),
             "sync_straggler": (
                 self.workers,
-                self._run(synchronous, few * self.workers, slow=last),
+                self._run(synchronous, few * self.workers, slow=self.last),
             ),
         }
 
@@ -116,9 +120,9 @@ class Rates:
     def ratios(self) -> dict[str, Spread]:
         """What asynchronous training is of the ideal, and over synchronous training."""
         got = self.per_s
-        others = self.course.workers - 1
+        workers, others = self.course.workers, self.course.last
         alone = zip(got["solo"], got["solo_slow"], strict=True)
-        pairs = [(fast * (others + 1), fast * others + slow) for fast, slow in alone]
+        pairs = [(fast * workers, fast * others + slow) for fast, slow in alone]
         equal, unequal = zip(*pairs, strict=True)
         return {
             "async_over_ideal": ratios(got["async"], equal),
@@ -198,7 +202,7 @@ def as_table(found: Rates) -> str:
     """Return rates and ratios as two Markdown tables."""
     course = found.course
     step = f"{1e3 * course.step_s:g} ms a step" if course.step_s else "steps as long as they take"
-    slowed = f"worker {course.workers - 1} {course.slow:g} times as slow"
+    slowed = f"worker {course.last} {course.slow:g} times as slow"
     words = {
         "solo": "one worker by itself",
         "solo_slow": f"one worker by itself, {course.slow:g} times as slow",
