@@ -53,3 +53,11 @@ def test_the_vector_is_aligned_and_behind_the_header() -> None:
 def test_a_buffer_that_nobody_wrote_is_noticed() -> None:
     with pytest.raises(ProtocolError, match="unknown kind 0"):
         _ = Message(1).kind
+
+
+def test_a_torn_reply_is_noticed() -> None:
+    message = Message(1)
+    message.write_reply(Kind.WORK, 1, (5,))
+    message.raw[:32].view("int64")[2] = MAX_GRANTS + 1
+    with pytest.raises(ProtocolError, match="14 tickets"):
+        _ = message.tickets
