@@ -50,16 +50,10 @@ class Push(NamedTuple):
         Raises:
             ProtocolError: The message is not a push.
         """
-        if message.kind is not Kind.PUSH:
-            raise ProtocolError(f"expected a push, got {message.kind.name}")
-        return cls(
-            message.version,
-            message.ticket,
-            message.samples,
-            message.loss,
-            message.grad_norm,
-            message.vector,
-        )
+        kind, version, ticket, samples, loss, norm = message.read_push()
+        if kind is not Kind.PUSH:
+            raise ProtocolError(f"expected a push, got {kind.name}")
+        return cls(version, ticket, samples, loss, norm, message.vector)
 
     def check(
         self,

@@ -82,3 +82,11 @@ def test_a_push_is_made_of_what_a_learner_found() -> None:
     assert push[:5] == (4, 5, 6, 7.5, 8.5)
     assert push.vector is vector
     assert push.stats_finite is False
+
+
+def test_a_torn_reply_is_noticed() -> None:
+    message = Message(1)
+    message.write_reply(Kind.WORK, 1, (5,))
+    message.raw[:32].view("int64")[2] = MAX_GRANTS + 1
+    with pytest.raises(ProtocolError, match="14 tickets"):
+        _ = message.tickets
