@@ -48,7 +48,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[MpirunCommand]:
         commands.append(command)
         return 7
 
+    def run_world(command: MpirunCommand, **places: Any) -> launch.WorldEnd:
+        return launch.WorldEnd(run(command, **places))
+
     monkeypatch.setattr(launch, "run", run)
+    monkeypatch.setattr(launch, "run_world", run_world)
     return commands
 
 
@@ -205,13 +209,13 @@ def test_run_names_the_folder_itself_and_leaves_none_that_nothing_was_written_in
 ) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[list[Path]] = []
-    execute = launch.run
+    execute = launch.run_world
 
-    def run(command: MpirunCommand, **places: Any) -> int:
+    def run_world(command: MpirunCommand, **places: Any) -> launch.WorldEnd:
         seen.append(sorted(tmp_path.glob("runs/*")))
         return execute(command, **places)
 
-    monkeypatch.setattr(launch, "run", run)
+    monkeypatch.setattr(launch, "run_world", run_world)
     assert main(["run", "-n", "3", job, "--mpirun", _some_program()]) == 7
     (command,), ((folder,),) = started, seen
     args = parse(list(command.argv[command.argv.index(sys.executable, 1) + 3 :]))
