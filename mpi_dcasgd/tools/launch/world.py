@@ -37,6 +37,7 @@ from mpi_dcasgd.tools.launch.mpirun import (
     mpirun_command,
 )
 from mpi_dcasgd.tools.launch.relay import Tail, outliving_reader
+from mpi_dcasgd.tools.launch.remains import remove_remains
 from mpi_dcasgd.tools.launch.srun import (
     MPIRUN_VARIABLE,
     SRUN_VARIABLE,
@@ -188,7 +189,7 @@ def run_world(
         command: As for `run`; so are the others.
         run_dir: The run's folder.
         stdout: Where the ranks' output goes.
-        stderr: Likewise.
+        stderr: Where the ranks' errors go.
         tail: Keeps the last part of stderr, where that is not given.
     """
     print(f"+ {command}", file=sys.stderr, flush=True)
@@ -213,8 +214,12 @@ def run_world(
         )
         steering.begin(world)
         status = _wait(world, command, end)
+        if status < 0 and not steering.asked:
+            print(f"{command.argv[0]} was killed by signal {-status}", file=sys.stderr, flush=True)
         if killed := end_leftovers(mark, at_once=steering.insisted):
             print(f"killed what {command.argv[0]} had left behind: {killed}", file=sys.stderr)
+        if status < 0:
+            remove_remains(world.pid)
     return WorldEnd(
         steering.exit_status(status),
         stopped=steering.asked,
