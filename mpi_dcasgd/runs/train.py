@@ -302,6 +302,8 @@ def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:
 
 def _record_failure(rank: Rank, error: BaseException) -> None:
     """Leave no folder of a run that a user's mistake kept from beginning, and else the reason."""
+    if rank.logger and isinstance(error, StartError):
+        rank.logger.error("start-up failed", exc_info=error)
     if rank.recording and rank.in_step and isinstance(error, UserError):
         rank.recording.take_back(error)
     elif rank.recording:
