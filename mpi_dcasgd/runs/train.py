@@ -331,6 +331,7 @@ def _abort(comm: MPI.Intracomm, error: BaseException, rank: Rank | None) -> NoRe
             text += f"; to resume, rerun the same command with --run-dir {rank.folder.path}"
         print(text, file=sys.stderr, flush=True)
         end_world(comm, status)
+        raise error  # not reached: the world ends
     if not isinstance(error, DcasgdError):  # those say all that there is to know
         traceback.print_exception(error)
     text = f"{type(error).__name__}: {error}".rstrip(": ")
@@ -340,6 +341,7 @@ def _abort(comm: MPI.Intracomm, error: BaseException, rank: Rank | None) -> NoRe
     if isinstance(error, WorkersLostError):
         leave(error.exit_status)  # nobody is left to abort, and mpirun would call that a success
     end_world(comm, status)
+    raise error  # not reached: the world ends
 
 
 def _where(comm: MPI.Comm) -> str:
