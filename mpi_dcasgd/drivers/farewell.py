@@ -117,7 +117,7 @@ def end_broken_world(status: int) -> NoReturn:
     sleep_for_ever()
 
 
-def end_world(comm: MPI.Comm, status: int) -> NoReturn:
+def end_world(comm: MPI.Comm, status: int) -> None:
     """End all processes of a world, from one of them, with an exit status.
 
     A fault-tolerant Open MPI (5.0.11) has been seen to print that MPI_Abort was called, and to do
@@ -134,8 +134,7 @@ def end_world(comm: MPI.Comm, status: int) -> NoReturn:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-    comm.Abort(status)
-    leave(status)  # not reached: Abort does not return
+    comm.Abort(status)  # which does not return
 
 
 def _break(hung: str) -> None:

@@ -150,10 +150,10 @@ class Meeting:
     def _answer(self, value: Any) -> None:
         """Tell all others, on rank 0; they all wait for it."""
         content = pickle.dumps(value)
-        requests = [
-            self._comm.isend((True, content), rank, _ANSWER) for rank in range(1, self.size)
-        ]
-        self._await(lambda rank: requests[rank - 1].Test())
+        requests = {
+            rank: self._comm.isend((True, content), rank, _ANSWER) for rank in range(1, self.size)
+        }
+        self._await(lambda rank: requests[rank].Test())
 
     def _await(self, come: Callable[[int], bool], *, beat: bool = False) -> None:
         """Wait, on rank 0, until something holds of all others."""
@@ -184,7 +184,7 @@ class Meeting:
     def _ask(self, value: Any) -> Any:
         """Come, on another rank, and return rank 0's answer."""
         watch, backoff = Watch(self._settings, 1, self._clock), Backoff(clock=self._clock)
-        more_s = _APART_S * (self.rank - 1)
+        more_s = _APART_S * self.rank
         watch.asked(0)
         try:
             arrival = self._comm.isend(value, 0, _ARRIVE)

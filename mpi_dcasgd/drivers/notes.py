@@ -114,7 +114,7 @@ class ServerWatch:
         self._comm = comm
         self._name = f"the server (rank {SERVER} on {host})"
         self._watch = Watch(settings, 1, clock)
-        self._more_s = _APART_S * (comm.rank - 1)
+        self._more_s = _APART_S * comm.rank
         self._clock = clock
         self._next_s = 0.0
         self._asked_at: float | None = None

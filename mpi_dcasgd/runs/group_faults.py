@@ -15,7 +15,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
 from mpi_dcasgd.drivers.farewell import end_world
 from mpi_dcasgd.drivers.group_watch import GroupWatch
-from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
+from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
 from mpi_dcasgd.errors import ProtocolError, RanksLostError
 from mpi_dcasgd.learning.layout import FlatLayout
 from mpi_dcasgd.record.environment import RankPlace
@@ -83,6 +83,7 @@ def watch_group(
             text = f"{text}; what is known could not be saved: {failures[0]}"
         print(f"{text}; the run ends, and can be resumed", file=sys.stderr, flush=True)
         end_world(own, status)
+        leave(status)  # not reached: the world ends
 
     watch = GroupWatch(own, job.faults, names, stop, found)
     if records:

@@ -306,6 +306,8 @@ def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:
 
 def _record_failure(rank: Rank, error: BaseException) -> None:
     """Leave no folder of a run that a user's mistake kept from beginning, and else the reason."""
+    if rank.logger and isinstance(error, StartError):
+        rank.logger.error("start-up failed", exc_info=error)
     if rank.recording and rank.in_step and isinstance(error, UserError):
         rank.recording.take_back(error)
     elif rank.recording:
@@ -333,6 +335,7 @@ def _abort(comm: MPI.Intracomm, error: BaseException, rank: Rank | None) -> NoRe
             text += f"; to resume, rerun the same command with --run-dir {rank.folder.path}"
         print(text, file=sys.stderr, flush=True)
         end_world(comm, status)
+        raise error  # not reached: the world ends
     if not isinstance(error, DcasgdError):  # those say all that there is to know
         traceback.print_exception(error)
     text = f"{type(error).__name__}: {error}".rstrip(": ")
@@ -342,6 +345,7 @@ def _abort(comm: MPI.Intracomm, error: BaseException, rank: Rank | None) -> NoRe
     if isinstance(error, WorkersLostError):
         leave(error.exit_status)  # nobody is left to abort, and mpirun would call that a success
     end_world(comm, status)
+    raise error  # not reached: the world ends
 
 
 def _where(comm: MPI.Comm) -> str:

@@ -124,7 +124,7 @@ def test_a_server_that_answers_is_waited_for_and_one_that_does_not_is_named(
     answers = shared_world("lost_ranks:watch_server", False, 60.0, ranks=2, path=[HERE])
     there, text = answers[1].value
     assert not there
-    assert text.startswith("the server (rank 0 on node7) hangs: nothing came from it for 1.")
+    assert text.startswith("the server (rank 0 on node7) hangs: nothing came from it for 2.")
 
 
 def test_an_evaluation_that_hangs_is_told_from_one_that_is_at_work(
