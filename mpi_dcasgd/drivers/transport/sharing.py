@@ -132,7 +132,7 @@ def share_memory(comm: Ranks, choice: TransportChoice, size: int) -> Sharing:
     Raises:
         LaunchError: On every rank, if memory is to be shared and cannot be.
     """
-    world = Topology("asynchronous", comm.size - 1)
+    world = Topology.of_world("asynchronous", comm.size, algorithm="of this run")
     places = comm.allgather(Place.here())
     created: dict[int, Segment] = {}
     with ExitStack() as descriptors:
