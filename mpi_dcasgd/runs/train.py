@@ -192,8 +192,6 @@ def _train_as_rank(
     except BaseException as error:
         if rank is not None:
             _record_failure(rank, error)
-            if rank.logger and isinstance(error, StartError) and error.__cause__:
-                rank.logger.error("%s failed", _where(comm), exc_info=error.__cause__)
         alike = (rank is None or rank.in_step) and isinstance(error, (UserError, StartError))
         if not alike and on_error == "abort" and comm.size > 1:
             _abort(comm, error, rank)
