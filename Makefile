@@ -66,7 +66,7 @@ test-beside: $(stamp)
 
 # Launching, failing, every message, every kind of run: what the rest adds does not depend on MPI.
 MPICH_AT_A_TIME ?= 2
-mpich_tests := $(patsubst %,tests/mpi/test_%.py,launching failures mpi_driver main_job)
+mpich_tests := $(patsubst %,tests/mpi/test_%.py,launching failures mpi_driver main_job transport)
 
 test-mpich: $(mpich_stamp) ## run the tests of MPI under MPICH
 	@echo "==> tests under MPICH"

@@ -25,7 +25,7 @@ def add_worlds(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     _add_training(what.add_parser("training", help=text, description=text.capitalize() + "."))
     text = "the parameter server against those of torch.distributed.rpc and Ray"
-    description = f"{text[0].upper()}{text[1:]}."
+    description = f"{text[0].upper()}{text[1:]}; all on this host, where ours shares memory."
     _add_peers(what.add_parser("peers", help=text, description=description))
 
 
@@ -37,6 +37,13 @@ def _add_mpi(parser: argparse.ArgumentParser) -> None:
         default=["dcasgd-a"],
         metavar="ALGORITHM",
         help="asynchronous algorithms (default: dcasgd-a)",
+    )
+    parser.add_argument(
+        "--transport",
+        nargs="+",
+        choices=("messages", "shared"),
+        default=["messages", "shared"],
+        help="how vectors travel, measured in turns (default: messages shared)",
     )
     _add_common(parser, rounds=5)
     parser.set_defaults(measure=_mpi)
@@ -160,7 +167,7 @@ def _mpi(args: argparse.Namespace) -> int:
     cases = [
         case
         for workers in args.workers
-        for case in measure(workers, sizes, args.rules, args.rounds, _starter(args))
+        for case in measure(workers, sizes, args.rules, args.rounds, _starter(args), args.transport)
     ]
     _print(args, [case.entry() for case in cases], as_table(cases))
     return 0

@@ -20,11 +20,13 @@ def test_every_size_and_rule_is_measured(processes: Any) -> None:
     finished = processes.run([*BENCH, *words, "--rules", *rules, "--json"], timeout=90)
     assert finished.status == 0, finished
     results = json.loads(finished.stdout)["results"]
-    assert [(r["workers"], r["params"], r["rule"]) for r in results] == [
-        (2, size, rule) for size in (100, 5000) for rule in rules
+    assert [(r["workers"], r["params"], r["rule"], r["transport"]) for r in results] == [
+        (2, size, rule, transport)
+        for size in (100, 5000)
+        for rule in rules
+        for transport in ("messages", "shared")
     ]
     for result in results:
-        assert result["transport"] == "messages"
         for name in ("per_s", "raw_per_s", "update_per_s"):
             assert len(result[name]) == 2
             assert min(result[name]) > 0

@@ -277,8 +277,14 @@ def test_peers_are_measured_in_turns_and_those_missing_are_named(
         return [2.0 * workers for _ in sizes]
 
     def ours(
-        workers: int, sizes: Sequence[int], rules: Sequence[str], rounds: int, starter: Starter
+        workers: int,
+        sizes: Sequence[int],
+        rules: Sequence[str],
+        rounds: int,
+        starter: Starter,
+        transports: Sequence[str],
     ) -> list[mpi.Case]:
+        assert transports == ["shared"]
         asked.append("ours")
         return [
             mpi.Case(workers, size, rules[0], "messages", [60.0], [1.0], [1.0]) for size in sizes

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpi_dcasgd.drivers.topology import Topology
+from mpi_dcasgd.drivers.transport import Transport
 from mpi_dcasgd.tools.bench.spread import rate, ratios, table
 from mpi_dcasgd.tools.bench.worlds import Starter, answer_in
 
@@ -31,14 +32,15 @@ class Case:
         rule: The algorithm.
         transport: How vectors travel.
         per_s: Pushes and pulls a second.
-        raw_per_s: The same messages a second, by MPI's own wait, with nothing done to them.
+        raw_per_s: The same messages a second, by MPI's own wait, with nothing done to them; headers
+            alone where memory is shared.
         update_per_s: Updates a second, on the same vectors, without messages.
     """
 
     workers: int
     params: int
     rule: str
-    transport: str
+    transport: Transport
     per_s: Sequence[float]
     raw_per_s: Sequence[float]
     update_per_s: Sequence[float]
@@ -60,7 +62,12 @@ class Case:
 
 
 def measure(
-    workers: int, sizes: Sequence[int], rules: Sequence[str], rounds: int, starter: Starter
+    workers: int,
+    sizes: Sequence[int],
+    rules: Sequence[str],
+    rounds: int,
+    starter: Starter,
+    transports: Sequence[Transport] = ("messages", "shared"),
 ) -> list[Case]:
     """Measure one world.
 
@@ -70,11 +77,13 @@ def measure(
         rules: Asynchronous algorithms.
         rounds: Measurements of each case.
         starter: Starts the world.
+        transports: Ways for the vectors to travel, in turns.
 
     Raises:
         LaunchError: There is no launcher, or the world failed.
     """
     spec = {"params": list(sizes), "rules": list(rules), "rounds": rounds}
+    spec["transports"] = list(transports)
     program = [sys.executable, "-m", "mpi_dcasgd.tools.bench.mpi_rank", json.dumps(spec)]
     ranks = Topology("asynchronous", workers).world_size
     found: list[Mapping[str, Any]] = answer_in(starter.finish(ranks, program))
@@ -83,11 +92,19 @@ def measure(
 
 def as_table(cases: Sequence[Case]) -> str:
     """Return the rates and ratios as a Markdown table."""
-    heads = ["rule", "workers", "parameters", "raw MPI /s", "update alone /s", "server /s"]
-    heads += ["of raw MPI", "of the limit", "of the update"]
+    heads = ["rule", "transport", "workers", "parameters"]
+    heads += [
+        "raw MPI /s",
+        "update alone /s",
+        "server /s",
+        "of raw MPI",
+        "of the limit",
+        "of the update",
+    ]
     rows = [
         [
             case.rule,
+            case.transport,
             str(case.workers),
             f"{case.params / 1e6:.2f} M",
             rate(case.raw_per_s),
@@ -99,4 +116,4 @@ def as_table(cases: Sequence[Case]) -> str:
         ]
         for case in cases
     ]
-    return table(heads, rows, words=1)
+    return table(heads, rows, words=2)

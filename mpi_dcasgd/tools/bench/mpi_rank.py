@@ -4,7 +4,7 @@ Started as ``python -m mpi_dcasgd.tools.bench.mpi_rank JSON`` in a world of one 
 number of workers, whose gradients cost nothing. The very loops of a run move the messages. In turns
 with them, in the same world, the same messages go to and fro with nothing done to them, by MPI's
 own wait (``raw_messages.py``), and the server's update runs alone, on the server's own vectors.
-Rank 0 prints a JSON list.
+Where server and workers share memory the messages are headers. Rank 0 prints a JSON list.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
 from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
 from mpi_dcasgd.drivers.signals import StopFlag  # noqa: E402
 from mpi_dcasgd.drivers.topology import SERVER, Topology  # noqa: E402
+from mpi_dcasgd.drivers.transport import Transport  # noqa: E402
+from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory  # noqa: E402
 from mpi_dcasgd.drivers.world import host_spin_s  # noqa: E402
 from mpi_dcasgd.learning.flat import Field, FlatLayout  # noqa: E402
 from mpi_dcasgd.learning.learner import Batch, Gradient, Learner  # noqa: E402
@@ -42,8 +44,6 @@ from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
 from mpi_dcasgd.tools.bench import raw_messages  # noqa: E402
 
-TRANSPORT = "messages"
-"""How vectors travel between server and workers."""
 _CPU = torch.device("cpu")
 
 
@@ -93,7 +93,9 @@ class _Nobody(Conductor):
         print(text, file=sys.stderr, flush=True)
 
 
-def measure(comm: MPI.Comm, algorithm: str, size: int, updates: int) -> Rates:
+def measure(
+    comm: MPI.Comm, algorithm: str, size: int, updates: int, transport: Transport = "messages"
+) -> Rates:
     """Rates on rank 0, zeros elsewhere; every rank must call it.
 
     Args:
@@ -101,16 +103,22 @@ def measure(comm: MPI.Comm, algorithm: str, size: int, updates: int) -> Rates:
         algorithm: Of the server.
         size: Elements of a vector.
         updates: How many pushes.
+        transport: How vectors travel between server and workers.
+
+    Raises:
+        LaunchError: They are to share memory, and cannot.
     """
     world = _world(comm)
     rounds = -(-updates // world.num_workers)
     pause_s = host_spin_s(comm)
+    sent = size if transport == "messages" else 0
     if world.worker_of(comm.rank) is None:
-        raw_s = raw_messages.serve(comm, world, size, rounds)
-        update_s, server_s = _serve(comm, world, algorithm, size, updates, pause_s)
+        raw_s = raw_messages.serve(comm, world, sent, rounds)
+        sharing = share_memory(comm, transport, size)
+        update_s, server_s = _serve(comm, sharing, algorithm, size, updates, pause_s)
         return Rates(rounds * world.num_workers / raw_s, 1 / update_s, updates / server_s)
-    raw_messages.push_and_pull(comm, size, rounds)
-    _work(comm, size, pause_s)
+    raw_messages.push_and_pull(comm, sent, rounds)
+    _work(comm, share_memory(comm, transport, size), size, pause_s)
     return Rates(0.0, 0.0, 0.0)
 
 
@@ -118,8 +126,8 @@ def _world(comm: MPI.Comm) -> Topology:
     return Topology.of_world("asynchronous", comm.size, algorithm="of the benchmark")
 
 
-def _work(comm: MPI.Comm, size: int, pause_s: float) -> None:
-    link = Link(comm, size, _CPU, pause_s)
+def _work(comm: MPI.Comm, sharing: Sharing, size: int, pause_s: float) -> None:
+    link = Link(comm, size, _CPU, pause_s, shared=sharing.own)
     link.push.vector.fill_(1e-3)
     link.expect()
     wait_until(comm.Ibarrier().Test)  # the server measures its update alone meanwhile
@@ -129,7 +137,7 @@ def _work(comm: MPI.Comm, size: int, pause_s: float) -> None:
 
 
 def _serve(
-    comm: MPI.Comm, world: Topology, algorithm: str, size: int, updates: int, pause_s: float
+    comm: MPI.Comm, sharing: Sharing, algorithm: str, size: int, updates: int, pause_s: float
 ) -> tuple[float, float]:
     """Seconds of an update alone, and of all pushes."""
     layout = FlatLayout((Field("vector", (size,), 0, size),), (), size, 0)
@@ -139,11 +147,11 @@ def _serve(
         resolve_rule(algorithm),
         TicketPlan(updates, 1, 0, 1),
         lambda samples: 1e-6,
-        world.num_workers,
+        _world(comm).num_workers,
         torch.empty(0),
     )
-    update_s = _update_alone(server, updates)
-    loop = ServerLoop(comm, server, _Nobody(), StopFlag(), pause_s)
+    loop = ServerLoop(comm, server, _Nobody(), StopFlag(), pause_s, shared=sharing.segments)
+    update_s = _update_alone(server, updates, sharing)
     wait_until(comm.Ibarrier().Test)
     comm.Barrier()
     started = time.perf_counter()
@@ -153,10 +161,15 @@ def _serve(
     return update_s, spent_s
 
 
-def _update_alone(server: ParameterServer, updates: int) -> float:
-    """Seconds of an update, the workers in turn, on the server's own vectors."""
+def _update_alone(server: ParameterServer, updates: int, sharing: Sharing) -> float:
+    """Seconds of an update, the workers in turn, on vectors like those of the run."""
     workers = range(server.num_workers)
-    pushed = [Message(server.layout.size).vector.fill_(1e-3) for _ in workers]
+    pushed = [
+        sharing.segments[worker].push.fill_(1e-3)
+        if worker in sharing.segments
+        else Message(server.layout.size).vector.fill_(1e-3)
+        for worker in workers
+    ]
     facts = [Facts(1e-6, 1e-6, len(workers) - 1, 5, w, len(workers), 1.0) for w in workers]
     for worker in workers:
         server.slots[worker].snapshot.copy_(server.weights)
@@ -180,21 +193,23 @@ def main(spec: dict[str, Any]) -> None:
     results: list[dict[str, Any]] = []
     for size in spec["params"]:
         updates = max(12 * workers, min(2000, int(5e8 / size)))
-        found: dict[str, list[Rates]] = {rule: [] for rule in spec["rules"]}
+        found: dict[tuple[str, Transport], list[Rates]] = {
+            (rule, transport): [] for rule in spec["rules"] for transport in spec["transports"]
+        }
         for warm in (True, *[False] * spec["rounds"]):
-            for rule, rates in found.items():
+            for (rule, transport), rates in found.items():
                 few = 4 * workers
-                rate = measure(comm, rule, size, few if warm else updates)
+                rate = measure(comm, rule, size, few if warm else updates, transport)
                 if not warm:
                     rates.append(rate)
-        for rule, rates in found.items():
+        for (rule, transport), rates in found.items():
             raw, update, server = zip(*rates, strict=True)
             results.append(
                 {
                     "workers": workers,
                     "params": size,
                     "rule": rule,
-                    "transport": TRANSPORT,
+                    "transport": transport,
                     "per_s": server,
                     "raw_per_s": raw,
                     "update_per_s": update,

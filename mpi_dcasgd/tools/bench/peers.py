@@ -104,7 +104,9 @@ def measure(
     ways: dict[str, Callable[[], list[float]]] = {
         "rpc": lambda: rpc_rates(workers, sizes),
         "ray": lambda: ray_rates(workers, sizes),
-        "ours": lambda: [case.per_s[0] for case in mpi.measure(workers, sizes, [RULE], 1, starter)],
+        "ours": lambda: [
+            case.per_s[0] for case in mpi.measure(workers, sizes, [RULE], 1, starter, ["shared"])
+        ],
     }
     found: dict[str, list[list[float]]] = {name: [] for name in (*peers, "ours")}
     for number in range(rounds):
