@@ -29,7 +29,7 @@ _ASKS = 4.0
 """Questions within a patience, at least."""
 _APART_S = 1.0
 """Seconds from one worker that gives up the server to the next, so that one of them speaks."""
-_LAST_WORDS_S = 2.0
+_LAST_WORDS_S = 1.0
 """Seconds in which a server that failed ends the world and says why itself."""
 _TAKEN_S = 10.0
 """Seconds in which a server that is there takes a note."""

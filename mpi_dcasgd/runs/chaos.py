@@ -41,6 +41,7 @@ _SMALL = ("epochs=6", "model.hidden=[64]", "inject={delays: {model: constant, me
 
 _FITTING: tuple[tuple[str, object, str], ...] = (
     ("faults.patience", "auto", "faults.patience=3"),
+    ("faults.setup_patience", "auto", "faults.setup_patience=30"),
     ("checkpoint.every", None, "checkpoint.every=1"),
     ("record.trace_flush_s", 1.0, "record.trace_flush_s=0.02"),
 )

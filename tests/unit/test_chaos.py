@@ -234,6 +234,8 @@ def judged(tmp_path: Path, kind: str, *, seconds: float | None = None, **changes
         ("kill-worker", 2.5, {}, "unnamed"),
         ("hang-worker", 4.5, {}, ""),
         ("hang-worker", 5.5, {}, "unnamed"),
+        ("hang-server", 31.5, {}, ""),
+        ("hang-server", 32.5, {}, "unnamed"),
         ("kill-worker", 0.5, {"status": None}, "hang"),
         ("kill-worker", 0.5, {"left": ["rank 3, process 7"]}, "left"),
         ("kill-worker", 0.5, {"files": ["/dev/shm/sm_segment"]}, "files"),

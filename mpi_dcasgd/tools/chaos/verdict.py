@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpi_dcasgd.drivers.patience import LAST_ONES
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools.chaos.checks import Failure, whole_checkpoint
 from mpi_dcasgd.tools.chaos.plan import ELSEWHERE, Plan
@@ -109,8 +110,7 @@ def judge_start(
 
 def _unmissed(struck: Struck, start: Start, patience_s: float, total: int) -> bool:
     """Whether nobody need have told of a fault."""
-    hangs = struck.fault.kind.startswith("hang")
-    window_s = NAMED_WITHIN_S + (patience_s if hangs else 0.0)
+    window_s = NAMED_WITHIN_S + _waited_s(struck, patience_s)
     others = [one.at_s for one in start.struck if one is not struck]
     if any(abs(at_s - struck.at_s) < window_s for at_s in others):
         return True  # the other one was in the way
@@ -159,10 +159,16 @@ def _judge_naming(verdict: Verdict, struck: Struck, patience_s: float) -> None:
         verdict.failures.append(Failure("unnamed", f"nothing was said of {fault}"))
         return
     hangs = fault.kind.startswith("hang")
-    after_s = max(0.0, struck.named_s - (patience_s if hangs else 0.0))
+    after_s = max(0.0, struck.named_s - _waited_s(struck, patience_s))
     verdict.named_s.append(after_s)
     # What a rank is doing in the start-up has a patience of its own.
     untimed = fault.kind in _UNTIMED or (hangs and fault.moment.stage == "start")
     if after_s > NAMED_WITHIN_S and not untimed:
         beyond = " after the patience" if hangs else ""
         verdict.failures.append(Failure("unnamed", f"{fault} was named {after_s:.1f} s{beyond}"))
+
+
+def _waited_s(struck: Struck, patience_s: float) -> float:
+    """Return how long a run has to wait until it may name what struck it."""
+    kinds = {"hang-worker": 1.0, "hang-server": LAST_ONES}  # nobody can take the server's place
+    return kinds.get(struck.fault.kind, 0.0) * patience_s
