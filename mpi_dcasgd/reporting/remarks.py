@@ -18,14 +18,14 @@ def remarks(groups: Sequence[Group], runs: Sequence[RunResult]) -> list[str]:
     found = [
         _seeds(groups),
         _simulated(groups),
-        _server_slot(groups),
-        _crowded(runs),
+        server_rank(groups),
+        crowded(runs),
         _not_finite(groups),
-        _epochs(runs),
+        epochs_differ(runs),
         _resized(runs),
         _refused(groups),
         _code(runs),
-        _hardware(runs),
+        hardware_differs(runs),
         _best(groups),
         "Wall seconds and samples/s begin when training begins: start-up, compilation and"
         " loading of data come before.",
@@ -69,7 +69,8 @@ def _repeats_a_seed(group: Group) -> bool:
     return len({run.seed for run in group.runs}) < len(group.runs)
 
 
-def _server_slot(groups: Sequence[Group]) -> str:
+def server_rank(groups: Sequence[Group]) -> str:
+    """Say that rows with a server occupy a rank more; empty if that is not so of some alone."""
     served = [group for group in groups if group.world_size > group.num_workers]
     unserved = [
         group for group in groups if not group.sequential and group.world_size == group.num_workers
@@ -84,7 +85,8 @@ def _server_slot(groups: Sequence[Group]) -> str:
     )
 
 
-def _crowded(runs: Sequence[RunResult]) -> str:
+def crowded(runs: Sequence[RunResult]) -> str:
+    """Say that ranks shared processors; empty if none did."""
     worst: tuple[float, int, int] | None = None
     for run in runs:
         cpus = run.environment.get("cpus")
@@ -104,7 +106,8 @@ def _crowded(runs: Sequence[RunResult]) -> str:
     )
 
 
-def _epochs(runs: Sequence[RunResult]) -> str:
+def epochs_differ(runs: Sequence[RunResult]) -> str:
+    """Say that runs were not equally long; empty if they were."""
     trained = sorted(
         {(r.summary.get("epochs"), r.summary.get("num_samples")) for r in runs}, key=str
     )
@@ -146,7 +149,8 @@ def _code(runs: Sequence[RunResult]) -> str:
     return " ".join(parts)
 
 
-def _hardware(runs: Sequence[RunResult]) -> str:
+def hardware_differs(runs: Sequence[RunResult]) -> str:
+    """Say that runs were made on different hardware; empty if they were not."""
     kinds = {
         (env.get("cpu"), env.get("cpus"), tuple(sorted(set(_devices(env)))))
         for run in runs

@@ -90,7 +90,17 @@ def write_report(
     try:
         for number, part in enumerate(content.parts, start=1):
             prefix = f"task-{number}-" if len(content.parts) > 1 else ""
-            pictures.append(draw_all(part.groups, setting_of(part.runs), out, prefix))
+            screen = content.first_screen(part)
+            pictures.append(
+                draw_all(
+                    part.groups,
+                    setting_of(part.runs),
+                    out,
+                    prefix,
+                    rivals=screen.rivals,
+                    target=screen.named_target,
+                )
+            )
     except PlotsUnavailableError as error:
         missing = error
     blocks = content.document(title, pictures, missing)
