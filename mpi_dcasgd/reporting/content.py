@@ -19,7 +19,7 @@ from mpi_dcasgd.reporting.document import (
 )
 from mpi_dcasgd.reporting.effort import cost_note, cost_table
 from mpi_dcasgd.reporting.facts import environment_blocks, run_table, settings_blocks
-from mpi_dcasgd.reporting.first_screen import FirstScreen
+from mpi_dcasgd.reporting.first_screen import FirstScreen, told_left_out
 from mpi_dcasgd.reporting.groups import Group
 from mpi_dcasgd.reporting.plots import TO_TARGET, VS_TIME, PlotsUnavailableError
 from mpi_dcasgd.reporting.prediction import NOTE as PREDICTION_NOTE
@@ -80,6 +80,8 @@ class Content:
         first: list[Block] = [Heading(1, title or _title(found))]
         if several:
             first.append(Paragraph(_SEVERAL_TASKS))
+            if found.unfinished:
+                first.append(Paragraph(told_left_out(found.unfinished)))
         first += [Paragraph(text) for text in self._beside_the_point()]
         below: list[Block] = []
         for number, part in enumerate(self.parts):
@@ -218,7 +220,8 @@ def _overview(part: TaskRuns, found: Collection | None) -> str:
         f" seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}."
     )
     if found and found.unfinished:
-        text += f" {len(found.unfinished)} more did not finish and are listed below."
+        count = len(found.unfinished)
+        text += f" {count} more did not finish and {'is' if count == 1 else 'are'} listed below."
     return text
 
 

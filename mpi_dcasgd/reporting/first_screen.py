@@ -18,13 +18,24 @@ from mpi_dcasgd.reporting.effort import rank_seconds_to, seconds_to
 from mpi_dcasgd.reporting.groups import Group, Stat
 from mpi_dcasgd.reporting.paired import METHOD
 from mpi_dcasgd.reporting.reasons import reasons
-from mpi_dcasgd.reporting.remarks import crowded, epochs_differ, hardware_differs, server_rank
+from mpi_dcasgd.reporting.remarks import (
+    crowded,
+    epochs_differ,
+    fewer_updates,
+    hardware_differs,
+    server_rank,
+)
 from mpi_dcasgd.reporting.table import NONE, digits_of, show, show_metric
 from mpi_dcasgd.reporting.tasks import TaskRuns
 from mpi_dcasgd.reporting.tuning import tuning_remarks, tunings
 from mpi_dcasgd.reporting.verdict import Verdict, judge
 
 _ENOUGH_SEEDS = 3
+_NAMED = 5
+_RESOLUTION = (
+    "Times are those of the first evaluation there, so what is less than the time between"
+    " evaluations cannot be seen."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,7 @@ class FirstScreen:
             *tuning_remarks(groups, tunings(self.part.runs)),
             crowded(self.part.runs),
             server_rank(groups),
+            fewer_updates(groups),
             epochs_differ(self.part.runs),
             hardware_differs(self.part.runs),
             self._foretold(),
@@ -109,8 +121,7 @@ class FirstScreen:
             found.append(Paragraph("There is but one row: nothing to compare it with."))
         cautions = self.cautions()
         if left_out:
-            names = ", ".join(f"{run.path.name} ({run.status})" for run in left_out)
-            cautions.append(f"Left out: {names}.")
+            cautions.append(told_left_out(left_out))
         if cautions:
             found += [Paragraph("Mind:"), Bullets(tuple(cautions))]
         found.append(self.table())
@@ -120,11 +131,14 @@ class FirstScreen:
 
     def note(self) -> str:
         """Say how the words and the table were made."""
-        if self.target is None or not self.chosen:
+        if self.target is None:
             return METHOD
+        text = f"{_RESOLUTION} {METHOD}"
+        if not self.chosen:
+            return text
         return (
             f"Nobody has set a target: {self.part.reached(self.target)} is the best that three"
-            f" quarters of the rows reached in all their runs. {METHOD}"
+            f" quarters of the rows reached in all their runs. {text}"
         )
 
     def table(self) -> Table:
@@ -152,6 +166,13 @@ class FirstScreen:
             return ""
         kind = "simulated" if self.rivals and self.rivals[0].simulated else "real"
         return f"Time and cost are judged among the {kind} rows alone."
+
+
+def told_left_out(runs: Sequence[UnfinishedRun]) -> str:
+    """Name the runs that are not compared."""
+    names = [f"{run.path.name} ({run.status})" for run in runs[:_NAMED]]
+    more = f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else ""
+    return f"Left out: {', '.join(names)}{more}."
 
 
 def _few_seeds(groups: Sequence[Group]) -> str:

@@ -55,8 +55,16 @@ def _rates(group: Group, other: Group) -> str:
     if samples > 1 + _SAMPLES:
         return f"{text}: that is what staleness{_staleness(group)} cost."
     if samples < 1 - _SAMPLES:
-        return f"{text}: fewer, in spite of staleness{_staleness(group)}."
+        return f"{text}: fewer, in spite of staleness{_staleness(group)}{_more_updates(other)}."
     return f"{text}: staleness{_staleness(group)} cost next to nothing."
+
+
+def _more_updates(other: Group) -> str:
+    if not is_synchronous(other) or other.num_workers < 2:
+        return ""
+    return (
+        f"; it makes an update of each minibatch, {called(other)} one of every {other.num_workers}"
+    )
 
 
 def _staleness(group: Group) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from mpi_dcasgd.record.run_folder import CLUSTER_YAML
 from mpi_dcasgd.reporting.collect import RunResult
 from mpi_dcasgd.reporting.groups import Group, Stat
+from mpi_dcasgd.reporting.time_to_error import is_synchronous
 
 _ENOUGH_SEEDS = 3
 
@@ -82,6 +83,25 @@ def server_rank(groups: Sequence[Group]) -> str:
         "The server takes a rank of its own: an asynchronous run with W workers occupies W + 1"
         f" ranks, a synchronous one W (here {workers} workers: {served[0].world_size} ranks"
         f" against {workers}). Rows with equal workers are equal in gradients, not in hardware."
+    )
+
+
+def fewer_updates(groups: Sequence[Group]) -> str:
+    """Say that synchronous rows took fewer updates at the same learning rate; empty if not so."""
+    asynchronous = any(max(group.histogram, default=0) > 0 for group in groups)
+    unscaled = [
+        group.label
+        for group in groups
+        if is_synchronous(group)
+        and group.num_workers > 1
+        and any(run.job.get("sync.lr_scaling", "none") == "none" for run in group.runs)
+    ]
+    if not asynchronous or not unscaled:
+        return ""
+    return (
+        "A synchronous update takes a minibatch of each worker: in as many epochs W workers make"
+        " 1/W of the updates that asynchronous ones make, here without a larger learning rate"
+        " (sync.lr_scaling: linear would give one)."
     )
 
 

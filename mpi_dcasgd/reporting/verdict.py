@@ -200,8 +200,14 @@ def _signed(value: float, show: Callable[[float], str]) -> str:
 
 
 def called(group: Group) -> str:
-    """The name of a row in a sentence: in quotation marks where it holds a comma."""
-    return f'"{group.label}"' if "," in group.label else group.label
+    """The name of a row in a sentence: ``asgd with 8 workers``; a longer one is quoted."""
+    name, *rest = group.label.split(", ")
+    if group.manner in rest:
+        rest.remove(group.manner)
+        name = f"{group.manner} {name}"
+    if len(rest) > 1:
+        return f'"{group.label}"'
+    return f"{name} with {rest[0]}" if rest else name
 
 
 def _names(groups: Sequence[Group]) -> str:

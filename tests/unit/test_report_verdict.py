@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from mpi_dcasgd.learning.measures import Measures
-from mpi_dcasgd.reporting.collect import Point, RunResult
+from mpi_dcasgd.reporting.collect import Point, RunResult, UnfinishedRun
 from mpi_dcasgd.reporting.criteria import common_target
+from mpi_dcasgd.reporting.document import Bullets
 from mpi_dcasgd.reporting.first_screen import FirstScreen
 from mpi_dcasgd.reporting.paired import paired
 from mpi_dcasgd.reporting.tasks import TaskRuns, by_task
@@ -206,6 +207,16 @@ def test_the_reasons_are_those_of_the_records() -> None:
     assert server.startswith("The workers of asgd waited 25 % of their time for the server:")
 
 
+def test_fewer_samples_are_put_down_to_the_updates_made_of_them() -> None:
+    runs = []
+    for seed in (1, 2):
+        runs.append(made_up("ssgd", seed, 20, 0.02, samples=2_000))
+        runs.append(made_up("asgd", seed, 10, 0.02))
+    text = " ".join(screen(*runs, target=0.02).sentences())
+    assert "fewer, in spite of staleness (3.0 updates on average); it makes an update of" in text
+    assert "each minibatch, ssgd one of every 4." in text
+
+
 def cautions(*runs: RunResult) -> str:
     return " ".join(screen(*runs).cautions())
 
@@ -216,6 +227,8 @@ def test_what_is_unfair_is_said_and_nothing_else() -> None:
     assert "seed" not in cautions(*fair)
     assert "processors" not in cautions(*fair)
     assert "a rank of its own" in cautions(*fair, made_up("ssgd", 1, 10, 0.02))
+    assert "1/W of the updates" in cautions(*fair, made_up("ssgd", 1, 10, 0.02))
+    assert "1/W of the updates" not in cautions(*fair)
     assert "5 ranks shared 2 processors" in cautions(*fair, made_up("asgd", 4, 9, 0.02, cpus=2))
 
 
@@ -253,6 +266,18 @@ def test_simulated_rows_do_not_compete_with_real_ones_in_seconds() -> None:
     assert "dcasgd" not in time
     assert "dcasgd-a" in result
     assert "Time and cost are judged among the real rows alone." in shown.cautions()
+
+
+def test_rows_of_several_sizes_are_called_by_them_and_the_broken_are_named() -> None:
+    runs = [made_up("asgd", s, 80 / w, 0.02, workers=w) for w in (4, 8) for s in (1, 2)]
+    shown = screen(*runs, target=0.02)
+    assert "asgd with 8 workers (10.0 s) wins. Next is asgd with 4 workers" in shown.sentences()[0]
+    broken = [UnfinishedRun(Path(f"study/r{n}"), "?", "unreadable", "x") for n in range(7)]
+    *_, last = next(
+        block for block in shown.blocks("", broken)[::-1] if isinstance(block, Bullets)
+    ).items
+    assert last.startswith("Left out: r0 (unreadable), r1 (unreadable), ")
+    assert last.endswith("r4 (unreadable) and 2 more.")
 
 
 def test_one_row_has_nothing_to_be_compared_with() -> None:
