@@ -16,6 +16,7 @@ from mpi_dcasgd.record.job_changes import flatten
 from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
 from mpi_dcasgd.record.study_folder import find_runs
 from mpi_dcasgd.record.trace import Trace
+from mpi_dcasgd.reporting.sound import check_events, check_summary
 from mpi_dcasgd.server.records import Action
 
 
@@ -218,6 +219,8 @@ def _load(
         )
         # What the grouping relies on has to be there before it is relied on.
         _ = (run.algorithm, run.driver, run.num_workers, run.seed, run.histogram)
+        check_summary(summary)
+        check_events(events)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RunFolderError) as error:
         reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
         return UnfinishedRun(folder.path, label, "unreadable", reason)

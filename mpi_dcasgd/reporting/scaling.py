@@ -18,7 +18,7 @@ def measured(groups: Sequence[Group], target: float) -> dict[str, Measured]:
     for name, members in by_variant(groups).items():
         for group in members:
             stat = Stat.of(seconds_to(run, target) for run in group.runs)
-            if stat is not None and stat.n == len(group.runs):
+            if stat is not None and stat.n == len(group.runs) and stat.mean > 0:
                 found.setdefault(name, []).append((group, stat))
     return found
 
