@@ -24,6 +24,7 @@ from mpi_dcasgd.reporting.remarks import (
     fewer_updates,
     hardware_differs,
     server_rank,
+    virtual_seconds,
 )
 from mpi_dcasgd.reporting.table import NONE, digits_of, show, show_metric
 from mpi_dcasgd.reporting.tasks import TaskRuns
@@ -103,6 +104,7 @@ class FirstScreen:
             fewer_updates(groups),
             epochs_differ(self.part.runs),
             hardware_differs(self.part.runs),
+            virtual_seconds(groups),
             self._foretold(),
         ]
         return [caution for caution in found if caution]

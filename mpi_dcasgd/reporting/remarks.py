@@ -18,7 +18,7 @@ def remarks(groups: Sequence[Group], runs: Sequence[RunResult]) -> list[str]:
     """Cautions that apply to these runs, and only those."""
     found = [
         _seeds(groups),
-        _simulated(groups),
+        virtual_seconds(groups),
         server_rank(groups),
         crowded(runs),
         _not_finite(groups),
@@ -54,7 +54,8 @@ def _seeds(groups: Sequence[Group]) -> str:
     return text
 
 
-def _simulated(groups: Sequence[Group]) -> str:
+def virtual_seconds(groups: Sequence[Group]) -> str:
+    """Say that the seconds of simulated rows are virtual; empty if there are none."""
     if not any(group.simulated for group in groups):
         return ""
     text = (

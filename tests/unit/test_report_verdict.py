@@ -266,6 +266,7 @@ def test_simulated_rows_do_not_compete_with_real_ones_in_seconds() -> None:
     assert "dcasgd" not in time
     assert "dcasgd-a" in result
     assert "Time and cost are judged among the real rows alone." in shown.cautions()
+    assert any("seconds are virtual" in text for text in shown.cautions())
 
 
 def test_rows_of_several_sizes_are_called_by_them_and_the_broken_are_named() -> None:
