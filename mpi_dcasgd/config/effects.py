@@ -181,7 +181,9 @@ def without_effect(job: Job) -> frozenset[str]:
 
     Example:
         >>> from mpi_dcasgd import load_job
-        >>> "sync.overlap" in without_effect(load_job({"algorithm": "asgd"}))
+        >>> job = {"algorithm": "asgd", "epochs": 1, "batch_size": 8, "lr": 0.1}
+        >>> job |= {"model": {"name": "mlp"}, "data": {"name": "digits"}}
+        >>> "sync.overlap" in without_effect(load_job(job))
         True
     """
     return frozenset(key for key, (_, reason) in WITHOUT_EFFECT.items() if reason(job))

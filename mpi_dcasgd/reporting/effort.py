@@ -44,7 +44,7 @@ def show_rank_seconds(value: float) -> str:
 
     Example:
         >>> show_rank_seconds(12.34), show_rank_seconds(7200)
-        ('12.34 rank-s', '2.00 device-h')
+        ('12.3 rank-s', '2.00 device-h')
     """
     if value < _HOUR_S / 10:
         return f"{value:,.{digits_of(value)}f} rank-s"
