@@ -176,6 +176,19 @@ def idle_settings(
     return problems
 
 
+def without_effect(job: Job) -> frozenset[str]:
+    """Return the settings, and sections, that have no effect in a job, given or not.
+
+    Example:
+        >>> from mpi_dcasgd import load_job
+        >>> job = {"algorithm": "asgd", "epochs": 1, "batch_size": 8, "lr": 0.1}
+        >>> job |= {"model": {"name": "mlp"}, "data": {"name": "digits"}}
+        >>> "sync.overlap" in without_effect(load_job(job))
+        True
+    """
+    return frozenset(key for key, (_, reason) in WITHOUT_EFFECT.items() if reason(job))
+
+
 def _value_and_default(job: Job, key: str) -> tuple[Any, Any]:
     """Of a setting; twice None where the job's sections have no such one."""
     *sections, name = key.split(".")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.check import part_names, try_job
-from mpi_dcasgd.config.effects import idle_settings
+from mpi_dcasgd.config.effects import idle_settings, without_effect
 from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.yaml12 import YamlError, dump_yaml, load_yaml
@@ -151,6 +151,12 @@ def with_defaults(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     job, problems = try_job(stored, name=str(stored.get("name", "")))
     return stored if job is None or problems else job_as_yaml(job)
+
+
+def idle_in(stored: Mapping[str, Any]) -> frozenset[str]:
+    """The settings of a stored job that have no effect; empty if it cannot be read any more."""
+    job, problems = try_job(stored, name=str(stored.get("name", "")))
+    return frozenset() if job is None or problems else without_effect(job)
 
 
 def job_as_text(job: Job) -> str:

@@ -13,6 +13,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.observer import Evaluation, Status
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.description import RunDescription
+from mpi_dcasgd.record.energy import EnergyMeter
 from mpi_dcasgd.record.metrics import finite
 from mpi_dcasgd.record.progress import Status as ProgressStatus
 from mpi_dcasgd.record.progress import make_progress
@@ -60,6 +61,7 @@ class Recorder:
         environ: The environment, for progress.
         saved: What ``state_dict`` returned, where the run resumes from a checkpoint; the files
             are cut back to where they were then.
+        energy: Counts this host's joules; nobody does if None.
 
     Raises:
         RunFolderError: A file cannot be written, or is not the one that ``saved`` belongs to.
@@ -75,11 +77,14 @@ class Recorder:
         logger: Logger | None = None,
         environ: Mapping[str, str] = os.environ,
         saved: Mapping[str, Any] | None = None,
+        energy: EnergyMeter | None = None,
     ) -> None:
         self._folder = folder
         self._run = run
         self._results = Results(run.measures)
         self._logger = logger
+        self._energy = energy
+        self._joules_before: float | None = 0.0 if saved is None else saved.get("energy_j")
         self._metrics = Sinks(folder, settings.sinks, _offsets(saved))
         self._trace = _trace(folder, run, settings, saved)
         self._progress = make_progress(
@@ -110,6 +115,8 @@ class Recorder:
 
     def started(self, startup_s: float) -> None:
         self._startup_s += startup_s
+        if self._energy is not None:
+            self._energy.start(self._joules_before)
         event = "resume" if self._resumes else "start"
         self._metrics.write(event, self._time_s, startup_s=startup_s, **asdict(self._run))
 
@@ -210,6 +217,7 @@ class Recorder:
             "histogram": dict(self._histogram),
             "evaluations": self._results.state(),
             "restarts": self._restarts,
+            "energy_j": self._joules(),
             "next_log_s": self._next_log_s,
             "logged": self._logged,
         }
@@ -257,7 +265,15 @@ class Recorder:
         """The time to the next of a kind of events of which there have been so many."""
         return every_s * 2 ** (count // most) if self._run.virtual else every_s
 
+    def _joules(self) -> float | None:
+        """Joules of this host until now; None if they are not known."""
+        if self._energy is None:
+            return None
+        self._energy.sample()
+        return self._energy.joules
+
     def _log(self, time_s: float) -> None:
+        self._joules()  # often enough for counters that begin again
         window, passed = self._window, time_s - self._window.time
         applied = self._applied
         self._metrics.write(
@@ -354,6 +370,7 @@ class Recorder:
             "staleness_histogram": {str(s): self._histogram[s] for s in sorted(self._histogram)},
             "restarts": max(self._restarts, len(self._folder.restarts())),
             "weights_sha256": weights_sha256,
+            **({} if (joules := self._joules()) is None else {"energy_j": joules}),
         }
 
 

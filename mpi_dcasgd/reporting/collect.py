@@ -16,6 +16,7 @@ from mpi_dcasgd.record.job_changes import flatten
 from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
 from mpi_dcasgd.record.study_folder import find_runs
 from mpi_dcasgd.record.trace import Trace
+from mpi_dcasgd.reporting.sound import check_events, check_summary
 from mpi_dcasgd.server.records import Action
 
 
@@ -54,6 +55,7 @@ class RunResult:
         staleness: By worker, how many of its gradients entered and the sum of their staleness;
             empty without a trace, and in synchronous runs.
         sizes: Numbers of workers, one for each start of the run, as far as its trace tells.
+        idle: Keys and sections of the job that had no effect.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class RunResult:
     workers: tuple[Mapping[str, Any], ...]
     staleness: Mapping[int, tuple[int, int]]
     sizes: tuple[int, ...] = ()
+    idle: frozenset[str] = frozenset()
 
     @property
     def measures(self) -> Measures:
@@ -101,6 +104,12 @@ class RunResult:
         """Gradients by staleness."""
         return {int(key): int(n) for key, n in self.summary["staleness_histogram"].items()}
 
+    def uses(self, key: str) -> bool:
+        """Return whether a setting of the job has a value, and an effect."""
+        sections = key.split(".")
+        names = {".".join(sections[: n + 1]) for n in range(len(sections))}
+        return self.job.get(key) not in (None, [], {}, ()) and not names & self.idle
+
     def number(self, key: str) -> float | None:
         """A number of the summary."""
         value = self.summary.get(key)
@@ -128,13 +137,23 @@ class Collection:
 ReadStored = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-def collect(paths: Sequence[Path], read_stored: ReadStored = dict) -> Collection:
+FindIdle = Callable[[Mapping[str, Any]], frozenset[str]]
+
+
+def _none_idle(stored: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset()
+
+
+def collect(
+    paths: Sequence[Path], read_stored: ReadStored = dict, find_idle: FindIdle = _none_idle
+) -> Collection:
     """Read runs.
 
     Args:
         paths: Run folders, or folders that hold run folders.
         read_stored: Brings a stored job to the keys of today, so that runs of several versions
             can be compared.
+        find_idle: Tells which settings of a stored job have no effect.
 
     Raises:
         RunFolderError: One of them is neither, or all of them together hold no run.
@@ -142,7 +161,7 @@ def collect(paths: Sequence[Path], read_stored: ReadStored = dict) -> Collection
     runs: list[RunResult] = []
     unfinished: list[UnfinishedRun] = []
     for path in _folders(paths):
-        found = _load(RunFolder.open(path), read_stored)
+        found = _load(RunFolder.open(path), read_stored, find_idle)
         if isinstance(found, RunResult):
             runs.append(found)
         else:
@@ -167,9 +186,12 @@ def _folders(paths: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
-def _load(folder: RunFolder, read_stored: ReadStored) -> RunResult | UnfinishedRun:
+def _load(
+    folder: RunFolder, read_stored: ReadStored, find_idle: FindIdle
+) -> RunResult | UnfinishedRun:
     try:
-        job = flatten(read_stored(folder.job()))
+        stored = folder.job()
+        job = flatten(read_stored(stored))
     except RunFolderError as error:
         return UnfinishedRun(folder.path, folder.path.name, "unreadable", str(error))
     label = f"{job.get('algorithm', '?')}, seed {job.get('seed', '?')}"
@@ -193,9 +215,12 @@ def _load(folder: RunFolder, read_stored: ReadStored) -> RunResult | UnfinishedR
             workers=tuple(e for e in events if e["event"] == "worker"),
             staleness=_staleness(trace) if trace else {},
             sizes=_sizes(trace) if trace else (),
+            idle=find_idle(stored),
         )
         # What the grouping relies on has to be there before it is relied on.
         _ = (run.algorithm, run.driver, run.num_workers, run.seed, run.histogram)
+        check_summary(summary)
+        check_events(events)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RunFolderError) as error:
         reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
         return UnfinishedRun(folder.path, label, "unreadable", reason)

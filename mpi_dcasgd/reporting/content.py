@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpi_dcasgd.reporting.collect import Collection, RunResult
-from mpi_dcasgd.reporting.document import Block, Bullets, Heading, Image, Paragraph, Table
+from mpi_dcasgd.reporting.document import (
+    Block,
+    Bullets,
+    Heading,
+    Image,
+    Pair,
+    Paragraph,
+    Table,
+    fold,
+)
+from mpi_dcasgd.reporting.effort import cost_note, cost_table
 from mpi_dcasgd.reporting.facts import environment_blocks, run_table, settings_blocks
+from mpi_dcasgd.reporting.first_screen import FirstScreen, told_left_out
 from mpi_dcasgd.reporting.groups import Group
-from mpi_dcasgd.reporting.plots import PlotsUnavailableError
+from mpi_dcasgd.reporting.plots import TO_TARGET, VS_TIME, PlotsUnavailableError
 from mpi_dcasgd.reporting.prediction import NOTE as PREDICTION_NOTE
 from mpi_dcasgd.reporting.prediction import prediction_table
 from mpi_dcasgd.reporting.references import cited
@@ -66,22 +77,36 @@ class Content:
             missing: Why there are none, if there are none.
         """
         found, several = self.found, len(self.parts) > 1
-        blocks: list[Block] = [Heading(1, title or _title(found))]
+        first: list[Block] = [Heading(1, title or _title(found))]
         if several:
-            blocks.append(Paragraph(_SEVERAL_TASKS))
-        blocks += [Paragraph(text) for text in self._beside_the_point()]
+            first.append(Paragraph(_SEVERAL_TASKS))
+            if found.unfinished:
+                first.append(Paragraph(told_left_out(found.unfinished)))
+        first += [Paragraph(text) for text in self._beside_the_point()]
+        below: list[Block] = []
         for number, part in enumerate(self.parts):
             drawn = pictures[number] if number < len(pictures) else ()
             heading = f"{_task_title(part)}: " if several else ""
-            blocks += self._part(part, heading, drawn, missing)
-        blocks += environment_blocks(found.runs)
+            first += [] if several else [Paragraph(_overview(part, found))]
+            first += self.first_screen(part).blocks(heading, () if several else found.unfinished)
+            shown = [each for each in drawn if each[0].name.endswith((VS_TIME, TO_TARGET))]
+            if shown:
+                first.append(Pair(tuple(Image(path, text) for path, text in shown)))
+            elif missing is not None:
+                first.append(Paragraph(f"{missing}."))
+            below += self._part(part, heading, [each for each in drawn if each not in shown])
+        below += environment_blocks(found.runs)
         if found.unfinished:
-            blocks += [Heading(2, "Runs that are not in the comparison"), _unfinished(found)]
+            below += [Heading(2, "Runs that are not in the comparison"), _unfinished(found)]
         if found.runs:
-            blocks += [Heading(2, "Runs"), run_table(found.runs)]
+            below += [Heading(2, "Runs"), run_table(found.runs)]
         if references := cited(found.runs):
-            blocks += [Heading(2, "References"), Bullets(tuple(map(str, references)))]
-        return blocks
+            below += [Heading(2, "References"), Bullets(tuple(map(str, references)))]
+        return first + fold(below)
+
+    def first_screen(self, part: TaskRuns) -> FirstScreen:
+        """The verdict on the runs of one task."""
+        return FirstScreen.of(part, self._values(part))
 
     def terminal(self) -> str:
         """The results, with the remarks that they need."""
@@ -94,7 +119,13 @@ class Content:
             for value in self._values(part):
                 lines.append(f"until {part.reached(value)}:")
                 lines.append(target_table(groups, value).to_text())
-            lines += [f"- {remark}" for remark in remarks(groups, part.runs)[:3]]
+            first = remarks(groups, part.runs)[:3]
+            lines += [f"- {remark}" for remark in first]
+            screen = self.first_screen(part)
+            if sentences := screen.sentences():
+                lines += ["verdict:", *(f"- {sentence}" for sentence in sentences)]
+                lines += [f"- mind: {text}" for text in screen.cautions() if text not in first]
+                lines.append(f"- {screen.note()}")
         if len(self.parts) > 1:
             lines.append(f"- {_SEVERAL_TASKS}")
         lines += [f"- {text}" for text in self._beside_the_point()]
@@ -120,15 +151,13 @@ class Content:
         part: TaskRuns,
         heading: str,
         pictures: Pictures,
-        missing: PlotsUnavailableError | None,
     ) -> list[Block]:
         groups = part.groups
 
         def title(text: str) -> Heading:
             return Heading(2, f"{heading}{text}")
 
-        blocks: list[Block] = [] if heading else [Paragraph(_overview(part, self.found))]
-        blocks.append(title("Result"))
+        blocks: list[Block] = [title("Result")]
         if heading:
             blocks.append(Paragraph(_overview(part, None)))
         blocks.append(result_table(groups, Matching.of(groups)))
@@ -144,9 +173,10 @@ class Content:
             blocks.append(Paragraph(_TARGET_NOTE.format(beyond=beyond)))
         if (sooner := sooner_table(groups)) is not None:
             blocks += [title("Why sooner or later"), sooner, Paragraph(sooner_note(groups))]
-        if missing is not None:
-            blocks += [title("Plots"), Paragraph(f"{missing}.")]
-        elif pictures:
+        target = self.first_screen(part).target
+        if (cost := cost_table(groups, target)) is not None:
+            blocks += [title("Cost"), cost, Paragraph(cost_note(groups))]
+        if pictures:
             blocks.append(title("Plots"))
             blocks += [Image(path, text) for path, text in pictures]
         if (times := time_table(groups)) is not None:
@@ -190,7 +220,8 @@ def _overview(part: TaskRuns, found: Collection | None) -> str:
         f" seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}."
     )
     if found and found.unfinished:
-        text += f" {len(found.unfinished)} more did not finish and are listed below."
+        count = len(found.unfinished)
+        text += f" {count} more did not finish and {'is' if count == 1 else 'are'} listed below."
     return text
 
 

@@ -10,15 +10,25 @@ from pathlib import Path
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-       max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
+       max-width: 72rem; margin: 1.5rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 1.5rem; font-size: 1.3rem; }
+p, ul { max-width: 60rem; }
+details { border-top: 1px solid #ddd; padding: .4rem 0; }
+summary { cursor: pointer; font-weight: 600; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
          white-space: nowrap; }
 th { border-bottom: 2px solid #888; }
 th.left, td.left { text-align: left; white-space: normal; }
+table.narrow th, table.narrow td { white-space: normal; overflow-wrap: normal; }
 img { max-width: 100%; height: auto; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr));
+        gap: 1rem; align-items: start; }
+.pair p { margin: 0; }
+@media (max-width: 40rem) { body { font-size: 15px; }
+  ul { padding-left: 1.2rem; } th, td { padding: .3rem .35rem; }
+  table.narrow { font-size: 13px; width: 100%; } }
 """
 
 
@@ -52,11 +62,13 @@ class Table:
         header: One per column.
         rows: As many cells each.
         left: Columns of words; all others hold numbers and end at the same edge.
+        narrow: True if cells may be broken into lines, so that a phone has room for the table.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: frozenset[int] = frozenset({0})
+    narrow: bool = False
 
     def to_text(self) -> str:
         """Aligned for a terminal."""
@@ -82,7 +94,35 @@ class Image:
     text: str
 
 
-Block = Heading | Paragraph | Bullets | Table | Image
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Pictures side by side where there is room."""
+
+    images: tuple[Image, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A section that a page shows when it is asked for. Markdown has it open under a heading."""
+
+    heading: str
+    blocks: tuple[Block, ...]
+
+
+Block = Heading | Paragraph | Bullets | Table | Image | Pair | Folded
+
+
+def fold(blocks: Sequence[Block]) -> list[Block]:
+    """Fold sections away, each under its heading; what stands before the first remains."""
+    found: list[Block] = []
+    for block in blocks:
+        if isinstance(block, Heading):
+            found.append(Folded(block.text, ()))
+        elif found and isinstance(last := found[-1], Folded):
+            found[-1] = Folded(last.heading, (*last.blocks, block))
+        else:
+            found.append(block)
+    return found
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
@@ -110,6 +150,10 @@ def _markdown(block: Block) -> str:
         return "\n".join(f"- {item}" for item in block.items)
     if isinstance(block, Image):
         return f"![{block.text}]({block.path.name})"
+    if isinstance(block, Pair):
+        return "\n\n".join(map(_markdown, block.images))
+    if isinstance(block, Folded):
+        return "\n\n".join(map(_markdown, (Heading(2, block.heading), *block.blocks)))
     rule = [":---" if column in block.left else "---:" for column in range(len(block.header))]
     lines = [block.header, rule, *block.rows]
     # A bar within a cell would begin a new one.
@@ -130,9 +174,15 @@ def _html(block: Block) -> str:
         data = base64.b64encode(block.path.read_bytes()).decode("ascii")
         text = html.escape(block.text, quote=True)
         return f'<p><img alt="{text}" src="data:image/png;base64,{data}"></p>'
+    if isinstance(block, Pair):
+        return f'<div class="pair">{"".join(map(_html, block.images))}</div>'
+    if isinstance(block, Folded):
+        inner = "\n".join(map(_html, block.blocks))
+        return f"<details><summary>{html.escape(block.heading)}</summary>\n{inner}\n</details>"
     head = _html_row("th", block.header, block.left)
     rows = "\n".join(_html_row("td", row, block.left) for row in block.rows)
-    return f'<div class="scroll"><table>\n{head}\n{rows}\n</table></div>'
+    kind = ' class="narrow"' if block.narrow else ""
+    return f'<div class="scroll"><table{kind}>\n{head}\n{rows}\n</table></div>'
 
 
 def _html_row(tag: str, cells: Sequence[str], left: frozenset[int]) -> str:

@@ -13,18 +13,21 @@ from mpi_dcasgd.reporting.groups import Group, common_settings, differing_settin
 def settings_blocks(
     groups: Sequence[Group], runs: Sequence[RunResult], heading: str = ""
 ) -> list[Block]:
-    """The settings of all runs, and those in which rows differ.
+    """The settings of all runs, and those in which rows differ, as far as they have an effect.
 
     Args:
         groups: The rows.
         runs: All of them.
         heading: Beginning of the headings.
     """
-    common = tuple((key, _value(value)) for key, value in common_settings(runs).items())
+    used = {key for run in runs for key in run.job if run.uses(key)}
+    common = tuple((k, _value(value)) for k, value in common_settings(runs).items() if k in used)
     blocks: list[Block] = [Heading(2, f"{heading}Settings of all runs")]
     blocks.append(Table(("key", "value"), common, frozenset({0, 1})))
     rows: list[tuple[str, str, str]] = []
     for key, values in differing_settings(groups).items():
+        if key not in used:
+            continue
         rows += [(key, _value(value), "; ".join(labels)) for value, labels in values]
     if rows:
         blocks.append(Heading(2, f"{heading}Settings that differ"))

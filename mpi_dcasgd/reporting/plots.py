@@ -12,9 +12,15 @@ from typing import Any
 from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.reporting.curves import draw_curves, plotted_metrics
 from mpi_dcasgd.reporting.groups import Group, twins
+from mpi_dcasgd.reporting.scaling import draw_scaling, scales
 from mpi_dcasgd.reporting.style import STYLE, Colours, by_variant, title
 
 _DPI = 150
+
+
+VS_TIME = "_vs_time.png"
+TO_TARGET = "time_to_target.png"
+"""Ends of the names of the pictures on the first screen."""
 
 
 class PlotsUnavailableError(UserError):
@@ -22,7 +28,13 @@ class PlotsUnavailableError(UserError):
 
 
 def draw_all(
-    groups: Sequence[Group], setting: str, out: Path, prefix: str = ""
+    groups: Sequence[Group],
+    setting: str,
+    out: Path,
+    prefix: str = "",
+    *,
+    rivals: Sequence[Group] = (),
+    target: tuple[float, str] | None = None,
 ) -> list[tuple[Path, str]]:
     """Draw every picture that the groups have something to show in.
 
@@ -31,6 +43,8 @@ def draw_all(
         setting: What all runs have in common, for the titles.
         out: The folder for the PNG files.
         prefix: Beginning of the files' names.
+        rivals: The groups whose seconds can be compared.
+        target: Value of the primary metric that times are taken to, and the same in words.
 
     Returns:
         Path and description of each picture.
@@ -66,12 +80,18 @@ def draw_all(
             )
             if metric == curved[0].measures.primary:
                 draw(
-                    f"{name}_vs_time.png",
+                    f"{name}{VS_TIME}",
                     f"Test {metric} against seconds of training",
                     partial(
                         draw_curves, groups=curved, setting=setting, metric=metric, in_epochs=False
                     ),
                 )
+        if target is not None and scales(rivals, target[0]):
+            draw(
+                f"{prefix}{TO_TARGET}",
+                f"Seconds to {target[1]} against workers",
+                lambda figure: draw_scaling(figure, rivals, setting, *target),
+            )
         stale = [group for group in groups if max(group.histogram, default=0) > 0]
         if stale:
             draw(

@@ -9,6 +9,7 @@ from typing import Any
 from mpi_dcasgd.record.run_folder import CLUSTER_YAML
 from mpi_dcasgd.reporting.collect import RunResult
 from mpi_dcasgd.reporting.groups import Group, Stat
+from mpi_dcasgd.reporting.time_to_error import is_synchronous
 
 _ENOUGH_SEEDS = 3
 
@@ -17,15 +18,15 @@ def remarks(groups: Sequence[Group], runs: Sequence[RunResult]) -> list[str]:
     """Cautions that apply to these runs, and only those."""
     found = [
         _seeds(groups),
-        _simulated(groups),
-        _server_slot(groups),
-        _crowded(runs),
+        virtual_seconds(groups),
+        server_rank(groups),
+        crowded(runs),
         _not_finite(groups),
-        _epochs(runs),
+        epochs_differ(runs),
         _resized(runs),
         _refused(groups),
         _code(runs),
-        _hardware(runs),
+        hardware_differs(runs),
         _best(groups),
         "Wall seconds and samples/s begin when training begins: start-up, compilation and"
         " loading of data come before.",
@@ -53,7 +54,8 @@ def _seeds(groups: Sequence[Group]) -> str:
     return text
 
 
-def _simulated(groups: Sequence[Group]) -> str:
+def virtual_seconds(groups: Sequence[Group]) -> str:
+    """Say that the seconds of simulated rows are virtual; empty if there are none."""
     if not any(group.simulated for group in groups):
         return ""
     text = (
@@ -69,7 +71,8 @@ def _repeats_a_seed(group: Group) -> bool:
     return len({run.seed for run in group.runs}) < len(group.runs)
 
 
-def _server_slot(groups: Sequence[Group]) -> str:
+def server_rank(groups: Sequence[Group]) -> str:
+    """Say that rows with a server occupy a rank more; empty if that is not so of some alone."""
     served = [group for group in groups if group.world_size > group.num_workers]
     unserved = [
         group for group in groups if not group.sequential and group.world_size == group.num_workers
@@ -84,7 +87,27 @@ def _server_slot(groups: Sequence[Group]) -> str:
     )
 
 
-def _crowded(runs: Sequence[RunResult]) -> str:
+def fewer_updates(groups: Sequence[Group]) -> str:
+    """Say that synchronous rows took fewer updates at the same learning rate; empty if not so."""
+    asynchronous = any(max(group.histogram, default=0) > 0 for group in groups)
+    unscaled = [
+        group.label
+        for group in groups
+        if is_synchronous(group)
+        and group.num_workers > 1
+        and any(run.job.get("sync.lr_scaling", "none") == "none" for run in group.runs)
+    ]
+    if not asynchronous or not unscaled:
+        return ""
+    return (
+        "A synchronous update takes a minibatch of each worker: in as many epochs W workers make"
+        " 1/W of the updates that asynchronous ones make, here without a larger learning rate"
+        " (sync.lr_scaling: linear would give one)."
+    )
+
+
+def crowded(runs: Sequence[RunResult]) -> str:
+    """Say that ranks shared processors; empty if none did."""
     worst: tuple[float, int, int] | None = None
     for run in runs:
         cpus = run.environment.get("cpus")
@@ -104,7 +127,8 @@ def _crowded(runs: Sequence[RunResult]) -> str:
     )
 
 
-def _epochs(runs: Sequence[RunResult]) -> str:
+def epochs_differ(runs: Sequence[RunResult]) -> str:
+    """Say that runs were not equally long; empty if they were."""
     trained = sorted(
         {(r.summary.get("epochs"), r.summary.get("num_samples")) for r in runs}, key=str
     )
@@ -146,7 +170,8 @@ def _code(runs: Sequence[RunResult]) -> str:
     return " ".join(parts)
 
 
-def _hardware(runs: Sequence[RunResult]) -> str:
+def hardware_differs(runs: Sequence[RunResult]) -> str:
+    """Say that runs were made on different hardware; empty if they were not."""
     kinds = {
         (env.get("cpu"), env.get("cpus"), tuple(sorted(set(_devices(env)))))
         for run in runs

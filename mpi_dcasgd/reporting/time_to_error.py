@@ -35,14 +35,14 @@ def sooner_note(groups: Sequence[Group]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ratio:
+class Ratio:
     """One seed: what a run needed over what its counterpart needed."""
 
     samples: float
     time: float
 
     @classmethod
-    def of(cls, ours: Point, theirs: Point) -> _Ratio:
+    def of(cls, ours: Point, theirs: Point) -> Ratio:
         return cls(ours.samples / theirs.samples, ours.time_s / theirs.time_s)
 
 
@@ -51,8 +51,8 @@ def sooner_table(groups: Sequence[Group]) -> Table | None:
     measures, rows = groups[0].measures, []
     primary = measures.primary
     for group in groups:
-        other = _counterpart(group, groups)
-        compared = other and _compare(group, other)
+        other = counterpart(group, groups)
+        compared = other and compare_rows(group, other)
         if not other or not compared:
             continue
         target, ratios = compared
@@ -76,14 +76,17 @@ def sooner_table(groups: Sequence[Group]) -> Table | None:
     return Table(header, tuple(rows), frozenset({0, 2})) if rows else None
 
 
-def _counterpart(group: Group, groups: Sequence[Group]) -> Group | None:
-    """The synchronous group of as many workers, or else the sequential one; None if unclear."""
+def counterpart(group: Group, groups: Sequence[Group]) -> Group | None:
+    """Return the row to hold another against.
+
+    The synchronous group of as many workers, or else the sequential one; None if unclear.
+    """
     if group.sequential:
         return None
     rivals = [
         other
         for other in groups
-        if _synchronous(other)
+        if is_synchronous(other)
         and other.num_workers == group.num_workers
         and other.simulated == group.simulated
     ]
@@ -93,12 +96,13 @@ def _counterpart(group: Group, groups: Sequence[Group]) -> Group | None:
     return most_alike(group, rivals)
 
 
-def _synchronous(group: Group) -> bool:
+def is_synchronous(group: Group) -> bool:
+    """Return whether the workers of a row wait for one another at every step."""
     known = ALGORITHMS.get(group.algorithm)
     return known is not None and known.mode == "synchronous"
 
 
-def _compare(group: Group, other: Group) -> tuple[float, list[_Ratio]] | None:
+def compare_rows(group: Group, other: Group) -> tuple[float, list[Ratio]] | None:
     """The value at which they are compared, and a ratio for each seed that both have."""
     measures = group.measures
     best = [measures.best(run.points, lambda p: p.choosing) for run in (*group.runs, *other.runs)]
@@ -108,7 +112,7 @@ def _compare(group: Group, other: Group) -> tuple[float, list[_Ratio]] | None:
     target = min(reached) if measures.higher_is_better else max(reached)
     ours, theirs = _by_seed(group, target), _by_seed(other, target)
     shared = sorted(ours.keys() & theirs.keys())
-    ratios = [_Ratio.of(ours[seed], theirs[seed]) for seed in shared]
+    ratios = [Ratio.of(ours[seed], theirs[seed]) for seed in shared]
     return (target, ratios) if ratios else None
 
 

@@ -19,7 +19,7 @@ NOTE = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Worker:
+class Worker:
     """One worker over the runs of a group."""
 
     step_ms: float
@@ -29,7 +29,7 @@ class _Worker:
 
 def worker_table(groups: Sequence[Group]) -> Table | None:
     """One row a group of several workers; None if nothing is known of any."""
-    known = [(group, workers) for group in groups if len(workers := _workers(group)) > 1]
+    known = [(group, workers) for group in groups if len(workers := workers_of(group)) > 1]
     if not known:
         return None
     digits = digits_of(min(worker.step_ms for _, workers in known for worker in workers))
@@ -56,7 +56,7 @@ def worker_table(groups: Sequence[Group]) -> Table | None:
     return Table(header, tuple(rows))
 
 
-def _workers(group: Group) -> list[_Worker]:
+def workers_of(group: Group) -> list[Worker]:
     """Workers that computed anything, over all runs of the group together."""
     updates: Counter[int] = Counter()
     spent_s: dict[int, float] = defaultdict(float)
@@ -72,7 +72,7 @@ def _workers(group: Group) -> list[_Worker]:
             staleness[number] += total
     everything = updates.total()
     return [
-        _Worker(
+        Worker(
             step_ms=1e3 * spent_s[number] / count,
             share=count / everything,
             staleness=staleness[number] / entered[number] if entered[number] else None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.atomic import write_atomic
-from mpi_dcasgd.reporting.collect import ReadStored, UnfinishedRun, collect
+from mpi_dcasgd.reporting.collect import FindIdle, ReadStored, UnfinishedRun, collect
 from mpi_dcasgd.reporting.content import Content, setting_of
 from mpi_dcasgd.reporting.document import to_html, to_markdown
 from mpi_dcasgd.reporting.groups import Group
@@ -57,6 +57,7 @@ def write_report(
     target: float | None = None,
     title: str = "",
     read_stored: ReadStored = dict,
+    find_idle: FindIdle | None = None,
 ) -> Report:
     """Compare runs.
 
@@ -69,12 +70,13 @@ def write_report(
             reached.
         title: Title of the report; by default the name of the runs' job.
         read_stored: Brings a stored job to the keys of today.
+        find_idle: Tells which settings of a stored job have no effect; they are not listed.
 
     Raises:
         RunFolderError: A path is no run, or ``out`` cannot be written.
         ReportWithoutPlotsError: matplotlib is missing; everything else was written.
     """
-    found = collect(runs, read_stored)
+    found = collect(runs, read_stored, *([find_idle] if find_idle else []))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,7 +92,17 @@ def write_report(
     try:
         for number, part in enumerate(content.parts, start=1):
             prefix = f"task-{number}-" if len(content.parts) > 1 else ""
-            pictures.append(draw_all(part.groups, setting_of(part.runs), out, prefix))
+            screen = content.first_screen(part)
+            pictures.append(
+                draw_all(
+                    part.groups,
+                    setting_of(part.runs),
+                    out,
+                    prefix,
+                    rivals=screen.rivals,
+                    target=screen.named_target,
+                )
+            )
     except PlotsUnavailableError as error:
         missing = error
     blocks = content.document(title, pictures, missing)

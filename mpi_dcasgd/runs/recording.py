@@ -31,6 +31,7 @@ from mpi_dcasgd.errors import NonFiniteError, RunFolderError
 from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.checkpoints import CheckpointFiles
 from mpi_dcasgd.record.description import RunDescription
+from mpi_dcasgd.record.energy import EnergyMeter
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.own_files import is_ours, remove_logs
@@ -226,7 +227,13 @@ class Recording:
         saved = self.checkpoint.content.get("recorder") if self.checkpoint else None
         settings = settings or job.record
         recorder = self._recorder = Recorder(
-            self.folder, run, settings, stream=self._show, logger=self.logger, saved=saved
+            self.folder,
+            run,
+            settings,
+            stream=self._show,
+            logger=self.logger,
+            saved=saved,
+            energy=None if run.virtual else EnergyMeter(),
         )
         devices = ", ".join(f"{p.role} {p.rank}: {p.host} {p.device}" for p in places)
         self.logger.info(devices)

@@ -42,9 +42,15 @@ def report(
 
             print(report("runs/digits", "runs/digits/report", target_error=0.05).table)
     """
-    from mpi_dcasgd.config.load import with_defaults  # loads all settings
+    from mpi_dcasgd.config.load import idle_in, with_defaults  # loads all settings
 
     paths = [Path(path) for path in ([runs] if isinstance(runs, (Path, str)) else runs)]
     return write_report(
-        paths, Path(out), target_error, target=target, title=title, read_stored=with_defaults
+        paths,
+        Path(out),
+        target_error,
+        target=target,
+        title=title,
+        read_stored=with_defaults,
+        find_idle=idle_in,
     )

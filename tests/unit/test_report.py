@@ -69,7 +69,7 @@ def test_a_report_ends_with_the_papers_whose_rules_were_used(tmp_path: Path) -> 
         " Asynchronous Stochastic Gradient Descent with Delay Compensation. ICML, 2017."
         " arXiv:1609.08326.",
     ]
-    page = report.html.read_text().partition("<h2>References</h2>")[2]
+    page = report.html.read_text().partition("<summary>References</summary>")[2]
     assert page.count("<li>") == 2
     assert "arXiv:1609.08326" in page
 
@@ -110,15 +110,20 @@ def test_the_papers_are_those_of_the_parts_of_the_job(
 
 def test_a_report_has_tables_pictures_settings_and_what_failed(grid: Path, tmp_path: Path) -> None:
     report = write_report([grid], tmp_path / "new" / "report", 0.1)
-    names = ["error_vs_epochs.png", "error_vs_time.png", "staleness.png", "throughput.png"]
+    names = [
+        *("error_vs_epochs.png", "error_vs_time.png", "time_to_target.png"),
+        *("staleness.png", "throughput.png"),
+    ]
     assert [path.name for path in report.plots] == names
     assert all(path.read_bytes().startswith(PNG) for path in report.plots)
     text = report.markdown.read_text()
     assert [line for line in text.splitlines() if line.startswith("#")] == [
         "# Comparison: digits",
+        "## Verdict",
         "## Result",
         "## Until 10 % test error",
         "## Why sooner or later",
+        "## Cost",
         "## Plots",
         "## Where the workers' time went",
         "## How unequal the workers were",
@@ -172,7 +177,7 @@ def test_the_panels_of_a_plot_have_room_for_every_curve(tmp_path: Path, against:
 
 def test_the_html_needs_no_other_file(grid: Path, tmp_path: Path) -> None:
     page = write_report([grid], tmp_path).html.read_text()
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     assert "<title>Comparison: digits</title>" in page
     assert 'src="error' not in page
     assert "http" not in page

@@ -13,6 +13,7 @@ from mpi_dcasgd.reporting.document import Table
 from mpi_dcasgd.reporting.groups import group_runs
 from mpi_dcasgd.reporting.workers import worker_table
 from mpi_dcasgd.reporting.write import write_report
+from mpi_dcasgd.runs.report import report
 
 JOB = """\
 epochs: 4
@@ -55,6 +56,18 @@ def test_the_report_has_the_table(runs: Path, tmp_path: Path) -> None:
     text = write_report([runs], tmp_path / "report").markdown.read_text()
     _, _, section = text.partition("## How unequal the workers were")
     assert "| asgd, simulated | 3 | 1,000 | 4,000 |" in section
+
+
+def test_settings_without_effect_are_not_listed(runs: Path, tmp_path: Path) -> None:
+    def listed(*names: str) -> str:
+        text = report([runs / name for name in names], tmp_path / "report").markdown.read_text()
+        return text.partition("## Settings of all runs")[2].partition("## Hardware")[0]
+
+    alone, both = listed("asgd"), listed("asgd", "ssgd")
+    assert "| batch_size | 16 |" in alone
+    assert "| sync." not in alone
+    assert "| schedule.factor |" not in alone
+    assert "| sync.backend |" in both, "one of the runs has a use for it"
 
 
 def test_without_a_trace_there_is_no_staleness_to_tell(runs: Path) -> None:
