@@ -25,6 +25,7 @@ COMMANDS = {
     "submit": "mpi_dcasgd.cli.submit",
     "status": "mpi_dcasgd.cli.status",
     "stability": "mpi_dcasgd.cli.stability",
+    "sharpness": "mpi_dcasgd.cli.sharpness",
     "conformance": "mpi_dcasgd.cli.conformance",
     "simulate": "mpi_dcasgd.cli.simulate",
     "calibrate": "mpi_dcasgd.cli.calibrate",
