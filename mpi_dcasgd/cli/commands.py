@@ -26,6 +26,7 @@ COMMANDS = {
     "status": "mpi_dcasgd.cli.status",
     "stability": "mpi_dcasgd.cli.stability",
     "sharpness": "mpi_dcasgd.cli.sharpness",
+    "advise": "mpi_dcasgd.cli.advise",
     "conformance": "mpi_dcasgd.cli.conformance",
     "simulate": "mpi_dcasgd.cli.simulate",
     "calibrate": "mpi_dcasgd.cli.calibrate",
