@@ -135,6 +135,12 @@ def ranked(
     alone = _row(one, wanted, measures)
     rows = tuple(_row(each, wanted, measures) for each in tried)
     reached = [row for row in rows if row.time_s < math.inf]
+    if math.isnan(wanted):
+        lost = (
+            "No advice: one worker alone diverged, so there is nothing to aim at; lower the "
+            "learning rate, or give a target."
+        )
+        return Ranking(measures, wanted, alone, rows, None, None, (lost,))
     if not reached:
         nothing = _nothing(rows, measures, wanted)
         return Ranking(measures, wanted, alone, rows, None, None, (nothing,))

@@ -143,6 +143,7 @@ class _Curvature:
         layout = learner.flat.layout
         named = dict(learner.flat.model.named_parameters())
         self._learner, self._batches = learner, batches
+        self._tried = False
         self._params = [named[field.name] for field in layout.params]
         factors = [
             next((s.lr for s in layout.stretches if s.begin <= field.offset < s.end), 1.0)
@@ -177,6 +178,11 @@ class _Curvature:
                 slope = sum((g * p).sum() for g, p in zip(grads, parts, strict=True))
                 if not isinstance(slope, Tensor) or not slope.requires_grad:
                     return [torch.zeros_like(part) for part in parts]  # the loss is linear
+                if not self._tried:
+                    # A pass that is asked for certain inputs walks around a function which can
+                    # be differentiated once only, without a word; this one raises.
+                    torch.autograd.backward(slope, retain_graph=True)
+                    self._tried = True
                 return torch.autograd.grad(
                     slope, self._params, allow_unused=True, materialize_grads=True
                 )

@@ -90,6 +90,9 @@ def test_one_worker_is_advised_where_it_is_soonest_or_nothing_else_arrives() -> 
     assert "nothing else reached error 20.00 % or better on every seed" in none.sentences[0]
     assert "on some seeds: asgd with 4 workers" in none.sentences[0]
     assert math.isnan(none.rows[0].last)
+    lost = ranked(Tried("sgd", 1, (Course(0, ()),)), [tried("asgd", 4, 1.0)], Measures())
+    assert lost.take is None
+    assert lost.sentences[0].startswith("No advice: one worker alone diverged")
     beyond = ranked(ONE, [tried("asgd", 4, 1.0, 1.0, errors=(0.1, 0.05))], Measures(), 0.05)
     assert beyond.sentences[0].endswith("; one worker alone does not reach it.")
     assert "No other algorithm was tried." in beyond.sentences[1]

@@ -140,6 +140,31 @@ def test_synchronous_rates_are_those_of_the_group_and_other_rules_go_by_the_form
     assert found.allowed[0].stable_lr == pytest.approx(1 / found.found.value)
 
 
+class Once(torch.autograd.Function):
+    """The identity, whose backward pass has no derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad
+
+
+def test_a_loss_without_second_derivatives_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = Learner.try_loss
+
+    def through_once(self: Learner, batch: Any) -> torch.Tensor:
+        self.flat.model.register_forward_hook(lambda *given: Once.apply(given[-1]))
+        return genuine(self, batch)
+
+    monkeypatch.setattr(Learner, "try_loss", through_once)
+    with pytest.raises(ConfigError, match="twice a function that was marked"):
+        sharpness(JOB, workers=[1], samples=16)
+
+
 def test_what_is_refused(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
