@@ -25,6 +25,8 @@ COMMANDS = {
     "submit": "mpi_dcasgd.cli.submit",
     "status": "mpi_dcasgd.cli.status",
     "stability": "mpi_dcasgd.cli.stability",
+    "sharpness": "mpi_dcasgd.cli.sharpness",
+    "advise": "mpi_dcasgd.cli.advise",
     "conformance": "mpi_dcasgd.cli.conformance",
     "simulate": "mpi_dcasgd.cli.simulate",
     "calibrate": "mpi_dcasgd.cli.calibrate",

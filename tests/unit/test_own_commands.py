@@ -90,6 +90,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("simulate", "{job}", "workers=2", "delays=cmd_delays:Always", "--run-dir", "run"),
         ("simulate", "{job}", "workers=2", "delays=cmd_delays:Always", "--timing-only"),
         ("stability", "{job}", "--workers", "1", "2"),
+        ("sharpness", "{job}", "--workers", "1", "2"),
         ("calibrate", "{job}", "-o", "cluster.yaml"),
         ("submit", "{job}", "-n", "3", "--dry-run"),
         ("submit", "{study}", "--dry-run"),
