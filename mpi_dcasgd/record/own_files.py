@@ -116,6 +116,7 @@ def _files(folder: RunFolder) -> Iterator[Path]:
         folder.metrics_jsonl,
         folder.metrics_csv,
         folder.trace_bin,
+        folder.steps_bin,
         folder.summary_json,
         folder.weights_pt,
         folder.best_pt,

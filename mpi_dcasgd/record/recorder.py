@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from logging import Logger
 from typing import Any, TextIO
@@ -21,6 +21,7 @@ from mpi_dcasgd.record.results import Results, event_of
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.sinks import JSONL, Sinks
+from mpi_dcasgd.record.steps import StepWriter
 from mpi_dcasgd.record.trace_writer import TraceWriter
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint, record_of
 
@@ -82,6 +83,8 @@ class Recorder:
         self._logger = logger
         self._metrics = Sinks(folder, settings.sinks, _offsets(saved))
         self._trace = _trace(folder, run, settings, saved)
+        self._steps: StepWriter | None = None
+        self._saved_steps = saved.get("steps") if saved else None
         self._progress = make_progress(
             settings.progress,
             stream,
@@ -108,6 +111,21 @@ class Recorder:
         if saved is not None:
             self._load(saved)
 
+    def follow(self, accounts: Sequence[Account], busy_s: Callable[[], float]) -> None:
+        """Record from now on where the time of each push went.
+
+        Args:
+            accounts: Of the workers; the driver adds to them before it reports a push.
+            busy_s: Seconds so far in which the server was applying pushes.
+
+        Raises:
+            RunFolderError: The file cannot be written.
+        """
+        path = self._folder.steps_bin if self._trace is not None else None
+        self._steps = StepWriter(
+            path, accounts, busy_s, self._saved_steps, seamless=self._run.virtual
+        )
+
     def started(self, startup_s: float) -> None:
         self._startup_s += startup_s
         event = "resume" if self._resumes else "start"
@@ -120,6 +138,8 @@ class Recorder:
         self._samples = total_samples
         if self._trace is not None:
             self._trace.add(worker, ticket, staleness, action, time_s, fingerprint(loss, norm))
+        if self._steps is not None:
+            self._steps.add(worker)
         if action == 0 or action == 2:  # APPLIED or HELD: it enters the weights
             window = self._window
             window.count += 1
@@ -203,6 +223,7 @@ class Recorder:
             "metrics": offsets.pop(JSONL),
             "sinks": offsets,
             "trace": self._trace.place(flush=not self._run.virtual) if self._trace else None,
+            "steps": self._steps.state_dict() if self._steps else None,
             "plain": {name: getattr(self, f"_{name}") for name in _PLAIN},
             "refused": [self._refused[Action.DROPPED], self._refused[Action.NONFINITE]],
             "window": {name: getattr(window, name) for name in window.__slots__},
@@ -240,6 +261,8 @@ class Recorder:
         self._metrics.close()
         if self._trace is not None:
             self._trace.close()
+        if self._steps is not None:
+            self._steps.close()
 
     def _tick(self, time_s: float) -> None:
         if time_s >= self._next_log_s:
