@@ -24,6 +24,7 @@ COMMANDS = {
     "replay": "mpi_dcasgd.cli.replay",
     "submit": "mpi_dcasgd.cli.submit",
     "status": "mpi_dcasgd.cli.status",
+    "watch": "mpi_dcasgd.cli.watch",
     "timeline": "mpi_dcasgd.cli.timeline",
     "stability": "mpi_dcasgd.cli.stability",
     "conformance": "mpi_dcasgd.cli.conformance",

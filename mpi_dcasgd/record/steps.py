@@ -101,7 +101,8 @@ class StepWriter:
         now = self._told = Load(
             self._busy_s(),
             tuple(account.updates for account in accounts),
-            tuple(account.compute_s + account.data_s for account in accounts),
+            # As of their last pushes: a simulated step is entered when it begins.
+            tuple(data_s + compute_s for _, data_s, compute_s in self._seen),
         )
         return Load(
             now.server - told.server,

@@ -140,7 +140,7 @@ def _of_worker(
 def _sent(ends: Floats, steps: Floats) -> Floats:
     """The moment at which each push left the worker, on the server's clock."""
     wait_s, data_s, compute_s, apply_s = steps.T
-    latest = ends - apply_s
+    latest: Floats = np.asarray(ends - apply_s)
     if len(ends) == 1:
         return latest
     # The reply to it arrived when the next wait was over, and not before the server sent it.
@@ -151,7 +151,7 @@ def _sent(ends: Floats, steps: Floats) -> Floats:
     # Where it lies on the server's clock may drift, so only pushes nearby tell; as between hosts
     # whose messages take equally long in both directions, it is the middle of the bounds.
     offset = (_nearby(earliest - chain, np.max) + _nearby(latest - chain, np.min)) / 2
-    return np.clip(chain + offset, earliest, latest)
+    return np.asarray(np.clip(chain + offset, earliest, latest))
 
 
 def _nearby(values: Floats, reduce: Callable[..., Floats]) -> Floats:
