@@ -84,7 +84,7 @@ class Recorder:
         self._run = run
         self._results = Results(run.measures)
         self._logger = logger
-        self._metrics = Sinks(folder, settings.sinks, _offsets(saved))
+        self._metrics = Sinks(folder, settings.all_sinks, _offsets(saved))
         self._trace = _trace(folder, run, settings, saved)
         self._steps: StepWriter | None = None
         self._saved_steps = saved.get("steps") if saved else None

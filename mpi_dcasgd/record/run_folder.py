@@ -45,6 +45,7 @@ class RunFolder:
         environment_json: The software and hardware of the last start.
         metrics_jsonl: Events, one a line.
         metrics_csv: Numbers of the events, where the job asks for them.
+        tensorboard: A folder: events for TensorBoard, where the job asks for them.
         trace_bin: Every push; runs without a server have none.
         steps_bin: Where the time of each push went, where that is known.
         restarts_jsonl: Restarts by the launcher, one a line, if there were any.
@@ -70,6 +71,7 @@ class RunFolder:
         self.environment_json = self.path / "environment.json"
         self.metrics_jsonl = self.path / "metrics.jsonl"
         self.metrics_csv = self.path / "metrics.csv"
+        self.tensorboard = self.path / "tensorboard"
         self.trace_bin = self.path / "trace.bin"
         self.steps_bin = self.path / "steps.bin"
         self.summary_json = self.path / "summary.json"
