@@ -103,6 +103,57 @@ def timeline_of(
     return Timeline(name, trace, workers, slices, known, (start_s, min(end_s, latest)))
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerShare:
+    """One worker in the span of a timeline.
+
+    Attributes:
+        worker: Who.
+        pushes: Those whose gradients it computed in the span.
+        staleness_mean, staleness_max: Of these, in updates.
+        step_s: Mean seconds of computing and loading data; None if that is not known.
+        waited: Share of its time that it waited; None likewise.
+    """
+
+    worker: int
+    pushes: int
+    staleness_mean: float
+    staleness_max: int
+    step_s: float | None
+    waited: float | None
+
+
+def shares(timeline: Timeline) -> list[WorkerShare]:
+    """Sum each worker up: how stale its gradients were, and where its time went."""
+    spent: dict[int, dict[str, float]] = {}
+    pushes: dict[int, list[int]] = {}
+    for one in timeline.slices:
+        if one.worker == SERVER:
+            continue
+        kinds = spent.setdefault(one.worker, dict.fromkeys(KINDS, 0.0))
+        kinds[one.kind] += one.end_s - one.start_s
+        if one.kind in ("compute", "step"):
+            pushes.setdefault(one.worker, []).append(one.push)
+    found = []
+    for worker, mine in sorted(pushes.items()):
+        staleness = timeline.trace.staleness[mine]
+        kinds = spent[worker]
+        busy_s = kinds["compute"] + kinds["data"]
+        everything = busy_s + kinds["wait"]
+        known = timeline.detailed and everything > 0
+        found.append(
+            WorkerShare(
+                worker,
+                len(mine),
+                float(staleness.mean()),
+                int(staleness.max()),
+                busy_s / len(mine) if known else None,
+                kinds["wait"] / everything if known else None,
+            )
+        )
+    return found
+
+
 def _of_worker(
     worker: int, pushes: NDArray[np.int64], times: Floats, steps: Floats | None, begun_s: float
 ) -> list[Slice]:

@@ -19,7 +19,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.steps import StepWriter, read_steps
-from mpi_dcasgd.reporting.timeline import SERVER, Timeline
+from mpi_dcasgd.reporting.timeline import SERVER, Timeline, shares
 from mpi_dcasgd.runs.timeline import timeline
 
 JOB = {
@@ -76,6 +76,19 @@ def test_what_the_cluster_says_is_what_the_timeline_shows(run: Path, tmp_path: P
         assert np.median(durations(found, worker, "push")) == pytest.approx(0.02, abs=2e-3)
         assert np.median(durations(found, worker, "reply")) == pytest.approx(0.02, abs=2e-3)
     assert durations(found, SERVER, "apply") == pytest.approx([0.05] * len(found.trace), abs=1e-4)
+
+
+def test_each_worker_is_summed_up(run: Path, tmp_path: Path) -> None:
+    found = timeline(run, tmp_path / "t.json").timeline
+    fast, slow = shares(found)
+    trace = found.trace
+    assert (fast.worker, slow.worker) == (0, 1)
+    assert fast.pushes + slow.pushes == len(trace)
+    assert slow.staleness_mean == trace.staleness[trace.worker == 1].mean()
+    assert (slow.staleness_max, slow.step_s) == (3, pytest.approx(3.0, abs=1e-3))
+    assert slow.waited
+    assert fast.waited
+    assert 0 < slow.waited < fast.waited < 0.2
 
 
 def test_every_event_is_one_that_perfetto_takes(run: Path, tmp_path: Path) -> None:
