@@ -72,6 +72,10 @@ def test_it_follows_a_run_and_ends_with_it(tmp_path: Path) -> None:
     (run,) = next(looks)
     assert run.warnings[-1] == "worker 1 lags"
     assert run.progress["samples"] == 2_000
+    with RunFolder(folder).metrics_jsonl.open("a") as file:
+        file.write('les": 3000}\n')
+    (run,) = next(looks)
+    assert run.progress["samples"] == 3_000
     RunFolder(folder).write_summary({"status": "completed"})
     (run,) = next(looks)
     assert run.done == 1.0
