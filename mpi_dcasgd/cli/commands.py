@@ -24,6 +24,8 @@ COMMANDS = {
     "replay": "mpi_dcasgd.cli.replay",
     "submit": "mpi_dcasgd.cli.submit",
     "status": "mpi_dcasgd.cli.status",
+    "watch": "mpi_dcasgd.cli.watch",
+    "timeline": "mpi_dcasgd.cli.timeline",
     "stability": "mpi_dcasgd.cli.stability",
     "sharpness": "mpi_dcasgd.cli.sharpness",
     "advise": "mpi_dcasgd.cli.advise",

@@ -129,6 +129,7 @@ ALWAYS = {
         *("threads", "ahead", "fuse", "capture", "schedule.name", "inject.delays"),
         *("compute.precision", "compute.channels_last", "compute.compile", "compute.accumulate"),
         *("record.progress", "record.log_every_s", "record.trace", "record.sinks"),
+        *("record.tensorboard",),
         *("checkpoint.keep", "checkpoint.best", "checkpoint.other_data"),
     ),
     "a limit, which may lie beyond the run's end": (

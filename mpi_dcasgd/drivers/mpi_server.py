@@ -20,6 +20,7 @@ the ticket is another's by then, and the worker is taken up again with new weigh
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -67,6 +68,7 @@ class ServerLoop:
 
     Attributes:
         accounts: Where the workers' time goes, as their pushes say.
+        busy_s: Seconds so far in which pushes were applied.
         roll: Which workers are gone.
         desk: Answers workers that ask whether anybody is there.
         newcomers: Start processes in place of workers that are gone, if that is wanted.
@@ -103,6 +105,7 @@ class ServerLoop:
         if accounts is None:
             accounts = [Account(worker=worker) for worker in range(server.num_workers)]
         self.accounts = accounts
+        self.busy_s = 0.0
         self.roll = RollCall(self._world, accounts, conductor)
         self.desk = Desk(self._peers)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
@@ -318,10 +321,12 @@ class ServerLoop:
             self._last_ones.discard(worker)
             self.roll.speaks(worker)
         message = self._inbox[worker]
+        began = time.perf_counter()
         try:
             answer = self._server.push(worker, Push.of(message))
         except ProtocolError as error:
             raise ProtocolError(f"{self.roll.name(worker)}: {error}") from None
+        self.busy_s += time.perf_counter() - began
         compute_ns, wait_ns, data_ns = message.spent_ns
         self.accounts[worker].add(
             message.samples,

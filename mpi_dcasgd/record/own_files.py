@@ -23,6 +23,7 @@ _NUMBERED = {
     "environment": re.compile(r"environment-\d+\.json"),
     "checkpoint": re.compile(r"update-\d+\.pt(\.tmp)?"),
     "log": re.compile(r"rank-\d+(-\d+)?\.log"),
+    "events": re.compile(r"events\.out\.tfevents\..+"),
     "code": re.compile(r"code(-\d+)?"),
 }
 
@@ -116,6 +117,7 @@ def _files(folder: RunFolder) -> Iterator[Path]:
         folder.metrics_jsonl,
         folder.metrics_csv,
         folder.trace_bin,
+        folder.steps_bin,
         folder.summary_json,
         folder.weights_pt,
         folder.best_pt,
@@ -125,6 +127,7 @@ def _files(folder: RunFolder) -> Iterator[Path]:
     yield from _matching(folder.path, "environment")
     yield from _matching(folder.checkpoints, "checkpoint")
     yield from _matching(folder.logs, "log")
+    yield from _matching(folder.tensorboard, "events")
 
 
 def _code(folder: RunFolder) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from logging import Logger
 from typing import Any, TextIO
@@ -22,7 +22,9 @@ from mpi_dcasgd.record.results import Results, event_of
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.sinks import JSONL, Sinks
+from mpi_dcasgd.record.steps import StepWriter
 from mpi_dcasgd.record.trace_writer import TraceWriter
+from mpi_dcasgd.record.warnings import Warned, Warnings
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint, record_of
 
 _SMOOTHING = 0.02
@@ -32,6 +34,8 @@ how many of its own seconds it takes, and thousands of workers have something ne
 _FEWER_LINES = 40
 """Likewise for lines on the terminal."""
 _RATE_MEMORY_S = 10.0
+_TOLD_WORKERS = 64
+"""Workers up to which each has its numbers in progress events."""
 
 _PLAIN = ("startup_s", "time_s", "updates", "samples", "loss", "staleness", "rate")
 """The recorder's numbers that a resumed run takes over as they are."""
@@ -85,8 +89,11 @@ class Recorder:
         self._logger = logger
         self._energy = energy
         self._joules_before: float | None = 0.0 if saved is None else saved.get("energy_j")
-        self._metrics = Sinks(folder, settings.sinks, _offsets(saved))
+        self._metrics = Sinks(folder, settings.all_sinks, _offsets(saved))
         self._trace = _trace(folder, run, settings, saved)
+        self._steps: StepWriter | None = None
+        self._saved_steps = saved.get("steps") if saved else None
+        self._warnings = Warnings(saved.get("warned") if saved else None)
         self._progress = make_progress(
             settings.progress,
             stream,
@@ -113,6 +120,21 @@ class Recorder:
         if saved is not None:
             self._load(saved)
 
+    def follow(self, accounts: Sequence[Account], busy_s: Callable[[], float]) -> None:
+        """Record from now on where the time of each push went.
+
+        Args:
+            accounts: Of the workers; the driver adds to them before it reports a push.
+            busy_s: Seconds so far in which the server was applying pushes.
+
+        Raises:
+            RunFolderError: The file cannot be written.
+        """
+        path = self._folder.steps_bin if self._trace is not None else None
+        self._steps = StepWriter(
+            path, accounts, busy_s, self._saved_steps, seamless=self._run.virtual
+        )
+
     def started(self, startup_s: float) -> None:
         self._startup_s += startup_s
         if self._energy is not None:
@@ -127,6 +149,8 @@ class Recorder:
         self._samples = total_samples
         if self._trace is not None:
             self._trace.add(worker, ticket, staleness, action, time_s, fingerprint(loss, norm))
+        if self._steps is not None:
+            self._steps.add(worker)
         if action == 0 or action == 2:  # APPLIED or HELD: it enters the weights
             window = self._window
             window.count += 1
@@ -158,6 +182,7 @@ class Recorder:
             f" and {evaluation.time_s:.1f} s:"
             f" {self._results.text(evaluation)}, train loss {evaluation.train_loss:.4g}"
         )
+        self._warn(self._warnings.of_losses(self._results.train_losses()))
 
     def worker(self, account: Account) -> None:
         self._metrics.write("worker", self._time_s, **asdict(account))
@@ -210,6 +235,8 @@ class Recorder:
             "metrics": offsets.pop(JSONL),
             "sinks": offsets,
             "trace": self._trace.place(flush=not self._run.virtual) if self._trace else None,
+            "steps": self._steps.state_dict() if self._steps else None,
+            "warned": self._warnings.state_dict(),
             "plain": {name: getattr(self, f"_{name}") for name in _PLAIN},
             "refused": [self._refused[Action.DROPPED], self._refused[Action.NONFINITE]],
             "window": {name: getattr(window, name) for name in window.__slots__},
@@ -248,6 +275,8 @@ class Recorder:
         self._metrics.close()
         if self._trace is not None:
             self._trace.close()
+        if self._steps is not None:
+            self._steps.close()
 
     def _tick(self, time_s: float) -> None:
         if time_s >= self._next_log_s:
@@ -276,6 +305,7 @@ class Recorder:
         self._joules()  # often enough for counters that begin again
         window, passed = self._window, time_s - self._window.time
         applied = self._applied
+        load, warned = self._load_of(passed)
         self._metrics.write(
             "progress",
             time_s,
@@ -290,8 +320,29 @@ class Recorder:
             grad_norm=applied.grad_norm if applied else None,
             dropped=self._refused[Action.DROPPED],
             nonfinite=self._refused[Action.NONFINITE],
+            **load,
         )
         self._window = _Window(time_s, self._samples)
+        self._warn(warned)
+
+    def _load_of(self, passed_s: float) -> tuple[dict[str, Any], list[Warned]]:
+        """The work of server and workers since the last progress event, and warnings about it."""
+        if self._steps is None or passed_s <= 0:
+            return {}, []
+        load = self._steps.load()
+        told: dict[str, Any] = {"server_load": min(1.0, load.server / passed_s)}
+        if len(load.pushes) <= _TOLD_WORKERS:
+            told["worker_pushes"] = list(load.pushes)
+            told["worker_step_s"] = [
+                step_s / count if count else None
+                for count, step_s in zip(load.pushes, load.steps_s, strict=True)
+            ]
+        return told, self._warnings.of_load(load, passed_s)
+
+    def _warn(self, warnings: Sequence[Warned]) -> None:
+        for warned in warnings:
+            self._metrics.write("warning", self._time_s, kind=warned.kind, text=warned.text)
+            self._say(f"warning: {warned.text}")
 
     def _show(self, time_s: float) -> None:
         then, samples_then = self._shown

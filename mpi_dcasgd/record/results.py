@@ -29,6 +29,10 @@ class Results:
         """Take an evaluation, in the order of the copies' versions."""
         self._evaluations.append(evaluation)
 
+    def train_losses(self) -> list[float]:
+        """The mean training loss before each evaluation, from the first on."""
+        return [evaluation.train_loss for evaluation in self._evaluations]
+
     @property
     def best(self) -> Evaluation | None:
         """The best evaluation so far, by the validation split if there is one."""

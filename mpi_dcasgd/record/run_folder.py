@@ -20,6 +20,8 @@ from mpi_dcasgd.record.metrics import RunProgress, read_metrics
 from mpi_dcasgd.record.restarts import Restart, read_restarts
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from mpi_dcasgd.record.trace import Trace
@@ -43,7 +45,9 @@ class RunFolder:
         environment_json: The software and hardware of the last start.
         metrics_jsonl: Events, one a line.
         metrics_csv: Numbers of the events, where the job asks for them.
+        tensorboard: A folder: events for TensorBoard, where the job asks for them.
         trace_bin: Every push; runs without a server have none.
+        steps_bin: Where the time of each push went, where that is known.
         restarts_jsonl: Restarts by the launcher, one a line, if there were any.
         summary_json: The outcome, from the end of the run on.
         weights_pt: The final weights.
@@ -67,7 +71,9 @@ class RunFolder:
         self.environment_json = self.path / "environment.json"
         self.metrics_jsonl = self.path / "metrics.jsonl"
         self.metrics_csv = self.path / "metrics.csv"
+        self.tensorboard = self.path / "tensorboard"
         self.trace_bin = self.path / "trace.bin"
+        self.steps_bin = self.path / "steps.bin"
         self.summary_json = self.path / "summary.json"
         self.restarts_jsonl = self.path / "restarts.jsonl"
         self.weights_pt = self.path / "weights.pt"
@@ -285,6 +291,19 @@ class RunFolder:
 
         return read_trace(self.trace_bin, strict=strict)
 
+    def steps(self, records: int) -> NDArray[np.float32] | None:
+        """Where the time of each push went; None where nobody wrote it down.
+
+        Args:
+            records: Pushes of the trace.
+
+        Raises:
+            RunFolderError: The file cannot be read, or is another's.
+        """
+        from mpi_dcasgd.record.steps import read_steps  # loads NumPy
+
+        return read_steps(self.steps_bin, records)
+
     def weights(self, *, best: bool = False) -> dict[str, Tensor]:
         """The weights of the run, a ``state_dict`` of tensors on the CPU.
 
@@ -315,7 +334,8 @@ class RunFolder:
         try:
             shutil.copyfile(other.metrics_jsonl, self.metrics_jsonl)
             beside = other.path.glob("environment-*.json")
-            for file in (other.trace_bin, other.metrics_csv, other.data_json, *beside):
+            records = (other.trace_bin, other.steps_bin, other.metrics_csv, other.data_json)
+            for file in (*records, *beside):
                 if file.is_file():
                     shutil.copyfile(file, self.path / file.name)
             if other.environment_json.is_file():

@@ -39,10 +39,18 @@ class RecordSettings:
         tuple[Annotated[str, Field(min_length=1)], ...],
         Field(
             strict=False,
-            description="where metrics go besides metrics.jsonl: csv, or package.module:Name of a "
-            "tracker of your own",
+            description="where metrics go besides metrics.jsonl: csv, tensorboard, or "
+            "package.module:Name of a tracker of your own",
         ),
     ] = ()
+    tensorboard: Annotated[
+        bool, Field(description="write events for TensorBoard: the same as tensorboard in sinks")
+    ] = False
+
+    @property
+    def all_sinks(self) -> tuple[str, ...]:
+        """The names of all sinks beside metrics.jsonl."""
+        return tuple(dict.fromkeys((*self.sinks, *["tensorboard"] * self.tensorboard)))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

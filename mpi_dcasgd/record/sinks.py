@@ -68,6 +68,7 @@ SINKS: Table[MetricSink] = Table(
     {
         JSONL: "mpi_dcasgd.record.metrics:JsonLines",
         "csv": "mpi_dcasgd.record.metrics_csv:CsvLines",
+        "tensorboard": "mpi_dcasgd.record.tensorboard:TensorBoard",
     },
 )
 """Name in job files to the class."""

@@ -243,6 +243,7 @@ class Rank:
         shared = self.sharing.segments
         loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults, shared)
         self._resources.callback(loop.close)
+        observer.follow(accounts, lambda: loop.busy_s)
         if faults.respawn:
             loop.newcomers = recruiting(self, loop.roll.name, conductor)
         watch_evaluations(conductor, self.job.faults, self.meeting.name(SERVER), loop.desk.look)

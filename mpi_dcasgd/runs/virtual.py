@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.simulation.asynchronous import Simulator
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
 from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.record.settings import RecordSettings
@@ -74,6 +75,8 @@ def run_virtually(
         settings=setup.settings,
         world_size=setup.world_size,
     )
+    if isinstance(run, Simulator):
+        recorder.follow(run.spent, lambda: run.busy_s)
     conductor = recording.conductor(workshop, server, recorder, run)
     run.told = conductor.told
     recording.begin(conductor, time.monotonic() - started)

@@ -34,6 +34,18 @@ def alone_in(study: StudyFolder, names: Sequence[str] | None) -> Iterator[None]:
         yield
 
 
+def is_at_work(study: StudyFolder) -> bool:
+    """Return whether a comparison is at work in a folder, as far as locks tell."""
+    try:
+        with open(study.lock) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # no study's, or a file system without locks
+    return False
+
+
 @contextmanager
 def _locked(file: Path, at_work: str, *, shared: bool) -> Iterator[None]:
     try:

@@ -144,7 +144,7 @@ for model in models:
         model.check(), source.check(), check_fit(model, source, 1)
 for name in TASKS:
     assert find_task(name)(name=name).check() == []
-assert check_sinks(["csv"]) == [] and len(dict(SINKS.items())) == 2
+assert check_sinks(["csv"]) == [] and len(dict(SINKS.items())) == 3
 print("checked", len(models) * len(data))
 """
 

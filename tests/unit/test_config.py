@@ -138,7 +138,7 @@ threads: true
         "threads: got true; allowed: a whole number >= 1",
         "ahead: got 99 (a whole number); allowed: a whole number >= 0 and <= 12 or auto",
         "record: got 'off' (text); allowed: a mapping of progress, line_every_s, log_every_s,"
-        " trace, trace_flush_s, sinks",
+        " trace, trace_flush_s, sinks, tensorboard",
     ]
 
 

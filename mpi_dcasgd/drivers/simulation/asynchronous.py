@@ -152,6 +152,16 @@ class Simulator:
         ]
 
     @property
+    def spent(self) -> Sequence[Account]:
+        """The workers' accounts as they are being kept, without what a checkpoint adds."""
+        return self._engine.accounts
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds so far in which the server was taking pushes."""
+        return self._engine.server_busy_s
+
+    @property
     def server_busy(self) -> float:
         """Share of the time in which the server was taking pushes."""
         engine = self._engine
