@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TextIO
 
 from mpi_dcasgd.config.study import Study
@@ -14,7 +15,6 @@ from mpi_dcasgd.runs.comparison_plan import ComparisonResult
 from mpi_dcasgd.runs.study_runs import check_models_of, write_job
 from mpi_dcasgd.runs.tuning import (
     choose_values,
-    has_diverged,
     left_to_run,
     tell,
     write_choices,
@@ -55,9 +55,13 @@ def tune_study(
         if stopped or len(outcomes) < len(left) or outcomes[-1].status == "interrupted":
             signum = comparison.stopped_by or signal.SIGINT
             return ComparisonResult(folder, runs, outcomes, None, signum)
-        if left_to_run(tuning, folder):
+        if missing := {run.name for run in left_to_run(tuning, folder)}:
             # Whatever ended them was not their values, and who lacks a run has a smaller budget.
-            lost = tuple(o for o in outcomes if not has_diverged(o.run.folder))
+            lost = tuple(
+                replace(outcome, status="failed", reason=outcome.reason or "it left no result")
+                for outcome in outcomes
+                if outcome.run.name in missing
+            )
             return ComparisonResult(folder, runs, lost, None, None)
     choices = choose_values(study, tuning, folder)
     write_choices(tuning, choices, folder)

@@ -128,7 +128,8 @@ def _choose(study: Study, tuning: Tuning, group: TunedGroup, folder: StudyFolder
             continue
         measures = Measures.recorded(summary)
         split = _split(summary, candidate, measures)
-        if not _is_number(summary.get(f"{split}_{measures.primary}")):
+        lossless = summary.get(f"{split}_loss", 0.0) is None  # NaN: its error counts for nothing
+        if lossless or not _is_number(summary.get(f"{split}_{measures.primary}")):
             diverged += 1
             continue
         score: float | None = summary[f"{split}_{measures.primary}"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,6 +18,7 @@ from mpi_dcasgd.config.tuning import Tuning
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.record.study_folder import StudyFolder, find_runs
 from mpi_dcasgd.runs.compare import plan_comparison
+from mpi_dcasgd.runs.study_tuning import tune_study
 from mpi_dcasgd.runs.tuning import (
     choose_values,
     if_tuned,
@@ -23,6 +26,7 @@ from mpi_dcasgd.runs.tuning import (
     require_tuned,
     write_choices,
 )
+from mpi_dcasgd.tools.comparison import Comparison, Outcome, PlannedRun
 
 JOB = """\
 algorithm: asgd
@@ -113,7 +117,7 @@ def record(folder: StudyFolder, tuning: Tuning, errors: dict[str, list[float | N
     for group in tuning.groups:
         for candidate, error in zip(group.candidates, errors[group.label], strict=True):
             run = folder.tuning.run(candidate.element.name)
-            run.path.mkdir(parents=True)
+            run.path.mkdir(parents=True, exist_ok=True)
             run.job_yaml.write_text(job_as_text(candidate.element.job))
             summary: dict[str, Any] = {"status": "failed", "reason": "NonFiniteError: NaN"}
             if error is not None:
@@ -194,3 +198,49 @@ def test_a_dry_run_lists_and_counts_the_tuning_runs(tmp_path: Path) -> None:
     assert lines[0].endswith("4 for each of 3, seed 1000")
     assert lines[2].split()[0] == "ssgd-w2-t2"
     assert "lr 0.2" in lines[2]
+
+
+class Worked:
+    """Stands for a comparison that made its runs: the first fails for want of memory, or none."""
+
+    def __init__(self, study: StudyFolder, tuning: Tuning, *, fails: bool) -> None:
+        self.outcomes: list[Outcome] = []
+        self.stopped_by = None
+        self._study = study
+        self._tuning = tuning
+        self._fails = fails
+
+    def run(self, runs: Sequence[PlannedRun]) -> None:
+        record(self._study, self._tuning, BEST)
+        if self._fails:
+            summary = {"status": "failed", "reason": "MemoryError"}
+            runs[0].folder.write_summary(summary)
+        states: list[Outcome] = [Outcome(run, "completed", {}) for run in runs]
+        if self._fails:
+            states[0] = Outcome(runs[0], "failed", {}, "MemoryError")
+        self.outcomes = states
+
+
+def test_a_run_that_fails_for_want_of_memory_is_no_choice_against_its_values(
+    tmp_path: Path,
+) -> None:
+    found, folder = study(tmp_path), StudyFolder(tmp_path / "out")
+    tuning = tuning_of(found)
+    worked = cast("Comparison", Worked(folder, tuning, fails=True))
+    result = tune_study(found, tuning, folder, lambda _: worked, None)
+    assert result is not None
+    assert [(outcome.run.name, outcome.reason) for outcome in result.failed] == [
+        ("ssgd-w2-t1", "MemoryError")
+    ]
+    assert folder.tuned() is None
+
+
+def test_what_is_chosen_is_told_and_written(tmp_path: Path) -> None:
+    found, folder, shown = study(tmp_path), StudyFolder(tmp_path / "out"), io.StringIO()
+    tuning = tuning_of(found)
+    worked = cast("Comparison", Worked(folder, tuning, fails=False))
+    assert tune_study(found, tuning, folder, lambda _: worked, shown) is None
+    assert folder.tuned() is not None
+    lines = shown.getvalue().splitlines()
+    assert lines[0].startswith("tuning: 12 of 12 runs in ")
+    assert lines[1] == "tuned ssgd, 2 workers: lr 0.2 (validation error 10.00 %; 4 runs)"
