@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from mpi_dcasgd.cli import main
+from mpi_dcasgd.config.frozen_study import freeze_study
 from mpi_dcasgd.config.load import job_as_text
 from mpi_dcasgd.config.study import Study, load_study
 from mpi_dcasgd.config.tuning import Tuning
@@ -244,3 +245,22 @@ def test_what_is_chosen_is_told_and_written(tmp_path: Path) -> None:
     lines = shown.getvalue().splitlines()
     assert lines[0].startswith("tuning: 12 of 12 runs in ")
     assert lines[1] == "tuned ssgd, 2 workers: lr 0.2 (validation error 10.00 %; 4 runs)"
+
+
+def test_either_end_of_a_grid_is_its_edge(tmp_path: Path) -> None:
+    found, folder = study(tmp_path, "{grid: {lr: [0.4, 0.1, 0.2]}}"), StudyFolder(tmp_path / "out")
+    tuning = tuning_of(found)
+    errors: dict[str, list[float | None]] = {"ssgd": [0.1, 0.2, 0.2], "asgd": [0.2, 0.1, 0.2]}
+    record(folder, tuning, {**errors, "dcasgd-a": [0.2, 0.2, 0.1]})
+    edges = [choice.edge for choice in choose_values(found, tuning, folder)]
+    assert edges == [("lr",), ("lr",), ()]
+
+
+def test_a_copy_for_slurm_has_the_cluster_of_the_tuning_runs(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yaml").write_text("delays: gamma\n")
+    tune = "{grid: {lr: [0.1, 0.2]}, driver: simulated, cluster: hosts.yaml}"
+    found = study(tmp_path, tune)
+    copy = load_study(freeze_study(found, tmp_path / "slurm"))
+    clusters = [element.cluster for element in tuning_of(copy).elements]
+    assert clusters == [element.cluster for element in tuning_of(found).elements]
+    assert clusters[0] is not None
