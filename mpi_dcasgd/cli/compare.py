@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     report.add_argument(
         "--report-only", action="store_true", help="report on the existing runs; start none"
     )
+    parser.add_argument(
+        "--tune-only",
+        action="store_true",
+        help="make the study's tuning runs and choose by them, and make no other run",
+    )
     add_mpirun(parser)
     add_dry_run(parser, "show the runs and their state; start nothing")
 
@@ -81,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
             part=args.part,
             rerun=args.rerun,
             report=not args.no_report,
+            tune_only=args.tune_only,
             launcher=args.launcher,
             mpirun=args.mpirun,
             mpirun_args=shlex.split(args.mpirun_args),

@@ -27,12 +27,18 @@ def freeze_study(study: Study, folder: Path) -> Path:
     cluster = mapping.get("cluster")
     if isinstance(cluster, str) and cluster != "calibrated":
         named["cluster"] = study.file.parent / cluster
+    tune = dict(mapping.get("tune") or {})
     try:
         copy = _new_folder(folder)
         for key, file in named.items():
             (copy / key).mkdir()
             shutil.copyfile(file, copy / key / file.name)  # a job is called by its file's name
             mapping[key] = f"{key}/{file.name}"
+        if isinstance(tune.get("cluster"), str):
+            file = study.file.parent / tune["cluster"]
+            (copy / "tune").mkdir()
+            shutil.copyfile(file, copy / "tune" / file.name)
+            mapping["tune"] = {**tune, "cluster": f"tune/{file.name}"}
         if study.code is not None:
             mapping["set"] = {"code": study.code, **(mapping.get("set") or {})}
         path = copy / study.file.name

@@ -25,6 +25,7 @@ from mpi_dcasgd.config.messages import (
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.sections import TORCHVISION, is_named, kinds_of
 from mpi_dcasgd.config.study_settings import StudySettings
+from mpi_dcasgd.config.tuning_settings import TuneSettings
 from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.drivers.simulation.delays import DELAYS
 from mpi_dcasgd.learning.data import DataSource
@@ -77,6 +78,9 @@ def reference() -> str:
             ),
             "## Keys of a study file\n",
             _table(_ROW, (_row("", key, info) for key, info in settings_of(StudySettings).items())),
+            _table(
+                _ROW, (_row("tune.", key, info) for key, info in settings_of(TuneSettings).items())
+            ),
         ]
     )
 

@@ -19,6 +19,8 @@ from mpi_dcasgd.config.study_elements import (
     with_code_of_delays,
 )
 from mpi_dcasgd.config.study_settings import StudySettings
+from mpi_dcasgd.config.tuning import Tuning
+from mpi_dcasgd.config.tuning_layout import lay_out_tuning
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.modules import searching
 
@@ -35,6 +37,7 @@ class Study:
         target_error: Also report how soon this test error was reached.
         target: Also report how soon the primary metric was at this value or better.
         mapping: The content of the study file.
+        tuning: The runs that choose values for these runs first; None if there are none.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Study:
     target_error: float | None
     target: float | None
     mapping: Mapping[str, Any] = field(compare=False, repr=False)
+    tuning: Tuning | None = None
 
     @property
     def code(self) -> str | None:
@@ -101,6 +105,8 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
         cluster = cluster_settings(settings.cluster, settings.drivers, path.parent, problems)
     elements, found = lay_out(settings, variants, base, job_file)
     problems += found
+    with searching(code, job_file.parent, path.parent, fresh=True):
+        tuning = lay_out_tuning(settings, variants, base, job_file, path.parent, problems)
     if "simulated" in settings.drivers:
         twins, found = simulated_twins(elements, cluster)
         problems += found
@@ -123,4 +129,5 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
         settings.target_error,
         settings.target,
         mapping,
+        tuning,
     )

@@ -40,6 +40,7 @@ class Element:
         simulated: Whether it takes place in virtual time, as one process.
         cluster: What is simulated, as plain settings; None if a real run is to tell.
         calibrated_from: The name of that real run.
+        label: Of the study's entry that it is of.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Element:
     simulated: bool = False
     cluster: Mapping[str, Any] | None = None
     calibrated_from: str | None = None
+    label: str = ""
 
     @property
     def sequential(self) -> bool:
@@ -181,7 +183,8 @@ def lay_out(
                 continue
             for workers in sizes:
                 size = "" if sequential else f"-w{workers}"
-                elements.append(Element(f"{variant.label}{size}-s{seed}", job, workers, pairs))
+                name = f"{variant.label}{size}-s{seed}"
+                elements.append(Element(name, job, workers, pairs, label=variant.label))
     everywhere = [variant.label for variant in variants]
     # All algorithms with one seed, then with the next: what stops early can be compared already,
     # and a machine that is slow for a while is so for all of them.

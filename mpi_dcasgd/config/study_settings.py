@@ -70,3 +70,7 @@ class StudySettings:
             "in per cent",
         ),
     ] = None
+    tune: Annotated[
+        dict[str, Any] | None,
+        Field(description="choose lr and other keys for each algorithm first; its keys are below"),
+    ] = None

@@ -7,6 +7,8 @@
       clusters/NAME.yaml    the cluster of simulated runs
       NAME/                 a run folder
       replaced/NAME-1/      a finished run whose job has changed since
+      tuning/               the study of the tuning runs, laid out like this one
+      tuning.json           what they chose
       report/               the comparison
       slurm/                scripts, logs and submissions
       .lock, .locks/NAME    held by a comparison at work
@@ -15,7 +17,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.atomic import write_atomic
@@ -23,6 +27,7 @@ from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
 from mpi_dcasgd.record.slurm_folder import SLURM, SlurmFolder
 
 _REPLACED = "replaced"
+_TUNING = "tuning"
 
 
 class StudyFolder:
@@ -34,6 +39,7 @@ class StudyFolder:
     Attributes:
         report: Folder of the report.
         replaced: Finished runs whose job has changed; they are moved there, never deleted.
+        tuning_json: What tuning chose for each algorithm.
         lock: Locked by a comparison, shared or alone.
         locks: Folder of one lock for each run.
         slurm: Scripts, logs and submissions.
@@ -50,6 +56,7 @@ class StudyFolder:
         self.path = Path(path)
         self.report = self.path / "report"
         self.replaced = self.path / _REPLACED
+        self.tuning_json = self.path / "tuning.json"
         self.lock = self.path / ".lock"
         self.locks = self.path / ".locks"
         self.slurm = SlurmFolder(self.path)
@@ -62,6 +69,25 @@ class StudyFolder:
     def run(self, name: str) -> RunFolder:
         """The run folder of one run."""
         return RunFolder(self.path / name)
+
+    @property
+    def tuning(self) -> StudyFolder:
+        """The folder of the runs by which values are chosen; they are not compared."""
+        return StudyFolder(self.path / _TUNING)
+
+    def write_tuning(self, record: dict[str, Any]) -> None:
+        """Write what tuning chose, unless the file says so already."""
+        text = (json.dumps(record, indent=2) + "\n").encode()
+        if not self.tuning_json.is_file() or self.tuning_json.read_bytes() != text:
+            write_atomic(self.tuning_json, text)
+
+    def tuned(self) -> dict[str, Any] | None:
+        """What tuning chose; None if nothing was tuned, or the file cannot be read."""
+        try:
+            record = json.loads(self.tuning_json.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) else None
 
     def job_file(self, name: str) -> Path:
         """The job file that the ranks of one run read."""
@@ -136,11 +162,12 @@ def find_runs(path: Path) -> list[RunFolder]:
         path: A run folder, a study's folder, or a folder of such; ``runs/`` for one.
 
     Returns:
-        Sorted by path; empty if there are none.
+        Sorted by path; empty if there are none. A study's tuning runs are no result of it.
     """
     if RunFolder(path).is_run():
         return [RunFolder(path)]
-    inside = [*_runs_in(path), *(run for each in path.glob("*/") for run in _runs_in(each))]
+    folders = [each for each in path.glob("*/") if each.name != _TUNING]
+    inside = [*_runs_in(path), *(run for each in folders for run in _runs_in(each))]
     return sorted(inside, key=lambda folder: folder.path)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import ConfigError, DcasgdError, LaunchError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace
@@ -60,6 +61,7 @@ class Chaos:
         words: Changes of the job, those that make it fit for a short run among them.
         asked: Job, changes and kinds as they were asked for, on a command line.
         workers: Workers of each run.
+        ranks: Ranks of each run, the server's among them.
         runs: Number of runs.
         seed: Decides which faults strike, whom and when.
         kinds: Kinds of faults.
@@ -74,6 +76,7 @@ class Chaos:
     words: tuple[str, ...]
     asked: tuple[str, ...]
     workers: int
+    ranks: int
     runs: int
     seed: int
     kinds: tuple[str, ...]
@@ -114,6 +117,7 @@ def prepare(
         runs: Number of runs.
         seed: Decides which faults strike, whom and when.
         workers: Workers of each run.
+        ranks: Ranks of each run, the server's among them.
         kinds: Kinds of faults, by name or by the word that a name begins with.
         modes: Whether to start with ``--fault-tolerant``, in turn.
         limit_s: Seconds within which a start has to end after its last fault.
@@ -139,9 +143,10 @@ def prepare(
     fitting = [word for key, default, word in _FITTING if _setting(job, key) == default]
     words = (*fitting, *given)
     job = load_job(file, words=words)
+    ranks = Topology(job.mode, workers).world_size
     for fault_tolerant in modes:
         launcher = Launcher(fault_tolerant=fault_tolerant)
-        plan_launch(file, workers + 1, words=words, launcher=launcher).command(Path("run"))
+        plan_launch(file, ranks, words=words, launcher=launcher).command(Path("run"))
     left_out = []
     if ELSEWHERE in chosen and (reason := lacking()):
         chosen = tuple(kind for kind in chosen if kind != ELSEWHERE)
@@ -153,13 +158,14 @@ def prepare(
         words=words,
         asked=asked,
         workers=workers,
+        ranks=ranks,
         runs=runs,
         seed=seed,
         kinds=chosen,
         modes=tuple(modes),
         limit_s=limit_s,
         patience_s=float(job.faults.patience) if isinstance(job.faults.patience, float) else 60.0,
-        total=plan_job(job, workers + 1).tickets,
+        total=plan_job(job, ranks).tickets,
         left_out=tuple(left_out),
     )
 
@@ -212,11 +218,11 @@ def _one_run(chaos: Chaos, verdict: Verdict, folder: RunFolder, place: Path) -> 
     """Start a run until it is complete, and judge it."""
     began = time.monotonic()
     bounds = Bounds(max(300.0, chaos.limit_s), chaos.limit_s, chaos.patience_s)
-    argv = [sys.executable, "-m", "mpi_dcasgd", "run", "-n", str(chaos.workers + 1)]
+    argv = [sys.executable, "-m", "mpi_dcasgd", "run", "-n", str(chaos.ranks)]
     argv += [str(chaos.file), *chaos.words, "--run-dir", str(folder.path)]
     argv += ["--fault-tolerant"] if verdict.plan.fault_tolerant else []
     if any(fault.kind == ELSEWHERE for fault in verdict.plan.faults):
-        argv = on_hosts(argv, place, chaos.workers + 1)
+        argv = on_hosts(argv, place, chaos.ranks)
     faults = list(verdict.plan.faults)
     # Sockets lie in it, whose paths must be short.
     temporary = Path(tempfile.mkdtemp(prefix="chaos-"))

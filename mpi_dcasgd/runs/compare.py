@@ -9,82 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from mpi_dcasgd.config.load import read_mapping
-from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.study import Study, load_study, make_study
-from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.record.run_folder import RUNS, RunFolder
+from mpi_dcasgd.record.run_folder import RUNS
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
+from mpi_dcasgd.runs.comparison_plan import ComparisonPlan, ComparisonResult
 from mpi_dcasgd.runs.given import GivenTask, brought_by, is_task, section_of, sections_with
 from mpi_dcasgd.runs.jobs import plain
-from mpi_dcasgd.runs.study_runs import choose, part_of, planned, write_job
-from mpi_dcasgd.tools.comparison import Comparison, Outcome, PlannedRun, look_at
+from mpi_dcasgd.runs.study_runs import check_models_of, choose, part_of, planned, write_job
+from mpi_dcasgd.runs.study_tuning import tune_study
+from mpi_dcasgd.runs.tuning import (
+    if_tuned,
+    require_tuned,
+    tuning_runs,
+)
+from mpi_dcasgd.tools.comparison import Comparison
 
 if TYPE_CHECKING:
     from mpi_dcasgd.reporting.write import Report
-
-
-@dataclass(frozen=True)
-class ComparisonPlan:
-    """Runs that `compare` would make.
-
-    Attributes:
-        study: The study.
-        folder: The folder of its runs, which may not exist yet.
-        elements: The runs that were chosen, in the order in which they are run.
-        runs: The command and the folder of each of them.
-    """
-
-    study: Study
-    folder: StudyFolder
-    elements: tuple[Element, ...]
-    runs: tuple[PlannedRun, ...]
-
-    def overview(self) -> str:
-        """Say of each run how large it is, and whether it is there already."""
-        lines = [
-            f"{self.study.name}: {len(self.runs)} runs of {self.study.job_file} in "
-            f"{self.folder.path}"
-        ]
-        width = max((len(run.name) for run in self.runs), default=0)
-        for run, element in zip(self.runs, self.elements, strict=True):
-            size = "1 process" if run.ranks is None else f"{run.ranks} ranks"
-            size = "simulated" if element.simulated else size
-            job = element.job
-            lines.append(
-                f"  {run.name:<{width}}  {size:>9}  {job.epochs} epochs, "
-                f"batch_size {job.batch_size}, lr {job.lr:g}  {look_at(run).state}"
-            )
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class ComparisonResult:
-    """Result of a comparison.
-
-    Attributes:
-        folder: The folder of the study's runs.
-        runs: The run folders of the runs that were chosen.
-        outcomes: One for each of them, up to the one at which the comparison was stopped.
-        report: The report, if one was written.
-        stopped_by: The signal that stopped the comparison before all runs were made, or None.
-
-    Example:
-        >>> ComparisonResult(StudyFolder("runs/study"), (), (), None, None).failed
-        ()
-    """
-
-    folder: StudyFolder
-    runs: tuple[RunFolder, ...]
-    outcomes: tuple[Outcome, ...]
-    report: Report | None
-    stopped_by: int | None
-
-    @property
-    def failed(self) -> tuple[Outcome, ...]:
-        """The runs that failed, with the reasons."""
-        return tuple(outcome for outcome in self.outcomes if outcome.status == "failed")
 
 
 @dataclass(frozen=True)
@@ -123,6 +66,7 @@ def plan_comparison(
     """
     study = _loaded(study, task)
     folder = _folder(study, out)
+    study = if_tuned(study, folder)
     chosen = choose(study, only)
     if part is not None:
         index, count = part
@@ -130,7 +74,8 @@ def plan_comparison(
             raise ConfigError("compare", [f"part: got {part}; allowed: (i, n) with 0 <= i < n"])
         chosen = part_of(chosen, index, count)
     runs = tuple(planned(element, folder) for element in chosen)
-    return ComparisonPlan(study, folder, tuple(chosen), runs)
+    first = () if study.tuning is None else tuple(tuning_runs(study.tuning, folder))
+    return ComparisonPlan(study, folder, tuple(chosen), runs, first)
 
 
 def compare(
@@ -142,6 +87,7 @@ def compare(
     part: tuple[int, int] | None = None,
     rerun: bool = False,
     report: bool = True,
+    tune_only: bool = False,
     launcher: str | None = None,
     mpirun: str | None = None,
     mpirun_args: Sequence[str] = (),
@@ -163,6 +109,7 @@ def compare(
         rerun: Run again what is finished, too; the run before is kept aside.
         report: Write a report. Without one, other comparisons may work on other runs of the study
             at the same time.
+        tune_only: Make the tuning runs and choose, and none of the runs that are compared.
         launcher: ``auto``, ``mpirun`` or ``srun``; None for the variable MPI_DCASGD_LAUNCHER.
         mpirun: Path of the mpirun to use; None for this Python's.
         mpirun_args: Further arguments for the launcher.
@@ -184,11 +131,25 @@ def compare(
             result = compare("jobs/compare_digits.yaml", "runs/digits")
             print(result.report.table)
     """
-    plan = plan_comparison(study, out, task=task, only=only, part=part)
+    study = _loaded(study, task)
+    folder = _folder(study, out)
+    if tune_only and study.tuning is None:
+        raise ConfigError(str(study.file), ["tune: missing; there is nothing to tune"])
+    if study.tuning is not None:
+        if part is not None:
+            require_tuned(study, folder, "a part of the runs")
+
+        def begin(where: StudyFolder) -> Comparison:
+            return Comparison(where, show, mpirun, mpirun_args, launcher=launcher)
+
+        before = tune_study(study, study.tuning, folder, begin, show)
+        if before is not None or tune_only:
+            return before or ComparisonResult(folder, (), (), None, None)
+    plan = plan_comparison(study, out, only=only, part=part)
     folders = tuple(run.folder for run in plan.runs)
     if not plan.runs:
         return ComparisonResult(plan.folder, (), (), None, None)
-    _check_models([element.job for element in plan.elements])
+    check_models_of([element.job for element in plan.elements])
     for element in plan.elements:
         write_job(plan.study, element, plan.folder)
     if show is not None:
@@ -223,18 +184,11 @@ def report_study(study: Study | Path | str, out: Path | str | None = None) -> St
     """
     study = _loaded(study)
     folder = _folder(study, out)
+    study = if_tuned(study, folder)
     written = _report(study, folder)
     names = [element.name for element in study.elements]
     missing = tuple(name for name in names if not folder.run(name).is_finished())
     return StudyReport(written, missing)
-
-
-def _check_models(jobs: Sequence[Job]) -> None:
-    """Refuse what would fail in each run's start, before any run is started."""
-    if not all(job.model.shapes_known for job in jobs):
-        from mpi_dcasgd.config.plan import check_models  # loads PyTorch
-
-        check_models(jobs)
 
 
 def _loaded(study: Study | Path | str, task: GivenTask | None = None) -> Study:

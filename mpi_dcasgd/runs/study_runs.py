@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Sequence
 
 from mpi_dcasgd.config.load import job_as_text, job_as_yaml, with_defaults
+from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.study import Study
 from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError, did_you_mean
@@ -77,3 +78,11 @@ def write_job(study: Study, element: Element, folder: StudyFolder) -> None:
     changes = " ".join(f"{key}={value}" for key, value in element.overrides)
     header = f"# {study.job_file} with {changes}\n"
     folder.write_job(element.name, header + job_as_text(element.job))
+
+
+def check_models_of(jobs: Sequence[Job]) -> None:
+    """Refuse what would fail in each run's start, before any run is started."""
+    if not all(job.model.shapes_known for job in jobs):
+        from mpi_dcasgd.config.plan import check_models  # loads PyTorch
+
+        check_models(jobs)

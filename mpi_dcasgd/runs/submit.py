@@ -24,6 +24,7 @@ from mpi_dcasgd.record.slurm_folder import SlurmFolder, Submission
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.slurm_request import SlurmRequest
 from mpi_dcasgd.runs.study_runs import choose, groups, planned, write_job
+from mpi_dcasgd.runs.tuning import require_tuned
 from mpi_dcasgd.tools.comparison import look_at
 from mpi_dcasgd.tools.slurm.directives import sets
 from mpi_dcasgd.tools.slurm.render import Work, render
@@ -116,6 +117,7 @@ def submit(
         )
     study = make_study(mapping, file)
     folder = StudyFolder((place or RUNS / study.name).absolute())
+    study = require_tuned(study, folder, "a job array")
     return _submit_study(study, choose(study, only), folder, request, dry_run=dry_run)
 
 

@@ -15,7 +15,7 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
     },
     (
         "server.message",
-        "words = (HEADER_BYTES + (size * dtype.itemsize if on_cpu else 0)) // 4",
+        "words = (HEADER_BYTES + (size * dtype.itemsize if behind else 0)) // 4",
     ): {"0  ->  1": "bytes are rounded down to words"},
     ("server.model_state", "facts = self.facts(worker, 0, 0.0)"): {
         "self.facts(worker, 0, 0.0)  ->  self.facts(worker, 0.0, 0)": "0 is 0.0",

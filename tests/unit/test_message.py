@@ -59,7 +59,7 @@ def test_a_buffer_that_nobody_wrote_is_noticed() -> None:
 
 def test_the_numbers_of_kinds_and_tags_are_part_of_the_layout() -> None:
     assert {kind.name: int(kind) for kind in Kind} == {"PUSH": 1, "WORK": 2, "STOP": 3, "AFRESH": 4}
-    assert {tag.name: int(tag) for tag in Tag} == {"PUSH": 1, "REPLY": 2, "END": 3}
+    assert {tag.name: int(tag) for tag in Tag} == {"PUSH": 1, "REPLY": 2, "END": 3, "HELLO": 4}
 
 
 def test_a_push_is_read_from_its_message_field_by_field() -> None:

@@ -139,6 +139,12 @@ _OTHER_MEANINGS = {
     # The last of them.
     ("cluster.py", "num_workers - 1"),
     ("part_laws.py", "num_workers - 1"),
+    ("formula_law.py", "num_workers - 1"),
+    # Rows of a picture: the server's, and one a worker.
+    ("timeline_json.py", "timeline.num_workers + 1"),
+    ("timeline_json.py", "one.worker + 1"),
+    ("timeline_picture.py", "timeline.num_workers + 1"),
+    ("timeline_picture.py", "one.worker + 1"),
     # The other one of two.
     ("pingpong.py", "1 - comm.rank"),
     # Messages of a ring.

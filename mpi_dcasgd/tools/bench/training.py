@@ -187,7 +187,7 @@ def samples_per_s(course: Course, name: str, path: Path, run: Finish) -> float:
     Raises:
         LaunchError: It failed, or did not complete.
     """
-    job = course.job or path.with_name("job.yaml")
+    job = course.job or path.with_name("made-up.yaml")
     if course.job is None:
         job.write_text(_JOB, encoding="utf-8")
     ranks, words = course.kinds()[name]

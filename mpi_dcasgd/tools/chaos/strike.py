@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools.chaos import hosts
 from mpi_dcasgd.tools.chaos.plan import Fault
@@ -126,7 +127,8 @@ class Striker:
 
 def _rank_gone(rank: int) -> str:
     names = [rf"rank {rank}\b"]
-    names.append("the server" if rank == 0 else rf"worker {rank - 1}\b")
+    worker = Topology("asynchronous", max(rank, 1)).worker_of(rank)
+    names.append("the server" if worker is None else rf"worker {worker}\b")
     return rf"({'|'.join(names)}).{{0,200}}{_GONE}"
 
 

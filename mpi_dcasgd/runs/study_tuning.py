@@ -1,0 +1,70 @@
+"""Make the tuning runs of a study that are left."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TextIO
+
+from mpi_dcasgd.config.study import Study
+from mpi_dcasgd.config.tuning import Tuning
+from mpi_dcasgd.record.shown import ShownStream
+from mpi_dcasgd.record.study_folder import StudyFolder
+from mpi_dcasgd.runs.comparison_plan import ComparisonResult
+from mpi_dcasgd.runs.study_runs import check_models_of, write_job
+from mpi_dcasgd.runs.tuning import (
+    choose_values,
+    left_to_run,
+    tell,
+    write_choices,
+)
+from mpi_dcasgd.tools.comparison import Comparison
+
+
+def tune_study(
+    study: Study,
+    tuning: Tuning,
+    folder: StudyFolder,
+    begin: Callable[[StudyFolder], Comparison],
+    show: TextIO | None,
+) -> ComparisonResult | None:
+    """Make the tuning runs that have no result, and write down what they choose.
+
+    Returns:
+        None once all have a result; else what came of those that were made.
+    """
+    left = left_to_run(tuning, folder)
+    if left:
+        names = {run.name for run in left}
+        elements = [element for element in tuning.elements if element.name in names]
+        check_models_of([element.job for element in elements])
+        for element in elements:
+            write_job(study, element, folder.tuning)
+        if show is not None:
+            head = f"tuning: {len(left)} of {len(tuning.elements)} runs in {folder.tuning.path}"
+            print(head, file=ShownStream(show), flush=True)
+        comparison = begin(folder.tuning)
+        stopped = False
+        try:
+            comparison.run(left)
+        except KeyboardInterrupt:
+            stopped = True
+        outcomes = tuple(comparison.outcomes)
+        runs = tuple(run.folder for run in left)
+        if stopped or len(outcomes) < len(left) or outcomes[-1].status == "interrupted":
+            signum = comparison.stopped_by or signal.SIGINT
+            return ComparisonResult(folder, runs, outcomes, None, signum)
+        if missing := {run.name for run in left_to_run(tuning, folder)}:
+            # Whatever ended them was not their values, and who lacks a run has a smaller budget.
+            lost = tuple(
+                replace(outcome, status="failed", reason=outcome.reason or "it left no result")
+                for outcome in outcomes
+                if outcome.run.name in missing
+            )
+            return ComparisonResult(folder, runs, lost, None, None)
+    choices = choose_values(study, tuning, folder)
+    write_choices(tuning, choices, folder)
+    if show is not None:
+        tell(choices, show)
+    return None
