@@ -184,8 +184,9 @@ def _train_as_rank(
     whole = _whole_world(threads) if given is None else given
     comm, rank = whole, None
     try:
-        together(Meeting(whole), lambda: None)  # for a rank that cannot read the job
+        # First: receives that a caller has posted would take what start-up sends.
         comm = whole if given is None else given.Dup()
+        together(Meeting(comm), lambda: None)  # for a rank that cannot read the job
         rank = Rank(comm, request.job, request.stop, request.started, loaders)
         rank.set_up(lambda: request.record(git))
         rank.train()
@@ -199,9 +200,9 @@ def _train_as_rank(
     finally:
         if rank is not None:
             rank.close()
-            # All ranks have to take part in freeing it.
-            if comm is not whole and rank.in_step and not outlives_deaths():
-                comm.Free()
+        # All ranks have to take part in freeing it.
+        if comm is not whole and (rank is None or rank.in_step) and not outlives_deaths():
+            comm.Free()
     assert rank.folder is not None  # it has trained there
     return rank.folder.path
 
@@ -293,12 +294,18 @@ def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:
             start_guard.mpi_has_begun()
         except Exception:  # what a missing or broken MPI raises is not what is wrong here
             raise error from None
-        comm = MPI.COMM_WORLD
+        ours = comm = MPI.COMM_WORLD
+    else:
+        ours = comm.Dup()
 
     def fail() -> NoReturn:
         raise error
 
-    together(Meeting(comm), fail)
+    try:
+        together(Meeting(ours), fail)
+    finally:
+        if ours is not comm:
+            ours.Free()
     raise error  # not reached: it has been raised
 
 

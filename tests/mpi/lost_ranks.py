@@ -71,6 +71,7 @@ def killed_server() -> None:
         watch.wait(reply.Test, 0.0)
     except Exception as error:
         tell(error)
+    comm.Shrink().Barrier()  # mpirun ends the world with the first that leaves
 
 
 def watch_server(comm: Any, answers: bool, wait_s: float) -> tuple[bool, str]:
@@ -86,7 +87,7 @@ def watch_server(comm: Any, answers: bool, wait_s: float) -> tuple[bool, str]:
 
     word = np.zeros(1)
     if comm.rank == 0:
-        desk, over = Desk(comm, [1]), comm.Irecv(word, source=1, tag=2)
+        desk, over = Desk([(comm, 1)]), comm.Irecv(word, source=1, tag=2)
         while not over.Test():
             if answers:
                 desk.look()

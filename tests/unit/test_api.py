@@ -279,6 +279,9 @@ def test_a_communicator_of_one_process_is_no_world(tmp_path: Path) -> None:
     class One:
         rank, size = 0, 1
 
+        def Dup(self) -> Any:
+            return self
+
         def iprobe(self, source: int, tag: int) -> bool:
             return True
 
