@@ -279,7 +279,7 @@ def test_a_communicator_of_one_process_is_no_world(tmp_path: Path) -> None:
     class One:
         rank, size = 0, 1
 
-        def Dup(self) -> Any:
+        def Dup(self) -> Any:  # noqa: N802  # MPI's name
             return self
 
         def iprobe(self, source: int, tag: int) -> bool:
