@@ -14,7 +14,10 @@ from mpi_dcasgd.tools.launch.surroundings import refuse_many
 
 __all__ = ["INTERRUPTED", "STARTED", "main"]
 
-_ONCE = ("run", "simulate", "replay", "compare", "calibrate", "stability", "bench", "chaos")
+_ONCE = (
+    *("run", "simulate", "replay", "compare", "calibrate", "stability", "bench", "chaos"),
+    "doctor",
+)
 """Commands that train, or start ranks, and are no ranks themselves."""
 
 _TRAINS = ("train", "run", "simulate", "compare")

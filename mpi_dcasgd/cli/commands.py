@@ -32,6 +32,7 @@ COMMANDS = {
     "conformance": "mpi_dcasgd.cli.conformance",
     "simulate": "mpi_dcasgd.cli.simulate",
     "calibrate": "mpi_dcasgd.cli.calibrate",
+    "doctor": "mpi_dcasgd.cli.doctor",
     "chaos": "mpi_dcasgd.cli.chaos",
     "bench": "mpi_dcasgd.cli.bench",
 }
