@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mpi_dcasgd.record.run_folder import RUNS
 from mpi_dcasgd.tools.doctor.checks import look
-from mpi_dcasgd.tools.doctor.finding import Finding
+from mpi_dcasgd.tools.doctor.finding import Finding, unseen
 from mpi_dcasgd.tools.doctor.surroundings import gather
-from mpi_dcasgd.tools.doctor.world_check import check_world
+from mpi_dcasgd.tools.doctor.world_check import check_world, world_name
 
 
 def doctor(
@@ -22,7 +22,7 @@ def doctor(
     """Check MPI, Horovod, PyTorch, SLURM and this machine.
 
     Whatever may hang or crash is looked at in a process of its own, which is ended in time. Nothing
-    that is missing stops the other checks, and nothing is left behind.
+    that is missing stops the other checks. Files that are written to try a folder are removed.
 
     Args:
         ranks: Start so many, and measure the messages between them; None: start none.
@@ -41,6 +41,8 @@ def doctor(
     """
     where = gather(Path(run_dir), ranks, launcher=launcher, mpirun=mpirun)
     found = list(look(where))
-    if ranks is not None:
+    if ranks is not None and found[0].result == "fail":
+        found.append(unseen(world_name(ranks), "there is no launcher that works"))
+    elif ranks is not None:
         found.append(check_world(ranks, launcher=launcher, mpirun=mpirun, arguments=mpirun_args))
     return found

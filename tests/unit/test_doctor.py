@@ -17,6 +17,7 @@ import pytest
 
 from mpi_dcasgd.cli import doctor as command
 from mpi_dcasgd.cli import main
+from mpi_dcasgd.runs.doctor import doctor
 from mpi_dcasgd.tools.doctor import probe
 from mpi_dcasgd.tools.doctor.ask import Answer, ask
 from mpi_dcasgd.tools.doctor.checks import CHECKS, look
@@ -303,7 +304,7 @@ def test_a_file_system_without_locks_is_found(
         ({"env": {"I_MPI_PIN_DOMAIN": "core"}}, "binding", "warn"),
         ({"open_files": (512, 4096)}, "open files", "warn"),
         ({"open_files": (64, 4096)}, "open files", "fail"),
-        ({"tmp": Path("/nowhere")}, "TMPDIR", "fail"),
+        ({"tmp": Path("/proc/nowhere")}, "TMPDIR", "fail"),
         ({"env": {"SLURM_JOB_ID": "12"}}, "SLURM", "fail"),
     ],
 )
@@ -336,6 +337,17 @@ def test_a_folder_is_tried_and_left_as_it_was(
         facts |= json.loads(line)
     assert [facts["written"], facts["exclusive"], facts["locks"]] == [True, True, True]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_told(
+    healthy: Surroundings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    probe.probe_folder(str(gone))
+    answer = Answer(json.loads(capsys.readouterr().out))
+    where = replace(healthy, shm=gone, folders={**healthy.folders, gone: answer})
+    found = findings(where)[str(gone)]
+    assert (found.result, found.seen) == ("fail", "cannot be used: No such file or directory")
 
 
 def test_the_nearest_folder_is_the_one_in_which_runs_would_be_made(tmp_path: Path) -> None:
@@ -428,7 +440,7 @@ def test_each_fault_of_a_broken_environment_is_found(processes, strangers: Path)
         ["unshare", "--mount", "sh", "-c", script, "sh", *program],
         env={
             "FULL": str(full),
-            "MPIRUN": "/nowhere/mpirun",
+            "MPIRUN": "/proc/nowhere/mpirun",
             "MPI4PY_MPIABI": "nothing",
             "PYTHONPATH": f"{strangers}:{os.environ.get('PYTHONPATH', '')}",
         },
@@ -458,3 +470,17 @@ def test_the_command_answers_with_its_status(
     healthy = replace(healthy, open_files=(10, 4096))
     assert main(["doctor"]) == 1
     assert "-> ulimit -n 1024" in capsys.readouterr().out
+
+
+def _refuse(*words: object, **more: object) -> None:
+    pytest.fail("ranks are started")
+
+
+def test_no_ranks_are_started_by_a_launcher_that_does_not_work(
+    healthy: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung = replace(healthy, launcher=Answer({"path": "mpirun"}, "no answer in 20 s"))
+    monkeypatch.setattr("mpi_dcasgd.runs.doctor.gather", lambda *words, **more: hung)
+    monkeypatch.setattr("mpi_dcasgd.runs.doctor.check_world", _refuse)
+    found = doctor(3)[-1]
+    assert (found.name, found.seen) == ("3 ranks", "not seen: there is no launcher that works")

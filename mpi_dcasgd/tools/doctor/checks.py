@@ -1,4 +1,4 @@
-"""The table of checks, in the order in which they are shown."""
+"""The table of checks, in the order in which they are shown: the launcher's first."""
 
 from __future__ import annotations
 

@@ -93,7 +93,8 @@ def check_shared_memory(where: Surroundings) -> Finding:
         '--mpirun-args="--mca btl_sm_backing_directory $TMPDIR")'
     )
     if answer is None or "free_bytes" not in answer.facts:
-        return fail(name, f"cannot be used: {answer.trouble if answer else 'not there'}", fix)
+        why = (answer.facts.get("why") or answer.trouble) if answer else "not there"
+        return fail(name, f"cannot be used: {why}", fix)
     free = answer.facts["free_bytes"]
     if free < needed:
         seen = f"{size(free)} free; {ranks} ranks of Open MPI want {size(needed)} there"

@@ -11,9 +11,11 @@ import importlib.util
 import json
 import os
 import secrets
+import shutil
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +38,14 @@ def probe_mpi() -> None:
 
     library = MPI.Get_library_version().replace("\0", "").split("\n")[0]
     tell(library=library, paths=mapped("libmpi"), cuda=_cuda_aware())
+    with _own_tmpdir():
+        _start_alone()
+
+
+def _start_alone() -> None:
+    """Start MPI and end it, in this process alone."""
+    from mpi4py import MPI
+
     provided = MPI.Init_thread(MPI.THREAD_MULTIPLE)
     levels = ("SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE")
     names = {getattr(MPI, f"THREAD_{name}"): name for name in levels}
@@ -117,9 +127,10 @@ def probe_folder(folder: str) -> None:
     """Write, rename and lock files in a folder, and remove them."""
     base = Path(folder, f".doctor-{secrets.token_hex(8)}")
     aside = base.with_suffix(".aside")
-    room = os.statvfs(folder)
-    tell(free_bytes=room.f_bavail * room.f_frsize, files=room.f_favail if room.f_files else None)
     try:
+        room = os.statvfs(folder)
+        files = room.f_favail if room.f_files else None
+        tell(free_bytes=room.f_bavail * room.f_frsize, files=files)
         with open(aside, "xb") as file:
             tell(made=True)
             file.write(os.urandom(1 << 20))
@@ -145,6 +156,19 @@ def probe_folder(folder: str) -> None:
         for left in (base, aside):
             with suppress(OSError):
                 left.unlink()
+
+
+@contextmanager
+def _own_tmpdir() -> Iterator[None]:
+    """Let Open MPI put its folders, which it leaves behind, where they can be removed."""
+    folder = ""
+    with suppress(OSError):  # no disk has room: that is another check's
+        folder = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="doctor-")
+    try:
+        yield
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def mapped(name: str) -> list[str]:

@@ -36,14 +36,14 @@ def check_world(
         refuse_place(launcher, mpirun, extra)
         command = plan(ranks, program, launcher=launcher, mpirun=mpirun, extra=extra)
     except LaunchError as error:
-        return fail(_name(ranks), f"cannot be started: {error}", "mpi-dcasgd doctor")
+        return fail(world_name(ranks), f"cannot be started: {error}", "mpi-dcasgd doctor")
     limit_s = _LIMIT_S + ranks * _LIMIT_OF_A_RANK_S
     return judge_world(ranks, ask(command.argv, limit_s, {**os.environ, **command.env}))
 
 
 def judge_world(ranks: int, answer: Answer) -> Finding:
     """Say what the ranks have found."""
-    name, facts = _name(ranks), answer.facts
+    name, facts = world_name(ranks), answer.facts
     try_it = f"mpi-dcasgd doctor --ranks {ranks} --mpirun PATH"
     if facts.get("ranks", ranks) != ranks:
         seen = f"each of {ranks} ranks sees a world of {facts['ranks']}: not the mpirun of this MPI"
@@ -63,7 +63,8 @@ def judge_world(ranks: int, answer: Answer) -> Finding:
     return ok(name, seen)
 
 
-def _name(ranks: int) -> str:
+def world_name(ranks: int) -> str:
+    """Return the name of the check that starts so many ranks."""
     return f"{ranks} rank{'s' * (ranks != 1)}"
 
 
