@@ -236,7 +236,7 @@ def test_a_torchvision_of_another_pytorch_is_found(healthy: Surroundings) -> Non
     facts["vision_trouble"] = "RuntimeError: operator torchvision::nms does not exist"
     (found,) = broken(replace(healthy, torch=Answer(facts))).values()
     assert (found.name, found.result) == ("torchvision", "warn")
-    assert "--index-url https://download.pytorch.org/whl/cpu" in found.fix
+    assert "torchvision  (for torch 2.13.0+cpu: from the same --index-url" in found.fix
 
 
 @pytest.mark.parametrize(

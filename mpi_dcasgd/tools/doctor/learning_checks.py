@@ -114,10 +114,11 @@ def check_torchvision(where: Surroundings) -> Finding:
 
 
 def _vision_for(torch: str) -> str:
-    """Command that installs the torchvision of the same build, if PyTorch's version tells which."""
-    build = torch.partition("+")[2]
-    index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
-    return f"pip install --force-reinstall --no-deps torchvision{index}  (for torch {torch})"
+    """Command that installs torchvision again, and what it has to fit."""
+    return (
+        "pip install --force-reinstall --no-deps torchvision  "
+        f"(for torch {torch}: from the same --index-url as that)"
+    )
 
 
 def _plain(version: str) -> str:
