@@ -268,9 +268,22 @@ def test_an_mpirun_that_stays_behind_after_the_runs_end_is_ended(
     monkeypatch.setattr(launch, "_KILL_AFTER_S", 0.2)
     ignore = "trap '' TERM" if deaf else ""
     tell = f"""echo '{{"status": "completed"}}' > {tmp_path}/summary.json"""
-    stuck = str(executable(tmp_path / "mpirun", f"{ignore}\n{tell}\nwhile :; do sleep 60; done"))
+    stuck = str(executable(tmp_path / "mpirun", f"{ignore}\n{tell}\nexec sleep 60"))
     assert launch.run(MpirunCommand((stuck,)), run_dir=tmp_path) == 0
     assert f"{stuck} is still running 0.2 s after the run's end" in capfd.readouterr().err
+
+
+def test_an_mpirun_whose_server_is_gone_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(launch, "_LINGER_S", 0.2)
+    world = "OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_RANK=0"
+    other = f"{world} OMPI_COMM_WORLD_RANK=1 sleep 60 &"
+    server = f"{world} OMPI_COMM_WORLD_RANK=0 sleep 0.5"
+    stuck = str(executable(tmp_path / "mpirun", f"{other}\n{server}\nkill $!\nexec sleep 20"))
+    assert launch.run(MpirunCommand((stuck,)), run_dir=tmp_path) == 1
+    assert f"{stuck} is still running 0.2 s after rank 0's end" in capfd.readouterr().err
 
 
 def test_an_mpirun_that_ends_with_its_run_has_the_last_word(

@@ -54,6 +54,24 @@ def end_leftovers(
     return killed
 
 
+class Server:
+    """Rank 0 of a world, as seen from outside.
+
+    Args:
+        mark: Value of the variable.
+    """
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+        self._seen = False
+
+    def gone(self) -> bool:
+        """Return whether it was on this host when somebody asked, and has ended since."""
+        runs = any(rank == 0 for _, rank in _marked(self._mark))
+        self._seen = self._seen or runs
+        return self._seen and not runs
+
+
 def _kill(pid: int, mark: str) -> bool:
     """Kill a process if it has the mark at this very moment: its number may be another's by now."""
     if pid in (1, os.getpid(), os.getppid()) or not mark:

@@ -27,7 +27,7 @@ from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.progress import TTY_VARIABLE
 from mpi_dcasgd.tools.launch.exit_status import RunEnd
 from mpi_dcasgd.tools.launch.hosts import Without, keepalive, leave_out
-from mpi_dcasgd.tools.launch.leftovers import MARK, end_leftovers
+from mpi_dcasgd.tools.launch.leftovers import MARK, Server, end_leftovers
 from mpi_dcasgd.tools.launch.mpirun import (
     MpiFlavour,
     MpirunCommand,
@@ -213,12 +213,12 @@ def run_world(
             preexec_fn=_die_with_parent(),
         )
         steering.begin(world)
-        status = _wait(world, command, end)
+        status = _wait(world, command, end, Server(mark))
         if status < 0 and not steering.asked:
             print(f"{command.argv[0]} was killed by signal {-status}", file=sys.stderr, flush=True)
         if killed := end_leftovers(mark, at_once=steering.insisted):
             print(f"killed what {command.argv[0]} had left behind: {killed}", file=sys.stderr)
-        if status < 0:
+        if world.returncode < 0:
             remove_remains(world.pid)
     return WorldEnd(
         steering.exit_status(status),
@@ -228,13 +228,17 @@ def run_world(
     )
 
 
-def _wait(world: subprocess.Popen[bytes], command: MpirunCommand, end: RunEnd | None) -> int:
+def _wait(
+    world: subprocess.Popen[bytes], command: MpirunCommand, end: RunEnd | None, server: Server
+) -> int:
     """Wait for mpirun; one that stays behind when its ranks have gone is ended.
 
     Open MPI 5.0.11 stayed behind in one of ten fault-tolerant worlds in which a rank had died and
     two others then aborted: status 1. An mpirun at work has children: ranks, or what reaches
     other hosts. With ranks on several hosts it may not notice that all have ended well, though
-    their run's summary is written; then the status is what that tells.
+    their run's summary is written; then the status is what that tells. When it ends a world of
+    which a host is cut off it waits for that host, for the quarter of an hour that TCP may take
+    over bytes that nobody confirms: where rank 0 is gone from this host, that is cut short.
     """
     childless = 0
     ended_at: float | None = None
@@ -249,17 +253,20 @@ def _wait(world: subprocess.Popen[bytes], command: MpirunCommand, end: RunEnd | 
                 _end(world)
                 return 1
         status = end.status() if end else None
-        if status is None:
+        if status is None and not (end and server.gone()):
             continue
         ended_at = time.monotonic() if ended_at is None else ended_at
         if time.monotonic() - ended_at >= _LINGER_S:
+            whose, files = ("the run's", "; the run's files are complete")
+            if status is None:
+                whose, files = ("rank 0's", "")
             print(
-                f"{command.argv[0]} is still running {_LINGER_S:g} s after the run's end and is "
-                "stopped now; the run's files are complete",
+                f"{command.argv[0]} is still running {_LINGER_S:g} s after {whose} end and is "
+                f"stopped now{files}",
                 file=sys.stderr,
             )
             _end(world)
-            return status
+            return 1 if status is None else status
 
 
 def _end(world: subprocess.Popen[bytes]) -> None:
