@@ -50,7 +50,7 @@ class TunedGroup:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a study is tuned before its runs.
+    """Tuning of a study before its runs.
 
     Attributes:
         settings: Of ``tune``.

@@ -42,7 +42,7 @@ _ARRIVE, _ANSWER = 21, 22  # tags
 
 
 class Ranks(Protocol):
-    """What start-up asks of a communicator; MPI's own have it, too."""
+    """Part of a communicator that start-up needs; MPI's own have it, too."""
 
     @property
     def rank(self) -> int:

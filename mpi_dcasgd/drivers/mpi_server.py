@@ -278,7 +278,7 @@ class ServerLoop:
         self._reply(ready)
 
     def _waits_for_newcomers(self, *, halted: bool) -> bool:
-        """Whether all workers are gone before the end, and new ones are on their way."""
+        """Tell whether all workers are gone before the end, and new ones are on their way."""
         going_on = not halted and not self._server.complete
         return going_on and self.newcomers is not None and self.newcomers.coming
 

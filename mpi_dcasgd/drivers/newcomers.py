@@ -50,7 +50,7 @@ class Peer(NamedTuple):
 
     @property
     def dead(self) -> bool:
-        """Whether MPI knows that the process has failed."""
+        """True if MPI knows that the process has failed."""
         from mpi4py import MPI
 
         group = self.comm.Get_group()
@@ -145,7 +145,7 @@ class Newcomers:
 
     @property
     def coming(self) -> bool:
-        """Whether a process has been started that may still be of use."""
+        """True if a process has been started that may still be of use."""
         return any(not start.cancelled for start in self._starts)
 
     def replace(self, worker: int) -> None:

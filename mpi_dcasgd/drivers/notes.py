@@ -48,7 +48,7 @@ class Failure(NamedTuple):
 
 
 class Desk:
-    """Where the server reads and answers notes.
+    """Desk at which the server reads and answers notes.
 
     Args:
         peers: Communicator and rank of each worker; new processes may take workers' places in it.

@@ -23,7 +23,7 @@ _STATUS = 1
 
 
 class Orphanage:
-    """What this process does when its launcher is no more.
+    """Conduct of this process when its launcher is no more.
 
     Attributes:
         gone: The launcher is no more, and this process outlives it to save the run.

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class _Said(NamedTuple):
-    """What a rank says of its error."""
+    """A rank's description of its error."""
 
     host: str
     text: str

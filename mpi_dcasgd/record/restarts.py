@@ -38,7 +38,7 @@ class Restart:
 
     @property
     def whence(self) -> str:
-        """What the run resumes from, in words."""
+        """The point that the run resumes from, in words."""
         return "starting over" if self.version is None else f"resuming at update {self.version}"
 
 

@@ -292,7 +292,7 @@ class RunFolder:
         return read_trace(self.trace_bin, strict=strict)
 
     def steps(self, records: int) -> NDArray[np.float32] | None:
-        """Where the time of each push went; None where nobody wrote it down.
+        """Read where the time of each push went; None where nobody wrote it down.
 
         Args:
             records: Pushes of the trace.

@@ -82,7 +82,7 @@ class StudyFolder:
             write_atomic(self.tuning_json, text)
 
     def tuned(self) -> dict[str, Any] | None:
-        """What tuning chose; None if nothing was tuned, or the file cannot be read."""
+        """Read what tuning chose; None if nothing was tuned, or the file cannot be read."""
         try:
             record = json.loads(self.tuning_json.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -239,7 +239,7 @@ class TraceReader:
         return self._mapping(content[fixed:end], 0), end + U32.size
 
     def _mapping(self, payload: memoryview, offset: int, *keys: str) -> dict[str, Any]:
-        """What a header or a block tells in JSON, with these keys in it."""
+        """Return what a header or a block tells in JSON, with these keys in it."""
         try:
             told = json.loads(bytes(payload))
         except (ValueError, RecursionError) as error:

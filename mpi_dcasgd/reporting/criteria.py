@@ -1,4 +1,4 @@
-"""What rows are judged by, and which of them can be held against one another."""
+"""Criteria by which rows are judged, and the rows that can be held against one another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What results cost: seconds of all ranks, with and without the server's, and energy."""
+"""Cost of results: seconds of all ranks, with and without the server's, and energy."""
 
 from __future__ import annotations
 

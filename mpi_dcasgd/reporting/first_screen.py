@@ -92,7 +92,7 @@ class FirstScreen:
         return found
 
     def cautions(self) -> list[str]:
-        """What makes the comparison less fair, or less sure, than it looks."""
+        """Return what makes the comparison less fair, or less sure, than it looks."""
         groups = self.part.groups
         if len(groups) < 2:
             return []

@@ -13,7 +13,7 @@ from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.reporting.curves import draw_curves, plotted_metrics
 from mpi_dcasgd.reporting.groups import Group, twins
 from mpi_dcasgd.reporting.scaling import draw_scaling, scales
-from mpi_dcasgd.reporting.style import STYLE, Colours, by_variant, title
+from mpi_dcasgd.reporting.style import STYLE, Colours, against_workers, by_variant, title
 
 _DPI = 150
 
@@ -180,7 +180,6 @@ def _percent_and_whole(axis: Any) -> None:
 
 
 def _throughput(figure: Any, groups: Sequence[Group], setting: str) -> None:
-    from matplotlib.ticker import LogLocator
 
     colours = Colours(groups)
     figure.set_size_inches(8, 4.5)
@@ -209,14 +208,7 @@ def _throughput(figure: Any, groups: Sequence[Group], setting: str) -> None:
             capsize=3,
             label=name,
         )
-    axis.set_xscale("log", base=2)
-    axis.set_yscale("log")
-    axis.set_xticks(sizes, [str(size) for size in sizes])
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axis.minorticks_off()
-    axis.set_xlabel("workers")
-    axis.set_ylabel("samples a second")
+    against_workers(axis, sizes, "samples a second")
     title(figure, f"Throughput: {setting}")
     figure.legend(loc="outside right center")
 

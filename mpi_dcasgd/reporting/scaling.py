@@ -7,7 +7,7 @@ from typing import Any
 
 from mpi_dcasgd.reporting.effort import seconds_to
 from mpi_dcasgd.reporting.groups import Group, Stat
-from mpi_dcasgd.reporting.style import Colours, by_variant, title
+from mpi_dcasgd.reporting.style import Colours, against_workers, by_variant, title
 
 Measured = list[tuple[Group, Stat]]
 
@@ -41,8 +41,6 @@ def draw_scaling(
         target: Value of the primary metric.
         reached: The same in words.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
     colours, rows = Colours(groups), measured(groups, target)
     figure.set_size_inches(7.8, 4.5)
     axis = figure.subplots()
@@ -66,15 +64,7 @@ def draw_scaling(
             capsize=3,
             label=name,
         )
-    axis.set_xscale("log", base=2)
-    axis.set_yscale("log")
-    axis.set_xticks(sizes, [str(size) for size in sizes])
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axis.yaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_xlabel("workers")
-    axis.set_ylabel("seconds")
+    against_workers(axis, sizes, "seconds")
     name = first[0].label
     text = f"Seconds to {reached}: {setting}\nperfect scaling: from {name}, time × workers constant"
     title(figure, text)

@@ -1,4 +1,4 @@
-"""Whether a record has the form that a report relies on: files can be cut off, or edited."""
+"""Checks that a record has the form a report relies on: files can be cut off, or edited."""
 
 from __future__ import annotations
 

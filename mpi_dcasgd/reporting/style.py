@@ -80,6 +80,26 @@ def title(figure: Any, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=12)
 
 
+def against_workers(axis: Any, sizes: Sequence[int], what: str) -> None:
+    """Scale the axes of a picture against the number of workers, both in logarithms.
+
+    Args:
+        axis: Where it has been drawn.
+        sizes: Numbers of workers.
+        what: Name of the other axis.
+    """
+    from matplotlib.ticker import LogLocator
+
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xticks(sizes, [str(size) for size in sizes])
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axis.minorticks_off()
+    axis.set_xlabel("workers")
+    axis.set_ylabel(what)
+
+
 def by_variant(groups: Sequence[Group]) -> dict[str, list[Group]]:
     """Groups that differ in nothing but their number of workers, by what a legend says."""
     colours = Colours(groups)

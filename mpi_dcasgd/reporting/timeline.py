@@ -46,7 +46,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What each rank did.
+    """Activities of each rank.
 
     Attributes:
         name: Of the run.
@@ -213,5 +213,5 @@ def _nearby(values: Floats, reduce: Callable[..., Floats]) -> Floats:
 
 
 def action_name(trace: Trace, push: int) -> str:
-    """What became of a push: ``applied``, ``dropped``, ``held`` or ``nonfinite``."""
+    """Fate of a push: ``applied``, ``dropped``, ``held`` or ``nonfinite``."""
     return Action(int(trace.action[push])).name.lower()

@@ -1,4 +1,4 @@
-"""How the rows of a report were tuned, as ``tuning.json`` beside their runs tells.
+"""Tuning of the rows of a report, as ``tuning.json`` beside their runs tells.
 
 Of that file this is read, and nothing else::
 

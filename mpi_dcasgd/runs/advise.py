@@ -37,7 +37,7 @@ _UNEQUAL = ("slow", "pauses", "crashes")  # of single workers: the one that is a
 
 @dataclass(frozen=True)
 class Advice:
-    """What to take on a cluster.
+    """Advice on what to take on a cluster.
 
     Attributes:
         jobs: Algorithm to its job.

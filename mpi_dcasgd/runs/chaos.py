@@ -87,7 +87,7 @@ class Chaos:
     left_out: tuple[str, ...] = ()
 
     def plan(self, run: int) -> Plan:
-        """What happens to one of the runs."""
+        """Return what happens to one of the runs."""
         return draw(self.seed, run, self.kinds, self.workers, modes=self.modes)
 
     def command(self, run: int) -> str:

@@ -49,7 +49,7 @@ class Ending:
 
     @property
     def cause(self) -> str:
-        """What has ended the run, in one line."""
+        """Cause of the run's end, in one line."""
         reason = str(self.summary.get("reason", ""))
         if self.lost:
             return f"lost host {', '.join(self.lost)}"

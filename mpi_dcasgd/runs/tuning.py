@@ -21,7 +21,7 @@ from mpi_dcasgd.tools.comparison import PlannedRun, look_at
 
 @dataclass(frozen=True)
 class Choice:
-    """What tuning chose for one algorithm.
+    """Choice of tuning for one algorithm.
 
     Attributes:
         group: The algorithm and its tuning runs.

@@ -113,7 +113,7 @@ class Message:
 
     @property
     def raw(self) -> NDArray[np.int32]:
-        """What is sent: header and vector, or the header alone if the vector is shared.
+        """The bytes to send: header and vector, or the header alone if the vector is shared.
 
         As int32, so that no library rounds the header.
         """

@@ -58,7 +58,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Row:
-    """What one of them came to.
+    """Outcome of one of them.
 
     Attributes:
         tried: Which.

@@ -179,7 +179,7 @@ def unlock_pages(vector: Tensor) -> None:
 
 
 def _places(size: int) -> tuple[int, int, int]:
-    """Where the reply and the push begin, and the length of it all, in bytes.
+    """Return where the reply and the push begin, and the length of it all, in bytes.
 
     The vectors of an update begin at different places within a page (``rules.alignment``): the
     weights in lane 0, the snapshot in lane 1, the gradient in lane 2.

@@ -25,7 +25,7 @@ _CHOSEN = "the job says so (transport)"
 
 
 class Place(NamedTuple):
-    """Where a process is, as far as memory is concerned.
+    """Place of a process, as far as memory is concerned.
 
     Attributes:
         host: Name of the host.

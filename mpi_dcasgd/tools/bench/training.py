@@ -43,7 +43,7 @@ data: {{name: synthetic, num_test: 32}}
 
 @dataclass(frozen=True)
 class Course:
-    """What is trained, and by whom.
+    """Course of the measurement: the job, and its workers.
 
     Attributes:
         workers: Number of workers.
@@ -118,7 +118,7 @@ class Rates:
 
     @property
     def ratios(self) -> dict[str, Spread]:
-        """What asynchronous training is of the ideal, and over synchronous training."""
+        """Return asynchronous training's rate over the ideal, and over synchronous training."""
         got = self.per_s
         workers, others = self.course.workers, self.course.last
         alone = zip(got["solo"], got["solo_slow"], strict=True)

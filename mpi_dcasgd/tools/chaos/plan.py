@@ -100,7 +100,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to a run.
+    """Plan of what happens to a run.
 
     Attributes:
         run: Number of the run, from 0.

@@ -52,12 +52,12 @@ class Start:
 
     @property
     def hung(self) -> bool:
-        """Whether it did not end within the bound."""
+        """True if it did not end within the bound."""
         return self.status is None
 
     @property
     def completed(self) -> bool:
-        """Whether the run is complete."""
+        """True if the run is complete."""
         return self.told == 0
 
 

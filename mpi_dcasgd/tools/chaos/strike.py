@@ -133,6 +133,6 @@ def _rank_gone(rank: int) -> str:
 
 
 def _runs(process: Process, what: str) -> bool:
-    """Whether a process is Python with this module, or with this command of ours."""
+    """Tell whether a process is Python with this module, or with this command of ours."""
     words = process.words[1:]
     return words[:2] == ("-m", what) or words[:3] == ("-m", "mpi_dcasgd", what)

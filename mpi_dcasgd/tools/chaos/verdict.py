@@ -24,7 +24,7 @@ is filled."""
 
 @dataclass
 class Verdict:
-    """What became of a run.
+    """Verdict on a run.
 
     Attributes:
         plan: What was to happen to it.
@@ -59,7 +59,7 @@ class Verdict:
         return f"run {self.plan.run}{ft}: {self.plan}{missed}: {how}{named} ({self.seconds:.0f} s)"
 
     def has(self, sort: str) -> bool:
-        """Whether a failure of a sort was found."""
+        """Tell whether a failure of a sort was found."""
         return any(failure.sort == sort for failure in self.failures)
 
     def as_plain(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def judge_start(
 
 
 def _unmissed(struck: Struck, start: Start, patience_s: float, total: int) -> bool:
-    """Whether nobody need have told of a fault."""
+    """Tell whether nobody need have told of a fault."""
     window_s = NAMED_WITHIN_S + _waited_s(struck, patience_s)
     others = [one.at_s for one in start.struck if one is not struck]
     if any(abs(at_s - struck.at_s) < window_s for at_s in others):
@@ -138,7 +138,7 @@ def _check_status(start: Start, folder: RunFolder) -> list[Failure]:
 
 
 def _asked_to_stop(struck: Sequence[Struck]) -> bool:
-    """Whether the only fault asked the run to stop while it trained."""
+    """Tell whether the only fault asked the run to stop while it trained."""
     return (
         len(struck) == 1
         and struck[0].fault.kind.startswith("stop")

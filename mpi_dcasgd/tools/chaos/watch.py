@@ -56,7 +56,7 @@ class Watch:
 
     @property
     def ending(self) -> bool:
-        """Whether the end of the run has begun: its weights or its summary are there."""
+        """Tell whether the end of the run has begun: its weights or its summary are there."""
         return self._fresh(self._folder.weights_pt) or self._fresh(self._folder.summary_json)
 
     def rank(self, number: int) -> Process | None:
@@ -68,7 +68,7 @@ class Watch:
         return self._ranks.get(number)
 
     def due(self, fault: Fault) -> bool:
-        """Whether the moment of a fault has come."""
+        """Tell whether the moment of a fault has come."""
         moment = fault.moment
         if moment.stage == "training":
             pushes = self.pushes()
@@ -82,7 +82,7 @@ class Watch:
         return self._fresh(files[moment.event]) or aside.exists()
 
     def names(self, pattern: str, since: int) -> bool:
-        """Whether the output matches a pattern behind so many characters."""
+        """Tell whether the output matches a pattern behind so many characters."""
         return re.search(pattern, self.text()[since:], re.DOTALL) is not None
 
     def text(self) -> str:
@@ -113,7 +113,7 @@ class Watch:
 
 
 def _mark(path: Path) -> int | None:
-    """When a file was changed; None where there is none."""
+    """Return when a file was changed; None where there is none."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

@@ -66,7 +66,7 @@ class OnePush:
 
 @dataclass(frozen=True)
 class Step:
-    """What a formula makes of a push.
+    """Outcome of a push by a formula.
 
     Attributes:
         action: ``apply``, ``drop`` or ``hold``.

@@ -93,7 +93,7 @@ def rule_target(name: str, rule: Rule, formulas: Mapping[str, Formula] | None = 
 
 
 def _formula(rule: Rule, formulas: Mapping[str, Formula]) -> dict[str, Any]:
-    """What a target says of its formula, made of those of its parts."""
+    """Return a target's formula, made of those of its parts."""
     parts = dict(rule.parts())
     found = {role: formulas.get(role) or formula_of(role, part) for role, part in parts.items()}
     known = {role: formula for role, formula in found.items() if formula}

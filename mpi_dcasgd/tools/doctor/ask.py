@@ -21,7 +21,7 @@ _RAISED = re.compile(r"(\w+\.)*\w*(Error|Exception)\b")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a process has said until it ended, or was ended.
+    """Answer of a process until it ended, or was ended.
 
     Attributes:
         facts: All that it found out.

@@ -18,7 +18,7 @@ _FOLDER_LIMIT_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What checks look at; tests make theirs up.
+    """Surroundings that checks look at; tests make theirs up.
 
     Attributes:
         env: Variables.

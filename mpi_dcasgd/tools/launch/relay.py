@@ -29,7 +29,7 @@ class Tail:
 
     @property
     def text(self) -> str:
-        """What has come last."""
+        """The last part of what has come."""
         return self._content.decode(errors="replace")
 
 
