@@ -59,7 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds after its last fault within which a start has to end (default: 120)",
     )
-    parser.add_argument("--only", type=_number, metavar="RUN", help="repeat this one of the runs")
+    parser.add_argument(
+        "--only",
+        type=_numbers,
+        metavar="RUN|A-B",
+        help="make this one of the runs, or those from A to B, as after an interruption",
+    )
     parser.add_argument(
         "--keep",
         type=Path,
@@ -93,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out: {line}", file=shown)
     if args.dry_run:
         print(*(f"{kind:14} {KINDS[kind]}" for kind in chaos.kinds), sep="\n")
-        for number in range(args.runs) if args.only is None else [args.only]:
+        for number in range(args.runs) if args.only is None else args.only:
             plan = chaos.plan(number)
             print(f"run {number}{', fault-tolerant' * plan.fault_tolerant}: {plan}")
         return 0
@@ -114,11 +119,13 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(verdict.failures for verdict in verdicts) else 0
 
 
-def _number(text: str) -> int:
-    """Parse the number of a run, from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: allowed: a whole number >= 0")
-    return int(text)
+def _numbers(text: str) -> range:
+    """Parse the number of a run, from 0, or those of the first and the last of several."""
+    first, dash, last = text.partition("-")
+    ends = (first, last) if dash else (first, first)
+    if not all(end.isdecimal() for end in ends) or int(ends[0]) > int(ends[1]):
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: a run's number from 0, or A-B")
+    return range(int(ends[0]), int(ends[1]) + 1)
 
 
 def _show(verdicts: list[Verdict], *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from mpi_dcasgd.drivers.launcher_above import LauncherAbove, find_launcher
@@ -118,11 +119,12 @@ def _watch(
     """Stand beside a rank, in a process of its own, until MPI has begun or the rank is no more."""
     patience_s: float | None = None
     waited_s, within_init = 0.0, False
-    last = clock()
+    last, work = clock(), Work(guarded)
     while os.getppid() == guarded:
         ready = select.select([pipe], [], [], _LOOK_EVERY_S)[0]
         now = clock()
-        waited_s += min(now - last, _LONGEST_LOOK_S)  # a host that was suspended does not count
+        passed_s = min(now - last, _LONGEST_LOOK_S)  # a host that was suspended does not count
+        waited_s += passed_s if within_init else work.counted_s(passed_s)
         last = now
         words = os.read(pipe, 4096) if ready else b""
         if _UP in words:
@@ -141,6 +143,42 @@ def _watch(
     if outlives_deaths() and launcher is not None:
         _say(f"{name} died before MPI had begun, and the others wait for it: ending the run")
         launcher.end()
+
+
+class Work:
+    """Time for which a process can be blamed: none in which it only waits for a core.
+
+    On a crowded host a start takes many times as long, and nothing hangs.
+
+    Args:
+        pid: Its number.
+        proc: Folder of the processes.
+    """
+
+    def __init__(self, pid: int, proc: Path = Path("/proc")) -> None:
+        self._stat = proc / str(pid) / "stat"
+        self._worked_s = self._look()[1]
+
+    def counted_s(self, passed_s: float) -> float:
+        """Return how much counts of the time since the last look.
+
+        All of it counts for a process that sleeps, is stopped or waits for a disk, and only what
+        it has computed for one that computes or is about to.
+
+        Args:
+            passed_s: Seconds since then.
+        """
+        ready, worked_s = self._look()
+        share_s, self._worked_s = worked_s - self._worked_s, worked_s
+        return min(passed_s, share_s) if ready else passed_s
+
+    def _look(self) -> tuple[bool, float]:
+        """Return whether it computes or waits for a core, and its processor time so far."""
+        try:
+            fields = self._stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            return False, 0.0
+        return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _after_bye(name: str, launcher: LauncherAbove | None) -> NoReturn:

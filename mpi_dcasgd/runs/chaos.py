@@ -173,7 +173,7 @@ def prepare(
 def chaos_runs(
     chaos: Chaos,
     *,
-    only: int | None = None,
+    only: Sequence[int] | None = None,
     keep: Path | None = None,
     told: Callable[[Verdict], None] = lambda verdict: None,
 ) -> list[Verdict]:
@@ -181,7 +181,7 @@ def chaos_runs(
 
     Args:
         chaos: From `prepare`.
-        only: Number of the one run that is made; None for all.
+        only: Numbers of the runs that are made; None for all.
         keep: Folder in which every run's folder stays; None to keep, in the folder for temporary
             files, those of runs that failed.
         told: Is given each verdict when it is there.
@@ -196,7 +196,7 @@ def chaos_runs(
             assert not any(verdict.failures for verdict in verdicts)
     """
     verdicts = []
-    for run in range(chaos.runs) if only is None else [only]:
+    for run in range(chaos.runs) if only is None else only:
         plan = chaos.plan(run)
         place = _folder(keep, run)
         verdict = Verdict(plan, chaos.command(run))

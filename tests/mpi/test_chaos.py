@@ -29,7 +29,7 @@ def test_a_struck_run_loses_nothing(
 ) -> None:
     chaos = prepare(words=["epochs=4"], seed=seed, workers=2, kinds=[kind], modes=(fault_tolerant,))
     assert str(chaos.plan(0)) == plan
-    (found,) = chaos_runs(chaos, only=0, keep=tmp_path)
+    (found,) = chaos_runs(chaos, only=[0], keep=tmp_path)
     assert found.failures == [], found
     assert found.struck == [f"start 1: {plan}"]
     assert len(found.named_s) == 1

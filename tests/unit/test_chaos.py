@@ -86,6 +86,22 @@ def test_the_examples_are_true(name: str) -> None:
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize(("asked", "made"), [("3", [3]), ("2-4", [2, 3, 4])])
+def test_some_of_the_runs_can_be_made(
+    asked: str, made: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["chaos", "--dry-run", "--only", asked]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    numbers = [line.split(":")[0] for line in shown if line.startswith("run ")]
+    assert numbers == [f"run {number}" for number in made]
+
+
+@pytest.mark.parametrize("wrong", ["4-2", "-1", "x", "1-", "1-2-3"])
+def test_runs_that_are_none_are_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chaos", "--dry-run", f"--only={wrong}"]) == 2
+    assert "allowed: a run's number from 0, or A-B" in capsys.readouterr().err
+
+
 def test_a_dry_run_says_what_would_strike(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chaos", "epochs=2", "--dry-run", "--runs", "2", "--kinds", "kill,hang"]) == 0
     shown = capsys.readouterr().out
@@ -446,7 +462,7 @@ def test_a_run_that_never_completes_is_lost_and_its_folder_kept(
 
     monkeypatch.setattr("mpi_dcasgd.runs.chaos.run_start", stand_in)
     told: list[Verdict] = []
-    (found,) = chaos_runs(prepare(runs=9), only=7, keep=tmp_path / "kept", told=told.append)
+    (found,) = chaos_runs(prepare(runs=9), only=[7], keep=tmp_path / "kept", told=told.append)
     assert told == [found]
     assert [str(failure) for failure in found.failures] == ["lost: not complete after 5 starts: no"]
     assert found.kept == tmp_path / "kept" / "run-7"

@@ -27,8 +27,8 @@ def test_a_status_that_tells_of_no_signal_is_that_of_the_one_that_stopped_the_ru
     tell(tmp_path, status="interrupted", reason="")
     assert end.exit_status(0) == 143
     tell(tmp_path, status="completed")
-    assert [end.exit_status(status) for status in (0, 1, 137)] == [0, 0, 0], "a worker died"
-    assert end.exit_status(143) == 143, "the launcher was told to stop"
+    late = (0, 1, 137, 143, 152)  # a worker died, or a request to stop came when all was done
+    assert [end.exit_status(status) for status in late] == [0] * len(late)
     tell(tmp_path, status="failed")
     assert end.exit_status(1) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from argparse import Namespace
@@ -13,6 +14,7 @@ import pytest
 
 from mpi_dcasgd.cli.train import _setup_patience_s
 from mpi_dcasgd.drivers.launcher_above import LauncherAbove, find_launcher
+from mpi_dcasgd.drivers.start_guard import Work
 
 RANK = """
 import os, signal, sys, time
@@ -110,6 +112,27 @@ def test_a_rank_that_hangs_is_named_and_killed(
 def test_once_mpi_has_begun_the_guard_is_gone(started: Callable[..., Any]) -> None:
     finished = started("begins", "up", "works", "killed", alone=True)
     assert (finished.stdout, finished.stderr) == ("over\n", ""), finished
+
+
+def test_a_rank_that_waits_for_a_core_is_not_taken_to_hang(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    stat, tick_s = tmp_path / "7" / "stat", 1 / os.sysconf("SC_CLK_TCK")
+
+    def at(state: str, ticks: int) -> None:
+        stat.write_text(f"7 (a (rank) name) {state} 1 7 7 0 -1 0 0 0 0 0 {ticks} 2 0 0 20 0\n")
+
+    at("R", 0)
+    work = Work(7, tmp_path)
+    assert work.counted_s(0.2) == 0.0, "it is given no time"
+    at("R", 3)
+    assert work.counted_s(0.2) == pytest.approx(3 * tick_s), "it computes a little"
+    at("R", 1000)
+    assert work.counted_s(0.2) == 0.2, "and on several cores"
+    for state in "STD":
+        at(state, 1000)
+        assert work.counted_s(0.2) == 0.2, "it waits for something else"
+    stat.unlink()
+    assert work.counted_s(0.2) == 0.2, "it has ended"
 
 
 def test_the_patience_is_the_jobs() -> None:

@@ -7,11 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.record.run_folder import RunFolder
 
 _LAST_WORDS_S = 5.0
-_SIGNALLED = frozenset(128 + signum for signum in SIGNALS)
 
 
 class RunEnd:
@@ -55,14 +53,15 @@ class RunEnd:
     def exit_status(self, status: int) -> int:
         """Return a world's own exit status, or what the folder tells, where that says more.
 
-        A completed run is a success, whatever its launcher makes of a worker that died.
+        A completed run is a success, whatever its launcher makes of a worker that died or of a
+        request to stop that came too late.
         When SLURM has ended Open MPI's daemons, and the ranks with them, mpirun (5.0.11) ends with
         0 or with a status of its own: so SLURM preempts.
 
         Args:
             status: The launcher's.
         """
-        if self.completed and status not in _SIGNALLED:
+        if self.completed:
             return 0
         if status > 128:
             return status

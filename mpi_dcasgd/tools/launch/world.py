@@ -218,8 +218,9 @@ def run_world(
             print(f"{command.argv[0]} was killed by signal {-status}", file=sys.stderr, flush=True)
         if killed := end_leftovers(mark, at_once=steering.insisted):
             print(f"killed what {command.argv[0]} had left behind: {killed}", file=sys.stderr)
-        if world.returncode < 0:
-            remove_remains(world.pid)
+        # Not only of one that was killed: told twice to end, as by the guards of two ranks, it
+        # leaves them, too.
+        remove_remains(world.pid)
     return WorldEnd(
         steering.exit_status(status),
         stopped=steering.asked,
