@@ -101,8 +101,8 @@ class ModelState:
         self.version += 1
         return rate
 
-    def hold(self, vector: Tensor, samples: int) -> None:
-        """Keep a gradient, a mean over ``samples``, for a common step."""
+    def hold(self, worker: int, vector: Tensor, samples: int) -> None:
+        """Keep a worker's gradient, a mean over ``samples``, for a common step."""
         self._held.add(vector, samples)
 
     def apply_held(self, snapshot: Tensor, facts: Facts) -> float:
@@ -113,8 +113,11 @@ class ModelState:
 
     def send(self, worker: int, snapshot: Tensor) -> None:
         """Renew a worker's snapshot without an update."""
+        self.renew(snapshot, self.facts(worker, 0, 0.0))
+
+    def renew(self, snapshot: Tensor, facts: Facts) -> None:
+        """Renew the snapshot of the worker that ``facts`` are of, without an update."""
         border = self.layout.num_params
-        facts = self.facts(worker, 0, 0.0)
         self.chain.send(self.weights[:border], snapshot[:border], facts, self._rate)
         snapshot[border:].copy_(self.weights[border:])
 

@@ -25,6 +25,7 @@ from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import MAX_AHEAD
+from mpi_dcasgd.server.leader import Crew, LeadingModel
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.model_state import ModelState
@@ -49,6 +50,8 @@ class ParameterServer:
         ahead: Tickets that a worker holds beyond the one it computes, to prefetch their data.
         ledger: Ledger that grants the tickets; a new one for the whole plan if None.
         fuse: Way in which an update is computed (``rules.chain.Chain``).
+        crew: Other servers that share the model with this one, which leads: it has the first
+            shard, and its slots are of that shard. None if it has the whole model.
 
     Attributes:
         samples_of: Samples that a push of a ticket must have; those of the plan, unless a driver
@@ -70,11 +73,14 @@ class ParameterServer:
         ahead: int = 0,
         ledger: TicketLedger | None = None,
         fuse: Fuse = "auto",
+        crew: Crew | None = None,
     ) -> None:
         if not 0 <= ahead <= MAX_AHEAD:
             raise ProtocolError(f"ahead must be within 0 and {MAX_AHEAD}, got {ahead}")
-        self._model = ModelState(weights, layout, rule, schedule, num_workers, stats_rate, fuse)
-        self.weights = weights
+        given = weights, layout, rule, schedule, num_workers, stats_rate, fuse
+        self._model: ModelState | LeadingModel = (
+            ModelState(*given) if crew is None else LeadingModel(*given, crew)
+        )
         self.layout = layout
         self.schedule = schedule
         self.chain = self._model.chain
@@ -83,13 +89,26 @@ class ParameterServer:
         self.rule = rule
         self.ledger = ledger or TicketLedger(plan.num_tickets, num_workers)
         self.slots = [
-            Slot(Message(layout.size, device=weights.device, dtype=weights.dtype))
+            Slot(Message(self._model.layout.size, device=weights.device, dtype=weights.dtype))
             for _ in range(num_workers)
         ]
         self.tally = Tally()
         self.samples_of: Callable[[int], int] = plan.size
         self._refusals = Refusals(num_workers)
         self._halted = False
+
+    @property
+    def weights(self) -> Tensor:
+        """``[parameters | statistics]`` at the present version, shape (layout.size,); no copy.
+
+        A leading server asks the others for theirs, and waits for them.
+        """
+        return self._model.weights
+
+    @property
+    def slot_layout(self) -> FlatLayout:
+        """Layout of this server's pushes and replies: its shard's where it shares the model."""
+        return self._model.layout
 
     @property
     def num_workers(self) -> int:
@@ -145,9 +164,10 @@ class ParameterServer:
             NonFiniteError: Too many gradients in a row were NaN or infinite.
         """
         slot = self.slots[worker]
-        push.check(worker, slot, self.ledger.held(worker), self.samples_of, self.layout.size)
+        model = self._model
+        push.check(worker, slot, self.ledger.held(worker), self.samples_of, model.layout.size)
         version = self.version
-        facts = self._model.facts(worker, version - push.version, push.grad_norm)
+        facts = model.facts(worker, version - push.version, push.grad_norm)
         slot.clock += 1
         action, rate = self._take_in(worker, push, facts)
         record = UpdateRecord(
@@ -272,7 +292,7 @@ class ParameterServer:
     def _take_in(self, worker: int, push: Push, facts: Facts) -> tuple[Action, float]:
         """Accept or refuse a gradient; return its fate, and the rate of the step or 0."""
         model, snapshot = self._model, self.slots[worker].snapshot
-        if not push.is_finite(self.layout.num_params):
+        if not push.is_finite(model.layout.num_params):
             self._refuse(worker, push)
             if self.ledger.done and model.num_held:
                 self.tally.applied += 1
@@ -290,7 +310,7 @@ class ParameterServer:
         if verdict == "apply":
             self.tally.applied += 1
             return Action.APPLIED, model.apply(push.vector, snapshot, facts)
-        model.hold(push.vector, push.samples)
+        model.hold(worker, push.vector, push.samples)
         wanted = self.rule.admission.collect(self.num_workers)
         if model.num_held < wanted and not self.ledger.done:
             return Action.HELD, 0.0
