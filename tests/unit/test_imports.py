@@ -38,6 +38,7 @@ LAYERS = (
 # These two are the MPI driver; everything else must load where there is no MPI.
 NEED_MPI = {
     "mpi_dcasgd.drivers.deaths",
+    "mpi_dcasgd.drivers.mail",
     "mpi_dcasgd.drivers.mpi_server",
     "mpi_dcasgd.drivers.mpi_worker",
     "mpi_dcasgd.drivers.notes",
