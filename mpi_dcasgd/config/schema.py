@@ -122,6 +122,13 @@ class Job:
             "a world in which it is not possible for every worker"
         ),
     ] = "auto"
+    servers: Annotated[
+        Count,
+        Field(
+            description="ranks that serve, each with a stretch of the weights, the first of which "
+            "leads; several help where a server is saturated by long vectors"
+        ),
+    ] = 1
     capture: Annotated[
         Literal["auto", "off"],
         Field(
@@ -173,7 +180,9 @@ class Job:
         Raises:
             LaunchError: The algorithm cannot run with so many.
         """
-        return Topology.of_workers(self.mode, num_workers, algorithm=self.algorithm)
+        return Topology.of_workers(
+            self.mode, num_workers, algorithm=self.algorithm, servers=self.servers
+        )
 
     @property
     def grouping(self) -> Grouping:

@@ -19,12 +19,14 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NoReturn
 
 from mpi4py import MPI
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.crew import MpiCrew
 from mpi_dcasgd.drivers.deaths import DEATH
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
 from mpi_dcasgd.drivers.host_watch import HostWatch
@@ -44,6 +46,7 @@ from mpi_dcasgd.errors import (
     WorkersFailedError,
     WorkersLostError,
 )
+from mpi_dcasgd.server.orders import Order, OrderKind
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -61,6 +64,7 @@ class ServerLoop:
         faults: When a worker is given up.
         shared: Memory that workers have in common with the server, by worker; the others' vectors
             travel in messages.
+        crew: Other servers that share the model, which this one leads.
 
     Attributes:
         accounts: Where the workers' time goes, as their pushes say.
@@ -80,9 +84,12 @@ class ServerLoop:
         accounts: Sequence[Account] | None = None,
         faults: FaultSettings | None = None,
         shared: Mapping[int, Segment] | None = None,
+        crew: MpiCrew | None = None,
     ) -> None:
         self._comm = comm
-        self._world = Topology("asynchronous", server.num_workers)
+        self._crew = crew
+        servers = crew.num_servers if crew else 1
+        self._world = Topology("asynchronous", server.num_workers, servers)
         self._spin_s = spin_s
         self._server = server
         self._conductor = conductor
@@ -95,9 +102,9 @@ class ServerLoop:
         self.accounts = accounts
         self.busy_s = 0.0
         self.roll = RollCall(self._world, accounts, conductor)
-        size, slots = server.layout.size, server.slots
+        size, slots = server.slot_layout.size, server.slots
         self._post = Post(comm, self._world, slots, size, shared or {}, self.roll.name)
-        self.desk = Desk(self._post.peers)
+        self.desk = Desk([*self._post.peers, *crew.peers] if crew else self._post.peers)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         hosts = [account.host for account in accounts]
         self._host_watch = HostWatch(hosts, socket.gethostname(), self._watch, conductor.message)
@@ -118,8 +125,7 @@ class ServerLoop:
         launcher.outlive_launcher()
         while not server.finished or self._waits_for_newcomers(halted=halted):
             if launcher.gone:
-                self._conductor.stopping(wait=True)
-                raise LauncherLostError("mpirun was killed or has lost a host; the state is saved")
+                self._orphaned()
             arrived = self._arrivals(backoff)
             for worker in self._in_turn(arrived):
                 self._take(worker)
@@ -132,6 +138,8 @@ class ServerLoop:
                 self._fail(failure.worker, failure.text)
             if self._host_watch.save_now():
                 self._conductor.stopping()
+            if self._crew:
+                self._crew.watch()
             for worker in self._watch.look():
                 self._lose_patience(worker, halted=halted)
             for arrival in self.newcomers.look() if self.newcomers else ():
@@ -159,7 +167,7 @@ class ServerLoop:
         if self.newcomers and not self._post.awaited:
             return []  # all are gone, and a new one is on its way
         try:
-            arrived = backoff.attempt(self._post.look)
+            arrived = backoff.attempt(self._look)
         except MPI.Exception as error:
             if error.Get_error_class() not in DEATH:
                 raise
@@ -169,17 +177,35 @@ class ServerLoop:
             raise DcasgdError("the server is waiting for pushes, but no worker owes it one")
         return arrived
 
+    def _look(self) -> list[int] | None:
+        """Return whose pushes have arrived, at all servers; None if nobody owes one."""
+        arrived = self._post.look()
+        return self._crew.whole(arrived) if self._crew else arrived
+
+    def _orphaned(self) -> NoReturn:
+        """Save what can be saved without MPI, which must not be called any more."""
+        if self._crew:
+            raise LauncherLostError(
+                "mpirun was killed or has lost a host; the other servers are out of reach, so the "
+                "newest checkpoint is what is left"
+            )
+        self._conductor.stopping(wait=True)
+        raise LauncherLostError("mpirun was killed or has lost a host; the state is saved")
+
     def _arrivals_beside_failures(self) -> list[int]:
         dead = [worker for worker, peer in enumerate(self._post.peers) if peer.dead]
         if not dead:
             raise DcasgdError("a receive failed, but MPI reports no dead process")
         for worker in dead:
             self._post.boxes[worker].owed = False
+            if self._crew:
+                self._crew.forget(worker)
             if self._server.slots[worker].status != "lost":
                 self._lose(worker, partial(self.roll.died, worker))
             elif worker in self.roll.hung:
                 self.roll.died(worker, ())
-        return self._post.look_beside_failures()
+        arrived = self._post.look_beside_failures()
+        return self._crew.whole(arrived) or [] if self._crew else arrived
 
     def _lose(self, worker: int, tell: Callable[[Sequence[int]], None]) -> None:
         self._watch.forget(worker)
@@ -202,6 +228,8 @@ class ServerLoop:
 
     def _lose_patience(self, worker: int, *, halted: bool) -> None:
         """Give a worker up, unless nobody would be left who could take its tickets."""
+        if self._crew and self._crew.delays(worker):
+            return  # its push is on the way to a server that does not answer either
         silent_s, patience_s = self._watch.silent_s(worker), self._watch.patience_s(worker)
         others = any(
             slot.status not in ("lost", "stopped")
@@ -285,6 +313,10 @@ class ServerLoop:
                     slot.message.make_afresh()
                 box.ask()
                 self._watch.asked(worker)
+            if self._crew:
+                more = slot.status == "working"
+                kind = OrderKind.REPLY if more else OrderKind.LAST_REPLY
+                self._crew.tell(Order(kind, worker))
             box.answer()
 
     def _finish_sends(self) -> None:

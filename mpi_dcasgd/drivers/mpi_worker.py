@@ -8,10 +8,11 @@ import torch
 from mpi4py import MPI
 
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
+from mpi_dcasgd.drivers.divided_link import DividedLink
 from mpi_dcasgd.drivers.notes import ServerWatch
 from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.drivers.transport.segment import Segment, page_lock, unlock_pages
-from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.learner import Gradient, Learner
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.server.message import Kind, Message, Tag
 
@@ -64,6 +65,10 @@ class Link:
         self._receiving = comm.Recv_init(self.reply.raw, source=SERVER, tag=Tag.REPLY)
         self._sending = comm.Send_init(self.push.raw, dest=SERVER, tag=Tag.PUSH)
 
+    def stats_finite(self, found: Gradient) -> bool | None:
+        """Return what is known of the statistics; the server looks at them where it is nothing."""
+        return found.stats_finite
+
     def expect(self) -> None:
         """Start to receive the next reply; the weights are undefined until it is here."""
         self._expecting = True
@@ -89,11 +94,11 @@ class Link:
             unlock_pages(vector)
 
 
-def run_worker(link: Link, learner: Learner, *, background: bool) -> None:
+def run_worker(link: Link | DividedLink, learner: Learner, *, background: bool) -> None:
     """Compute gradients until the server says stop; the first reply must already be expected.
 
     Args:
-        link: Connection to the server.
+        link: Connection to the server, or to several.
         learner: Bound to the link's vectors, or to vectors of its own if the link is staged.
         background: Load granted tickets ahead of their turn.
     """
@@ -128,6 +133,7 @@ def run_worker(link: Link, learner: Learner, *, background: bool) -> None:
                 compute_ns=time.perf_counter_ns() - loaded,
                 wait_ns=arrived - started,
                 data_ns=loaded - arrived,
+                stats_finite=link.stats_finite(found),
             )
             link.expect()
             link.send()

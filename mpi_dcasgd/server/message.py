@@ -12,9 +12,14 @@ Header, sixteen little words of 8 bytes (128 bytes, so that the vector starts on
     6     nanoseconds computing
     7     nanoseconds waiting for the reply before this push
     8     nanoseconds waiting for data
+    9     statistics: 1 finite, 2 not, 0 if
+          the server is to look
 
 The vector is ``[gradient | statistics]`` one way and ``[weights | statistics]`` the other.
 Nothing is pickled, and sender and receiver must have the same byte order.
+
+Where several servers share a model, each has its stretch of the vector: the leader's comes behind
+the header, and those of the others travel without any.
 
 Where sender and receiver are on one host, the vector may lie in memory that both have in common.
 The message is then the header alone, and says that the vector is complete.
@@ -41,7 +46,7 @@ _CPU = torch.device("cpu")
 # call of struct takes a third of the time of as many NumPy scalars.
 _WORD = struct.Struct("=q")
 _PUSH = struct.Struct("=4q2d")
-_SPENT = struct.Struct("=3q")
+_SPENT = struct.Struct("=4q")
 _SPENT_AT = _PUSH.size
 _REPLIES = [struct.Struct(f"={3 + count}q") for count in range(MAX_GRANTS + 1)]
 
@@ -121,6 +126,16 @@ class Message:
             raise ProtocolError("a message whose vector is not on the CPU cannot be sent")
         return self._raw
 
+    def piece(self, begin: int, end: int) -> NDArray[np.int32]:
+        """Return the bytes of neighbouring elements, for a server that has those alone.
+
+        Args:
+            begin: First element; the header goes before the very first.
+            end: The element after the last.
+        """
+        header = HEADER_BYTES // 4
+        return self.raw[header + begin if begin else 0 : header + end]
+
     def _word(self, place: int) -> int:
         found: int = _WORD.unpack_from(self._header, 8 * place)[0]
         return found
@@ -168,10 +183,12 @@ class Message:
         compute_ns: int = 0,
         wait_ns: int = 0,
         data_ns: int = 0,
+        stats_finite: bool | None = None,
     ) -> None:
         """Write the header of a push."""
+        looked = 0 if stats_finite is None else 1 if stats_finite else 2
         _PUSH.pack_into(self._header, 0, Kind.PUSH, version, ticket, samples, loss, grad_norm)
-        _SPENT.pack_into(self._header, _SPENT_AT, compute_ns, wait_ns, data_ns)
+        _SPENT.pack_into(self._header, _SPENT_AT, compute_ns, wait_ns, data_ns, looked)
 
     def read_push(self) -> tuple[Kind, int, int, int, float, float]:
         """Return kind, version, ticket, samples, loss and norm of a push."""
@@ -195,9 +212,14 @@ class Message:
         return self.read_push()[5]
 
     @property
+    def stats_finite(self) -> bool | None:
+        """Whether the worker found its statistics to be finite; None if it has not looked."""
+        return {1: True, 2: False}.get(self._word(9))
+
+    @property
     def spent_ns(self) -> tuple[int, int, int]:
         """Nanoseconds that the worker spent computing, waiting for weights, waiting for data."""
-        compute, wait, data = _SPENT.unpack_from(self._header, _SPENT_AT)
+        compute, wait, data, _ = _SPENT.unpack_from(self._header, _SPENT_AT)
         return compute, wait, data
 
 

@@ -20,6 +20,16 @@ from mpi_dcasgd.rules.part import Facts
 _ORDER = struct.Struct("=6q3dq")
 ORDER_BYTES = _ORDER.size
 
+
+class CrewTag(IntEnum):
+    """MPI tag of a message between servers."""
+
+    ORDERS = 11
+    ARRIVALS = 12
+    OUTLINE = 13
+    VECTOR = 14
+
+
 _NO_FACTS = Facts(0.0, 0.0, 0, 0, 0, 0, 0.0)
 
 
@@ -36,15 +46,17 @@ class OrderKind(IntEnum):
     """Write the present weights, or the point ahead of them, into the worker's snapshot."""
     REPLY = 5
     """Send the worker its snapshot, and expect its next push."""
-    HAND_IN_WEIGHTS = 6
+    LAST_REPLY = 6
+    """Send the worker its snapshot; no push will come."""
+    HAND_IN_WEIGHTS = 7
     """Send the leader the weights, as they are now."""
-    HAND_IN_STATE = 7
+    HAND_IN_STATE = 8
     """Send the leader weights, the rule's state and what is held."""
-    TAKE_OVER = 8
+    TAKE_OVER = 9
     """Continue from a state that the leader sends."""
-    REPORT = 9
+    REPORT = 10
     """Say that you are there."""
-    END = 10
+    END = 11
     """There will be no more orders."""
 
 

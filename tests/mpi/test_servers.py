@@ -1,0 +1,80 @@
+"""Runs whose model is divided among several servers: as with one, and replayed with one."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpi_dcasgd.record.trace import read_trace
+from mpi_dcasgd.runs.replay import replay
+from mpi_dcasgd.server.records import Action
+
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
+
+JOB = "jobs/digits.yaml"
+GROUPS = "groups=[{match: '*bias', lr: 0.5, weight_decay: 0}]"
+NET = "model={name: cnn, batchnorm: true}"
+
+RUNS = {
+    "statistics-and-groups": ["algorithm=dcasgd-a", "servers=2", NET, GROUPS],
+    "held": ["algorithm=rennala", "servers=3", "lr=0.2"],
+    "dropped-and-ahead": ["algorithm=ringmaster", "servers=2", "ahead=2", "rule.momentum=dana"],
+}
+
+
+def applied(run: Path) -> Counter[int]:
+    """How often each ticket's gradient entered the weights."""
+    records = read_trace(run / "trace.bin", strict=True).records()
+    return Counter(r.ticket for r in records if r.action in (Action.APPLIED, Action.HELD))
+
+
+def test_runs_replay_identically_on_one_server(
+    shared_world: Callable[..., Any], tmp_path: Path
+) -> None:
+    runs = [(str(tmp_path / name), ["epochs=2", *words]) for name, words in RUNS.items()]
+    answers = shared_world("world_calls:train", JOB, runs, ranks=5)
+    assert [answer.value for answer in answers] == 5 * [len(runs) * ["completed"]]
+    for name in RUNS:
+        assert replay(tmp_path / name).identical, name
+        assert applied(tmp_path / name) == Counter(range(2 * 90)), name
+    environment = json.loads((tmp_path / "held" / "environment.json").read_text())
+    roles = [rank["role"] for rank in environment["ranks"]]
+    assert roles == 3 * ["server"] + 2 * ["worker"]
+    log = (tmp_path / "held" / "logs" / "rank-0.log").read_text()
+    assert "3 servers and 2 workers" in log
+    assert "memory is shared with a single server only" in log
+
+
+def test_a_run_resumes_with_another_number_of_servers(
+    shared_world: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = ["algorithm=dana", "lr=0.01", "epochs=4", NET]
+    first, *_ = shared_world("world_calls:interrupt", JOB, str(run), [*words, "servers=2"], ranks=4)
+    assert first.value == ["interrupted", signal.SIGUSR1]
+    first, *_ = shared_world("world_calls:interrupt", JOB, str(run), [*words, "servers=3"], ranks=5)
+    assert first.value == ["interrupted", signal.SIGUSR1]
+    shared_world("world_calls:train", JOB, [(str(run), words)], ranks=3)
+    assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+    assert applied(run) == Counter(range(4 * 90))
+    assert replay(run).identical
+
+
+def test_a_model_that_is_too_small_for_its_servers_is_refused(
+    shared_world: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text(
+        "algorithm: asgd\nepochs: 1\nbatch_size: 8\nlr: 0.1\nservers: 2\n"
+        "task: {name: quadratic, dimension: 3}\n"
+    )
+    run = tmp_path / "run"
+    answers = shared_world("world_calls:refused", str(tmp_path / "job.yaml"), str(run), [], ranks=3)
+    for answer in answers:
+        assert "servers: got 2; allowed: up to 1 for this model" in answer.value
+    assert not run.exists()
