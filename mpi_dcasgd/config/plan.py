@@ -11,6 +11,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport import TransportChoice
+from mpi_dcasgd.drivers.transport.chunks import cuts_of
 from mpi_dcasgd.errors import ConfigError, LaunchError
 from mpi_dcasgd.learning.data import Facts, known_facts
 from mpi_dcasgd.rules.compatibility import Mode
@@ -110,6 +111,8 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             best=job.checkpoint.best,
             gpu=gpu,
             transport=job.transport,
+            chunks=bool(cuts_of(job.chunk_mb, layout.num_params))
+            and (job.transport != "shared" or job.faults.respawn),
         ),
     )
 
@@ -178,6 +181,7 @@ def _needs(
     gpu: bool,
     best: bool,
     transport: TransportChoice,
+    chunks: bool,
 ) -> tuple[Need, ...]:
     vector = layout.size * ELEMENT_BYTES
     message = vector + HEADER_BYTES
@@ -195,7 +199,10 @@ def _needs(
     computing = ("the model's weights and gradient", 2 * vector)
     if mode == "asynchronous":
         mail = f"a snapshot and a push of {_count(num_workers, 'worker')}"
-        server = (weights, state, (mail, 2 * num_workers * message), evaluation, data)
+        # A push that comes in chunks can be put back: weights, snapshot and one worker's state.
+        kept = (2 + rule.state_vectors(1)) * layout.num_params * ELEMENT_BYTES
+        undo = ("what a push in chunks changes", kept if chunks else 0)
+        server = (weights, state, (mail, 2 * num_workers * message), undo, evaluation, data)
         staging = ("page-locked messages beside the GPU", 2 * message if gpu else 0)
         own = [computing, staging]
         if transport != "messages":

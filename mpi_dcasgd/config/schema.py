@@ -14,6 +14,7 @@ from mpi_dcasgd.drivers.simulation.injection import InjectSettings
 from mpi_dcasgd.drivers.sync_settings import SyncSettings
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport import TransportChoice
+from mpi_dcasgd.drivers.transport.chunks import ChunkSize
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
@@ -120,6 +121,14 @@ class Job:
             description="how vectors travel between the server and workers on its host: auto "
             "shares memory with them where that is possible, messages never does, shared refuses "
             "a world in which it is not possible for every worker"
+        ),
+    ] = "auto"
+    chunk_mb: Annotated[
+        ChunkSize,
+        Field(
+            description="megabytes of the chunks in which vectors travel where they are messages: "
+            "a chunk is applied and sent back while the next is received; 0 for one piece; auto "
+            "takes 4 for vectors of 16 or more, else 0"
         ),
     ] = "auto"
     capture: Annotated[

@@ -37,6 +37,7 @@ from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.topology import SERVER
+from mpi_dcasgd.drivers.transport.chunks import cuts_of
 from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, host_spin_s, pick_device
 from mpi_dcasgd.learning.learner import Learner
@@ -141,8 +142,13 @@ class Rank:
         self.sharing = Sharing()
         if not self.synchronous:
             self.sharing = share_memory(meeting, job.transport, flat.layout.size)
+        # Processes that come later exchange messages, wherever they are.
+        self.cuts = cuts_of(job.chunk_mb, flat.layout.num_params)
+        if all(not reason for reason in self.sharing.reasons) and not job.faults.respawn:
+            self.cuts = ()
         meeting.doing = "trying out the model"
         # The server's own vectors are on the CPU; its device is where it evaluates.
+        transport = self.sharing.transport(self.world.worker_of(comm.rank))
         place = RankPlace(
             rank=comm.rank,
             role=self.world.role(comm.rank),
@@ -151,7 +157,8 @@ class Rank:
             device_name=torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
             else "",
-            transport=self.sharing.transport(self.world.worker_of(comm.rank)),
+            transport=transport,
+            chunks=len(self.cuts) + 1 if self.cuts and transport == "messages" else 0,
         )
         self.places: list[RankPlace] = meeting.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
@@ -233,7 +240,7 @@ class Rank:
         comm, workshop = self.comm, self.workshop
         together(self.meeting, workshop.try_metrics)
         self.in_step = False
-        server = workshop.server(self.world.num_workers, _CPU)
+        server = workshop.server(self.world.num_workers, _CPU, cuts=self.cuts)
         assert self.recording is not None  # rank 0 has it
         observer = self._recorder("mpi", self.world.num_workers, server)
         conductor = self.recording.conductor(workshop, server, observer)
@@ -263,7 +270,8 @@ class Rank:
         from mpi_dcasgd.drivers.notes import ServerWatch
 
         watch = ServerWatch(self.comm, self.job.faults, self.places[SERVER].host)
-        link = Link(self.comm, self.layout.size, self.device, self.spin_s, watch, self.sharing.own)
+        own, size = self.sharing.own, self.layout.size
+        link = Link(self.comm, size, self.device, self.spin_s, watch, own, self.cuts)
         self._resources.callback(link.close)
         learner = together(self.meeting, lambda: self._bound_learner(link))
         self.in_step = False
