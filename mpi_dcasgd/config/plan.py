@@ -11,6 +11,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport import TransportChoice
+from mpi_dcasgd.drivers.transport.chunks import cuts_of
 from mpi_dcasgd.errors import ConfigError, LaunchError
 from mpi_dcasgd.learning.data import Facts, known_facts
 from mpi_dcasgd.rules.compatibility import Mode
@@ -120,6 +121,9 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             gpu=gpu,
             transport=job.transport,
             shards=shards,
+            chunks=len(shards) == 1
+            and bool(cuts_of(job.chunk_mb, layout.num_params))
+            and (job.transport != "shared" or job.faults.respawn),
         ),
     )
 
@@ -189,6 +193,7 @@ def _needs(
     best: bool,
     transport: TransportChoice,
     shards: Sequence[Shard],
+    chunks: bool,
 ) -> tuple[Need, ...]:
     vector = layout.size * ELEMENT_BYTES
     message = vector + HEADER_BYTES
@@ -205,8 +210,11 @@ def _needs(
     weights = ("the weights", vector)
     computing = ("the model's weights and gradient", 2 * vector)
     if mode == "asynchronous":
+        # A push that comes in chunks can be put back: weights, snapshot and one worker's state.
+        kept = (2 + rule.state_vectors(1)) * layout.num_params * ELEMENT_BYTES
+        undo = ("what a push in chunks changes", kept if chunks else 0)
         served = [_serving(shard, copies, num_workers) for shard in shards]
-        server = _need("server", weights, *served[0], evaluation, data)
+        server = _need("server", weights, *served[0], undo, evaluation, data)
         others = [
             _need(
                 "each other server", ("its weights", shard.layout.size * ELEMENT_BYTES), *its, data

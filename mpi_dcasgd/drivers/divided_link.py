@@ -10,7 +10,6 @@ from mpi4py import MPI
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
 from mpi_dcasgd.drivers.notes import ServerWatch
 from mpi_dcasgd.drivers.topology import Topology
-from mpi_dcasgd.learning.learner import Gradient
 from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.shard import Shard
 
@@ -31,6 +30,7 @@ class DividedLink:
 
     Attributes:
         shares: False: no memory is shared with several servers.
+        chunked: True: the leader decides about a push before, and without, seeing all of it.
         staged: Whether the model has vectors of its own, and weights and gradient are copied.
     """
 
@@ -48,9 +48,9 @@ class DividedLink:
         self._expecting = False
         self.device = device
         self.shares = False
+        self.chunked = True
         self.staged = device.type != "cpu"
         size, pinned = shards[-1].end, device.type == "cuda"
-        self._num_params = shards[-1].border
         self.reply = Message(size, pinned=pinned)
         self.push = Message(size, pinned=pinned)
         servers = list(zip(world.server_ranks, shards, strict=True))
@@ -62,12 +62,6 @@ class DividedLink:
             comm.Send_init(self.push.piece(one.begin, one.end), dest=rank, tag=Tag.PUSH)
             for rank, one in servers
         ]
-
-    def stats_finite(self, found: Gradient) -> bool:
-        """Return whether the statistics are finite: the leader cannot look at them itself."""
-        if found.stats_finite is not None:
-            return found.stats_finite
-        return bool(torch.isfinite(self.push.vector[self._num_params :]).all())
 
     def expect(self) -> None:
         """Start to receive the next reply; the weights are undefined until it is here."""

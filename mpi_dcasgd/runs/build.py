@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -149,6 +150,7 @@ class Workshop:
         num_workers: int,
         device: torch.device,
         ledger: TicketLedger | None = None,
+        cuts: Sequence[int] = (),
         crew: Crew | None = None,
     ) -> ParameterServer:
         """The server's state machine where the run begins or resumes, its vectors on ``device``.
@@ -157,6 +159,7 @@ class Workshop:
             num_workers: Slots.
             device: Where weights, snapshots and the rule's state live.
             ledger: One of a replay, which prefetches nothing; None for the run's own.
+            cuts: Elements at which all chunks but the first begin, where pushes come in chunks.
             crew: Other servers, which this one leads.
         """
         job = self.job
@@ -173,6 +176,7 @@ class Workshop:
             job.tickets_ahead if ledger is None else 0,
             ledger,
             job.fuse,
+            cuts,
             crew,
         )
         standing = self.standing

@@ -37,6 +37,7 @@ from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.topology import SERVER
+from mpi_dcasgd.drivers.transport.chunks import cuts_of
 from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, host_spin_s, pick_device
 from mpi_dcasgd.learning.learner import Learner
@@ -151,8 +152,14 @@ class Rank:
             servers = self.world.num_servers
             self.shards = together(meeting, lambda: divide(job, flat.layout, servers))
             self.sharing = share_memory(meeting, job.transport, flat.layout.size, self.world)
+        # Processes that come later exchange messages, wherever they are.
+        self.cuts = cuts_of(job.chunk_mb, flat.layout.num_params)
+        near = all(not reason for reason in self.sharing.reasons) and not job.faults.respawn
+        if near or self.world.num_servers > 1:
+            self.cuts = ()
         meeting.doing = "trying out the model"
         # The server's own vectors are on the CPU; its device is where it evaluates.
+        transport = self.sharing.transport(self.world.worker_of(comm.rank))
         place = RankPlace(
             rank=comm.rank,
             role=self.world.role(comm.rank),
@@ -161,7 +168,8 @@ class Rank:
             device_name=torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
             else "",
-            transport=self.sharing.transport(self.world.worker_of(comm.rank)),
+            transport=transport,
+            chunks=len(self.cuts) + 1 if self.cuts and transport == "messages" else 0,
         )
         self.places: list[RankPlace] = meeting.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
@@ -251,7 +259,7 @@ class Rank:
         together(self.meeting, workshop.try_metrics)
         self.in_step = False
         crew = make_crew(self)
-        server = workshop.server(self.world.num_workers, _CPU, crew=crew)
+        server = workshop.server(self.world.num_workers, _CPU, cuts=self.cuts, crew=crew)
         if crew:
             self._resources.callback(crew.close)
             agree_on_kernel(self.meeting, server.chain.kernel)

@@ -14,6 +14,7 @@ from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.server.model_state import ModelState
 from mpi_dcasgd.server.orders import Order, OrderKind
+from mpi_dcasgd.server.passage import Passage
 from mpi_dcasgd.server.shard import grown, shards_of, vectors_of, way_of
 
 
@@ -124,8 +125,16 @@ class LeadingModel:
         """Return what the rule is told about a push."""
         return self._own.facts(worker, staleness, grad_norm)
 
-    def apply(self, vector: Tensor, snapshot: Tensor, facts: Facts) -> float:
-        """Make one update, as ``ModelState.apply``."""
+    def apply(
+        self, vector: Tensor, snapshot: Tensor, facts: Facts, passage: Passage | None = None
+    ) -> float:
+        """Make one update, as ``ModelState.apply``; the others cannot take one back.
+
+        Raises:
+            ProtocolError: The push comes in chunks.
+        """
+        if passage is not None:
+            raise ProtocolError("a push to several servers cannot come in chunks")
         self._crew.tell(Order(OrderKind.APPLY, facts.worker, facts))
         return self._own.apply(vector, snapshot, facts)
 

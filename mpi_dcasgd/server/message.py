@@ -3,8 +3,8 @@
 Header, sixteen little words of 8 bytes (128 bytes, so that the vector starts on a cache line)::
 
     word  worker -> server (push)            server -> worker (reply)
-    0     PUSH                               WORK, AFRESH or STOP
-    1     version the gradient belongs to    version of the weights
+    0     PUSH                               WORK, AFRESH, STOP or AGAIN
+    1     version the gradient belongs to    version of the weights; of AGAIN a number of chunks
     2     ticket                             number of tickets granted, n
     3     samples in the ticket              tickets granted: words 3 .. 3 + n - 1
     4     loss, as a float64                 ...
@@ -12,8 +12,8 @@ Header, sixteen little words of 8 bytes (128 bytes, so that the vector starts on
     6     nanoseconds computing
     7     nanoseconds waiting for the reply before this push
     8     nanoseconds waiting for data
-    9     statistics: 1 finite, 2 not, 0 if
-          the server is to look
+    9     whether the statistics are finite:
+          1 yes, 2 no, 0 unknown
 
 The vector is ``[gradient | statistics]`` one way and ``[weights | statistics]`` the other.
 Nothing is pickled, and sender and receiver must have the same byte order.
@@ -23,6 +23,9 @@ the header, and those of the others travel without any.
 
 Where sender and receiver are on one host, the vector may lie in memory that both have in common.
 The message is then the header alone, and says that the vector is complete.
+
+A long vector may travel in chunks, messages of their own with the tag ``CHUNK``: those of a push
+after its header, those of a reply before it. AGAIN says that the first of them come once more.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -46,8 +50,10 @@ _CPU = torch.device("cpu")
 # call of struct takes a third of the time of as many NumPy scalars.
 _WORD = struct.Struct("=q")
 _PUSH = struct.Struct("=4q2d")
-_SPENT = struct.Struct("=4q")
+_SPENT = struct.Struct("=3q")
 _SPENT_AT = _PUSH.size
+_STATS_FINITE = 9
+_FINITE = (None, True, False)
 _REPLIES = [struct.Struct(f"={3 + count}q") for count in range(MAX_GRANTS + 1)]
 
 
@@ -59,6 +65,8 @@ class Kind(IntEnum):
     STOP = 3
     AFRESH = 4
     """As WORK, and what was granted before is others' by now."""
+    AGAIN = 5
+    """No reply yet: chunks of it were sent too early, and come again."""
 
 
 _KINDS = {int(kind): kind for kind in Kind}
@@ -71,6 +79,7 @@ class Tag(IntEnum):
     REPLY = 2
     END = 3
     HELLO = 4
+    CHUNK = 5
 
 
 class Message:
@@ -136,6 +145,16 @@ class Message:
         header = HEADER_BYTES // 4
         return self.raw[header + begin if begin else 0 : header + end]
 
+    def parts(self, cuts: Sequence[int]) -> list[NDArray[np.int32]]:
+        """Return the header, and the vector's chunks, as messages of their own.
+
+        Args:
+            cuts: Elements at which all chunks but the first begin, in order.
+        """
+        words = self.vector.element_size() / self.raw.itemsize
+        ends = [HEADER_BYTES // 4 + int(cut * words) for cut in (0, *cuts)]
+        return [self.raw[begin:end] for begin, end in pairwise((0, *ends, len(self.raw)))]
+
     def _word(self, place: int) -> int:
         found: int = _WORD.unpack_from(self._header, 8 * place)[0]
         return found
@@ -186,9 +205,9 @@ class Message:
         stats_finite: bool | None = None,
     ) -> None:
         """Write the header of a push."""
-        looked = 0 if stats_finite is None else 1 if stats_finite else 2
+        _WORD.pack_into(self._header, 8 * _STATS_FINITE, _FINITE.index(stats_finite))
         _PUSH.pack_into(self._header, 0, Kind.PUSH, version, ticket, samples, loss, grad_norm)
-        _SPENT.pack_into(self._header, _SPENT_AT, compute_ns, wait_ns, data_ns, looked)
+        _SPENT.pack_into(self._header, _SPENT_AT, compute_ns, wait_ns, data_ns)
 
     def read_push(self) -> tuple[Kind, int, int, int, float, float]:
         """Return kind, version, ticket, samples, loss and norm of a push."""
@@ -213,13 +232,14 @@ class Message:
 
     @property
     def stats_finite(self) -> bool | None:
-        """Whether the worker found its statistics to be finite; None if it has not looked."""
-        return {1: True, 2: False}.get(self._word(9))
+        """Whether the statistics of a push are finite; None if the worker did not look."""
+        word = self._word(_STATS_FINITE)
+        return _FINITE[word] if 0 <= word < len(_FINITE) else None
 
     @property
     def spent_ns(self) -> tuple[int, int, int]:
         """Nanoseconds that the worker spent computing, waiting for weights, waiting for data."""
-        compute, wait, data, _ = _SPENT.unpack_from(self._header, _SPENT_AT)
+        compute, wait, data = _SPENT.unpack_from(self._header, _SPENT_AT)
         return compute, wait, data
 
 

@@ -42,6 +42,7 @@ NEED_MPI = {
     "mpi_dcasgd.drivers.divided_link",
     "mpi_dcasgd.drivers.mpi_follower",
     "mpi_dcasgd.drivers.mail",
+    "mpi_dcasgd.drivers.mailbox",
     "mpi_dcasgd.drivers.mpi_server",
     "mpi_dcasgd.drivers.mpi_worker",
     "mpi_dcasgd.drivers.notes",
