@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from mpi_dcasgd.record.checkpoints import checkpoints_in
 from mpi_dcasgd.record.trace import read_trace
 from mpi_dcasgd.runs.replay import replay
 from mpi_dcasgd.server.records import Action
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
+FAULTS = Path(__file__).parent / "faults"
 JOB = "jobs/digits.yaml"
 GROUPS = "groups=[{match: '*bias', lr: 0.5, weight_decay: 0}]"
 NET = "model={name: cnn, batchnorm: true}"
@@ -78,3 +82,41 @@ def test_a_model_that_is_too_small_for_its_servers_is_refused(
     for answer in answers:
         assert "servers: got 2; allowed: up to 1 for this model" in answer.value
     assert not run.exists()
+
+
+@pytest.mark.ulfm
+def test_a_server_that_follows_and_dies_ends_the_run_by_name_and_another_number_resumes(
+    processes: Any, shared_world: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = ["algorithm=asgd", "epochs=3", "checkpoint.every=1"]
+    argv = ["-m", "mpi_dcasgd", "run", "--fault-tolerant", "-n", "4", JOB, *words, "servers=2"]
+    env = {
+        "PYTHONPATH": os.pathsep.join([str(FAULTS), str(FAULTS.parents[2])]),
+        "MPI_DCASGD_TEST_FAULT": "1 mpi_dcasgd.server.follower:Follower.carry_out 300 SIGKILL",
+    }
+    finished = processes.run([sys.executable, *argv, "--run-dir", str(run)], env=env)
+    assert finished.status == 1, finished
+    told = f"RanksLostError: server 1 (rank 1 on {os.uname().nodename}) died"
+    assert f"{told}; to resume, rerun the same command" in finished.stderr
+    assert json.loads((run / "summary.json").read_text())["reason"] == told
+    assert checkpoints_in(run / "checkpoints")
+    shared_world("world_calls:train", JOB, [(str(run), words)], ranks=3)
+    assert applied(run) == Counter(range(3 * 90))
+    assert replay(run).identical
+
+
+@pytest.mark.ulfm
+def test_a_worker_that_dies_costs_its_tickets_and_no_more(processes: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    argv = ["-m", "mpi_dcasgd", "run", "--fault-tolerant", "-n", "4", JOB, "--run-dir", str(run)]
+    argv += ["algorithm=dcasgd-a", "epochs=2", "servers=2"]
+    env = {
+        "PYTHONPATH": os.pathsep.join([str(FAULTS), str(FAULTS.parents[2])]),
+        "MPI_DCASGD_TEST_FAULT": "3 mpi_dcasgd.learning.learner:Learner.gradient 20 SIGKILL",
+    }
+    finished = processes.run([sys.executable, *argv], env=env)
+    assert finished.status == 0, finished
+    assert "worker 1 (rank 3 on " in finished.stdout
+    assert applied(run) == Counter(range(2 * 90))
+    assert replay(run).identical
