@@ -35,7 +35,9 @@ BATCH_BYTES = 48 * ORDER_BYTES
 COUNT_WORDS = 1
 """Words of a note before the numbers of the workers: how many of them there are."""
 
-_REPORT_EVERY_S = 1.0
+_REPORT_EVERY_S = 0.5
+_ANSWERS_S = 0.5
+"""Seconds without an answer from which on a follower is not held to be at work."""
 
 
 class FollowerLink:
@@ -173,11 +175,10 @@ class MpiCrew:
         Returns:
             None if nothing is being waited for.
         """
-        if not arrived and not self._headers:
-            self._look()
-            return None if arrived is None else []
+        self.move()
+        if arrived is None and not self._headers:
+            return None
         self._headers.update(arrived or ())
-        self._look()
         found = [w for w in self._headers if all(link.here[w] for link in self._links)]
         for worker in found:
             self.forget(worker)
@@ -189,15 +190,11 @@ class MpiCrew:
         for link in self._links:
             link.here[worker] = False
 
-    def delays(self, worker: int) -> bool:
-        """Return whether a worker's push may be held up by a follower that does not answer."""
-        return worker in self._headers and any(
-            not link.here[worker] and self._watch.silent_s(number) > 2 * _REPORT_EVERY_S
-            for number, link in enumerate(self._links)
-        )
-
-    def watch(self) -> None:
+    def watch(self) -> bool:
         """Ask followers whether they are there, from time to time.
+
+        Returns:
+            Whether all of them answer. While one does not, what is late is late because of it.
 
         Raises:
             RanksLostError: One died, or has been silent for too long.
@@ -210,14 +207,13 @@ class MpiCrew:
                     f"({LAST_ONES:g} times the patience of {patience_s:.3g} s)",
                     hung=True,
                 )
-        if self._clock() < self._next_report_s:
-            return
-        self._next_report_s = self._clock() + _REPORT_EVERY_S
-        quiet = [n for n in range(len(self._links)) if self._watch.silent_s(n) == 0]
-        if len(quiet) == len(self._links):
+        silent_s = max(self._watch.silent_s(number) for number in range(len(self._links)))
+        if silent_s == 0 and self._clock() >= self._next_report_s:
+            self._next_report_s = self._clock() + _REPORT_EVERY_S
             self.tell(Order(OrderKind.REPORT))
-            for number in quiet:
+            for number in range(len(self._links)):
                 self._watch.asked(number)
+        return silent_s < _ANSWERS_S
 
     def end(self) -> None:
         """Tell the followers that there will be no more orders, and wait until they know."""
@@ -230,7 +226,12 @@ class MpiCrew:
         for link in self._links:
             link.close()
 
-    def _look(self) -> None:
+    def move(self) -> None:
+        """Have orders and states move on, and read notes.
+
+        Raises:
+            RanksLostError: A follower died.
+        """
         for number, link in enumerate(self._links):
             if self._guarded(number, link.look):
                 self._watch.heard(number)
@@ -242,7 +243,7 @@ class MpiCrew:
         """Wait for something from one follower, while all of them are looked after."""
         backoff = Backoff(self._spin_s)
         while not self._guarded(number, lambda: backoff.attempt(done)):
-            self._look()
+            self.move()
             if backoff.pause():
                 self.watch()
 

@@ -140,9 +140,8 @@ class ServerLoop:
                 self._fail(failure.worker, failure.text)
             if self._host_watch.save_now():
                 self._conductor.stopping()
-            if self._crew:
-                self._crew.watch()
-            for worker in self._watch.look():
+            answered = self._crew is None or self._crew.watch()
+            for worker in self._watch.look() if answered else ():
                 self._lose_patience(worker, halted=halted)
             for arrival in self.newcomers.look() if self.newcomers else ():
                 self._welcome(arrival)
@@ -233,8 +232,6 @@ class ServerLoop:
 
     def _lose_patience(self, worker: int, *, halted: bool) -> None:
         """Give a worker up, unless nobody would be left who could take its tickets."""
-        if self._crew and self._crew.delays(worker):
-            return  # its push is on the way to a server that does not answer either
         silent_s, patience_s = self._watch.silent_s(worker), self._watch.patience_s(worker)
         others = any(
             slot.status not in ("lost", "stopped")
@@ -359,4 +356,6 @@ class ServerLoop:
                 )
                 waiting.remove(worker)
             self.desk.look()
+            if self._crew:
+                self._crew.move()
             backoff.pause()

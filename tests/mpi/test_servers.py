@@ -106,6 +106,15 @@ def test_a_server_that_follows_and_dies_ends_the_run_by_name_and_another_number_
     assert replay(run).identical
 
 
+def test_a_server_that_does_not_answer_is_named_and_nobody_else_is_blamed_meanwhile(
+    shared_world: Callable[..., Any],
+) -> None:
+    answers = shared_world("lost_ranks:watch_follower", ranks=2, path=[Path(__file__).parent])
+    answered, told = answers[0].value
+    assert answered == [True, False]
+    assert told.startswith("server 1 (rank 1 on b) hangs: nothing came from it for 1.")
+
+
 @pytest.mark.ulfm
 def test_a_worker_that_dies_costs_its_tickets_and_no_more(processes: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
