@@ -23,6 +23,7 @@ from mpi_dcasgd.config.sections import (
     keys_of,
     own_settings,
 )
+from mpi_dcasgd.config.servers import check_servers
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
 from mpi_dcasgd.learning.groups import ParameterGroup, check_groups
 from mpi_dcasgd.learning.schedules import ScheduleSettings
@@ -93,6 +94,7 @@ def _try_job(mapping: Mapping[str, Any], name: str) -> tuple[Job | None, list[st
     values["rule"] = _rule(values.get("algorithm", "asgd"), mapping.get("rule"), problems)
     given = {key: value for key, value in values.items() if key not in failed}
     job = build(Job, given, "", problems, reported=failed)
+    problems += check_servers(job) if job else []
     order = list(settings)
     problems.sort(key=lambda line: _place(line, order))
     return (None if problems else job), problems

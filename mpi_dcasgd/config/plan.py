@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport import TransportChoice
+from mpi_dcasgd.drivers.transport.chunks import cuts_of
 from mpi_dcasgd.errors import ConfigError, LaunchError
 from mpi_dcasgd.learning.data import Facts, known_facts
 from mpi_dcasgd.rules.compatibility import Mode
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # ranks are checked without loading PyTorch
     from torch import nn
 
     from mpi_dcasgd.learning.flat import FlatLayout
+    from mpi_dcasgd.server.shard import Shard
 
 ELEMENT_BYTES = 4  # float32
 
@@ -48,8 +50,10 @@ class Plan:
 
     Attributes:
         mode: How it is driven.
-        world_size: Processes, a server included.
+        world_size: Processes, servers included.
         num_workers: Processes that compute gradients.
+        num_servers: Processes that serve.
+        push_bytes: Length of a push to the server that has the longest stretch.
         num_params: Trainable parameters.
         num_stats: BatchNorm's running statistics.
         num_samples: Of an epoch.
@@ -61,6 +65,8 @@ class Plan:
     mode: Mode
     world_size: int
     num_workers: int
+    num_servers: int
+    push_bytes: int
     num_params: int
     num_stats: int
     num_samples: int
@@ -86,15 +92,19 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
 
     check_real(job)
     mode = job.mode
-    num_workers = world_of(job, world_size).num_workers
+    world = world_of(job, world_size)
+    num_workers = world.num_workers
     data, module = _outline(job)
     layout = FlatLayout.of(module, job.grouping)
     group = num_workers * job.sync.accumulate if mode == "synchronous" else 1
+    shards = divide(job, layout, world.num_servers)
     plan = TicketPlan(data.num_train, job.batch_size * group, job.seed, job.epochs)
     return Plan(
         mode=mode,
         world_size=world_size,
         num_workers=num_workers,
+        num_servers=world.num_servers,
+        push_bytes=max(shard.layout.size for shard in shards) * ELEMENT_BYTES,
         num_params=layout.num_trainable,
         num_stats=sum(field.size for field in layout.stats),
         num_samples=data.num_train,
@@ -110,6 +120,10 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             best=job.checkpoint.best,
             gpu=gpu,
             transport=job.transport,
+            shards=shards,
+            chunks=len(shards) == 1
+            and bool(cuts_of(job.chunk_mb, layout.num_params))
+            and (job.transport != "shared" or job.faults.respawn),
         ),
     )
 
@@ -178,6 +192,8 @@ def _needs(
     gpu: bool,
     best: bool,
     transport: TransportChoice,
+    shards: Sequence[Shard],
+    chunks: bool,
 ) -> tuple[Need, ...]:
     vector = layout.size * ELEMENT_BYTES
     message = vector + HEADER_BYTES
@@ -194,16 +210,25 @@ def _needs(
     weights = ("the weights", vector)
     computing = ("the model's weights and gradient", 2 * vector)
     if mode == "asynchronous":
-        mail = f"a snapshot and a push of {_count(num_workers, 'worker')}"
-        server = (weights, state, (mail, 2 * num_workers * message), evaluation, data)
+        # A push that comes in chunks can be put back: weights, snapshot and one worker's state.
+        kept = (2 + rule.state_vectors(1)) * layout.num_params * ELEMENT_BYTES
+        undo = ("what a push in chunks changes", kept if chunks else 0)
+        served = [_serving(shard, copies, num_workers) for shard in shards]
+        server = _need("server", weights, *served[0], undo, evaluation, data)
+        others = [
+            _need(
+                "each other server", ("its weights", shard.layout.size * ELEMENT_BYTES), *its, data
+            )
+            for shard, its in zip(shards[1:], served[1:], strict=True)
+        ][-1:]  # the last is as long as the others, or longer
         staging = ("page-locked messages beside the GPU", 2 * message if gpu else 0)
         own = [computing, staging]
-        if transport != "messages":
+        if transport != "messages" and not others:
             # The last of these is what the server keeps for the worker, where both are on one host.
             what, size = own.pop(1 if gpu else 0)
             where = (f"{what}; on the server's host they are the server's", size)
             own += [] if transport == "shared" else [where]
-        return (_need("server", *server), _need("each worker", *own, data))
+        return (server, *others, _need("each worker", *own, data))
     if mode == "sequential":
         return (_need("the process", weights, computing, state, evaluation, data),)
     summed = ("the sum of several minibatches", vector if accumulate > 1 else 0)
@@ -211,6 +236,31 @@ def _needs(
         _need("each rank", weights, computing, summed, state, data),
         _need("rank 0, beside that", evaluation),
     )
+
+
+def _serving(shard: Shard, copies: int, num_workers: int) -> list[tuple[str, int]]:
+    """Return what a server has of its stretch, beside the weights."""
+    mail = f"a snapshot and a push of {_count(num_workers, 'worker')}"
+    message = shard.layout.size * ELEMENT_BYTES + HEADER_BYTES
+    state = copies * shard.layout.num_params * ELEMENT_BYTES
+    return [
+        (f"the rule's state, {_count(copies, 'vector')}", state),
+        (mail, 2 * num_workers * message),
+    ]
+
+
+def divide(job: Job, layout: FlatLayout, servers: int) -> tuple[Shard, ...]:
+    """Return the shards of a job's servers; the only one where there is none, or one, is the whole.
+
+    Raises:
+        ConfigError: The model has fewer elements than that many servers need.
+    """
+    from mpi_dcasgd.server.shard import shards_of
+
+    try:
+        return shards_of(layout, max(1, servers))
+    except ConfigError as error:
+        raise ConfigError(job.name, error.problems) from error
 
 
 def _need(who: str, *items: tuple[str, int]) -> Need:
@@ -251,7 +301,9 @@ def world_of(job: Job, world_size: int, *, origin: str = "") -> Topology:
     Raises:
         LaunchError: The algorithm cannot run on so many ranks.
     """
-    return Topology.of_world(job.mode, world_size, algorithm=job.algorithm, origin=origin)
+    return Topology.of_world(
+        job.mode, world_size, algorithm=job.algorithm, origin=origin, servers=job.servers
+    )
 
 
 GIB = 1 << 30
@@ -311,6 +363,7 @@ def _remedy(plan: Plan) -> str:
     if plan.mode == "asynchronous":
         return (
             "use fewer workers, a rule that keeps less (docs/algorithms.md says how many vectors "
-            "each keeps), or a host with more memory for rank 0"
+            "each keeps), several servers on different hosts (servers), or a host with more memory "
+            "for rank 0"
         )
     return "use a host with more memory"

@@ -14,6 +14,7 @@ from mpi_dcasgd.drivers.simulation.injection import InjectSettings
 from mpi_dcasgd.drivers.sync_settings import SyncSettings
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport import TransportChoice
+from mpi_dcasgd.drivers.transport.chunks import ChunkSize
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
@@ -122,6 +123,21 @@ class Job:
             "a world in which it is not possible for every worker"
         ),
     ] = "auto"
+    servers: Annotated[
+        Count,
+        Field(
+            description="ranks that serve, each with a stretch of the weights, the first of which "
+            "leads; several help where a server is saturated by long vectors"
+        ),
+    ] = 1
+    chunk_mb: Annotated[
+        ChunkSize,
+        Field(
+            description="megabytes of the chunks in which vectors travel where they are messages: "
+            "a chunk is applied and sent back while the next is received; 0 for one piece; auto "
+            "takes 4 for vectors of 16 or more, else 0"
+        ),
+    ] = "auto"
     capture: Annotated[
         Literal["auto", "off"],
         Field(
@@ -173,7 +189,9 @@ class Job:
         Raises:
             LaunchError: The algorithm cannot run with so many.
         """
-        return Topology.of_workers(self.mode, num_workers, algorithm=self.algorithm)
+        return Topology.of_workers(
+            self.mode, num_workers, algorithm=self.algorithm, servers=self.servers
+        )
 
     @property
     def grouping(self) -> Grouping:

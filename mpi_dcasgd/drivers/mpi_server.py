@@ -1,12 +1,8 @@
 """Rank 0 of an asynchronous run: the server's state machine behind nonblocking MPI.
 
-Each worker has one persistent receive and one persistent send, created once. Both are of headers
-alone where the worker shares memory with the server: its push is then read, and its reply written,
-where the worker has them. Neither touches them while they are the other's: a vector is the
-server's from the header of the push to that of the reply. The receive for a
-worker's next push is started before its reply goes out, so a push always finds a receive posted.
-Each wake-up takes all pushes that have arrived, beginning with another worker each time, so that
-none of them starves.
+Messages are ``mail``'s; here is who is there, whose push is next, and when all is over. Each
+wake-up takes all pushes that have arrived, beginning with another worker each time, so that none
+of them starves.
 
 With a fault-tolerant MPI (ULFM) the receive from a worker that died completes with an error: its
 tickets are requeued, and the run continues. Any other MPI loses the whole job at that moment. A
@@ -23,15 +19,18 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NoReturn
 
 from mpi4py import MPI
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.crew import MpiCrew
 from mpi_dcasgd.drivers.deaths import DEATH
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
 from mpi_dcasgd.drivers.host_watch import HostWatch
+from mpi_dcasgd.drivers.mail import Post
 from mpi_dcasgd.drivers.newcomers import Arrival, Newcomers, Peer
 from mpi_dcasgd.drivers.notes import Desk
 from mpi_dcasgd.drivers.orphan import launcher
@@ -47,7 +46,8 @@ from mpi_dcasgd.errors import (
     WorkersFailedError,
     WorkersLostError,
 )
-from mpi_dcasgd.server.message import Message, Tag
+from mpi_dcasgd.server.orders import Order, OrderKind
+from mpi_dcasgd.server.passage import BrokenOffError
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -65,6 +65,7 @@ class ServerLoop:
         faults: When a worker is given up.
         shared: Memory that workers have in common with the server, by worker; the others' vectors
             travel in messages.
+        crew: Other servers that share the model, which this one leads.
 
     Attributes:
         accounts: Where the workers' time goes, as their pushes say.
@@ -84,30 +85,28 @@ class ServerLoop:
         accounts: Sequence[Account] | None = None,
         faults: FaultSettings | None = None,
         shared: Mapping[int, Segment] | None = None,
+        crew: MpiCrew | None = None,
     ) -> None:
         self._comm = comm
-        self._world = Topology("asynchronous", server.num_workers)
+        self._crew = crew
+        servers = crew.num_servers if crew else 1
+        self._world = Topology("asynchronous", server.num_workers, servers)
         self._spin_s = spin_s
         self._server = server
         self._conductor = conductor
         self._stop = stop
-        self._inbox = _mailboxes(server, shared or {})
-        self._peers = [Peer(comm, rank) for rank in self._world.worker_ranks]
-        self._receives = [self._receive_from(worker) for worker in range(server.num_workers)]
-        self._sends = [self._send_to(worker) for worker in range(server.num_workers)]
-        self._outdated: list[tuple[Message, Message]] = []
         self.newcomers: Newcomers | None = None
-        self._statuses = [MPI.Status() for _ in server.slots]
         self._first = 0
-        # Whose push is being waited for: those whose receive is started.
-        self._owed = [False] * server.num_workers
         self._afresh = [False] * server.num_workers  # who has tickets that are others' by now
         if accounts is None:
             accounts = [Account(worker=worker) for worker in range(server.num_workers)]
         self.accounts = accounts
         self.busy_s = 0.0
         self.roll = RollCall(self._world, accounts, conductor)
-        self.desk = Desk(self._peers)
+        size, slots = server.slot_layout.size, server.slots
+        name = self.roll.name
+        self._post = Post(comm, self._world, slots, size, shared or {}, name, server.cuts)
+        self.desk = Desk([*self._post.peers, *crew.peers] if crew else self._post.peers)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         hosts = [account.host for account in accounts]
         self._host_watch = HostWatch(hosts, socket.gethostname(), self._watch, conductor.message)
@@ -128,8 +127,7 @@ class ServerLoop:
         launcher.outlive_launcher()
         while not server.finished or self._waits_for_newcomers(halted=halted):
             if launcher.gone:
-                self._conductor.stopping(wait=True)
-                raise LauncherLostError("mpirun was killed or has lost a host; the state is saved")
+                self._orphaned()
             arrived = self._arrivals(backoff)
             for worker in self._in_turn(arrived):
                 self._take(worker)
@@ -142,7 +140,8 @@ class ServerLoop:
                 self._fail(failure.worker, failure.text)
             if self._host_watch.save_now():
                 self._conductor.stopping()
-            for worker in self._watch.look():
+            answered = self._crew is None or self._crew.watch()
+            for worker in self._watch.look() if answered else ():
                 self._lose_patience(worker, halted=halted)
             for arrival in self.newcomers.look() if self.newcomers else ():
                 self._welcome(arrival)
@@ -158,80 +157,59 @@ class ServerLoop:
 
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""
-        hung = self.roll.hung
-        for worker, (receive, owed) in enumerate(zip(self._receives, self._owed, strict=True)):
-            if owed and worker not in hung:
-                receive.Cancel()  # or a push could still come in, into memory that is others'
-        for requests in (self._receives, self._sends):
-            for worker, request in enumerate(requests):
-                if worker not in hung:  # a message to or from it may be half-way for ever
-                    request.Free()
+        self._post.close(self.roll.hung)
 
     def present(self) -> list[Peer]:
         """Return the addresses of the workers that have neither died nor hang."""
-        return [self._peers[worker] for worker in self.roll.present]
-
-    def _receive_from(self, worker: int) -> MPI.Prequest:
-        comm, rank = self._peers[worker]
-        return comm.Recv_init(self._inbox[worker].raw, source=rank, tag=Tag.PUSH)
-
-    def _send_to(self, worker: int) -> MPI.Prequest:
-        comm, rank = self._peers[worker]
-        return comm.Send_init(self._server.slots[worker].message.raw, dest=rank, tag=Tag.REPLY)
+        return [self._post.peers[worker] for worker in self.roll.present]
 
     def _arrivals(self, backoff: Backoff) -> list[int]:
         """Return the workers whose pushes have arrived; handle those that died meanwhile."""
-        if self.newcomers and not any(self._owed):
+        if self.newcomers and not self._post.awaited:
             return []  # all are gone, and a new one is on its way
         try:
-            arrived = backoff.attempt(lambda: MPI.Request.Testsome(self._receives, self._statuses))
+            arrived = backoff.attempt(self._look)
         except MPI.Exception as error:
             if error.Get_error_class() not in DEATH:
                 raise
-            self._check_truncated()
-            arrived = self._arrivals_beside_failures()
-        else:
-            for worker, status in zip(arrived or (), self._statuses, strict=False):
-                self._check_length(worker, status)
+            self._post.check_truncated()
+            return self._arrivals_beside_failures()
         if arrived is None:
             raise DcasgdError("the server is waiting for pushes, but no worker owes it one")
-        for worker in arrived:
-            self._owed[worker] = False
         return arrived
 
-    def _check_length(self, worker: int, status: MPI.Status) -> None:
-        """Refuse a message that is shorter than it should be: the rest is of an older one."""
-        words, expected = status.Get_count(MPI.INT32_T), self._inbox[worker].raw.size
-        if words != expected:
-            raise ProtocolError(
-                f"{self.roll.name(worker)} sent {4 * words} bytes, but was asked for {4 * expected}"
-            )
+    def _look(self) -> list[int] | None:
+        """Return whose pushes have arrived, at all servers; None if nobody owes one."""
+        arrived = self._post.look()
+        return self._crew.whole(arrived) if self._crew else arrived
 
-    def _check_truncated(self) -> None:
-        # As far as that is possible: Open MPI 5.0.11 may write past the end of what it was given.
-        # The handshake sees to it that no worker has longer messages.
-        for status in self._statuses:
-            if status.Get_error() == MPI.ERR_TRUNCATE:
-                worker = self._world.worker_of(status.Get_source())
-                who = "a worker" if worker is None else self.roll.name(worker)
-                raise ProtocolError(
-                    f"{who} sent more than the {self._inbox[worker or 0].raw.nbytes} bytes it was "
-                    "asked for"
-                )
+    def _orphaned(self) -> NoReturn:
+        """Save what can be saved without MPI, which must not be called any more."""
+        if self._crew:
+            raise LauncherLostError(
+                "mpirun was killed or has lost a host; the other servers are out of reach, so the "
+                "newest checkpoint is what is left"
+            )
+        self._conductor.stopping(wait=True)
+        raise LauncherLostError("mpirun was killed or has lost a host; the state is saved")
 
     def _arrivals_beside_failures(self) -> list[int]:
-        dead = [worker for worker, peer in enumerate(self._peers) if peer.dead]
+        self._lose_the_dead()
+        arrived = self._post.look_beside_failures()
+        return self._crew.whole(arrived) or [] if self._crew else arrived
+
+    def _lose_the_dead(self) -> None:
+        dead = [worker for worker, peer in enumerate(self._post.peers) if peer.dead]
         if not dead:
             raise DcasgdError("a receive failed, but MPI reports no dead process")
         for worker in dead:
-            self._owed[worker] = False
+            self._post.abandon(worker)
+            if self._crew:
+                self._crew.forget(worker)
             if self._server.slots[worker].status != "lost":
                 self._lose(worker, partial(self.roll.died, worker))
             elif worker in self.roll.hung:
                 self.roll.died(worker, ())
-        # Testsome that raised may have completed others, whose persistent requests are inactive
-        # now and test true.
-        return [w for w, owed in enumerate(self._owed) if owed and self._receives[w].Test()]
 
     def _lose(self, worker: int, tell: Callable[[Sequence[int]], None]) -> None:
         self._watch.forget(worker)
@@ -284,21 +262,10 @@ class ServerLoop:
 
     def _welcome(self, arrival: Arrival) -> None:
         """Give a new process the place of a worker that is gone, and work."""
-        worker, slot = arrival.worker, self._server.slots[arrival.worker]
-        if worker in self.roll.hung or self._owed[worker]:  # it may still read and write there
-            self._outdated.append((self._inbox[worker], slot.message))
-        else:
-            self._receives[worker].Free()
-            self._sends[worker].Free()
-        size = self._server.layout.size
-        self._peers[worker] = arrival.peer
-        # Memory that was shared is that of the worker which is gone.
-        self._inbox[worker], slot.message = Message(size), Message(size)
-        self._receives[worker], self._sends[worker] = (
-            self._receive_from(worker),
-            self._send_to(worker),
-        )
-        self._owed[worker] = self._afresh[worker] = False
+        worker = arrival.worker
+        may_speak = worker in self.roll.hung or self._post.boxes[worker].owed
+        self._post.renew(worker, arrival.peer, keep=may_speak)
+        self._afresh[worker] = False
         self._watch.renew(worker)
         self.accounts[worker].host, self.accounts[worker].device = arrival.host, arrival.device
         ready = self._server.rejoin(worker)
@@ -306,13 +273,17 @@ class ServerLoop:
         self._reply(ready)
 
     def _in_turn(self, arrived: Sequence[int]) -> list[int]:
-        self._first = (self._first + 1) % len(self._receives)
-        count = len(self._receives)
+        count = self._server.num_workers
+        self._first = (self._first + 1) % count
         return sorted(arrived, key=lambda worker: (worker - self._first) % count)
 
     def _take(self, worker: int) -> None:
+        """Apply a push, and answer it; one that breaks off comes again when all of it is here."""
+        box = self._post.boxes[worker]
+        if box.missing and worker in self.roll.hung:
+            return  # it is taken back when all of its push is here
         # The reply that this push answers must be out of its buffer, which is written again now.
-        wait_until(self._sends[worker].Test, self._spin_s)
+        wait_until(box.answered, self._spin_s)
         self._watch.heard(worker)
         if worker in self.roll.hung:
             self._take_back(worker)
@@ -320,13 +291,20 @@ class ServerLoop:
         if worker in self._last_ones:
             self._last_ones.discard(worker)
             self.roll.speaks(worker)
-        message = self._inbox[worker]
+        message, server = box.push, self._server
+        intake = self._post.passage(worker, self._spin_s, certain=server.goes_on(worker))
         began = time.perf_counter()
         try:
-            answer = self._server.push(worker, Push.of(message))
+            answer = server.push(worker, Push.of(message), intake)
         except ProtocolError as error:
             raise ProtocolError(f"{self.roll.name(worker)}: {error}") from None
-        self.busy_s += time.perf_counter() - began
+        except BrokenOffError:
+            self._put_back(worker, died=intake is not None and intake.died)
+            return
+        self.busy_s += time.perf_counter() - began - (intake.waited_s if intake else 0.0)
+        self._post.taken(worker)
+        if worker not in answer.ready:
+            box.put_back()
         compute_ns, wait_ns, data_ns = message.spent_ns
         self.accounts[worker].add(
             message.samples,
@@ -339,17 +317,27 @@ class ServerLoop:
         self._reply(answer.ready)
         self._conductor.after(answer.record)
 
+    def _put_back(self, worker: int, *, died: bool) -> None:
+        """Go on without a push that has broken off, and has changed nothing."""
+        self._post.put_back(worker)
+        self._watch.asked(worker)
+        if died:
+            self._lose_the_dead()
+
     def _reply(self, workers: Sequence[int]) -> None:
         for worker in workers:
-            slot = self._server.slots[worker]
+            slot, box = self._server.slots[worker], self._post.boxes[worker]
             if slot.status == "working":
                 if self._afresh[worker]:
                     self._afresh[worker] = False
                     slot.message.make_afresh()
-                self._receives[worker].Start()
-                self._owed[worker] = True
+                box.ask()
                 self._watch.asked(worker)
-            self._sends[worker].Start()
+            if self._crew:
+                more = slot.status == "working"
+                kind = OrderKind.REPLY if more else OrderKind.LAST_REPLY
+                self._crew.tell(Order(kind, worker))
+            box.answer()
 
     def _finish_sends(self) -> None:
         """Wait until everybody has been told to stop who has not hung since its last push."""
@@ -359,7 +347,7 @@ class ServerLoop:
             self._watch.asked(worker)
         backoff = Backoff(self._spin_s)
         while True:
-            waiting = [worker for worker in waiting if not self._sends[worker].Test()]
+            waiting = [worker for worker in waiting if not self._post.boxes[worker].answered()]
             if not waiting:
                 return
             for worker in set(self._watch.look()) & set(waiting):
@@ -368,16 +356,6 @@ class ServerLoop:
                 )
                 waiting.remove(worker)
             self.desk.look()
+            if self._crew:
+                self._crew.move()
             backoff.pause()
-
-
-def _mailboxes(server: ParameterServer, shared: Mapping[int, Segment]) -> list[Message]:
-    """Return what pushes are received into, and have replies where workers share memory."""
-    size = server.layout.size
-    inbox = []
-    for worker, slot in enumerate(server.slots):
-        segment = shared.get(worker)
-        inbox.append(Message(size) if segment is None else Message(size, shared=segment.push))
-        if segment is not None:
-            slot.move(segment.reply)
-    return inbox

@@ -102,6 +102,8 @@ class ServerWatch:
         settings: The job's ``faults:`` section.
         host: The server's host.
         clock: Seconds, monotonic.
+        followers: Ranks of further servers, which the first one watches over; only of their deaths
+            others hear by themselves.
     """
 
     def __init__(
@@ -110,8 +112,10 @@ class ServerWatch:
         settings: FaultSettings,
         host: str,
         clock: Callable[[], float] = time.monotonic,
+        followers: Sequence[int] = (),
     ) -> None:
         self._comm = comm
+        self._followers = followers
         self._name = f"the server (rank {SERVER} on {host})"
         self._watch = Watch(settings, 1, clock)
         self._more_s = _APART_S * comm.rank
@@ -178,10 +182,12 @@ class ServerWatch:
             return error
         time.sleep(_LAST_WORDS_S)
         dead = failed_ranks(self._comm)
-        if SERVER not in dead:
+        lost = [rank for rank in self._followers if rank in dead]
+        if SERVER not in dead and not lost:
             return error
         first = min(set(range(self._comm.size)) - set(dead))
-        return RanksLostError(f"{self._name} died", told=self._comm.rank != first)
+        who = self._name if SERVER in dead else f"a server (rank {lost[0]})"
+        return RanksLostError(f"{who} died", told=self._comm.rank != first)
 
 
 def tell_failure(comm: MPI.Comm, text: str) -> bool:

@@ -12,6 +12,8 @@ from mpi_dcasgd.record.steps import Load
 
 BUSY = 0.9
 """Share of its time from which on a server is called saturated."""
+LONG_S = 2e-3
+"""Seconds of a push from which on its length is what takes time, which several servers divide."""
 LAGS = 2.0
 """Times the usual step from which on a worker is said to lag."""
 _ENOUGH = 8
@@ -114,6 +116,8 @@ def _saturated(load: Load, passed_s: float, usual_s: float) -> list[Warned]:
         f"with steps of {_ms(usual_s)} and {_ms(service_s)} a push, about {useful:.1f} workers are "
         f"of use, and there are {workers}"
     )
+    if service_s >= LONG_S:
+        text += "; more servers (servers) share this work where each has a core and a link"
     return [Warned("server saturated", text)]
 
 

@@ -80,8 +80,10 @@ def server_rank(groups: Sequence[Group]) -> str:
     if not served or not unserved:
         return ""
     workers = served[0].num_workers
+    more = served[0].world_size - workers
+    who = "The server takes a rank of its own" if more == 1 else f"{more} servers take ranks"
     return (
-        "The server takes a rank of its own: an asynchronous run with W workers occupies W + 1"
+        f"{who}: an asynchronous run with W workers occupies W + {more}"
         f" ranks, a synchronous one W (here {workers} workers: {served[0].world_size} ranks"
         f" against {workers}). Rows with equal workers are equal in gradients, not in hardware."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -25,9 +26,13 @@ from mpi_dcasgd.learning.schedules import Schedule
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.learning.trial import try_metrics, try_out
+from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.runs.resume import Standing
+from mpi_dcasgd.server.follower import Follower
+from mpi_dcasgd.server.leader import Crew
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.shard import Shard, way_of
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,8 @@ class Workshop:
         num_workers: int,
         device: torch.device,
         ledger: TicketLedger | None = None,
+        cuts: Sequence[int] = (),
+        crew: Crew | None = None,
     ) -> ParameterServer:
         """The server's state machine where the run begins or resumes, its vectors on ``device``.
 
@@ -152,6 +159,8 @@ class Workshop:
             num_workers: Slots.
             device: Where weights, snapshots and the rule's state live.
             ledger: One of a replay, which prefetches nothing; None for the run's own.
+            cuts: Elements at which all chunks but the first begin, where pushes come in chunks.
+            crew: Other servers, which this one leads.
         """
         job = self.job
         plan = self.plan
@@ -167,12 +176,27 @@ class Workshop:
             job.tickets_ahead if ledger is None else 0,
             ledger,
             job.fuse,
+            cuts,
+            crew,
         )
         standing = self.standing
         if standing.server is not None:
             server.take_over(standing.server, tickets=standing.same_tickets)
             standing.server = None  # it is as large as the server, and has been used
         return server
+
+    def follower(self, shard: Shard, num_workers: int) -> Follower:
+        """The state machine of a server that follows, where a run begins."""
+        initial = self.flat_model(torch.device("cpu"))
+        own = shard.of(initial.weights)
+        return Follower(
+            zeros(own.numel()).copy_(own),
+            shard,
+            self.job.rule,
+            num_workers,
+            initial.stats_rate[: shard.layout.num_stats],
+            way_of(initial.layout, self.job.fuse),
+        )
 
     def learner(self, flat: FlatModel, *, capture: bool = True) -> Learner:
         """Return the learner of this rank: single tickets, or its parts of a group's tickets.

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import ConfigError, DcasgdError, LaunchError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace
@@ -143,7 +142,7 @@ def prepare(
     fitting = [word for key, default, word in _FITTING if _setting(job, key) == default]
     words = (*fitting, *given)
     job = load_job(file, words=words)
-    ranks = Topology(job.mode, workers).world_size
+    ranks = job.world(workers).world_size
     for fault_tolerant in modes:
         launcher = Launcher(fault_tolerant=fault_tolerant)
         plan_launch(file, ranks, words=words, launcher=launcher).command(Path("run"))

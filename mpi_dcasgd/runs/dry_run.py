@@ -9,6 +9,9 @@ from mpi_dcasgd.drivers.topology import Topology
 ASSUMED_WORKERS = 4
 """Workers that are planned for when nothing says how many there will be."""
 
+_LONG_PUSH = 4 << 20
+_LINK_BYTES_PER_S = 1.25e9
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -49,7 +52,8 @@ def amount(size: int) -> str:
 
 
 def _facts(plan: Plan, *, gpu: bool, assumed: bool) -> list[str]:
-    trains = Topology(plan.mode, plan.num_workers).worker_ranks
+    world = Topology(plan.mode, plan.num_workers, max(1, plan.num_servers))
+    serves, trains = world.server_ranks, world.worker_ranks
     if plan.mode == "sequential":
         ranks = "1 process"
     elif plan.mode == "synchronous":
@@ -57,7 +61,8 @@ def _facts(plan: Plan, *, gpu: bool, assumed: bool) -> list[str]:
     else:
         first, last = trains[0], trains[-1]
         workers = f"rank {first} trains" if first == last else f"ranks {first} to {last} train"
-        ranks = f"{plan.world_size}; rank 0 serves, {workers}"
+        servers = "rank 0 serves" if len(serves) == 1 else f"ranks 0 to {serves[-1]} serve"
+        ranks = f"{plan.world_size}; {servers}, {workers}"
     if assumed:
         ranks += " (assumed: set another number with -n N)"
     statistics = f", and {plan.num_stats:,} BatchNorm statistics" if plan.num_stats else ""
@@ -68,6 +73,23 @@ def _facts(plan: Plan, *, gpu: bool, assumed: bool) -> list[str]:
         f"parameters: {plan.num_params:,} trainable{statistics}",
         f"tickets:    {plan.tickets_per_epoch:,} an epoch{merged}, {plan.num_samples:,} samples",
         f"updates:    {plan.tickets:,}",
+        *_service(plan),
+    ]
+
+
+def _service(plan: Plan) -> list[str]:
+    """Say how long a step should be, where pushes are so long that a server may be what limits."""
+    if plan.mode != "asynchronous" or plan.push_bytes < _LONG_PUSH:
+        return []
+    link_s = plan.push_bytes / _LINK_BYTES_PER_S
+    step_s = (plan.num_workers - 1) * link_s
+    each = "" if plan.num_servers == 1 else " to each server"
+    return [
+        f"a push:     {amount(plan.push_bytes)}{each} and as much back; {link_s:.2g} s where the "
+        "link has 10 Gbit/s, and then",
+        f"            {plan.num_workers} workers are of use with steps of {step_s:.2g} s or more "
+        "(useful workers = 1 + step / service);",
+        "            with shorter ones more servers on other hosts help (servers)",
     ]
 
 

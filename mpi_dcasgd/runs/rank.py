@@ -13,7 +13,7 @@ import torch
 
 from mpi_dcasgd.config.load import job_as_yaml
 from mpi_dcasgd.config.own_code import own_names
-from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job, world_of
+from mpi_dcasgd.config.plan import available_bytes, check_memory, divide, plan_job, world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.backoff import wait_until
@@ -37,6 +37,7 @@ from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
 from mpi_dcasgd.drivers.synchronous import run_synchronous
 from mpi_dcasgd.drivers.topology import SERVER
+from mpi_dcasgd.drivers.transport.chunks import cuts_of
 from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, host_spin_s, pick_device
 from mpi_dcasgd.learning.learner import Learner
@@ -51,12 +52,20 @@ from mpi_dcasgd.runs.group_faults import check_replicas, naming_the_dead, watch_
 from mpi_dcasgd.runs.recording import Recording, reason_of
 from mpi_dcasgd.runs.respawn import recruiting
 from mpi_dcasgd.runs.resume import Standing
+from mpi_dcasgd.runs.servers import (
+    agree_on_kernel,
+    follow,
+    make_crew,
+    watch_over_server,
+)
 from mpi_dcasgd.server.server import ParameterServer
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mpi_dcasgd.drivers.divided_link import DividedLink
     from mpi_dcasgd.drivers.mpi_worker import Link
+    from mpi_dcasgd.drivers.notes import ServerWatch
 
 _CPU = torch.device("cpu")
 
@@ -140,9 +149,17 @@ class Rank:
         meeting.doing = "sharing memory"
         self.sharing = Sharing()
         if not self.synchronous:
-            self.sharing = share_memory(meeting, job.transport, flat.layout.size)
+            servers = self.world.num_servers
+            self.shards = together(meeting, lambda: divide(job, flat.layout, servers))
+            self.sharing = share_memory(meeting, job.transport, flat.layout.size, self.world)
+        # Processes that come later exchange messages, wherever they are.
+        self.cuts = cuts_of(job.chunk_mb, flat.layout.num_params)
+        near = all(not reason for reason in self.sharing.reasons) and not job.faults.respawn
+        if near or self.world.num_servers > 1:
+            self.cuts = ()
         meeting.doing = "trying out the model"
         # The server's own vectors are on the CPU; its device is where it evaluates.
+        transport = self.sharing.transport(self.world.worker_of(comm.rank))
         place = RankPlace(
             rank=comm.rank,
             role=self.world.role(comm.rank),
@@ -151,7 +168,8 @@ class Rank:
             device_name=torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
             else "",
-            transport=self.sharing.transport(self.world.worker_of(comm.rank)),
+            transport=transport,
+            chunks=len(self.cuts) + 1 if self.cuts and transport == "messages" else 0,
         )
         self.places: list[RankPlace] = meeting.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
@@ -163,10 +181,17 @@ class Rank:
         if self.synchronous:
             self._train_synchronously()
             self.in_step = True
-        elif self.world.worker_of(self.comm.rank) is None:
+        elif self.comm.rank == SERVER:
             self._serve()
+        elif self.comm.rank in self.world.server_ranks:
+            together(self.meeting, lambda: None)
+            follow(self)
         else:
             self._work()
+
+    def closing(self, release: Callable[[], None]) -> None:
+        """Have something given back when this rank is closed."""
+        self._resources.callback(release)
 
     def close(self) -> None:
         """Give back MPI's requests, the reducer, threads and files, whatever has happened."""
@@ -233,7 +258,11 @@ class Rank:
         comm, workshop = self.comm, self.workshop
         together(self.meeting, workshop.try_metrics)
         self.in_step = False
-        server = workshop.server(self.world.num_workers, _CPU)
+        crew = make_crew(self)
+        server = workshop.server(self.world.num_workers, _CPU, cuts=self.cuts, crew=crew)
+        if crew:
+            self._resources.callback(crew.close)
+            agree_on_kernel(self.meeting, server.chain.kernel)
         assert self.recording is not None  # rank 0 has it
         observer = self._recorder("mpi", self.world.num_workers, server)
         conductor = self.recording.conductor(workshop, server, observer)
@@ -241,7 +270,9 @@ class Rank:
         accounts = [account_of(worker, self.places[rank]) for worker, rank in ranks]
         faults = self.job.faults
         shared = self.sharing.segments
-        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults, shared)
+        loop = ServerLoop(
+            comm, server, conductor, self.stop, self.spin_s, accounts, faults, shared, crew
+        )
         self._resources.callback(loop.close)
         observer.follow(accounts, lambda: loop.busy_s)
         if faults.respawn:
@@ -252,20 +283,26 @@ class Rank:
         self.recording.begin(conductor, time.monotonic() - self.started)
         with self._at_work(conductor):
             loop.run()
-        self._resources.close()
+        if not crew:
+            self._resources.close()
         self._finish(conductor, server, accounts)
         if loop.newcomers:
             loop.newcomers.dismiss()
-        self.in_step = take_leave(loop.present(), ", ".join(loop.roll.stuck))
+        if crew:  # the others have handed in the final weights by now
+            crew.end()
+            self._resources.close()
+        peers = [*loop.present(), *(crew.peers if crew else ())]
+        self.in_step = take_leave(peers, ", ".join(loop.roll.stuck))
 
     def _work(self) -> None:
-        from mpi_dcasgd.drivers.mpi_worker import Link, run_worker
-        from mpi_dcasgd.drivers.notes import ServerWatch
+        from mpi_dcasgd.drivers.mpi_worker import run_worker
 
-        watch = ServerWatch(self.comm, self.job.faults, self.places[SERVER].host)
-        link = Link(self.comm, self.layout.size, self.device, self.spin_s, watch, self.sharing.own)
+        watch = watch_over_server(self)
+        link = self._link(watch)
         self._resources.callback(link.close)
         learner = together(self.meeting, lambda: self._bound_learner(link))
+        if self.world.num_servers > 1:
+            agree_on_kernel(self.meeting, "")
         self.in_step = False
         link.expect()
         self.meeting.barrier()
@@ -273,7 +310,16 @@ class Rank:
         run_worker(link, self._slowed(learner), background=self.job.tickets_ahead > 0)
         self.in_step = not await_leave(self.comm, self.spin_s, watch)
 
-    def _bound_learner(self, link: Link) -> Learner:
+    def _link(self, watch: ServerWatch) -> Link | DividedLink:
+        from mpi_dcasgd.drivers.divided_link import DividedLink
+        from mpi_dcasgd.drivers.mpi_worker import Link
+
+        comm, device, spin_s = self.comm, self.device, self.spin_s
+        if self.world.num_servers > 1:
+            return DividedLink(comm, self.world, self.shards, device, spin_s, watch)
+        return Link(comm, self.layout.size, device, spin_s, watch, self.sharing.own)
+
+    def _bound_learner(self, link: Link | DividedLink) -> Learner:
         """Return the learner, whose vectors are the link's where that can be."""
         workshop = self.workshop
         if not link.staged:

@@ -237,7 +237,7 @@ class Recording:
         )
         devices = ", ".join(f"{p.role} {p.rank}: {p.host} {p.device}" for p in places)
         self.logger.info(devices)
-        recorder.message(f"{job.name}: {_who(job.algorithm, driver, num_workers)}")
+        recorder.message(f"{job.name}: {_who(job, driver, num_workers)}")
         recorder.message(f"run folder: {self.folder.path}")
         for restart in restarts[self._restarts_before :]:
             recorder.restarted(restart)
@@ -452,7 +452,8 @@ def reason_of(stop: StopFlag) -> str:
     return f"stopped by signal {stop.signum}" if stop.signum else "stopped on request"
 
 
-def _who(algorithm: str, driver: str, num_workers: int) -> str:
+def _who(job: Job, driver: str, num_workers: int) -> str:
+    algorithm, servers = job.algorithm, job.servers
     if driver == "sequential":
         return f"{algorithm}, one process"
     workers = f"{num_workers} worker{'' if num_workers == 1 else 's'}"
@@ -463,7 +464,8 @@ def _who(algorithm: str, driver: str, num_workers: int) -> str:
         return f"{algorithm}, {workers}, synchronous through {through}"
     if driver == "replay":
         return f"{algorithm}, {workers}, in a recorded order"
-    return f"{algorithm}, 1 server and {workers}, asynchronous over MPI"
+    serving = "1 server" if servers == 1 else f"{servers} servers"
+    return f"{algorithm}, {serving} and {workers}, asynchronous over MPI"
 
 
 def _same(one: Path, other: Path) -> bool:

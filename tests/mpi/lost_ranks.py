@@ -108,6 +108,47 @@ def watch_server(comm: Any, answers: bool, wait_s: float) -> tuple[bool, str]:
             comm.recv(source=0, tag=32)
 
 
+def watch_follower(comm: Any) -> tuple[list[bool], str]:
+    """Rank 0 leads and watches over rank 1, which answers at first and then no more.
+
+    Returns:
+        Whether it answered, as long as that did not change, and what is said at last.
+    """
+    import numpy as np
+
+    from mpi_dcasgd.drivers.crew import MpiCrew
+    from mpi_dcasgd.drivers.fault_settings import FaultSettings
+    from mpi_dcasgd.drivers.topology import Topology
+    from mpi_dcasgd.learning.layout import FlatLayout
+    from mpi_dcasgd.server.orders import ORDER_BYTES, CrewTag
+    from mpi_dcasgd.server.shard import shards_of
+
+    note = np.zeros(2, dtype=np.int64)
+    if comm.rank == 1:
+        for _ in range(2):  # orders to say that it is there, of which it hears one
+            order = bytearray(ORDER_BYTES)
+            comm.Recv(order, source=0, tag=CrewTag.ORDERS)
+            if not note[1]:
+                comm.Send(note, dest=0, tag=CrewTag.ARRIVALS)
+            note[1] = 1
+        return [], ""
+    world = Topology("asynchronous", 1, servers=2)
+    shards = shards_of(FlatLayout((), (), 32, 0), 2)
+    crew = MpiCrew(comm, world, shards, FaultSettings(patience=0.1), ["a", "b"])
+    answers: list[bool] = []
+    try:
+        while True:
+            crew.move()
+            answered = crew.watch()
+            if answers[-1:] != [answered]:
+                answers.append(answered)
+            time.sleep(0.01)
+    except Exception as error:
+        return answers, str(error)
+    finally:
+        crew.close()
+
+
 def watch_group(comm: Any, signs: bool, wait_s: float) -> list[str]:
     """Rank 0 is between two steps for as long as rank 1 waits for it, with signs of life or not.
 

@@ -37,6 +37,8 @@ SETTINGS: dict[str, str] = {
     "sync.backup": "1",
     "sync.lr_scaling": "linear",
     "transport": "messages",
+    "servers": "2",
+    "chunk_mb": "4",
     "inject.slow": "{7: 3}",
     "inject.pauses": "{every_s: 1, for_s: 1, workers: [2]}",
     "faults.respawn": "true",
@@ -50,6 +52,8 @@ SETTINGS: dict[str, str] = {
 
 DISARMED = {
     "transport": ["algorithm=sgd"],
+    "servers": ["algorithm=sgd"],
+    "chunk_mb": ["algorithm=asgd", "transport=shared"],
     "faults.respawn": ["algorithm=sgd"],
     "inject.slow": ["algorithm=sgd"],
     "inject.pauses": ["algorithm=sgd"],

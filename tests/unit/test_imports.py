@@ -37,7 +37,12 @@ LAYERS = (
 
 # These two are the MPI driver; everything else must load where there is no MPI.
 NEED_MPI = {
+    "mpi_dcasgd.drivers.crew",
     "mpi_dcasgd.drivers.deaths",
+    "mpi_dcasgd.drivers.divided_link",
+    "mpi_dcasgd.drivers.mpi_follower",
+    "mpi_dcasgd.drivers.mail",
+    "mpi_dcasgd.drivers.mailbox",
     "mpi_dcasgd.drivers.mpi_server",
     "mpi_dcasgd.drivers.mpi_worker",
     "mpi_dcasgd.drivers.notes",

@@ -36,6 +36,18 @@ def test_the_first_rank_of_an_asynchronous_world_serves() -> None:
     assert [world.worker_of(world.rank_of(worker)) for worker in range(3)] == [0, 1, 2]
 
 
+def test_several_servers_come_before_the_workers() -> None:
+    world = Topology("asynchronous", 2, servers=3)
+    assert world.world_size == 5
+    assert [world.role(rank) for rank in range(5)] == 3 * ["server"] + 2 * ["worker"]
+    assert list(world.follower_ranks) == [1, 2]
+    assert [world.worker_of(rank) for rank in range(5)] == [None, None, None, 0, 1]
+    assert Topology.of_world("asynchronous", 5, algorithm="x", servers=3) == world
+    with pytest.raises(LaunchError, match=r"it needs 3 servers .* so start 4 or more ranks"):
+        Topology.of_world("asynchronous", 3, algorithm="x", servers=3)
+    assert Topology("synchronous", 2, servers=3).world_size == 2
+
+
 @pytest.mark.parametrize("mode", ["sequential", "synchronous"])
 def test_every_rank_of_another_world_trains(mode: Mode) -> None:
     world = Topology(mode, 1 if mode == "sequential" else 3)
@@ -86,7 +98,7 @@ def test_a_number_of_workers_that_cannot_be_is_refused(
 
 
 def test_the_example_holds() -> None:
-    assert doctest.testmod(topology) == (0, 2)
+    assert doctest.testmod(topology) == (0, 4)
 
 
 def test_a_job_knows_its_mode_its_rule_and_its_world() -> None:
@@ -145,6 +157,8 @@ _OTHER_MEANINGS = {
     ("timeline_json.py", "one.worker + 1"),
     ("timeline_picture.py", "timeline.num_workers + 1"),
     ("timeline_picture.py", "one.worker + 1"),
+    # Steps of the others, while one is served.
+    ("dry_run.py", "plan.num_workers - 1"),
     # The other one of two.
     ("pingpong.py", "1 - comm.rank"),
     # Messages of a ring.

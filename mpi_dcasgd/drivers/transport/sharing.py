@@ -22,6 +22,7 @@ from mpi_dcasgd.errors import LaunchError
 
 _FAR = "is on another host"
 _CHOSEN = "the job says so (transport)"
+_SEVERAL = "memory is shared with a single server only (servers)"
 
 
 class Place(NamedTuple):
@@ -69,11 +70,13 @@ class Sharing:
         hosts: Where the workers are.
         segments: This rank's, by worker: on the server one for each that shares, on such a worker
             its own.
+        servers: Number of servers.
     """
 
     reasons: Sequence[str] = ()
     hosts: Sequence[str] = ()
     segments: dict[int, Segment] = field(default_factory=dict)
+    servers: int = 1
 
     def transport(self, worker: int | None) -> Transport | Literal[""]:
         """Return how a worker's vectors travel; empty for who is none, or has no server."""
@@ -91,6 +94,8 @@ class Sharing:
         near = [worker for worker, reason in enumerate(self.reasons) if not reason]
         if not self.reasons:
             return []
+        if self.servers > 1:
+            return [f"all workers exchange messages with {self.servers} servers: {_SEVERAL}"]
         lines = [f"{len(near)} of {len(self.reasons)} workers share memory with the server"]
         for worker, reason in enumerate(self.reasons):
             if reason not in ("", _FAR, _CHOSEN):
@@ -116,37 +121,43 @@ class Sharing:
             )
 
     def _name(self, worker: int) -> str:
-        rank = Topology("asynchronous", len(self.reasons)).rank_of(worker)
+        rank = Topology("asynchronous", len(self.reasons), self.servers).rank_of(worker)
         return f"worker {worker} (rank {rank} on {self.hosts[worker]})"
 
 
-def share_memory(comm: Ranks, choice: TransportChoice, size: int) -> Sharing:
+def share_memory(
+    comm: Ranks, choice: TransportChoice, size: int, world: Topology | None = None
+) -> Sharing:
     """Find out which workers share memory with the server, and map it; all ranks must call this.
 
     Args:
-        comm: The server is its rank 0, all others are workers.
+        comm: Rank 0 serves, all others are workers, unless ``world`` says something else.
         choice: ``auto`` for memory where it can be shared, ``shared`` to refuse any other world,
             ``messages`` for no memory.
         size: Elements of a vector.
+        world: Its topology; with several servers all vectors travel in messages.
 
     Raises:
         LaunchError: On every rank, if memory is to be shared and cannot be.
     """
-    world = Topology.of_world("asynchronous", comm.size, algorithm="of this run")
+    world = world or Topology.of_world("asynchronous", comm.size, algorithm="of this run")
     places = comm.allgather(Place.here())
     created: dict[int, Segment] = {}
     with ExitStack() as descriptors:
         offers: list[Offer | str] = []
         if comm.rank == SERVER:
             for worker, rank in enumerate(world.worker_ranks):
-                obstacle = _CHOSEN if choice == "messages" else places[SERVER].apart(places[rank])
+                obstacle = places[SERVER].apart(places[rank])
+                if choice == "messages" or world.num_servers > 1:
+                    obstacle = _CHOSEN if choice == "messages" else _SEVERAL
                 offers.append(obstacle or _create(worker, size, created, descriptors))
         offers = comm.bcast(offers)
         reason, segments = _take_up(world.worker_of(comm.rank), offers)
         reasons = comm.allgather(reason)[world.num_servers :]
     if comm.rank == SERVER:
         segments = {worker: one for worker, one in created.items() if not reasons[worker]}
-    sharing = Sharing(reasons, [places[rank].host for rank in world.worker_ranks], segments)
+    hosts = [places[rank].host for rank in world.worker_ranks]
+    sharing = Sharing(reasons, hosts, segments, world.num_servers)
     if choice == "shared":
         sharing.require_all()
     return sharing

@@ -1,0 +1,204 @@
+"""A server that follows, behind nonblocking MPI: stretches of pushes in, orders in, replies out.
+
+It has one persistent receive and one persistent send a worker, of its stretch alone: whose push it
+is says the sender, and what becomes of it the leader. For each pair of worker and follower, pushes
+and replies alternate, as they do between worker and leader, so the n-th push answers the n-th reply
+on all of these ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from mpi4py import MPI
+
+from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff
+from mpi_dcasgd.drivers.crew import BATCH_BYTES, COUNT_WORDS
+from mpi_dcasgd.drivers.deaths import failed_ranks, is_death
+from mpi_dcasgd.drivers.notes import ServerWatch
+from mpi_dcasgd.drivers.topology import SERVER, Topology
+from mpi_dcasgd.server.follower import Follower
+from mpi_dcasgd.server.message import Tag
+from mpi_dcasgd.server.orders import CrewTag, Order, OrderKind, orders_in
+from mpi_dcasgd.server.shard import vectors_of, with_vectors
+
+_WRITES_SNAPSHOT = (OrderKind.APPLY, OrderKind.APPLY_HELD, OrderKind.RENEW)
+
+
+class FollowerLoop:
+    """Loop that carries out the leader's orders.
+
+    Args:
+        comm: The world.
+        world: Its topology.
+        follower: This server's shard.
+        watch: Watches over the leader.
+        spin_s: Seconds that a wait polls before it sleeps.
+    """
+
+    def __init__(
+        self,
+        comm: MPI.Comm,
+        world: Topology,
+        follower: Follower,
+        watch: ServerWatch,
+        spin_s: float = CROWDED_SPIN_S,
+    ) -> None:
+        self._comm = comm
+        self._world = world
+        self._follower = follower
+        self._watch = watch
+        self._spin_s = spin_s
+        self._receives = [
+            comm.Recv_init(follower.pushes[worker].numpy(), source=rank, tag=Tag.PUSH)
+            for worker, rank in enumerate(world.worker_ranks)
+        ]
+        self._sends = [
+            comm.Send_init(follower.snapshots[worker].numpy(), dest=rank, tag=Tag.REPLY)
+            for worker, rank in enumerate(world.worker_ranks)
+        ]
+        self._owed = [False] * world.num_workers
+        self._arrived: list[int] = []  # and not told yet
+        self._packed = bytearray(BATCH_BYTES)
+        self._ordered = comm.Recv_init([self._packed, MPI.BYTE], source=SERVER, tag=CrewTag.ORDERS)
+        self._status = MPI.Status()
+        self._note = np.zeros(COUNT_WORDS + world.num_workers, dtype=np.int64)
+        self._noting = comm.Send_init(self._note, dest=SERVER, tag=CrewTag.ARRIVALS)
+        self._report = False
+        self._listening = False
+        self._ended = False
+
+    def run(self) -> None:
+        """Carry out orders until there are no more.
+
+        Raises:
+            RanksLostError: The leader died or hangs, or another server died.
+        """
+        self._listen()
+        backoff = Backoff(self._spin_s)
+        while not self._ended:
+            if backoff.attempt(self._look):
+                backoff.reset()
+            elif backoff.pause():
+                self._watch.look()
+
+    def close(self) -> None:
+        """Free the MPI requests, those of a run that failed, too."""
+        for receive, owed in zip(self._receives, self._owed, strict=True):
+            if owed:
+                receive.Cancel()
+            receive.Free()
+        for send in self._sends:
+            send.Free()
+        if self._listening:
+            self._ordered.Cancel()
+        self._ordered.Free()
+        self._noting.Free()
+
+    def _listen(self) -> None:
+        self._ordered.Start()
+        self._listening = True
+        self._watch.begin()
+
+    def _look(self) -> bool:
+        """Take what has come; return whether there was anything."""
+        before = len(self._arrived)
+        self._take_pushes()
+        ordered = self._guarded(lambda: self._ordered.Test(self._status))
+        if ordered:
+            packed = bytes(self._packed[: self._status.Get_count(MPI.BYTE)])
+            self._listen()
+            for order in orders_in(packed):
+                self._carry_out(order)
+        self._tell()
+        return ordered or len(self._arrived) > before
+
+    def _take_pushes(self) -> None:
+        if not any(self._owed):
+            return
+        try:
+            found = MPI.Request.Testsome(self._receives) or []
+        except MPI.Exception as error:
+            found = self._beside_failures(error)
+        for worker in found:
+            self._owed[worker] = False
+        self._arrived += found
+
+    def _beside_failures(self, error: MPI.Exception) -> list[int]:
+        """Return whose stretches have arrived, where a worker has died."""
+        if not is_death(error):
+            raise error
+        dead = failed_ranks(self._comm)
+        if any(rank in self._world.server_ranks for rank in dead):
+            raise self._watch.meaning(error)
+        for rank in dead:
+            worker = self._world.worker_of(rank)
+            if worker is not None:
+                self._owed[worker] = False
+        return [w for w, owed in enumerate(self._owed) if owed and self._receives[w].Test()]
+
+    def _carry_out(self, order: Order) -> None:
+        worker, kind = order.worker, order.kind
+        if kind in _WRITES_SNAPSHOT:
+            self._wait_sent(worker)
+        self._follower.carry_out(order)
+        if kind in (OrderKind.REPLY, OrderKind.LAST_REPLY):
+            self._wait_sent(worker)
+            if kind is OrderKind.REPLY:
+                self._receives[worker].Start()
+                self._owed[worker] = True
+            self._sends[worker].Start()
+        elif kind is OrderKind.HAND_IN_WEIGHTS:
+            self._hand_in([self._follower.weights])
+        elif kind is OrderKind.HAND_IN_STATE:
+            self._hand_in(vectors_of(self._follower.state_dict()))
+        elif kind is OrderKind.TAKE_OVER:
+            self._take_over()
+        elif kind is OrderKind.REPORT:
+            self._report = True
+        elif kind is OrderKind.END:
+            self._ended = True
+
+    def _tell(self) -> None:
+        """Note to the leader whose stretches have arrived, once the note before is out."""
+        if not (self._arrived or self._report) or not self._guarded(self._noting.Test):
+            return
+        self._note[0] = len(self._arrived)
+        self._note[COUNT_WORDS : COUNT_WORDS + len(self._arrived)] = self._arrived
+        self._noting.Start()
+        self._arrived, self._report = [], False
+
+    def _wait_sent(self, worker: int) -> None:
+        """Wait until the reply before is out of the snapshot, which is written again now."""
+
+        def sent() -> bool:
+            try:
+                return self._sends[worker].Test()
+            except MPI.Exception as error:
+                if not is_death(error):
+                    raise
+                return True  # whoever was to have it is no more
+
+        self._watch.wait(sent, self._spin_s)
+
+    def _hand_in(self, vectors: list[torch.Tensor]) -> None:
+        for vector in vectors:
+            request = self._comm.Isend(vector.numpy(), dest=SERVER, tag=CrewTag.VECTOR)
+            self._watch.wait(request.Test, self._spin_s)
+
+    def _take_over(self) -> None:
+        comm = self._comm
+        self._watch.wait(lambda: comm.iprobe(source=SERVER, tag=CrewTag.OUTLINE), self._spin_s)
+        state = with_vectors(comm.recv(source=SERVER, tag=CrewTag.OUTLINE))
+        for vector in vectors_of(state):
+            request = comm.Irecv(vector.numpy(), source=SERVER, tag=CrewTag.VECTOR)
+            self._watch.wait(request.Test, self._spin_s)
+        self._follower.take_over(state)
+
+    def _guarded(self, step: Callable[[], bool]) -> bool:
+        try:
+            return step()
+        except MPI.Exception as error:
+            raise self._watch.meaning(error) from None
