@@ -13,7 +13,8 @@ import numpy as np
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import flatten
-from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
+from mpi_dcasgd.record.run_files import JOB_YAML
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.study_folder import find_runs
 from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.reporting.sound import check_events, check_summary

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from mpi_dcasgd.record.run_folder import CLUSTER_YAML
+from mpi_dcasgd.record.run_files import CLUSTER_YAML
 from mpi_dcasgd.reporting.collect import RunResult
 from mpi_dcasgd.reporting.groups import Group, Stat
 from mpi_dcasgd.reporting.time_to_error import is_synchronous

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from mpi_dcasgd.config.load import read_mapping
 from mpi_dcasgd.config.study import Study, load_study, make_study
 from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.record.run_folder import RUNS
+from mpi_dcasgd.record.run_files import RUNS
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.comparison_plan import ComparisonPlan, ComparisonResult
