@@ -24,6 +24,7 @@ def remarks(groups: Sequence[Group], runs: Sequence[RunResult]) -> list[str]:
         _not_finite(groups),
         epochs_differ(runs),
         _resized(runs),
+        _restarted(runs),
         _refused(groups),
         _code(runs),
         hardware_differs(runs),
@@ -145,6 +146,21 @@ def _resized(runs: Sequence[RunResult]) -> str:
     return (
         f"Runs that were resumed with another number of workers ({told}) are listed under the last"
         " number: seconds, speed and staleness there are a mixture."
+    )
+
+
+def _restarted(runs: Sequence[RunResult]) -> str:
+    told = [
+        f"{run.path.name}: {len(run.restarts)} time{'s' * (len(run.restarts) != 1)}, for the last "
+        f"time after {run.restarts[-1]}"
+        for run in runs
+        if run.restarts
+    ]
+    if not told:
+        return ""
+    return (
+        f"Runs that had ended early were started again ({'; '.join(told)}): their seconds have gaps"
+        " and a second warm-up; samples and updates are those of one run."
     )
 
 
