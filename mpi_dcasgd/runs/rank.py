@@ -94,7 +94,7 @@ class Rank:
         meeting.doing = "looking for a device"
         self.device = together(meeting, lambda: pick_device(job.device, self.local_rank))
         if self.synchronous:
-            self.reducer = together(meeting, self._make_reducer)
+            self.reducer = self._make_reducer()
         meeting.doing = "listing the data's files"
         share_files(meeting, job.data)
         together(meeting, self._check_memory)
@@ -150,7 +150,7 @@ class Rank:
 
     def _make_reducer(self) -> Reducer:
         sync = self.job.sync
-        reducer = make_reducer(sync.backend, sync.compression, self.comm, self.device)
+        reducer = make_reducer(sync.backend, sync.compression, self.meeting, self.device)
         self.resources.callback(reducer.close)
         return reducer
 
