@@ -151,12 +151,12 @@ class Recorder:
         self._metrics.write("worker", self._time_s, **asdict(account))
 
     def message(self, text: str) -> None:
+        self._say(text)  # first: the disk may be what it is about
         self._metrics.write("message", self._time_s, text=text)
-        self._say(text)
 
     def fault(self, text: str, missing: Sequence[str]) -> None:
-        self._metrics.write("fault", self._time_s, text=text, missing=list(missing))
         self._say(text)
+        self._metrics.write("fault", self._time_s, text=text, missing=list(missing))
 
     def restarted(self, restart: Restart) -> None:
         """Write down that the launcher has started the run again, which it has told itself."""

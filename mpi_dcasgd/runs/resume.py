@@ -77,7 +77,7 @@ def make_checkpointer(
     return Checkpointer(
         server,
         parts,
-        CheckpointFiles(folder.checkpoints, settings.keep),
+        CheckpointFiles(folder.checkpoints, settings.keep, settings.patience_s),
         settings.every and settings.every * server.plan.num_samples,
         settings.every_s,
         {
