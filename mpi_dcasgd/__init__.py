@@ -40,14 +40,20 @@ if TYPE_CHECKING:
     from mpi_dcasgd.learning.task import Task
     from mpi_dcasgd.reporting.write import Report, ReportWithoutPlotsError
     from mpi_dcasgd.rules.part import Part
+    from mpi_dcasgd.runs.advise import Advice, advise
     from mpi_dcasgd.runs.calibrate import Calibration, calibrate
     from mpi_dcasgd.runs.compare import compare
+    from mpi_dcasgd.runs.doctor import doctor
     from mpi_dcasgd.runs.jobs import load_job
     from mpi_dcasgd.runs.replay import Replay, replay
     from mpi_dcasgd.runs.report import report
     from mpi_dcasgd.runs.result import Run
+    from mpi_dcasgd.runs.sharpness import Sharpness, sharpness
     from mpi_dcasgd.runs.simulate import simulate, simulate_timing
+    from mpi_dcasgd.runs.timeline import WrittenTimeline, timeline
     from mpi_dcasgd.runs.train import train
+    from mpi_dcasgd.runs.watch import Watched, watch
+    from mpi_dcasgd.tools.doctor.finding import Finding
 
 __all__ = [
     "load_job",
@@ -58,12 +64,22 @@ __all__ = [
     "replay",
     "compare",
     "report",
+    "advise",
+    "sharpness",
+    "timeline",
+    "watch",
+    "doctor",
     "Job",
     "Run",
     "Replay",
     "Timing",
     "Calibration",
     "Report",
+    "Advice",
+    "Sharpness",
+    "WrittenTimeline",
+    "Watched",
+    "Finding",
     "StopFlag",
     "Task",
     "Part",
@@ -91,11 +107,21 @@ if not TYPE_CHECKING:  # or a type checker would believe in any attribute
         "replay": "runs.replay",
         "compare": "runs.compare",
         "report": "runs.report",
+        "advise": "runs.advise",
+        "sharpness": "runs.sharpness",
+        "timeline": "runs.timeline",
+        "watch": "runs.watch",
+        "doctor": "runs.doctor",
         "Job": "config.schema",
         "Run": "runs.result",
         "Replay": "runs.replay",
         "Timing": "drivers.simulation.timing",
         "Calibration": "runs.calibrate",
+        "Advice": "runs.advise",
+        "Sharpness": "runs.sharpness",
+        "WrittenTimeline": "runs.timeline",
+        "Watched": "runs.watch",
+        "Finding": "tools.doctor.finding",
         "StopFlag": "drivers.signals",
         "Task": "learning.task",
         "Part": "rules.part",

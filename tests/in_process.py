@@ -13,6 +13,7 @@ from typing import IO
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
+from mpi_dcasgd.tools.launch.world import WorldEnd
 
 START = (sys.executable, "-m", "mpi_dcasgd")
 
@@ -35,21 +36,21 @@ def command(*words: str) -> int:
 
 
 def run_here(
-    genuine: Callable[..., int],
+    genuine: Callable[..., WorldEnd],
     to_run: MpirunCommand,
     *,
     run_dir: Path | None = None,
     stdout: IO[bytes] | None = None,
     stderr: IO[bytes] | None = None,
-) -> int:
-    """Stand in for ``launch.run``; what has a launcher in front is left to the genuine one."""
+) -> WorldEnd:
+    """Stand in for ``launch.run_world``; what has a launcher is left to the genuine one."""
     if to_run.argv[:3] != START or stdout is None or stderr is None:
         return genuine(to_run, run_dir=run_dir, stdout=stdout, stderr=stderr)
     print(f"+ {to_run}", file=sys.stderr, flush=True)
     out, err = (io.TextIOWrapper(file, write_through=True) for file in (stdout, stderr))
     try:
         with redirect_stdout(out), redirect_stderr(err):
-            return command(*to_run.argv[3:])
+            return WorldEnd(command(*to_run.argv[3:]))
     finally:
         for text in (out, err):
             text.detach()

@@ -99,6 +99,17 @@ def add_mpirun(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_restarts(parser: argparse.ArgumentParser) -> None:
+    """Add the option that starts a run again."""
+    parser.add_argument(
+        "--restarts",
+        type=count,
+        metavar="N",
+        help="start a run that ends early again, up to N times, to resume from its checkpoint "
+        "(default: the variable MPI_DCASGD_RESTARTS, or 0)",
+    )
+
+
 def count(text: str) -> int:
     """A whole number >= 1."""
     if not text.isdecimal() or int(text) < 1:

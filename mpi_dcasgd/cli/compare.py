@@ -10,11 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpi_dcasgd.cli.arguments import (
-    add_dry_run,
-    add_mpirun,
-    part,
-)
+from mpi_dcasgd.cli.arguments import add_dry_run, add_mpirun, add_restarts, part
 from mpi_dcasgd.cli.report import show
 from mpi_dcasgd.errors import UserError
 
@@ -56,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="make the study's tuning runs and choose by them, and make no other run",
     )
     add_mpirun(parser)
+    add_restarts(parser)
     add_dry_run(parser, "show the runs and their state; start nothing")
 
 
@@ -67,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from mpi_dcasgd.config.study import load_study
     from mpi_dcasgd.runs.compare import compare, plan_comparison
+    from mpi_dcasgd.tools.launch.restarts import restarts_wanted
 
     study = load_study(args.study)
     if args.report_only:
@@ -90,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
             launcher=args.launcher,
             mpirun=args.mpirun,
             mpirun_args=shlex.split(args.mpirun_args),
+            restarts=restarts_wanted(args.restarts),
             show=sys.stdout,
         )
     if result.stopped_by is not None:

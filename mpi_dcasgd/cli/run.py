@@ -9,6 +9,7 @@ import sys
 from mpi_dcasgd.cli.arguments import (
     add_job,
     add_mpirun,
+    add_restarts,
     add_resume,
     add_run_dir,
     count,
@@ -37,20 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the run outlive the death of a worker (Open MPI built with ULFM)",
     )
-    parser.add_argument(
-        "--restarts",
-        type=count,
-        metavar="N",
-        help="start a run that ends early again, up to N times, to resume from its checkpoint "
-        "(default: the variable MPI_DCASGD_RESTARTS, or 0)",
-    )
+    add_restarts(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Start the ranks of a job, or only show what that would be."""
     from mpi_dcasgd.runs.launch import launch, plan_launch
     from mpi_dcasgd.runs.launch_plan import Launcher
-    from mpi_dcasgd.runs.restarts import restarts_wanted
+    from mpi_dcasgd.tools.launch.restarts import restarts_wanted
 
     plan = plan_launch(
         args.job,

@@ -145,7 +145,9 @@ ALWAYS = {
     "a limit, which may lie beyond the run's end": (
         *("evaluate_every", "checkpoint.every", "checkpoint.every_s"),
     ),
-    "for what may go wrong, whether it does or not": ("faults.patience", "faults.setup_patience"),
+    "for what may go wrong, whether it does or not": (
+        *("faults.patience", "faults.setup_patience", "checkpoint.patience_s"),
+    ),
     "where modules are looked for, if there are any": ("code",),
     "else checked by what they configure": ("rule", "groups", "task", "model", "data"),
 }

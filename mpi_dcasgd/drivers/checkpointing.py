@@ -21,8 +21,12 @@ class Keeper(Protocol):
     def complaint(self) -> str:
         """Return the last failure, once; else an empty string."""
 
-    def finish(self) -> None:
-        """Wait until nothing is being written."""
+    @property
+    def hangs(self) -> str:
+        """What hangs, in a few words; empty if nothing does."""
+
+    def finish(self) -> bool:
+        """Wait until nothing is being written; return whether that is so, or it hangs."""
 
 
 class Checkpointer:
@@ -84,8 +88,13 @@ class Checkpointer:
         """Return the last failure to keep a state, once; else an empty string."""
         return self._keeper.complaint()
 
+    @property
+    def hangs(self) -> str:
+        """What keeps states from being kept, in a few words; empty if nothing does."""
+        return self._keeper.hangs
+
     def last(self) -> None:
-        """Take the state at which a run is left, and wait until it is kept."""
+        """Take the state at which a run is left, and wait until it is kept, or hangs."""
         self._keeper.keep_now(self._server.version, self._state())
 
     def finish(self) -> None:

@@ -58,6 +58,7 @@ class Conductor:
         self._loss_samples = 0
         self._unscored: deque[WeightsCopy] = deque()
         self._spent: list[Account] = []
+        self._hangs = ""
         self.checkpointer: Checkpointer | None = None
         self.meanwhile: Callable[[], None] = lambda: None
         self.accounts: Callable[[], Sequence[Account]] = tuple
@@ -213,8 +214,14 @@ class Conductor:
 
     def _complain(self, writer: Checkpointer | BestWeights | None) -> str:
         complaint = writer.complaint() if writer else ""
-        if complaint:
+        if not complaint:
+            return ""
+        hangs = writer.hangs if isinstance(writer, Checkpointer) else self._hangs
+        if hangs == self._hangs:
             self._observer.message(complaint)
+        else:
+            self._observer.fault(complaint, [hangs] if hangs else [])
+        self._hangs = hangs
         return complaint
 
     def _submit(self) -> None:

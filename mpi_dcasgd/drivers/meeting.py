@@ -68,6 +68,8 @@ class Meeting:
         clock: Seconds, monotonic.
 
     Attributes:
+        comm: The ranks.
+        patience_s: Seconds that one rank may be later than the others.
         doing: What the ranks do until the next meeting, for people, such as "reading the data".
         hosts: Host of each rank.
 
@@ -82,9 +84,9 @@ class Meeting:
         patience: Patience = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._comm = comm
+        self.comm = comm
         self._clock = clock
-        seconds = setup_patience_s(patience)
+        self.patience_s = seconds = setup_patience_s(patience)
         self._settings = FaultSettings(patience="never" if patience == "never" else seconds)
         self._beat_s = min(BEAT_S, seconds / _BEATS)
         self._beats: list[MPI.Request] = []  # they own what is on its way
@@ -122,7 +124,7 @@ class Meeting:
         content = pickle.dumps(obj) if self.rank == 0 else b""
         size = self.bcast(len(content))
         buffer = bytearray(content or size)
-        request, backoff = self._comm.Ibcast([np.frombuffer(buffer, np.uint8), MPI.BYTE]), Backoff()
+        request, backoff = self.comm.Ibcast([np.frombuffer(buffer, np.uint8), MPI.BYTE]), Backoff()
         try:
             while not request.Test():
                 backoff.pause()
@@ -139,9 +141,9 @@ class Meeting:
         found = [value] + [None] * (self.size - 1)
 
         def arrived(rank: int) -> bool:
-            if not self._comm.iprobe(source=rank, tag=_ARRIVE):
+            if not self.comm.iprobe(source=rank, tag=_ARRIVE):
                 return False
-            found[rank] = self._comm.recv(source=rank, tag=_ARRIVE)
+            found[rank] = self.comm.recv(source=rank, tag=_ARRIVE)
             return True
 
         self._await(arrived, beat=True)
@@ -151,7 +153,7 @@ class Meeting:
         """Tell all others, on rank 0; they all wait for it."""
         content = pickle.dumps(value)
         requests = {
-            rank: self._comm.isend((True, content), rank, _ANSWER) for rank in range(1, self.size)
+            rank: self.comm.isend((True, content), rank, _ANSWER) for rank in range(1, self.size)
         }
         self._await(lambda rank: requests[rank].Test())
 
@@ -187,11 +189,11 @@ class Meeting:
         more_s = _APART_S * self.rank
         watch.asked(0)
         try:
-            arrival = self._comm.isend(value, 0, _ARRIVE)
+            arrival = self.comm.isend(value, 0, _ARRIVE)
             while True:
                 arrival.Test()  # MPI moves what is large only when it is called
-                if self._comm.iprobe(source=0, tag=_ANSWER):
-                    word, content = self._comm.recv(source=0, tag=_ANSWER)
+                if self.comm.iprobe(source=0, tag=_ANSWER):
+                    word, content = self.comm.recv(source=0, tag=_ANSWER)
                     if word is True:
                         return pickle.loads(content)
                     if word is False:
@@ -209,20 +211,24 @@ class Meeting:
     def _beat(self, waiting: Collection[int]) -> None:
         self._beats = [request for request in self._beats if not request.Test()]
         for rank in set(range(1, self.size)) - set(waiting):
-            self._beats.append(self._comm.isend((None, None), rank, _ANSWER))
+            self._beats.append(self.comm.isend((None, None), rank, _ANSWER))
 
-    def _raise_death(self, error: Exception, *, revoke: bool = False) -> NoReturn:
-        """Raise what an error of MPI means, and have the others know it."""
+    def death(self, error: Exception) -> tuple[str, list[int]]:
+        """Return what an error of MPI means in words, and the ranks that died; raise any other."""
         if "mpi4py.MPI" not in sys.modules:
             raise error
         from mpi_dcasgd.drivers.deaths import failed_ranks, is_death
 
         if not is_death(error):
             raise error
-        dead = failed_ranks(self._comm)
-        text = f"{self._names(dead)} died during start-up, while {self.doing}"
+        dead = failed_ranks(self.comm)
+        return f"{self._names(dead)} died during start-up, while {self.doing}", dead
+
+    def _raise_death(self, error: Exception, *, revoke: bool = False) -> NoReturn:
+        """Raise what an error of MPI means, and have the others know it."""
+        text, dead = self.death(error)
         if revoke:  # they wait for one another, and not for rank 0
-            self._comm.Revoke()
+            self.comm.Revoke()
         elif self.rank == 0:
             self._tell_loss(text, dead)
         first = min(set(range(self.size)) - set(dead))
@@ -241,7 +247,7 @@ class Meeting:
     def _tell_loss(self, text: str, lost: Collection[int]) -> None:
         for rank in set(range(1, self.size)) - set(lost):
             with suppress(Exception):  # MPI's: it has died as well
-                self._beats.append(self._comm.isend((False, text), rank, _ANSWER))
+                self._beats.append(self.comm.isend((False, text), rank, _ANSWER))
 
     def _names(self, ranks: Iterable[int]) -> str:
         return ", ".join(map(self.name, sorted(ranks)))

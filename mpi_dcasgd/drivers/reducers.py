@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 
 from mpi_dcasgd.drivers.backoff import wait_until
+from mpi_dcasgd.drivers.collective import collectively
+from mpi_dcasgd.drivers.meeting import Meeting, Ranks
+from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.sync_settings import Backend, Compression
 from mpi_dcasgd.errors import LaunchError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+TITLES = {"ddp": "torch.distributed", "horovod": "Horovod"}
 DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -50,27 +54,36 @@ class HorovodReducer:
     """Reducer that uses ``horovod.torch`` on an MPI communicator.
 
     Args:
-        comm: Communicator of the ranks.
         device: Device of this rank's gradients.
 
     Raises:
-        LaunchError: Horovod cannot be imported or has no MPI, or MPI does not support threads.
+        LaunchError: Horovod cannot be imported or has no MPI.
     """
 
     name = "horovod"
 
-    def __init__(self, comm: MPI.Comm, device: torch.device) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._hvd = _import_horovod()
+        # Built without GPU operations, Horovod refuses a tensor that is on a GPU.
+        self.in_background = device.type == "cpu" or bool(self._hvd.cuda_built())
+        self.rank, self.size = 0, 1
+
+    def join(self, comm: MPI.Comm) -> None:
+        """Meet all ranks of a communicator, which blocks until they have come."""
         self._hvd.init(comm=comm)
+        self.rank, self.size = self._hvd.rank(), self._hvd.size()
+
+    def check(self) -> None:
+        """Refuse an MPI that does not support threads; after `join`.
+
+        Raises:
+            LaunchError: It does not.
+        """
         if not self._hvd.mpi_threads_supported():
             raise LaunchError(
                 "Horovod reports that this MPI does not support MPI_THREAD_MULTIPLE, which it "
                 "needs; use an MPI that does, or sync.backend=ddp."
             )
-        self.rank: int = self._hvd.rank()
-        self.size: int = self._hvd.size()
-        # Built without GPU operations, Horovod refuses a tensor that is on a GPU.
-        self.in_background = device.type == "cpu" or bool(self._hvd.cuda_built())
 
     def start(self, tensor: Tensor, name: str) -> Callable[[], None]:
         staged = tensor if self.in_background else tensor.cpu()
@@ -96,34 +109,42 @@ class DistributedReducer:
     accept two ranks on one GPU.
 
     Args:
-        comm: Communicator of the ranks; rank 0's host must be reachable from all others.
+        ranks: Rank 0's host must be reachable from all others.
         device: Device of this rank's gradients.
     """
 
     name = "ddp"
     in_background = True
 
-    def __init__(self, comm: MPI.Comm, device: torch.device) -> None:
+    def __init__(self, ranks: Ranks, device: torch.device) -> None:
         import torch.distributed as dist
         from torch._C._distributed_c10d import TCPStore
 
         self._dist = dist
-        self.rank, self.size = comm.rank, comm.size
-        places = comm.allgather((socket.gethostname(), str(device)))
-        apart = len(set(places)) == len(places)
-        backend = "nccl" if device.type == "cuda" and apart and dist.is_nccl_available() else "gloo"
+        self.rank, self.size = ranks.rank, ranks.size
+        places = ranks.allgather((socket.gethostname(), str(device)))
+        apart = device.type == "cuda" and len(set(places)) == len(places)
+        self._backend = "nccl" if apart and dist.is_nccl_available() else "gloo"
         # MASTER_ADDR is for sites whose fast network has a host name of its own.
         mine = os.environ.get("MASTER_ADDR") or _address(one_host=len({p[0] for p in places}) == 1)
-        address = comm.bcast(mine)
-        port = None
-        if comm.rank == 0:
+        self._address, self._port = ranks.bcast(mine), 0
+        if self.rank == 0:
             # Port 0: the system finds a free one, so that jobs on one node do not collide.
-            self._store = TCPStore(address, 0, comm.size, is_master=True, wait_for_workers=False)
-            port = self._store.port
-        port = comm.bcast(port)
-        if comm.rank != 0:
-            self._store = TCPStore(address, port, comm.size, is_master=False)
-        dist.init_process_group(backend, store=self._store, rank=comm.rank, world_size=comm.size)
+            self._store = TCPStore(
+                self._address, 0, self.size, is_master=True, wait_for_workers=False
+            )
+            self._port = self._store.port
+        self._port = ranks.bcast(self._port)
+
+    def join(self) -> None:
+        """Meet all ranks, which blocks until they have come."""
+        from torch._C._distributed_c10d import TCPStore
+
+        if self.rank != 0:
+            self._store = TCPStore(self._address, self._port, self.size, is_master=False)
+        self._dist.init_process_group(
+            self._backend, store=self._store, rank=self.rank, world_size=self.size
+        )
 
     def start(self, tensor: Tensor, name: str) -> Callable[[], None]:
         work = self._dist.all_reduce(tensor, async_op=True)
@@ -138,26 +159,48 @@ class DistributedReducer:
 
 
 def make_reducer(
-    backend: Backend, compression: Compression, comm: MPI.Comm, device: torch.device
+    backend: Backend, compression: Compression, meeting: Meeting, device: torch.device
 ) -> Reducer:
-    """Return the reducer that a job asks for.
+    """Return the reducer that a job asks for; all ranks must call this.
 
     Args:
         backend: The job's ``sync.backend``.
         compression: The job's ``sync.compression``.
-        comm: Communicator of the ranks; all of them must call this.
+        meeting: Of the ranks.
         device: Device of this rank's gradients.
 
     Raises:
         LaunchError: It is not available here, or cannot compress so.
+        RanksLostError: A rank died, hangs or failed while they met.
     """
+    before, meeting.doing = meeting.doing, f"setting up {TITLES[backend]}"
     if backend == "ddp":
-        return DistributedReducer(comm, device)
+        distributed = DistributedReducer(meeting, device)
+        collectively(meeting, distributed.join)
+        meeting.doing = before
+        return distributed
+    horovod = together(meeting, lambda: _horovod(compression, device))
+    if _threads_allowed():
+        collectively(meeting, lambda: horovod.join(meeting.comm))
+    else:  # which Horovod will refuse
+        horovod.join(meeting.comm)
+    together(meeting, horovod.check)
+    meeting.doing = before
+    return horovod
+
+
+def _threads_allowed() -> bool:
+    from mpi4py import MPI
+
+    return MPI.Query_thread() == MPI.THREAD_MULTIPLE  # or a caller has started MPI otherwise
+
+
+def _horovod(compression: Compression, device: torch.device) -> HorovodReducer:
     if compression == "bf16":
         raise LaunchError(
             "sync.compression bf16: Horovod sums no bfloat16 tensors; set fp16, or sync.backend=ddp"
         )
-    return HorovodReducer(comm, device)
+    return HorovodReducer(device)
 
 
 def _import_horovod() -> ModuleType:

@@ -23,11 +23,11 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.sinks import JSONL, Sinks
 from mpi_dcasgd.record.steps import StepWriter
-from mpi_dcasgd.record.trace_writer import TraceWriter
+from mpi_dcasgd.record.tally import Tally
+from mpi_dcasgd.record.trace_writer import open_trace
 from mpi_dcasgd.record.warnings import Warned, Warnings
-from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint, record_of
+from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint
 
-_SMOOTHING = 0.02
 _SPARSER = 400
 """Progress events of a virtual run after which they become half as frequent. Nobody knows before
 how many of its own seconds it takes, and thousands of workers have something new at every one."""
@@ -37,20 +37,8 @@ _RATE_MEMORY_S = 10.0
 _TOLD_WORKERS = 64
 """Workers up to which each has its numbers in progress events."""
 
-_PLAIN = ("startup_s", "time_s", "updates", "samples", "loss", "staleness", "rate")
+_PLAIN = ("startup_s", "time_s", "rate")
 """The recorder's numbers that a resumed run takes over as they are."""
-
-
-class _Window:
-    """Sums since the last progress event."""
-
-    __slots__ = ("count", "loss", "samples", "staleness", "staleness_max", "start_samples", "time")
-
-    def __init__(self, time_s: float, start_samples: int) -> None:
-        self.time = time_s
-        self.start_samples = start_samples
-        self.count = self.samples = self.staleness = self.staleness_max = 0
-        self.loss = 0.0
 
 
 class Recorder:
@@ -90,7 +78,7 @@ class Recorder:
         self._energy = energy
         self._joules_before: float | None = 0.0 if saved is None else saved.get("energy_j")
         self._metrics = Sinks(folder, settings.all_sinks, _offsets(saved))
-        self._trace = _trace(folder, run, settings, saved)
+        self._trace = open_trace(folder, run, settings, saved)
         self._steps: StepWriter | None = None
         self._saved_steps = saved.get("steps") if saved else None
         self._warnings = Warnings(saved.get("warned") if saved else None)
@@ -108,12 +96,7 @@ class Recorder:
         self._next_log_s = settings.log_every_s
         self._next_show_s = self._progress.every_s
         self._next_s = min(self._next_log_s, self._next_show_s)
-        self._window = _Window(0.0, 0)
-        self._applied: UpdateRecord | None = None
-        self._histogram: dict[int, int] = {}
-        self._refused = {Action.DROPPED: 0, Action.NONFINITE: 0}
-        self._updates = self._samples = 0
-        self._loss = self._staleness = math.nan
+        self._tally = Tally()
         self._rate = math.nan
         self._shown = (0.0, 0)
         self._restarts, self._resumes = 0, saved is not None
@@ -143,34 +126,14 @@ class Recorder:
         self._metrics.write(event, self._time_s, startup_s=startup_s, **asdict(self._run))
 
     def update(self, record: UpdateRecord, time_s: float) -> None:
-        # Called for every push: locals and few calls on purpose (docs/run-folder.md has the cost).
-        worker, ticket, _, staleness, action, samples, loss, norm, _, total_samples, _ = record
+        # Called for every push: few calls on purpose (docs/run-folder.md has the cost).
+        worker, ticket, _, staleness, action, _, loss, norm, _, _, _ = record
         self._time_s = time_s
-        self._samples = total_samples
+        self._tally.add(record)
         if self._trace is not None:
             self._trace.add(worker, ticket, staleness, action, time_s, fingerprint(loss, norm))
         if self._steps is not None:
             self._steps.add(worker)
-        if action == 0 or action == 2:  # APPLIED or HELD: it enters the weights
-            window = self._window
-            window.count += 1
-            window.samples += samples
-            window.loss += loss * samples
-            window.staleness += staleness
-            if staleness > window.staleness_max:
-                window.staleness_max = staleness
-            self._histogram[staleness] = self._histogram.get(staleness, 0) + 1
-            if action == 0:
-                self._updates += 1
-                self._applied = record
-            if self._loss == self._loss:
-                self._loss += _SMOOTHING * (loss - self._loss)
-                self._staleness += _SMOOTHING * (staleness - self._staleness)
-            else:
-                self._loss, self._staleness = loss, float(staleness)
-        else:
-            self._refused[action] += 1
-            self._updates += record.stepped
         if time_s >= self._next_s:
             self._tick(time_s)
 
@@ -188,12 +151,12 @@ class Recorder:
         self._metrics.write("worker", self._time_s, **asdict(account))
 
     def message(self, text: str) -> None:
+        self._say(text)  # first: the disk may be what it is about
         self._metrics.write("message", self._time_s, text=text)
-        self._say(text)
 
     def fault(self, text: str, missing: Sequence[str]) -> None:
-        self._metrics.write("fault", self._time_s, text=text, missing=list(missing))
         self._say(text)
+        self._metrics.write("fault", self._time_s, text=text, missing=list(missing))
 
     def restarted(self, restart: Restart) -> None:
         """Write down that the launcher has started the run again, which it has told itself."""
@@ -207,9 +170,9 @@ class Recorder:
         # The summary is written even if nothing else can be: it is small, and tells the rest.
         whole = False
         try:
-            if self._window.count:
+            if self._tally.window.count:
                 self._log(time_s)
-            if self._samples:
+            if self._tally.samples:
                 self._show(time_s)
             if not_numbers := self._results.not_numbers():
                 names = ", ".join(name.replace("_", " ", 1) for name in not_numbers)
@@ -229,7 +192,6 @@ class Recorder:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the offsets of the files and the numbers of the summary, in plain values."""
-        window, applied = self._window, self._applied
         offsets = self._metrics.offsets()
         return {
             "metrics": offsets.pop(JSONL),
@@ -237,11 +199,11 @@ class Recorder:
             "trace": self._trace.place(flush=not self._run.virtual) if self._trace else None,
             "steps": self._steps.state_dict() if self._steps else None,
             "warned": self._warnings.state_dict(),
-            "plain": {name: getattr(self, f"_{name}") for name in _PLAIN},
-            "refused": [self._refused[Action.DROPPED], self._refused[Action.NONFINITE]],
-            "window": {name: getattr(window, name) for name in window.__slots__},
-            "applied": [float(value) for value in applied] if applied else None,
-            "histogram": dict(self._histogram),
+            "plain": {
+                **{name: getattr(self, f"_{name}") for name in _PLAIN},
+                **self._tally.plain(),
+            },
+            **self._tally.sums(),
             "evaluations": self._results.state(),
             "restarts": self._restarts,
             "energy_j": self._joules(),
@@ -252,12 +214,7 @@ class Recorder:
     def _load(self, saved: Mapping[str, Any]) -> None:
         for name in _PLAIN:
             setattr(self, f"_{name}", saved["plain"][name])
-        self._refused = dict(zip((Action.DROPPED, Action.NONFINITE), saved["refused"], strict=True))
-        for name, value in saved["window"].items():
-            setattr(self._window, name, value)
-        if saved["applied"]:
-            self._applied = record_of(saved["applied"])
-        self._histogram = dict(saved["histogram"])
+        self._tally.load(saved["plain"], saved)
         self._results.load(saved["evaluations"])
         # Virtual workers do not start again: they are left, and resume, in the middle of a step.
         self._restarts = saved["restarts"] + (not self._run.virtual)
@@ -267,7 +224,7 @@ class Recorder:
         self._next_log_s = min(saved.get("next_log_s", math.inf), self._time_s + every_s)
         self._next_show_s = self._time_s + self._progress.every_s
         self._next_s = min(self._next_log_s, self._next_show_s)
-        self._shown = (self._time_s, self._samples)
+        self._shown = (self._time_s, self._tally.samples)
 
     def close(self) -> None:
         """Close the files without an end, as a killed run leaves them."""
@@ -303,26 +260,19 @@ class Recorder:
 
     def _log(self, time_s: float) -> None:
         self._joules()  # often enough for counters that begin again
-        window, passed = self._window, time_s - self._window.time
-        applied = self._applied
+        tally = self._tally
+        passed = time_s - tally.window.time
         load, warned = self._load_of(passed)
         self._metrics.write(
             "progress",
             time_s,
-            version=self._updates,
-            samples=self._samples,
+            version=tally.updates,
+            samples=tally.samples,
             epoch=self._epoch,
-            lr=applied.lr if applied else None,
-            train_loss=window.loss / window.samples if window.samples else None,
-            samples_per_s=(self._samples - window.start_samples) / passed if passed > 0 else None,
-            staleness_mean=window.staleness / window.count if window.count else None,
-            staleness_max=window.staleness_max,
-            grad_norm=applied.grad_norm if applied else None,
-            dropped=self._refused[Action.DROPPED],
-            nonfinite=self._refused[Action.NONFINITE],
+            **tally.progress(passed),
             **load,
         )
-        self._window = _Window(time_s, self._samples)
+        tally.begin_window(time_s)
         self._warn(warned)
 
     def _load_of(self, passed_s: float) -> tuple[dict[str, Any], list[Warned]]:
@@ -346,27 +296,27 @@ class Recorder:
 
     def _show(self, time_s: float) -> None:
         then, samples_then = self._shown
-        self._shown = (time_s, self._samples)
+        self._shown = (time_s, self._tally.samples)
         if time_s > then:
-            rate = (self._samples - samples_then) / (time_s - then)
+            rate = (self._tally.samples - samples_then) / (time_s - then)
             weight = 1 - math.exp((then - time_s) / _RATE_MEMORY_S) if then else 1.0
             self._rate = (
                 rate if math.isnan(self._rate) else self._rate + weight * (rate - self._rate)
             )
-        left = self._run.total_samples - self._samples
+        left = self._run.total_samples - self._tally.samples
         self._progress.show(
             ProgressStatus(
                 epoch=self._epoch,
                 epochs=self._run.epochs,
-                samples=self._samples,
+                samples=self._tally.samples,
                 total_samples=self._run.total_samples,
                 samples_per_s=0.0 if math.isnan(self._rate) else self._rate,
-                loss=None if math.isnan(self._loss) else self._loss,
+                loss=None if math.isnan(self._tally.loss) else self._tally.loss,
                 result=self._results.latest(),
-                staleness_mean=self._staleness,
-                staleness_max=max(self._histogram, default=0),
-                dropped=self._refused[Action.DROPPED],
-                nonfinite=self._refused[Action.NONFINITE],
+                staleness_mean=self._tally.staleness,
+                staleness_max=max(self._tally.histogram, default=0),
+                dropped=self._tally.refused[Action.DROPPED],
+                nonfinite=self._tally.refused[Action.NONFINITE],
                 eta_s=left / self._rate if self._rate > 0 and not self._run.virtual else None,
             )
         )
@@ -374,7 +324,7 @@ class Recorder:
     @property
     def nonfinite(self) -> int:
         """Gradients that were refused for not being finite."""
-        return self._refused[Action.NONFINITE]
+        return self._tally.refused[Action.NONFINITE]
 
     @property
     def measures(self) -> Measures:
@@ -390,7 +340,7 @@ class Recorder:
 
     @property
     def _epoch(self) -> float:
-        return self._samples / self._run.num_samples
+        return self._tally.samples / self._run.num_samples
 
     def _say(self, text: str) -> None:
         self._progress.line(text)
@@ -400,51 +350,25 @@ class Recorder:
     def _summary(
         self, status: Status, time_s: float, weights_sha256: str, reason: str
     ) -> dict[str, Any]:
-        counted = sum(self._histogram.values())
-        total = sum(staleness * n for staleness, n in self._histogram.items())
         return {
             "status": status,
             "reason": reason,
             **asdict(self._run),
-            "updates": self._updates,
-            "samples": self._samples,
-            "dropped": self._refused[Action.DROPPED],
-            "nonfinite": self._refused[Action.NONFINITE],
+            "updates": self._tally.updates,
+            "samples": self._tally.samples,
+            "dropped": self._tally.refused[Action.DROPPED],
+            "nonfinite": self._tally.refused[Action.NONFINITE],
             **self._results.summary(),
             "not_numbers": self._results.not_numbers(),
             "startup_s": self._startup_s,
             # As in metrics.jsonl: an evaluation at the very end must not lie after the end.
             "wall_s": round(time_s, 6),
-            "samples_per_s": self._samples / time_s if time_s > 0 else None,
-            "staleness_mean": total / counted if counted else None,
-            "staleness_max": max(self._histogram, default=None),
-            "staleness_histogram": {str(s): self._histogram[s] for s in sorted(self._histogram)},
+            "samples_per_s": self._tally.samples / time_s if time_s > 0 else None,
+            **self._tally.staleness_summary(),
             "restarts": max(self._restarts, len(self._folder.restarts())),
             "weights_sha256": weights_sha256,
             **({} if (joules := self._joules()) is None else {"energy_j": joules}),
         }
-
-
-def _trace(
-    folder: RunFolder,
-    run: RunDescription,
-    settings: RecordSettings,
-    saved: Mapping[str, Any] | None,
-) -> TraceWriter | None:
-    """The run's trace, new or resumed by a checkpoint; a run begun without has none."""
-    if not settings.trace:
-        return None
-    if saved is None:
-        return TraceWriter(folder.trace_bin, asdict(run), flush_s=settings.trace_flush_s)
-    if saved["trace"] is None:
-        return None
-    return TraceWriter.resume(
-        folder.trace_bin,
-        saved["trace"],
-        run.num_workers,
-        flush_s=settings.trace_flush_s,
-        seamless=run.virtual,
-    )
 
 
 def _offsets(saved: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -26,17 +27,18 @@ class DamagedError(Exception):
     """A file is not what was written."""
 
 
-def save_sealed(content: Any, file: BinaryIO) -> None:
+def save_sealed(content: Any, file: BinaryIO, alive: Callable[[], None] = lambda: None) -> None:
     """Save as ``torch.save`` does, with a digest of all bytes.
 
     Args:
         content: What ``torch.save`` takes.
         file: Empty, and open for writing.
+        alive: Called with each piece that has been written.
 
     Raises:
         OSError: The file cannot be written.
     """
-    hashing = _Hashing(file)
+    hashing = _Hashing(file, alive)
     try:
         torch.save(content, cast("IO[bytes]", hashing))
     except RuntimeError:  # all that PyTorch says of a full disk is a position in the archive
@@ -75,18 +77,21 @@ def load_sealed(path: Path) -> Any:
 class _Hashing:
     """A file to write into that keeps the digest of all that was written."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, alive: Callable[[], None]) -> None:
         self._file = file
+        self._alive = alive
         self.digest = hashlib.sha256()
         self.failure: OSError | None = None
 
     def write(self, content: Any) -> int:
         self.digest.update(content)
         try:
-            return self._file.write(content)
+            written = self._file.write(content)
         except OSError as error:
             self.failure = self.failure or error
             raise
+        self._alive()
+        return written
 
     def flush(self) -> None:
         self._file.flush()

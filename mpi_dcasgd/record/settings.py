@@ -69,6 +69,14 @@ class CheckpointSettings:
     best: Annotated[
         bool, Field(description="keep the weights of the best evaluation, beside the final ones")
     ] = True
+    patience_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="seconds without a byte after which a checkpoint that is being written is "
+            "held to hang: it is told, and training, a stop and the end of the run go on",
+        ),
+    ] = 120.0
     other_data: Annotated[
         Literal["refuse", "accept"],
         Field(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.run_folder import JOB_YAML
+from mpi_dcasgd.record.run_files import JOB_YAML
 
 SLURM = "slurm"
 """Name of the folder, within a run folder or a study's."""

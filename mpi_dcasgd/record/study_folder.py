@@ -23,7 +23,8 @@ from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.atomic import write_atomic
-from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
+from mpi_dcasgd.record.run_files import JOB_YAML
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.slurm_folder import SLURM, SlurmFolder
 
 _REPLACED = "replaced"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.description import RunDescription
+from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.trace import (
     BLOCK_HEAD,
     END,
@@ -200,3 +204,32 @@ class TraceWriter:
         except OSError as error:
             self._file.close()
             raise RunFolderError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+
+def open_trace(
+    folder: RunFolder,
+    run: RunDescription,
+    settings: RecordSettings,
+    saved: Mapping[str, Any] | None,
+) -> TraceWriter | None:
+    """Open the run's trace, new or resumed by a checkpoint; a run begun without has none.
+
+    Args:
+        folder: Of the run.
+        run: What is known of it.
+        settings: The job's ``record:`` section.
+        saved: The recorder's state, where the run resumes from a checkpoint.
+    """
+    if not settings.trace:
+        return None
+    if saved is None:
+        return TraceWriter(folder.trace_bin, asdict(run), flush_s=settings.trace_flush_s)
+    if saved["trace"] is None:
+        return None
+    return TraceWriter.resume(
+        folder.trace_bin,
+        saved["trace"],
+        run.num_workers,
+        flush_s=settings.trace_flush_s,
+        seamless=run.virtual,
+    )

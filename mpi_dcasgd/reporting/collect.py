@@ -13,7 +13,8 @@ import numpy as np
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import flatten
-from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
+from mpi_dcasgd.record.run_files import JOB_YAML
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.study_folder import find_runs
 from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.reporting.sound import check_events, check_summary
@@ -56,6 +57,7 @@ class RunResult:
             empty without a trace, and in synchronous runs.
         sizes: Numbers of workers, one for each start of the run, as far as its trace tells.
         idle: Keys and sections of the job that had no effect.
+        restarts: What its launcher started it again for, oldest first.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class RunResult:
     staleness: Mapping[int, tuple[int, int]]
     sizes: tuple[int, ...] = ()
     idle: frozenset[str] = frozenset()
+    restarts: tuple[str, ...] = ()
 
     @property
     def measures(self) -> Measures:
@@ -216,6 +219,7 @@ def _load(
             staleness=_staleness(trace) if trace else {},
             sizes=_sizes(trace) if trace else (),
             idle=find_idle(stored),
+            restarts=tuple(restart.cause for restart in folder.restarts()),
         )
         # What the grouping relies on has to be there before it is relied on.
         _ = (run.algorithm, run.driver, run.num_workers, run.seed, run.histogram)

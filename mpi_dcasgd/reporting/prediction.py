@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mpi_dcasgd.record.run_folder import CLUSTER_YAML
+from mpi_dcasgd.record.run_files import CLUSTER_YAML
 from mpi_dcasgd.reporting.document import Table
 from mpi_dcasgd.reporting.groups import Group, twins
 from mpi_dcasgd.reporting.table import NONE, digits, name_of, show, show_metric, staleness_of

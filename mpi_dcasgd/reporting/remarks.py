@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from mpi_dcasgd.record.run_folder import CLUSTER_YAML
+from mpi_dcasgd.record.run_files import CLUSTER_YAML
 from mpi_dcasgd.reporting.collect import RunResult
 from mpi_dcasgd.reporting.groups import Group, Stat
 from mpi_dcasgd.reporting.time_to_error import is_synchronous
@@ -24,6 +24,7 @@ def remarks(groups: Sequence[Group], runs: Sequence[RunResult]) -> list[str]:
         _not_finite(groups),
         epochs_differ(runs),
         _resized(runs),
+        _restarted(runs),
         _refused(groups),
         _code(runs),
         hardware_differs(runs),
@@ -147,6 +148,21 @@ def _resized(runs: Sequence[RunResult]) -> str:
     return (
         f"Runs that were resumed with another number of workers ({told}) are listed under the last"
         " number: seconds, speed and staleness there are a mixture."
+    )
+
+
+def _restarted(runs: Sequence[RunResult]) -> str:
+    told = [
+        f"{run.path.name}: {len(run.restarts)} time{'s' * (len(run.restarts) != 1)}, for the last "
+        f"time after {run.restarts[-1]}"
+        for run in runs
+        if run.restarts
+    ]
+    if not told:
+        return ""
+    return (
+        f"Runs that had ended early were started again ({'; '.join(told)}): their seconds have gaps"
+        " and a second warm-up; samples and updates are those of one run."
     )
 
 

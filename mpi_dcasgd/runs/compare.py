@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from mpi_dcasgd.config.load import read_mapping
 from mpi_dcasgd.config.study import Study, load_study, make_study
 from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.record.run_folder import RUNS
+from mpi_dcasgd.record.run_files import RUNS
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.comparison_plan import ComparisonPlan, ComparisonResult
@@ -91,6 +91,7 @@ def compare(
     launcher: str | None = None,
     mpirun: str | None = None,
     mpirun_args: Sequence[str] = (),
+    restarts: int = 0,
     show: TextIO | None = None,
 ) -> ComparisonResult:
     """Run a study and compare its runs; finished runs are kept, unfinished ones resumed.
@@ -113,6 +114,8 @@ def compare(
         launcher: ``auto``, ``mpirun`` or ``srun``; None for the variable MPI_DCASGD_LAUNCHER.
         mpirun: Path of the mpirun to use; None for this Python's.
         mpirun_args: Further arguments for the launcher.
+        restarts: How often a run that ends early is started again, to resume from its checkpoint;
+            not after a mistake in its settings, nor when it diverges.
         show: Stream for one line a run; None for silence.
 
     Returns:
@@ -140,7 +143,9 @@ def compare(
             require_tuned(study, folder, "a part of the runs")
 
         def begin(where: StudyFolder) -> Comparison:
-            return Comparison(where, show, mpirun, mpirun_args, launcher=launcher)
+            return Comparison(
+                where, show, mpirun, mpirun_args, launcher=launcher, restarts=restarts
+            )
 
         before = tune_study(study, study.tuning, folder, begin, show)
         if before is not None or tune_only:
@@ -156,7 +161,13 @@ def compare(
         head = f"{plan.study.name}: {len(folders)} runs in {plan.folder.path}"
         print(head, file=ShownStream(show), flush=True)
     comparison = Comparison(
-        plan.folder, show, mpirun, mpirun_args, launcher=launcher, beside_others=not report
+        plan.folder,
+        show,
+        mpirun,
+        mpirun_args,
+        launcher=launcher,
+        beside_others=not report,
+        restarts=restarts,
     )
     stopped = False
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mpi_dcasgd.record.run_folder import RUNS
+from mpi_dcasgd.record.run_files import RUNS
 from mpi_dcasgd.tools.doctor.checks import look
 from mpi_dcasgd.tools.doctor.finding import Finding, unseen
 from mpi_dcasgd.tools.doctor.surroundings import gather

@@ -19,7 +19,8 @@ from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
 from mpi_dcasgd.errors import ProtocolError, RanksLostError
 from mpi_dcasgd.learning.layout import FlatLayout
 from mpi_dcasgd.record.environment import RankPlace
-from mpi_dcasgd.runs.recording import Recording, reason_of
+from mpi_dcasgd.runs.recording import Recording
+from mpi_dcasgd.runs.run_end import reason_of
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from mpi_dcasgd.drivers.fault_settings import check_respawn
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.jobs import load_job
 from mpi_dcasgd.runs.launch_plan import Launcher, LaunchPlan
-from mpi_dcasgd.runs.starts import Launched, Starts
 from mpi_dcasgd.tools.launch import world
 from mpi_dcasgd.tools.launch.srun import allocated_tasks
+from mpi_dcasgd.tools.launch.starts import Launched, Starts
 
 
 def plan_launch(

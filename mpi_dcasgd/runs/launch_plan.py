@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mpi_dcasgd.config.plan import check_ranks
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.tools.launch import world
 from mpi_dcasgd.tools.launch.hosts import Without
@@ -60,6 +61,21 @@ class LaunchPlan:
         """True if the ranks are told not to go on from what the run folder holds."""
         never = "never" in self.options
         return never or ("--overwrite" in self.options and "--resume" not in self.options)
+
+    def again(self, ranks: int, *, resumes: bool) -> LaunchPlan:
+        """Return the plan of another start, with the ranks that are left.
+
+        Args:
+            ranks: How many.
+            resumes: There is a checkpoint of this run to resume from, which the options may rule
+                out.
+
+        Raises:
+            LaunchError: The algorithm cannot run on so few.
+        """
+        if ranks != self.ranks:
+            check_ranks(self.job, ranks)
+        return replace(self, ranks=ranks, options=() if resumes else self.options)
 
     def command(self, run_dir: Path | None = None, without: Without | None = None) -> MpirunCommand:
         """The command that starts the world.

@@ -15,22 +15,16 @@ from logging import Logger
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-
 from mpi_dcasgd.config.load import job_as_text, job_as_yaml
 from mpi_dcasgd.config.own_code import OwnCode, warnings
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.best_weights import BestWeights
-from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.observer import Status
-from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
-from mpi_dcasgd.errors import NonFiniteError, RunFolderError
+from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.atomic import write_atomic
-from mpi_dcasgd.record.checkpoints import CheckpointFiles
-from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.energy import EnergyMeter
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.logs import close_logger, rank_logger
@@ -45,7 +39,9 @@ from mpi_dcasgd.rules.compatibility import remarks
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.data_check import check_resumed, write_down
 from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint, tell_again
-from mpi_dcasgd.runs.resume import AUTO, NEVER, find_checkpoint, with_kernel
+from mpi_dcasgd.runs.resume import AUTO, NEVER, find_checkpoint, make_checkpointer, with_kernel
+from mpi_dcasgd.runs.run_end import record_failure, refuse_nothing_learnt, write_weights
+from mpi_dcasgd.runs.run_start import describe_run, make_folder, who_trains
 from mpi_dcasgd.server.server import ParameterServer
 
 
@@ -98,30 +94,19 @@ class Recording:
             self._restarts_before = RunFolder(run_dir).restarts_told() if run_dir else 0
             self._code_before = self.checkpoint.folder.own_code() if self.checkpoint else []
             self.job = with_kernel(job, self.checkpoint)
-            self.folder = self._folder(run_dir, overwrite=overwrite, ours=held.ours)
+            self.folder = make_folder(
+                self.job,
+                run_dir,
+                self.checkpoint,
+                now=self.started,
+                overwrite=overwrite,
+                ours=held.ours,
+            )
             self._held = held.keep(self.folder.path)
             if self.checkpoint is None:
                 remove_old_checkpoint(self.folder)
             write_atomic(self.folder.job_yaml, job_as_text(job).encode())
             self.logger: Logger = rank_logger(self.folder, 0)
-
-    def _folder(self, run_dir: Path | None, *, overwrite: bool, ours: bool) -> RunFolder:
-        """Make the run folder, or open it to go on with what it holds."""
-        continued = self.checkpoint is not None and self.checkpoint.has_records
-        origin = self.checkpoint.folder if self.checkpoint and continued else None
-        same = origin is not None and run_dir is not None and _same(origin.path, run_dir)
-        folder = RunFolder.create(
-            run_dir,
-            name=self.job.name,
-            algorithm=self.job.algorithm,
-            now=self.started.astimezone(),
-            overwrite=overwrite,
-            keep=same,
-            ours=ours,
-        )
-        if origin is not None and not same:
-            folder.copy_records(origin)
-        return folder
 
     def _say(self, told: str) -> None:
         """Tell the log and the terminal, whatever has become of the records; on any thread."""
@@ -209,21 +194,8 @@ class Recording:
                 restarts=len(restarts),
             )
         )
-        run = RunDescription(
-            name=job.name,
-            algorithm=job.algorithm,
-            driver=driver,
-            num_workers=num_workers,
-            world_size=len(places) if world_size is None else world_size,
-            epochs=job.epochs,
-            seed=job.seed,
-            model=job.model.name,
-            data=job.data.name,
-            batch_size=job.batch_size,
-            num_samples=server.plan.num_samples,
-            kernel=server.chain.kernel,
-            **workshop.measures.as_recorded(),
-        )
+        world_size = len(places) if world_size is None else world_size
+        run = describe_run(job, driver, num_workers, world_size, server, workshop)
         saved = self.checkpoint.content.get("recorder") if self.checkpoint else None
         settings = settings or job.record
         recorder = self._recorder = Recorder(
@@ -237,7 +209,7 @@ class Recording:
         )
         devices = ", ".join(f"{p.role} {p.rank}: {p.host} {p.device}" for p in places)
         self.logger.info(devices)
-        recorder.message(f"{job.name}: {_who(job, driver, num_workers)}")
+        recorder.message(f"{job.name}: {who_trains(job, driver, num_workers)}")
         recorder.message(f"run folder: {self.folder.path}")
         for restart in restarts[self._restarts_before :]:
             recorder.restarted(restart)
@@ -283,25 +255,12 @@ class Recording:
             parts["virtual_run"] = virtual.state_dict
         else:
             parts["server"] = server.lasting_state
-        settings = job.checkpoint
-        if settings.best:
+        if job.checkpoint.best:
             write = partial(save_weights, self.folder.best_pt)
             self._best = evaluator.best = BestWeights(recorder.measures, write)
             parts["best"] = self._best.state_dict
-        conductor.checkpointer = Checkpointer(
-            server,
-            parts,
-            CheckpointFiles(self.folder.checkpoints, settings.keep),
-            settings.every and settings.every * server.plan.num_samples,
-            settings.every_s,
-            {
-                "job": self._asked,
-                "kernel": server.chain.kernel,
-                "group": workshop.group,
-                "start": server.plan.start,
-                "virtual": self._virtual and dict(self._virtual),
-                "data": workshop.identity.as_plain(),
-            },
+        conductor.checkpointer = make_checkpointer(
+            job, self.folder, server, workshop, parts, self._asked, self._virtual
         )
         return conductor
 
@@ -386,18 +345,15 @@ class Recording:
             NonFiniteError: Every gradient was refused, so that nothing was trained.
             RunFolderError: The weights or the records cannot be written.
         """
-        if server.complete and server.version == 0 and self._recorder and self._recorder.nonfinite:
+        if server.complete and server.version == 0 and self._recorder:
             with self.at_work(conductor):
-                raise NonFiniteError(
-                    f"no update was made: all {self._recorder.nonfinite} gradients were refused, "
-                    "for they were NaN or infinite; look at the data and the model, or lower lr"
-                )
+                refuse_nothing_learnt(self._recorder.nonfinite)
         stopped = "" if server.complete else reason
 
         def close() -> None:
             if not self.folder.is_run():  # somebody has removed it
                 write_atomic(self.folder.job_yaml, job_as_text(self.job).encode())
-            self.write_weights(workshop, server)
+            write_weights(self.folder, workshop, server)
             if stopped:
                 conductor.message(
                     f"{stopped}; to resume, rerun the same command with "
@@ -423,50 +379,3 @@ class Recording:
             self._recorder.ended(status, conductor.time_s, reason=reason)
         except (OSError, RunFolderError) as error:
             self.logger.error("the end cannot be recorded: %s", error)
-
-    def write_weights(self, workshop: Workshop, server: ParameterServer) -> None:
-        """Write the final weights as an ordinary ``state_dict`` that needs nothing of ours."""
-        flat = workshop.flat_model(torch.device("cpu"))
-        flat.weights.copy_(server.weights)
-        save_weights(self.folder.weights_pt, flat.model, server.version)
-
-
-def record_failure(folder: RunFolder, error: BaseException, where: str = "") -> None:
-    """Leave the reason of a failure in a run folder, unless this start has left its end there.
-
-    Args:
-        folder: Of the run; an earlier start's summary has been removed.
-        error: What ended the run.
-        where: Goes before it.
-    """
-    if not folder.summary_json.exists():
-        with suppress(OSError, RunFolderError):
-            reason = f"{where}{type(error).__name__}: {error}"
-            folder.write_summary({"status": "failed", "reason": reason})
-
-
-def reason_of(stop: StopFlag) -> str:
-    """Return why a run ended early, or an empty string."""
-    if not stop:
-        return ""
-    return f"stopped by signal {stop.signum}" if stop.signum else "stopped on request"
-
-
-def _who(job: Job, driver: str, num_workers: int) -> str:
-    algorithm, servers = job.algorithm, job.servers
-    if driver == "sequential":
-        return f"{algorithm}, one process"
-    workers = f"{num_workers} worker{'' if num_workers == 1 else 's'}"
-    if driver == "simulator":
-        return f"{algorithm}, {workers}, simulated"
-    if driver in ("horovod", "ddp"):
-        through = "Horovod" if driver == "horovod" else "torch.distributed"
-        return f"{algorithm}, {workers}, synchronous through {through}"
-    if driver == "replay":
-        return f"{algorithm}, {workers}, in a recorded order"
-    serving = "1 server" if servers == 1 else f"{servers} servers"
-    return f"{algorithm}, {serving} and {workers}, asynchronous over MPI"
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)

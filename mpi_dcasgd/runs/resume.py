@@ -1,19 +1,24 @@
-"""Find the checkpoint that a run resumes from, if any."""
+"""What a run resumes from: what it saves, and how the right checkpoint is found."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpi_dcasgd.config.load import job_as_yaml, with_defaults
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.checkpointing import Checkpointer
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.checkpoints import checkpoints_in, read_checkpoint
+from mpi_dcasgd.record.checkpoints import CheckpointFiles, checkpoints_in, read_checkpoint
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.old_simulation import is_old, old_checkpoint_in, upgraded
+
+if TYPE_CHECKING:
+    from mpi_dcasgd.runs.build import Workshop
+    from mpi_dcasgd.server.server import ParameterServer
 
 AUTO, NEVER = "auto", "never"
 
@@ -47,6 +52,44 @@ class Checkpoint:
     def has_records(self) -> bool:
         """True if the run's records are continued, not written once more from the start."""
         return "recorder" in self.content
+
+
+def make_checkpointer(
+    job: Job,
+    folder: RunFolder,
+    server: ParameterServer,
+    workshop: Workshop,
+    parts: Mapping[str, Callable[[], Any]],
+    asked: Mapping[str, Any],
+    virtual: Mapping[str, Any] | None,
+) -> Checkpointer:
+    """Return what saves the state of a run as its job says.
+
+    Args:
+        job: The job as it is run.
+        folder: Of the run.
+        server: Of the run.
+        workshop: Has the task and its data.
+        parts: The parts of the state, each by what returns it in plain values.
+        asked: The job as the user has it, in plain values.
+        virtual: For a virtual run, what decides its order and times.
+    """
+    settings = job.checkpoint
+    return Checkpointer(
+        server,
+        parts,
+        CheckpointFiles(folder.checkpoints, settings.keep, settings.patience_s),
+        settings.every and settings.every * server.plan.num_samples,
+        settings.every_s,
+        {
+            "job": asked,
+            "kernel": server.chain.kernel,
+            "group": workshop.group,
+            "start": server.plan.start,
+            "virtual": virtual and dict(virtual),
+            "data": workshop.identity.as_plain(),
+        },
+    )
 
 
 def find_checkpoint(

@@ -33,7 +33,7 @@ def follow(rank: Rank) -> None:
     shard = rank.shards[rank.comm.rank]
     follower = rank.workshop.follower(shard, rank.world.num_workers)
     loop = FollowerLoop(rank.comm, rank.world, follower, watch, rank.spin_s)
-    rank.closing(loop.close)
+    rank.resources.callback(loop.close)
     agree_on_kernel(rank.meeting, follower.chain.kernel)
     rank.in_step = False
     rank.meeting.barrier()

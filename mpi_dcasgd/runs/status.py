@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.record.run_folder import RUNS
+from mpi_dcasgd.record.run_files import RUNS
 from mpi_dcasgd.tools.run_status import FolderRuns, RunStatus
 from mpi_dcasgd.tools.slurm.states import job_states
 

@@ -18,7 +18,8 @@ from mpi_dcasgd.config.study import Study, make_study
 from mpi_dcasgd.config.study_elements import Element
 from mpi_dcasgd.errors import ConfigError, LaunchError, RunFolderError
 from mpi_dcasgd.record.atomic import write_atomic
-from mpi_dcasgd.record.run_folder import RUNS, RunFolder, plain_name
+from mpi_dcasgd.record.run_files import RUNS
+from mpi_dcasgd.record.run_folder import RunFolder, plain_name
 from mpi_dcasgd.record.run_lock import holder, is_held
 from mpi_dcasgd.record.slurm_folder import SlurmFolder, Submission
 from mpi_dcasgd.record.study_folder import StudyFolder

@@ -8,6 +8,7 @@ from pathlib import Path
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.reporting.timeline import Timeline, timeline_of
+from mpi_dcasgd.runs.result import Run
 
 PICTURES = (".png", ".svg", ".pdf")
 DATA = (".json", ".gz")
@@ -27,7 +28,7 @@ class WrittenTimeline:
 
 
 def timeline(
-    run: Path | str,
+    run: Path | str | Run,
     out: Path | str | None = None,
     *,
     start_s: float | None = None,
@@ -36,7 +37,7 @@ def timeline(
     """Write down what each rank of a run did when: computed, waited, sent, applied.
 
     Args:
-        run: The run's folder; it may still be running.
+        run: A run, or its folder; it may still be running.
         out: A file; its ending says what it is: ``.json`` or ``.json.gz`` for Perfetto, ``.png``,
             ``.svg`` or ``.pdf`` for a picture. None for ``timeline.json`` in the run folder.
         start_s: Leave out what ends before; seconds since training began.
@@ -53,7 +54,7 @@ def timeline(
 
             timeline("runs/digits-asgd", "two.png", start_s=3, end_s=5)
     """
-    folder = RunFolder.open(run)
+    folder = RunFolder.open(run.path if isinstance(run, Run) else run)
     path = Path(out) if out is not None else folder.path / "timeline.json"
     problems = []
     if path.suffix not in (*PICTURES, *DATA):

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from mpi_dcasgd.config.load import parse_overrides
 from mpi_dcasgd.config.plan import world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers import start_guard
-from mpi_dcasgd.drivers.farewell import end_world
 from mpi_dcasgd.drivers.meeting import Meeting
 from mpi_dcasgd.drivers.sequential import run_sequential
-from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
+from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch, pick_device
-from mpi_dcasgd.errors import (
-    DcasgdError,
-    LaunchError,
-    RanksLostError,
-    StartError,
-    UserError,
-    WorkersLostError,
-)
+from mpi_dcasgd.errors import LaunchError, StartError, UserError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace, git_state
@@ -40,18 +30,18 @@ from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job, with_task
 from mpi_dcasgd.runs.process import process_as_it_was
-from mpi_dcasgd.runs.rank import Rank, account_of
-from mpi_dcasgd.runs.recording import Recording, reason_of, record_failure
+from mpi_dcasgd.runs.rank import Rank
+from mpi_dcasgd.runs.rank_failure import abort, fail_together, leave_reason
+from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.resume import AUTO, Standing
+from mpi_dcasgd.runs.roles import account_of, train_in_role
+from mpi_dcasgd.runs.run_end import reason_of
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 OnError = Literal["abort", "raise"]
-
-_OTHERS_END_S = 10.0
-"""Seconds in which another rank ends the world after it has said why."""
 
 _YIELD = "OMPI_MCA_mpi_yield_when_idle"
 
@@ -119,7 +109,7 @@ def train(
     try:
         checked = resolve_job(job, [*pairs, *with_task(overrides, task).items()], problems)
     except UserError as error:
-        _fail_together(comm, error)
+        fail_together(comm, error)
     flag = StopFlag() if stop is None else stop
     place = None if run_dir is None else Path(run_dir)
     request = _Request(checked, place, str(resume), overwrite, show, argv, started, flag)
@@ -131,7 +121,7 @@ def train(
             try:
                 world_of(checked, launch.size if comm is None else comm.size, origin=origin)
             except UserError as error:  # the others may have another job, and would wait
-                _fail_together(comm, error)
+                fail_together(comm, error)
             path = _train_alone(request)
         else:
             path = _train_in_world(request, comm, on_error)
@@ -189,13 +179,13 @@ def _train_as_rank(
         together(Meeting(comm), lambda: None)  # for a rank that cannot read the job
         rank = Rank(comm, request.job, request.stop, request.started, loaders)
         rank.set_up(lambda: request.record(git))
-        rank.train()
+        train_in_role(rank)
     except BaseException as error:
         if rank is not None:
-            _record_failure(rank, error)
+            leave_reason(rank, error)
         alike = (rank is None or rank.in_step) and isinstance(error, (UserError, StartError))
         if not alike and on_error == "abort" and comm.size > 1:
-            _abort(comm, error, rank)
+            abort(comm, error, rank)
         raise
     finally:
         if rank is not None:
@@ -278,86 +268,3 @@ def _slowed(learner: Learner, job: Job) -> Learner:
     if not job.inject.active:
         return learner
     return SlowedLearner(learner, Injection.of_one_process(job.inject, job.seed))
-
-
-def _fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:
-    """Raise on every rank of a world none of whose ranks can read the job.
-
-    A rank that simply exits has mpirun kill the others, the one that was to speak among them.
-    """
-    if comm is None:
-        if Launch.of().size == 1:
-            raise error
-        try:
-            from mpi4py import MPI
-
-            start_guard.mpi_has_begun()
-        except Exception:  # what a missing or broken MPI raises is not what is wrong here
-            raise error from None
-        ours = comm = MPI.COMM_WORLD
-    else:
-        ours = comm.Dup()
-
-    def fail() -> NoReturn:
-        raise error
-
-    try:
-        together(Meeting(ours), fail)
-    finally:
-        if ours is not comm:
-            ours.Free()
-    raise error  # not reached: it has been raised
-
-
-def _record_failure(rank: Rank, error: BaseException) -> None:
-    """Leave no folder of a run that a user's mistake kept from beginning, and else the reason."""
-    if rank.logger and isinstance(error, StartError):
-        rank.logger.error("start-up failed", exc_info=error)
-    if rank.recording and rank.in_step and isinstance(error, UserError):
-        rank.recording.take_back(error)
-    elif rank.recording:
-        rank.recording.failed(error)
-    elif rank.folder and isinstance(error, RanksLostError):
-        if not error.told:  # it may be rank 0 that is lost
-            record_failure(rank.folder, error)
-    elif rank.folder and not (rank.in_step or rank.expendable):
-        # Nor does rank 0 get to it when this one ends the world.
-        record_failure(rank.folder, error, f"{_where(rank.comm)}: ")
-
-
-def _abort(comm: MPI.Intracomm, error: BaseException, rank: Rank | None) -> NoReturn:
-    """End the whole job from one rank, or this rank alone, saying which rank, where and why."""
-    where = _where(comm)
-    if rank and rank.logger:
-        rank.logger.error("%s failed", where, exc_info=error)
-    status = getattr(error, "exit_status", 1)
-    if isinstance(error, RanksLostError):
-        if error.told:  # by another rank, which ends the world as well
-            time.sleep(_OTHERS_END_S)
-            leave(status)
-        text = f"{type(error).__name__}: {error}"
-        if rank and rank.folder and not rank.in_step:
-            text += f"; to resume, rerun the same command with --run-dir {rank.folder.path}"
-        print(text, file=sys.stderr, flush=True)
-        end_world(comm, status)
-        raise error  # not reached: the world ends
-    if not isinstance(error, DcasgdError):  # those say all that there is to know
-        traceback.print_exception(error)
-    text = f"{type(error).__name__}: {error}".rstrip(": ")
-    print(f"{where}: {text}", file=sys.stderr, flush=True)
-    if rank and rank.expendable and _told_server(comm, text):
-        leave(status)  # the run goes on, or the server ends it
-    if isinstance(error, WorkersLostError):
-        leave(error.exit_status)  # nobody is left to abort, and mpirun would call that a success
-    end_world(comm, status)
-    raise error  # not reached: the world ends
-
-
-def _where(comm: MPI.Comm) -> str:
-    return f"rank {comm.rank} on {socket.gethostname()}"
-
-
-def _told_server(comm: MPI.Intracomm, text: str) -> bool:
-    from mpi_dcasgd.drivers.notes import tell_failure  # needs an MPI that loads
-
-    return tell_failure(comm, text)

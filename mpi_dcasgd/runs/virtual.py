@@ -13,7 +13,8 @@ from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
 from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.runs.build import Workshop
-from mpi_dcasgd.runs.recording import Recording, reason_of
+from mpi_dcasgd.runs.recording import Recording
+from mpi_dcasgd.runs.run_end import reason_of
 from mpi_dcasgd.server.server import ParameterServer
 
 _SLICE = 32  # pushes between two looks at signals and checkpoints

@@ -12,6 +12,7 @@ from typing import Any
 
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.study_folder import StudyFolder
+from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.tools.locks import is_at_work
 from mpi_dcasgd.tools.run_status import RunStatus, folder_status
 
@@ -86,11 +87,11 @@ class _Events:
             self.warnings = [*self.warnings, str(event.get("text", ""))][-_WARNINGS:]
 
 
-def watch(folder: Path | str, every_s: float = 2.0) -> Iterator[list[Watched]]:
+def watch(folder: Path | str | Run, every_s: float = 2.0) -> Iterator[list[Watched]]:
     """Look at a run, or at all runs of a study, again and again until they have ended.
 
     Args:
-        folder: A run folder, or a study's.
+        folder: A run, its folder, or a study's.
         every_s: Seconds between two looks.
 
     Yields:
@@ -104,7 +105,7 @@ def watch(folder: Path | str, every_s: float = 2.0) -> Iterator[list[Watched]]:
         >>> for runs in watch("runs/digits-asgd"):  # doctest: +SKIP
         ...     print([f"{run.status.name}: {run.done:.0%}" for run in runs])
     """
-    path = Path(folder)
+    path = folder.path if isinstance(folder, Run) else Path(folder)
     events: dict[str, _Events] = {}
     while True:
         seen = [_look(path, status, events) for status in folder_status(path)]

@@ -14,16 +14,17 @@ from types import FrameType
 from typing import Any, Literal, Protocol, TextIO
 
 from mpi_dcasgd.drivers.signals import SIGNALS
-from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.errors import LaunchError, UserError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.tools.launch import world as launch
-from mpi_dcasgd.tools.launch.exit_status import RunEnd
 from mpi_dcasgd.tools.launch.failure_reason import last_words
+from mpi_dcasgd.tools.launch.hosts import Without
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
+from mpi_dcasgd.tools.launch.starts import Launched, Starts
 from mpi_dcasgd.tools.locks import alone_in
 from mpi_dcasgd.tools.status_line import StatusLine
 
@@ -85,6 +86,7 @@ class Outcome:
         summary: Its summary, if it completed.
         reason: The error, if it failed.
         signum: The signal that interrupted it.
+        restarts: How often it was started again.
     """
 
     run: PlannedRun
@@ -92,6 +94,47 @@ class Outcome:
     summary: Mapping[str, Any]
     reason: str = ""
     signum: int = signal.SIGINT
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class _StudyWorld:
+    """The world of a study's run, of which the study decides the size."""
+
+    run: PlannedRun
+    launcher: str | None
+    mpirun: str | None
+    mpirun_args: Sequence[str]
+    begins_anew: bool = False
+
+    @property
+    def sequential(self) -> bool:
+        return self.run.ranks is None
+
+    @property
+    def ranks(self) -> int:
+        return self.run.ranks or 1
+
+    def command(self, run_dir: Path | None = None, without: Without | None = None) -> MpirunCommand:
+        if self.sequential:
+            return MpirunCommand(self.run.program)
+        return launch.plan(
+            self.ranks,
+            self.run.program,
+            launcher=self.launcher,
+            mpirun=self.mpirun,
+            extra=self.mpirun_args,
+            terminal=False,
+            without=without,
+        )
+
+    def again(self, ranks: int, *, resumes: bool) -> _StudyWorld:
+        if ranks != self.ranks:
+            raise LaunchError(
+                f"the study asks for {self.ranks} ranks, and there is room for {ranks} without the "
+                "lost host"
+            )
+        return self
 
 
 class Comparison:
@@ -104,6 +147,7 @@ class Comparison:
         mpirun_args: Further arguments for it.
         launcher: ``auto``, ``mpirun``, ``srun``; None for the usual.
         beside_others: Other comparisons may be at work on other runs in ``out``.
+        restarts: How often a run that ends early is started again, to resume by itself.
 
     Attributes:
         outcomes: One for each run so far.
@@ -119,12 +163,14 @@ class Comparison:
         *,
         launcher: str | None = None,
         beside_others: bool = False,
+        restarts: int = 0,
     ) -> None:
         self.out = out if isinstance(out, StudyFolder) else StudyFolder(out)
         self.outcomes: list[Outcome] = []
         self.stopped_by: int | None = None
         self._launcher = launcher
         self._beside_others = beside_others
+        self._restarts = restarts
         self._stream = ShownStream.of(stream)  # one that fails once stays silent
         self._mpirun = mpirun
         self._mpirun_args = mpirun_args
@@ -202,38 +248,29 @@ class Comparison:
             how = "resuming from its checkpoint" if goes_on else "starting over"
             line.note(f"did not finish before; {how}")
         started = time.monotonic()
-        end = RunEnd(run.folder.path)
         with line.live():
-            status = self._execute(run, goes_on=goes_on)
+            launched = self._execute(run, line, goes_on=goes_on)
         spent_s = time.monotonic() - started
-        outcome = _outcome(run, status, end)
-        words = _figures(outcome.summary) if outcome.summary else f"exit status {status}"
-        line.finish(f"{outcome.status:<15}   {words}   {spent_s:.1f} s in all")
+        outcome = _outcome(run, launched)
+        words = _figures(outcome.summary) if outcome.summary else f"exit status {launched.status}"
+        again = f", restarted {outcome.restarts} time{'s' * (outcome.restarts != 1)}"
+        told = f"{spent_s:.1f} s in all{again if outcome.restarts else ''}"
+        line.finish(f"{outcome.status:<15}   {words}   {told}")
         if outcome.status == "failed":
             line.note(outcome.reason.partition("\n")[0])
         return outcome
 
-    def _execute(self, run: PlannedRun, *, goes_on: bool) -> int:
+    def _execute(self, run: PlannedRun, line: StatusLine, *, goes_on: bool) -> Launched:
         run.folder.path.mkdir(parents=True, exist_ok=True)
+        plan = _StudyWorld(run, self._launcher, self._mpirun, self._mpirun_args)
         with open(run.folder.output_log, "ab" if goes_on else "wb", buffering=0) as log:
             # The command, which is shown on stderr, belongs to the log, too.
             with redirect_stderr(io.TextIOWrapper(log, write_through=True)) as text:
-                world = run.folder.path if run.ranks is not None else None
-                status = launch.run(self._command(run), run_dir=world, stdout=log, stderr=log)
+                starts = Starts(plan, run.folder.path, self._restarts, output=log, tell=line.note)
+                launched = starts.until_the_end()
             text.detach()
-        return status
-
-    def _command(self, run: PlannedRun) -> MpirunCommand:
-        if run.ranks is None:
-            return MpirunCommand(run.program)
-        return launch.plan(
-            run.ranks,
-            run.program,
-            launcher=self._launcher,
-            mpirun=self._mpirun,
-            extra=self._mpirun_args,
-            terminal=False,
-        )
+        self.stopped_by = self.stopped_by or starts.told_to_stop
+        return launched
 
 
 def look_at(run: PlannedRun) -> Found:
@@ -262,17 +299,14 @@ def _changed(changes: Sequence[str]) -> str:
     return f"its job has changed ({', '.join(changes[:3])}{more})"
 
 
-def _outcome(run: PlannedRun, status: int, end: RunEnd) -> Outcome:
-    folder = run.folder
-    if status == 0 and end.completed:
-        return Outcome(run, "completed", folder.summary(lenient=True))
-    status = end.exit_status(status)
+def _outcome(run: PlannedRun, launched: Launched) -> Outcome:
+    folder, status, restarts = run.folder, launched.status, launched.restarts
+    if status == 0:
+        return Outcome(run, "completed", folder.summary(lenient=True), restarts=restarts)
     if status in _STOPPED:
-        return Outcome(run, "interrupted", {}, signum=status - 128)
-    log = folder.output_log
-    # Its first line is the command, which is no reason.
-    text = log.read_text(encoding="utf-8", errors="replace").partition("\n")[2]
-    return Outcome(run, "failed", {}, f"{last_words(text)}\n(all of it: {log})")
+        return Outcome(run, "interrupted", {}, signum=status - 128, restarts=restarts)
+    reason = f"{last_words(launched.words)}\n(all of it: {folder.output_log})"
+    return Outcome(run, "failed", {}, reason, restarts=restarts)
 
 
 def _figures(summary: Mapping[str, Any]) -> str:

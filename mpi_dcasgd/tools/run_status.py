@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.learning.measures import Measures
-from mpi_dcasgd.record.run_folder import JOB_YAML, RunFolder
+from mpi_dcasgd.record.run_files import JOB_YAML
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.run_lock import holder, is_held
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.tools.launch.failure_reason import last_words

@@ -41,6 +41,7 @@ def test_the_blocks_without_mpi_run(clone: Path, processes: Any) -> None:
     assert finished.status == 0, finished
     assert "completed" in finished.stdout
     assert "epochs: got 'many'" in finished.stdout
+    assert "slow: 100%" in finished.stdout
     assert "Traceback" not in finished.stderr
     assert (clone / "runs" / "report" / "report.md").is_file()
 

@@ -28,8 +28,8 @@ from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.errors import NonFiniteError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.record.checkpoints import checkpoints_in
-from mpi_dcasgd.runs import train as runs_train
 from mpi_dcasgd.runs import virtual
+from mpi_dcasgd.runs.rank_failure import abort
 
 JOB: dict[str, Any] = {
     "name": "tiny",
@@ -501,7 +501,7 @@ def test_only_what_may_be_a_bug_ends_a_world_with_a_traceback(
 ) -> None:
     comm = SimpleNamespace(rank=1, Abort=lambda status: None)
     with pytest.raises(type(error)):
-        runs_train._abort(comm, error, None)  # type: ignore[arg-type]
+        abort(comm, error, None)  # type: ignore[arg-type]
     told = capsys.readouterr().err
     assert f": {type(error).__name__}: {error}" in told
     assert (f"{type(error).__name__}: {error}" in told.partition("rank 1 on ")[0]) == traced

@@ -14,6 +14,7 @@ from synthetic_runs import synthetic_run
 
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.tools import comparison as tools_compare
+from mpi_dcasgd.tools.launch.world import WorldEnd
 
 JOB = """\
 epochs: 2
@@ -39,7 +40,7 @@ def study(tmp_path: Path) -> Path:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a comparison run its sequential and simulated runs in this process."""
     launch = tools_compare.launch
-    monkeypatch.setattr(launch, "run", partial(run_here, launch.run))
+    monkeypatch.setattr(launch, "run_world", partial(run_here, launch.run_world))
 
 
 def test_a_study_is_run_and_reported_and_its_runs_are_kept(
@@ -188,7 +189,8 @@ def test_a_comparison_that_is_stopped_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
-    monkeypatch.setattr(tools_compare.launch, "run", lambda *args, **kwargs: 130)
+    end = WorldEnd(130)
+    monkeypatch.setattr(tools_compare.launch, "run_world", lambda *args, **kwargs: end)
     words = ["compare", str(study), "-o", str(out), "--only", "sgd-*"]
     assert main([*words, "--rerun"]) == 130
     told = capsys.readouterr()

@@ -15,15 +15,17 @@ from typing import Any
 import pytest
 import yaml
 
-from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.errors import LaunchError, RunFolderError
 from mpi_dcasgd.record.metrics import RunProgress
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.tools import comparison as tools_comparison
 from mpi_dcasgd.tools.comparison import (
     Comparison,
     Outcome,
     PlannedRun,
     look_at,
 )
+from mpi_dcasgd.tools.launch import starts as launch_starts
 from mpi_dcasgd.tools.launch.failure_reason import last_words
 from mpi_dcasgd.tools.status_line import progress_text
 
@@ -340,7 +342,7 @@ def test_elements_of_an_array_share_a_folder_but_not_a_run(tmp_path: Path) -> No
     inner = f"""
 import io, sys
 from pathlib import Path
-from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.errors import LaunchError, RunFolderError
 from mpi_dcasgd.tools.comparison import Comparison
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_comparison import planned
@@ -390,6 +392,69 @@ def test_a_run_that_a_signal_stopped_tells_which(tmp_path: Path) -> None:
     outcomes = comparison.run([planned(tmp_path, "a", "import sys; sys.exit(138)")])
     assert (outcomes[0].status, outcomes[0].signum) == ("interrupted", signal.SIGUSR1)
     assert comparison.stopped_by == signal.SIGUSR1
+
+
+# Starting again
+
+# Dies without a word until its folder shows as many starts as it needs; then it trains.
+DIES = (
+    """
+import os, pathlib, signal, sys
+folder = pathlib.Path(sys.argv[1])
+file = folder.parent / (folder.name + ".starts")
+count = len(file.read_text()) if file.exists() else 0
+if count < 2:
+    file.write_text("x" * (count + 1))
+    (folder / "job.yaml").write_text(sys.argv[2])
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    (folder / "checkpoints" / f"update-{count:09d}.pt").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    + TRAIN
+)
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch_starts, "pause_s", lambda number: 0.0)
+
+
+def test_a_run_that_dies_is_started_again_and_it_is_told(tmp_path: Path, no_pause: None) -> None:
+    stream = io.StringIO()
+    runs = [planned(tmp_path, "a", DIES), planned(tmp_path, "b")]
+    outcomes = Comparison(tmp_path, stream, restarts=3).run(runs)
+    assert [(o.status, o.restarts) for o in outcomes] == [("completed", 2), ("completed", 0)]
+    lines = stream.getvalue().splitlines()
+    assert lines[0].strip().startswith("restart 1 of 3 in 0 s: the launcher was killed by signal 9")
+    assert lines[1].endswith("; resuming at update 1")
+    assert lines[2].endswith("s in all, restarted 2 times")
+    assert [each.version for each in runs[0].folder.restarts()] == [0, 1]
+    assert starts(tmp_path, "a") == 3
+
+
+def test_no_run_is_started_again_unless_that_is_asked_for(tmp_path: Path) -> None:
+    outcomes, _ = compare(tmp_path, planned(tmp_path, "a", DIES))
+    assert (outcomes[0].status, outcomes[0].restarts) == ("failed", 0)
+    assert starts(tmp_path, "a") == 1
+
+
+MISTAKE = "import sys; print('Error: lr is wrong'); sys.exit(2)"
+
+
+def test_a_run_that_its_settings_end_is_not_started_again(tmp_path: Path, no_pause: None) -> None:
+    stream = io.StringIO()
+    runs = [planned(tmp_path, "a", MISTAKE), planned(tmp_path, "b")]
+    outcomes = Comparison(tmp_path, stream, restarts=3).run(runs)
+    assert [outcome.status for outcome in outcomes] == ["failed", "completed"]
+    assert outcomes[0].reason.startswith("Error: lr is wrong\n")
+    assert "not started again: the same mistake would end it again" in stream.getvalue()
+
+
+def test_a_run_of_a_study_is_not_started_again_with_fewer_ranks(tmp_path: Path) -> None:
+    plan = tools_comparison._StudyWorld(replace(planned(tmp_path, "a"), ranks=5), None, None, ())
+    assert plan.again(5, resumes=True) is plan
+    with pytest.raises(LaunchError, match="asks for 5 ranks, and there is room for 3 without"):
+        plan.again(3, resumes=True)
 
 
 def test_a_run_that_its_launcher_left_behind_is_given_time_for_its_summary(tmp_path: Path) -> None:

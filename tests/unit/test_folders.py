@@ -212,7 +212,11 @@ def test_folders_are_read_without_pytorch_and_numpy(processes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["record.run_folder", "record.metrics", "record.study_folder", "runs.slurm_request"]
+    "name",
+    [
+        *("record.run_files", "record.run_folder", "record.metrics", "record.study_folder"),
+        *("runs.slurm_request", "runs.run_start"),
+    ],
 )
 def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

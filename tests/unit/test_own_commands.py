@@ -115,7 +115,7 @@ def test_a_comparison_finds_the_task_and_so_does_one_that_was_submitted(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     launch = tools_compare.launch
-    monkeypatch.setattr(launch, "run", partial(run_here, launch.run))
+    monkeypatch.setattr(launch, "run_world", partial(run_here, launch.run_world))
     study = project / "grid.yaml"
     assert command("compare", str(study), "-o", "out") == 0
     found = {run.parent.name for run in Path("out").glob("*/summary.json")}
@@ -155,7 +155,7 @@ def test_processes_that_load_samples_find_the_modules_of_the_job(
 
 def test_delays_alone_may_be_ones_own(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launch = tools_compare.launch
-    monkeypatch.setattr(launch, "run", partial(run_here, launch.run))
+    monkeypatch.setattr(launch, "run_world", partial(run_here, launch.run_world))
     (project / "job.yaml").write_text(
         "epochs: 1\nbatch_size: 64\nlr: 0.05\nmodel: {name: mlp, hidden: [4]}\n"
         "data: {name: synthetic, num_train: 128, shape: [3]}\n"
@@ -169,7 +169,7 @@ def test_a_study_takes_a_task_from_a_program(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch = tools_compare.launch
-    monkeypatch.setattr(launch, "run", partial(run_here, launch.run))
+    monkeypatch.setattr(launch, "run_world", partial(run_here, launch.run_world))
     monkeypatch.syspath_prepend(str(project))
     import cmd_task
 

@@ -12,6 +12,7 @@ import pytest
 from synthetic_runs import synthetic_run
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.restarts import Restart, write_restarts
 from mpi_dcasgd.reporting.collect import collect, flatten
 from mpi_dcasgd.reporting.document import Table
 from mpi_dcasgd.reporting.groups import (
@@ -374,6 +375,14 @@ def test_a_crowded_machine_is_admitted(tmp_path: Path) -> None:
     # Its hardware is not what the other run had, either.
     synthetic_run(tmp_path, "ssgd", workers=4, cpus=8)
     assert "not made on equal hardware" in remarks_in(tmp_path)
+
+
+def test_runs_that_were_started_again_are_told(tmp_path: Path) -> None:
+    path = synthetic_run(tmp_path, "asgd")
+    assert "started again" not in remarks_in(tmp_path)
+    told = {"allowed": 3, "at": "now", "version": 7, "ranks": 5, "cause": "lost host h3"}
+    write_restarts(path / "restarts.jsonl", [Restart(restart=n, **told) for n in (1, 2)])
+    assert f"({path.name}: 2 times, for the last time after lost host h3)" in remarks_in(tmp_path)
 
 
 def test_refused_gradients_unequal_epochs_and_other_code_are_told(tmp_path: Path) -> None:

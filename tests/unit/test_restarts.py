@@ -13,12 +13,11 @@ import pytest
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.restarts import Restart, read_restarts, write_restarts
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.runs import starts
 from mpi_dcasgd.runs.launch import launch, plan_launch
 from mpi_dcasgd.runs.launch_plan import Launcher
-from mpi_dcasgd.runs.restarts import Ending, pause_s, reason_to_stay, restarts_wanted
-from mpi_dcasgd.tools.launch import world
+from mpi_dcasgd.tools.launch import starts, world
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
+from mpi_dcasgd.tools.launch.restarts import Ending, pause_s, reason_to_stay, restarts_wanted
 from mpi_dcasgd.tools.launch.world import WorldEnd
 
 LOST = """

@@ -245,7 +245,7 @@ def test_a_disk_that_is_full_after_the_checkpoint_does_not_undo_the_stop(
 ) -> None:
     folder, shown = tmp_path / "run", io.StringIO()
     with monkeypatch.context() as full:
-        full.setattr("mpi_dcasgd.runs.recording.save_weights", full_disk)
+        full.setattr("mpi_dcasgd.runs.run_end.save_weights", full_disk)
         assert go(folder, stop_after=9, show=shown) == 138
     assert "No space left on device; the checkpoint is whole" in shown.getvalue()
     assert summary(folder)["status"] == "interrupted"
@@ -274,7 +274,7 @@ def test_a_stop_without_a_checkpoint_is_a_failure_where_the_rest_fails_too(
     go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    monkeypatch.setattr("mpi_dcasgd.runs.recording.save_weights", full_disk)
+    monkeypatch.setattr("mpi_dcasgd.runs.run_end.save_weights", full_disk)
     monkeypatch.setattr("mpi_dcasgd.record.checkpoints.atomic_file", full_disk)
     with pytest.raises(RunFolderError, match="No space left"):
         go(folder, stop_after=9)
@@ -284,7 +284,7 @@ def test_a_stop_without_a_checkpoint_is_a_failure_where_the_rest_fails_too(
 def test_a_run_whose_weights_cannot_be_written_says_so_in_its_summary(
     go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpi_dcasgd.runs.recording.save_weights", full_disk)
+    monkeypatch.setattr("mpi_dcasgd.runs.run_end.save_weights", full_disk)
     with pytest.raises(RunFolderError, match="No space left"):
         go(tmp_path / "run")
     found = summary(tmp_path / "run")

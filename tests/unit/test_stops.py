@@ -63,7 +63,7 @@ def test_a_signal_after_the_first_push_leaves_a_checkpoint_and_a_summary(
 
     def update(self: Recorder, *args: Any) -> None:
         genuine(self, *args)
-        if self._folder.path == folder and self._updates == 1:
+        if self._folder.path == folder and self._tally.updates == 1:
             signal.raise_signal(signum)
 
     monkeypatch.setattr(Recorder, "update", update)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mpi_dcasgd.record.run_folder import RUNS
+from mpi_dcasgd.record.run_files import RUNS
 from mpi_dcasgd.tools.doctor.ask import Answer, ask_probe
 
 _IMPORT_LIMIT_S = 60.0  # PyTorch from a busy file server takes its time
