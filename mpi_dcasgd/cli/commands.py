@@ -31,6 +31,7 @@ COMMANDS = {
     "advise": "mpi_dcasgd.cli.advise",
     "conformance": "mpi_dcasgd.cli.conformance",
     "simulate": "mpi_dcasgd.cli.simulate",
+    "plan": "mpi_dcasgd.cli.plan",
     "calibrate": "mpi_dcasgd.cli.calibrate",
     "doctor": "mpi_dcasgd.cli.doctor",
     "chaos": "mpi_dcasgd.cli.chaos",

@@ -116,6 +116,7 @@ def _as_text(job: Job, timing: Timing) -> str:
             f"99 % {timing.staleness_quantile(0.99)}, max {max(timing.staleness, default=0)}",
         ),
         ("server busy", f"{100 * timing.server_busy:.1f} %"),
+        *([("link busy", f"{100 * timing.link_busy:.1f} %")] if timing.link_busy else []),
         (
             "workers busy",
             f"mean {100 * sum(busy) / len(busy):.1f} %, least {100 * min(busy):.1f} %",

@@ -15,7 +15,7 @@ from typing import Any
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.cluster import Cluster
-from mpi_dcasgd.drivers.simulation.engine import Engine
+from mpi_dcasgd.drivers.simulation.linked_engine import engine_of
 from mpi_dcasgd.drivers.simulation.turn import take_turn
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.server.header import HEADER_BYTES
@@ -122,7 +122,9 @@ class Simulator:
         self._site = TrainingSite(
             server, learner, lambda record: self.told(record), StopFlag() if stop is None else stop
         )
-        self._engine = Engine(cluster, server.num_workers, message_bytes(server), seed, self._site)
+        self._engine = engine_of(
+            cluster, server.num_workers, message_bytes(server), seed, self._site
+        )
 
     @property
     def time_s(self) -> float:

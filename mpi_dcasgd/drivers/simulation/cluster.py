@@ -6,14 +6,14 @@ In YAML, every key optional::
     slow: {2: 4}  # worker 2 takes four times as long
     pauses: {every_s: 60, for_s: 2}  # every worker stalls now and then
     crashes: {every_s: 3600, repair_s: 120}
-    network: {latency_s: 20e-6, bytes_per_s: 1.2e9}
+    network: {latency_s: 20e-6, bytes_per_s: 1.2e9, server_bytes_per_s: 1.2e9}
     server: {service_s: 50e-6, bytes_per_s: 5e9}
+    exchange: {servers: 2, element_bytes: 2}
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -30,7 +30,21 @@ from mpi_dcasgd.drivers.simulation.delays import (
     generator,
     parse_delays,
 )
+from mpi_dcasgd.drivers.simulation.network import Carriage, Exchange, Network, ServerTimes
 from mpi_dcasgd.errors import STRICT, ConfigError
+
+__all__ = [
+    "Cluster",
+    "Crashes",
+    "Network",
+    "Pauses",
+    "ServerTimes",
+    "WorkerClock",
+    "check_workers",
+    "crash_s",
+    "crashing",
+    "parse_cluster",
+]
 
 _PAUSES, _CRASHES = 2, 3  # purposes of generators, beside those of delays.py
 
@@ -62,43 +76,6 @@ class Crashes:
     workers: Workers = ()
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Network:
-    """One link between the server and each worker; links do not disturb each other."""
-
-    latency_s: Annotated[Seconds, Field(description="seconds for an empty message")] = 0.0
-    bytes_per_s: Annotated[
-        Positive | None, Field(description="bandwidth of a link; null: without limit")
-    ] = None
-
-    def message_s(self, size: int) -> float:
-        """Seconds for a message of ``size`` bytes."""
-        return self.latency_s + (size / self.bytes_per_s if self.bytes_per_s else 0.0)
-
-    def allreduce_s(self, size: int, ranks: int) -> float:
-        """Seconds for an allreduce of ``size`` bytes: ring's volume, a tree's latency."""
-        if ranks < 2:
-            return 0.0
-        volume = 2 * (ranks - 1) / ranks * size
-        latency = 2 * math.ceil(math.log2(ranks)) * self.latency_s
-        return latency + (volume / self.bytes_per_s if self.bytes_per_s else 0.0)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ServerTimes:
-    """Cost of a push at the server, which handles one after the other."""
-
-    service_s: Annotated[Seconds, Field(description="seconds a push, whatever its size")] = 0.0
-    bytes_per_s: Annotated[
-        Positive | None,
-        Field(description="bytes of pushed vector a second, on top; null: without limit"),
-    ] = None
-
-    def push_s(self, size: int) -> float:
-        """Seconds for a push of ``size`` bytes, its reply included."""
-        return self.service_s + (size / self.bytes_per_s if self.bytes_per_s else 0.0)
-
-
 Factors = Annotated[
     Mapping[Annotated[int, Field(ge=0)], Positive],
     Field(description="worker: how many times as long its steps take"),
@@ -115,6 +92,11 @@ class Cluster:
     crashes: Annotated[Crashes | None, Field(description="deaths and repairs, if any")] = None
     network: Annotated[Network, Field(description="time of messages")] = Network()
     server: Annotated[ServerTimes, Field(description="time at the server")] = ServerTimes()
+    exchange: Annotated[Exchange, Field(description="how vectors travel")] = Exchange()
+
+    def carriage(self, size: int) -> Carriage:
+        """Return what a push of ``size`` bytes of float32 and its reply come to."""
+        return Carriage.of(self.network, self.server, self.exchange, size)
 
 
 def parse_cluster(where: str, settings: Mapping[str, Any]) -> Cluster:
@@ -138,6 +120,7 @@ def parse_cluster(where: str, settings: Mapping[str, Any]) -> Cluster:
     try:
         # As JSON, since in Python's terms a strict dataclass takes no mapping for a section.
         cluster = TypeAdapter(Cluster).validate_json(json.dumps(settings, default=str))
+        problems += _contradictions(cluster)
         if not problems:
             return replace(cluster, delays=delays)
     except ValidationError as error:
@@ -146,6 +129,16 @@ def parse_cluster(where: str, settings: Mapping[str, Any]) -> Cluster:
             for e in error.errors()
         ]
     raise ConfigError(where, problems)
+
+
+def _contradictions(cluster: Cluster) -> list[str]:
+    local, servers = cluster.network.local, cluster.exchange.servers
+    if local and servers > 1:
+        return [
+            f"network.local: got {local} with {servers} servers, which are on hosts of their own; "
+            "allowed: 0, or exchange.servers: 1"
+        ]
+    return []
 
 
 class WorkerClock:

@@ -40,7 +40,7 @@ class Site(Protocol):
         """The worker is back."""
 
 
-_ARRIVED, _SERVED, _CRASHED, _REPAIRED = range(4)  # kinds of events; plain, to be saved
+ARRIVED, SERVED, CRASHED, REPAIRED = range(4)  # kinds of events; plain, to be saved
 
 
 def accounts_state(
@@ -95,8 +95,9 @@ class Engine:
         self._seed = seed
         self._site = site
         self._clock = WorkerClock(cluster, num_workers, seed)
-        self._message_s = cluster.network.message_s(message_bytes)
-        self._service_s = cluster.server.push_s(message_bytes)
+        self._carriage = cluster.carriage(message_bytes)
+        self._message_s = self._carriage.message_s
+        self._service_s = self._carriage.service_s
         # (time, rank, serial, kind, life): the serial makes the order total, and an event of a
         # life that has ended in a crash does not happen.
         self._events: list[tuple[float, int, int, int, int]] = []
@@ -128,15 +129,22 @@ class Engine:
                     "and tickets are left"
                 )
             self.now, worker, _, kind, life = pop(events)
-            if kind == _ARRIVED:
+            if kind == ARRIVED:
                 if life == self._life[worker]:
                     served += self._arrive(worker, life)
-            elif kind == _SERVED:
+            elif kind == SERVED:
                 served += self._served(worker, life)
-            elif kind == _CRASHED:
+            elif kind == CRASHED:
                 self._crash(worker)
-            else:
+            elif kind == REPAIRED:
                 self._repair(worker)
+            else:
+                self._happen(kind, worker, life)
+
+    @property
+    def link_busy(self) -> float:
+        """Share of what the servers' links could carry, in the busier direction; 0 if free."""
+        return 0.0
 
     def computed_s(self, worker: int) -> float:
         """Seconds that the worker has computed until now, an unfinished step as far as it got."""
@@ -153,14 +161,19 @@ class Engine:
     def _start(self, workers: Sequence[int]) -> None:
         """Replies leave for these workers now."""
         accounts, message_s = self.accounts, self._message_s
+        reply_s = message_s + self._carriage.order_s
         for worker in workers:
-            begin = self.now + message_s
+            begin = self.now + reply_s
             end = self._clock.finish(worker, begin)
             account = accounts[worker]
             account.wait_s += begin - self._computed_s[worker]
             account.compute_s += end - begin
             self._computed_s[worker] = end
-            self._at(end + message_s, worker, _ARRIVED)
+            self._at(end + message_s, worker, ARRIVED)
+
+    def _happen(self, kind: int, worker: int, life: int) -> None:
+        """Deal with an event of another kind, which a subclass has."""
+        raise NotImplementedError(f"no event is of kind {kind}")
 
     def _at(self, time_s: float, worker: int, kind: int) -> None:
         self._serial += 1
@@ -181,7 +194,7 @@ class Engine:
             worker, life = queue.popleft()
             if life == self._life[worker]:
                 self._serving = True
-                self._at(self.now + self._service_s, worker, _SERVED)
+                self._at(self.now + self._service_s, worker, SERVED)
                 return
         self._serving = False
 
@@ -201,7 +214,7 @@ class Engine:
         crashes = self._cluster.crashes
         assert crashes is not None  # or the worker would not be among those that crash
         life_s = crash_s(crashes, self._seed, worker, self._life[worker])
-        self._at(self.now + life_s, worker, _CRASHED)
+        self._at(self.now + life_s, worker, CRASHED)
 
     def _crash(self, worker: int) -> None:
         crashes = self._cluster.crashes
@@ -211,7 +224,7 @@ class Engine:
         self.crashes += 1
         self._life[worker] += 1
         self._alive[worker] = False
-        self._at(self.now + crashes.repair_s, worker, _REPAIRED)
+        self._at(self.now + crashes.repair_s, worker, REPAIRED)
         self._start(self._site.lose(worker))
 
     def _repair(self, worker: int) -> None:

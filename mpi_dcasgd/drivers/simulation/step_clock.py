@@ -47,7 +47,9 @@ class StepClock:
         self.grant: Callable[[int], int] = lambda worker: 1
         self.hand_back: Callable[[int], None] = lambda worker: None
         self._needed = needed
-        self._reduce_s = cluster.network.allreduce_s(vector_bytes, needed)
+        self._reduce_s = cluster.network.allreduce_s(
+            cluster.exchange.wire_bytes(vector_bytes), needed
+        )
         self._cluster = cluster
         self._seed = seed
         self._clock = WorkerClock(cluster, num_workers, seed)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.engine import Engine
+from mpi_dcasgd.drivers.simulation.linked_engine import engine_of
 from mpi_dcasgd.drivers.simulation.step_clock import StepClock
 from mpi_dcasgd.rules.admission import AcceptAll, Admission
 from mpi_dcasgd.rules.part import Facts
@@ -144,6 +145,8 @@ class Timing:
         server_busy: Share of the time in which the server was taking pushes.
         workers_busy: Share of the workers' time in which they computed, by worker.
         crashes: How many there were.
+        link_busy: Share of what the servers' links could have carried, in the busier direction;
+            0 for links without limit.
     """
 
     num_workers: int
@@ -154,6 +157,7 @@ class Timing:
     server_busy: float
     workers_busy: list[float]
     crashes: int
+    link_busy: float = 0.0
 
     @property
     def updates_per_s(self) -> float:
@@ -175,7 +179,7 @@ class Timing:
 
 def simulate_timing_in_full(cluster: Cluster, num_workers: int, updates: int) -> Engine:
     """Simulate plain asynchronous updates, and give back the engine with all that it knows."""
-    engine = Engine(cluster, num_workers, 0, 0, CountingSite(num_workers, updates))
+    engine = engine_of(cluster, num_workers, 0, 0, CountingSite(num_workers, updates))
     engine.run()
     return engine
 
@@ -195,12 +199,12 @@ def simulate_timing(
         cluster: How long everything takes.
         num_workers: Without the server.
         updates: How many to make.
-        message_bytes: Of a push and of a reply.
+        message_bytes: Of a push and of a reply, in float32.
         seed: Of the delays.
         admission: Which gradients may enter; all by default.
     """
     site = CountingSite(num_workers, updates, admission)
-    engine = Engine(cluster, num_workers, message_bytes, seed, site)
+    engine = engine_of(cluster, num_workers, message_bytes, seed, site)
     engine.run()
     time_s = engine.now
     return Timing(
@@ -212,6 +216,7 @@ def simulate_timing(
         server_busy=engine.server_busy_s / time_s if time_s else 0.0,
         workers_busy=[engine.computed_s(w) / time_s if time_s else 0.0 for w in range(num_workers)],
         crashes=engine.crashes,
+        link_busy=engine.link_busy,
     )
 
 

@@ -1,0 +1,236 @@
+"""Shared links, several servers, chunks and 16-bit messages, against closed forms."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from mpi_dcasgd.drivers.simulation.cluster import (
+    Cluster,
+    Crashes,
+    Network,
+    ServerTimes,
+    parse_cluster,
+)
+from mpi_dcasgd.drivers.simulation.delays import Exponential, Gamma
+from mpi_dcasgd.drivers.simulation.engine import Engine
+from mpi_dcasgd.drivers.simulation.link import SharedLink
+from mpi_dcasgd.drivers.simulation.linked_engine import LinkedEngine, engine_of
+from mpi_dcasgd.drivers.simulation.network import Exchange
+from mpi_dcasgd.drivers.simulation.timing import CountingSite, simulate_timing
+from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.rules.admission import StaleSynchronous
+
+SIZE = 100
+
+
+def cycle_s(cluster: Cluster, workers: int = 1, updates: int = 200) -> float:
+    """Return the seconds of a worker's cycle, over the second half of the updates."""
+    site = CountingSite(workers, updates)
+    engine = engine_of(cluster, workers, SIZE, 0, site)
+    engine.run(updates // 2)  # the first pull is free, and equal workers begin in step
+    begun = engine.now
+    engine.run()
+    return (engine.now - begun) * workers / (updates - updates // 2)
+
+
+def test_what_is_on_its_way_together_shares_the_link_and_is_alone_at_full_rate() -> None:
+    link = SharedLink(10.0, 100.0)
+    link.begin(0.0, (0, 0, 0), 100.0)
+    assert link.next_s() == (10.0, 0)
+    link.begin(5.0, (1, 0, 0), 100.0)  # 50 bytes are left of the other, at half the rate
+    assert link.next_s() == (15.0, 0)
+    assert link.end(15.0) == (0, 0, 0)
+    assert link.next_s() == (20.0, 1)
+    assert link.end(20.0) == (1, 0, 0)
+    assert link.next_s() is None
+    assert link.carried == 200.0
+
+
+def test_a_message_is_no_faster_than_its_own_end_of_the_network() -> None:
+    link = SharedLink(10.0, 4.0)
+    link.begin(0.0, (0, 0, 0), 8.0)
+    link.begin(0.0, (1, 0, 0), 8.0)
+    assert link.next_s() == (2.0, 0)
+    link.begin(0.0, (2, 0, 0), 8.0)  # from three on the shared end is the narrower one
+    assert link.next_s() == (pytest.approx(2.4), 0)
+
+
+def test_workers_in_step_slow_down_each_others_messages() -> None:
+    shared = Cluster(network=Network(server_bytes_per_s=1000.0))
+    assert cycle_s(shared) == pytest.approx(1 + 2 * 0.1)
+    assert cycle_s(shared, 3, 300) == pytest.approx(1 + 2 * 0.3, rel=0.01)
+    own = Cluster(network=Network(bytes_per_s=1000.0))
+    assert cycle_s(own, 3, 300) == pytest.approx(1 + 2 * 0.1, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "times"),
+    [
+        ({}, 1),
+        ({"servers": 4}, 4),
+        ({"element_bytes": 2}, 2),
+        ({"servers": 4, "element_bytes": 2}, 8),
+        ({"chunk_bytes": 10}, 1),
+        ({"servers": 2, "chunk_bytes": 10}, 2),
+    ],
+    ids=str,
+)
+def test_a_saturated_link_carries_its_bandwidth(exchange: dict[str, Any], times: int) -> None:
+    # By itself a link carries 10 pushes a second, and as many replies at the same time.
+    cluster = Cluster(
+        delays=Gamma(task_cv=0.5),
+        network=Network(latency_s=0.001, server_bytes_per_s=1000.0),
+        exchange=Exchange(**exchange),
+    )
+    assert 200 / cycle_s(cluster, 200, 6000) == pytest.approx(10 * times, rel=0.08)
+    assert cluster.carriage(SIZE).pushes_per_s == 10 * times
+
+
+def test_servers_share_what_depends_on_the_size_and_nothing_else() -> None:
+    server = ServerTimes(service_s=0.1, bytes_per_s=250.0)
+    rates = [
+        simulate_timing(
+            Cluster(server=server, exchange=Exchange(servers=servers)),
+            100,
+            2000,
+            message_bytes=SIZE,
+        ).updates_per_s
+        for servers in (1, 4)
+    ]
+    assert rates == [pytest.approx(1 / 0.5, rel=0.01), pytest.approx(1 / 0.2, rel=0.01)]
+
+
+def test_servers_that_do_not_lead_hear_the_order_a_latency_later() -> None:
+    network = Network(latency_s=0.25, server_bytes_per_s=1e9)
+    assert cycle_s(Cluster(network=network)) == pytest.approx(1.5)
+    several = Cluster(network=network, exchange=Exchange(servers=2))
+    assert cycle_s(several) == pytest.approx(1.75)
+    free = Cluster(network=Network(latency_s=0.25), exchange=Exchange(servers=2))
+    assert cycle_s(free) == pytest.approx(1.75)
+
+
+def test_16_bits_halve_messages_and_not_the_update() -> None:
+    cluster = Cluster(
+        network=Network(bytes_per_s=1000.0),
+        server=ServerTimes(bytes_per_s=1000.0),
+        exchange=Exchange(element_bytes=2),
+    )
+    assert cycle_s(cluster) == pytest.approx(1 + 2 * 0.05 + 0.1)
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        # Updated as it comes in: the last chunk's update and the last chunk's reply are left.
+        (2000.0, 1 + 0.1 + 0.005 + 0.01),
+        # A slow update holds up the rest. It begins with the first chunk.
+        (50.0, 1 + 0.01 + 2.0 + 0.01),
+    ],
+)
+def test_chunks_overlap_receiving_updating_and_replying(service: float, expected: float) -> None:
+    network, server = Network(server_bytes_per_s=1000.0), ServerTimes(bytes_per_s=service)
+    assert cycle_s(Cluster(network=network, server=server)) == pytest.approx(1.2 + SIZE / service)
+    exchange = Exchange(chunk_bytes=10)
+    chunks = Cluster(network=network, server=server, exchange=exchange)
+    assert cycle_s(chunks) == pytest.approx(expected)
+
+
+def test_chunks_that_are_no_chunks_change_nothing() -> None:
+    network, server = Network(server_bytes_per_s=500.0), ServerTimes(service_s=0.02)
+    delays = Gamma(task_cv=0.5)
+    one, other = (
+        simulate_timing(
+            Cluster(delays=delays, network=network, server=server, exchange=exchange),
+            9,
+            500,
+            message_bytes=SIZE,
+        )
+        for exchange in (Exchange(), Exchange(chunk_bytes=SIZE))
+    )
+    assert one == other
+
+
+def test_workers_on_the_servers_host_take_none_of_its_link() -> None:
+    network = Network(latency_s=0.1, server_bytes_per_s=1000.0, local=1)
+    assert cycle_s(Cluster(network=network)) == pytest.approx(1.0)
+    # The one beside it has the link to itself, and goes on as if it were alone.
+    timing = simulate_timing(Cluster(network=network), 2, 2000, message_bytes=SIZE)
+    assert timing.workers_busy == pytest.approx([1.0, 1 / 1.4], rel=0.01)
+
+
+HARD = Cluster(
+    delays=Exponential(),
+    crashes=Crashes(every_s=3.0, repair_s=1.0),
+    network=Network(latency_s=0.01, bytes_per_s=800.0, server_bytes_per_s=1000.0, local=1),
+    server=ServerTimes(bytes_per_s=800.0),
+    exchange=Exchange(chunk_bytes=30),
+)
+
+
+@pytest.mark.parametrize("chunk_bytes", [None, 30])
+@pytest.mark.parametrize("admission", [None, StaleSynchronous(bound=1)], ids=["any", "ssp"])
+def test_crashes_and_workers_that_wait_neither_stop_nor_repeat_anything(
+    chunk_bytes: int | None, admission: Any
+) -> None:
+    exchange = Exchange(chunk_bytes=chunk_bytes)
+    cluster = Cluster(
+        delays=HARD.delays,
+        crashes=HARD.crashes,
+        network=HARD.network,
+        server=HARD.server,
+        exchange=exchange,
+    )
+    timing = simulate_timing(cluster, 6, 3000, message_bytes=SIZE, admission=admission)
+    assert timing.updates == 3000
+    assert timing.crashes > 100
+    assert timing.server_busy <= 1.0 + 1e-9
+    assert timing.link_busy <= 1.0 + 1e-9
+
+
+def test_it_goes_on_where_its_state_was_taken() -> None:
+    whole = LinkedEngine(HARD, 6, SIZE, 3, CountingSite(6, 400))
+    whole.run()
+    begun = LinkedEngine(HARD, 6, SIZE, 3, CountingSite(6, 400))
+    begun.run(150)
+    state = pickle.loads(pickle.dumps((begun.state_dict(), begun._site)))
+    resumed = LinkedEngine(HARD, 6, SIZE, 3, state[1])
+    resumed.load_state_dict(state[0])
+    resumed.run()
+    assert resumed.state_dict() == whole.state_dict()
+
+
+def test_a_cluster_without_them_has_the_engine_of_before() -> None:
+    plain = Cluster(network=Network(latency_s=0.1, bytes_per_s=1e3), server=ServerTimes())
+    assert type(engine_of(plain, 2, SIZE, 0, CountingSite(2, 1))) is Engine
+
+
+def test_equal_workers_in_step_use_one_direction_of_the_link_at_a_time() -> None:
+    # All finish their pushes at once and then wait for their replies together.
+    cluster = Cluster(network=Network(server_bytes_per_s=1000.0))
+    assert 50 / cycle_s(cluster, 50, 1000) == pytest.approx(50 / (1 + 2 * 50 * 0.1), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"exchange": {"servers": 0}}, "exchange.servers: Input should be greater"),
+        ({"exchange": {"element_bytes": 3}}, "exchange.element_bytes: Input should be 2 or 4"),
+        ({"exchange": {"chunk_bytes": 0}}, "exchange.chunk_bytes: Input should be greater"),
+        ({"network": {"server_bytes_per_s": 0}}, "network.server_bytes_per_s: Input should be gr"),
+        ({"network": {"local": 1}, "exchange": {"servers": 2}}, "network.local: got 1 with 2 serv"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_cluster("cluster", settings)
+
+
+def test_a_ring_has_its_latencies_and_the_backward_pass_hides_some_of_it() -> None:
+    network = Network(latency_s=1.0, bytes_per_s=100.0, allreduce="ring")
+    assert network.allreduce_s(100, 4) == 6.0 + 1.5
+    assert Network(bytes_per_s=100.0, hidden_s=1.0).allreduce_s(100, 4) == 0.5
+    assert Network(bytes_per_s=100.0, hidden_s=2.0).allreduce_s(100, 4) == 0.0
