@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -13,7 +13,7 @@ from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.tools.results.__main__ import main
 from mpi_dcasgd.tools.results.build import bare, filled, made
 from mpi_dcasgd.tools.results.kept import Kept
-from mpi_dcasgd.tools.results.numbers import Mean, short
+from mpi_dcasgd.tools.results.means import Mean, short
 from mpi_dcasgd.tools.results.runs import row_of
 from mpi_dcasgd.tools.results.store import read_results, results_of, write_results
 from mpi_dcasgd.tools.results.studies import STUDIES, Page, study
@@ -110,7 +110,7 @@ def test_intervals_are_students() -> None:
 class Ended:
     """What ``row_of`` reads of a run."""
 
-    summary = {"num_workers": 4, "updates": 30, "wall_s": 2.5, "test_f_gap": float("inf")}
+    summary: ClassVar = {"num_workers": 4, "updates": 30, "wall_s": 2.5, "test_f_gap": float("inf")}
     job = SimpleNamespace(algorithm="asgd", seed=1, lr=0.5)
 
     def metrics(self, event: str) -> list[dict[str, Any]]:

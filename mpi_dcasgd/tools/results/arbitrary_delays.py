@@ -12,7 +12,7 @@ from typing import Any
 
 from mpi_dcasgd.tools.bench.spread import table
 from mpi_dcasgd.tools.results.kept import Kept
-from mpi_dcasgd.tools.results.numbers import Mean, chosen, short
+from mpi_dcasgd.tools.results.means import Mean, chosen, short
 from mpi_dcasgd.tools.results.runs import compared
 from mpi_dcasgd.tools.results.studies import Page, Row
 
