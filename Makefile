@@ -24,7 +24,7 @@ endif
 # compiled is kept: tests start hundreds of processes.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo check check-quickly test test-here test-beside test-mpich mutants lint clean distclean
+.PHONY: help setup demo studies results check check-quickly test test-here test-beside test-mpich mutants lint clean distclean
 
 help: ## this list
 	@echo "make [PYTHON=python3.12] [VENV=.venv] TARGET"
@@ -35,6 +35,13 @@ setup: $(stamp) ## create .venv: PyTorch, an MPI, Horovod (built against both), 
 
 demo: $(stamp) ## compare the algorithms on the digits data set, on this machine
 	@$(bin)/mpi-dcasgd compare $(JOB)
+
+# Numbers of a study as it is published: $(bin)/python -m mpi_dcasgd.tools.results run NAME
+studies: $(stamp) ## run the short form of every study of docs/results, into runs/results
+	@$(bin)/python -m mpi_dcasgd.tools.results run --short
+
+results: $(stamp) ## build the pages of docs/results again from their numbers
+	@$(bin)/python -m mpi_dcasgd.tools.results build
 
 # What must not be lacking here; a variable of the same name adds to it (slurm, netns, pmix, gpu).
 require = MPI_DCASGD_REQUIRE=$(1)$${MPI_DCASGD_REQUIRE:+,$$MPI_DCASGD_REQUIRE}

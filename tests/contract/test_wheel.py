@@ -118,7 +118,7 @@ def test_the_wheel_has_every_job_script_and_site_file(
     program = "from mpi_dcasgd.shipped import shipped; print(shipped())"
     root = Path(environment.run(tmp_path, "python", "-c", program).stdout.strip())
     assert root.is_relative_to(environment.folder)
-    for file in (*REPOSITORY.glob("jobs/*"), *REPOSITORY.glob("slurm/**/*")):
+    for file in (*REPOSITORY.glob("jobs/**/*"), *REPOSITORY.glob("slurm/**/*")):
         if file.is_file():
             copy = root / file.relative_to(REPOSITORY)
             assert copy.read_bytes() == file.read_bytes()

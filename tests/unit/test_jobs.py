@@ -14,7 +14,7 @@ from mpi_dcasgd.config.reference import MARKER, reference
 from mpi_dcasgd.config.study import load_study
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "jobs").glob("*.yaml"))
+FILES = sorted((ROOT / "jobs").rglob("*.yaml"))
 STUDIES = [file for file in FILES if "algorithms" in read_mapping(file)]
 JOBS = [file for file in FILES if file not in STUDIES]
 
