@@ -99,6 +99,10 @@ def _decay(job: Job) -> str:
     return "" if job.rule.weight_decay.rate else "nothing decays (rule.weight_decay.rate is 0)"
 
 
+def _fresh(job: Job) -> str:
+    return "" if job.start.weights else "all weights are fresh (start.weights is null)"
+
+
 def _huber(job: Job) -> str:
     loss = getattr(job.task, "loss", "huber")
     return "" if loss == "huber" else f"task.loss is {loss}; only huber has it"
@@ -127,6 +131,7 @@ WITHOUT_EFFECT: dict[str, tuple[tuple[str, ...], Reason]] = {
     "inject.pauses": ((_MODE,), _pauses),
     "rule.weight_decay.place": (("rule.weight_decay.rate", _MODE), _decay),
     "rule.weight_decay.on": (("rule.weight_decay.rate", _MODE), _decay),
+    "start.fresh": (("start.weights",), _fresh),
     "task.huber_delta": (("task.loss",), _huber),
     "record.line_every_s": (("record.progress",), _line_every),
     "record.trace_flush_s": (("record.trace",), _trace_flush),
@@ -139,7 +144,7 @@ ALWAYS = {
         *("threads", "ahead", "fuse", "capture", "schedule.name", "inject.delays"),
         *("compute.precision", "compute.channels_last", "compute.compile", "compute.accumulate"),
         *("record.progress", "record.log_every_s", "record.trace", "record.sinks"),
-        *("record.tensorboard",),
+        *("record.tensorboard", "start.weights"),
         *("checkpoint.keep", "checkpoint.best", "checkpoint.other_data"),
     ),
     "a limit, which may lie beyond the run's end": (

@@ -24,6 +24,7 @@ from mpi_dcasgd.learning.settings import (
     ComputeSettings,
     Count,
     Seed,
+    StartSettings,
     StatisticsPolicy,
     Threads,
 )
@@ -78,6 +79,9 @@ class Job:
     ] = field(default_factory=default_task)
     model: Annotated[ModelSource, Field(description="what is trained")]
     data: Annotated[DataSource, Field(description="what it is trained on")]
+    start: Annotated[StartSettings, Field(description="where the first weights are from")] = field(
+        default_factory=StartSettings
+    )
     code: Annotated[
         str | None,
         Field(

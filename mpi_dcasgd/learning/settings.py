@@ -64,6 +64,28 @@ class Named:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class StartSettings:
+    """The ``start:`` section of a job: where its first weights are from."""
+
+    weights: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Field(
+            description="a run folder, for its final weights, or a file of weights: best.pt or "
+            "weights.pt of a run, or what torch.save wrote of a state_dict; null: the model's "
+            "own first weights, which follow from the seed"
+        ),
+    ] = None
+    fresh: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(
+            strict=False,
+            description="shell patterns of names that keep the model's own first weights, such as "
+            "a new head's, [fc.*]",
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ComputeSettings:
     """Settings of the computation of a minibatch's gradient."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -28,6 +28,7 @@ from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.learning.trial import try_metrics, try_out
 from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.runs.resume import Standing
+from mpi_dcasgd.runs.start_weights import StartWeights
 from mpi_dcasgd.server.follower import Follower
 from mpi_dcasgd.server.leader import Crew
 from mpi_dcasgd.server.ledger import TicketLedger
@@ -100,7 +101,17 @@ class Workshop:
         Raises:
             DataError: A sample cannot be read.
         """
-        return DataIdentity.of(self.made or self.subject)
+        identity = DataIdentity.of(self.made or self.subject)
+        return identity if self.start is None else replace(identity, start=self.start.as_plain())
+
+    @cached_property
+    def start(self) -> StartWeights | None:
+        """The weights that the job begins with; None for the model's own.
+
+        Raises:
+            DataError: They cannot be read.
+        """
+        return StartWeights.of(self.job.start)
 
     def check_memory(self, num_workers: int) -> None:
         """Refuse a run of one process that does not fit into this host's memory.
@@ -141,8 +152,15 @@ class Workshop:
         weights: torch.Tensor | None = None,
         grad: torch.Tensor | None = None,
     ) -> FlatModel:
-        """The job's model with its initial weights, which follow from the seed alone."""
+        """The job's model with its first weights: from a file, or such as follow from the seed.
+
+        Raises:
+            ConfigError: The weights of the file are not those of the model.
+            DataError: They cannot be read.
+        """
         model = self.subject.build_model(self.job.seed)
+        if self.start is not None:
+            self.start.put_into(model)
         return FlatModel(model, device, self.job.batchnorm, weights, grad, self.job.grouping)
 
     def server(

@@ -51,6 +51,8 @@ def write_down(folder: RunFolder, checkpoint: Checkpoint | None, workshop: Works
         stored["resumed_with"] = [*stored.get("resumed_with", ()), changes]
     folder.write_data({**identity.as_plain(), **stored})
     lines = [str(identity)]
+    if workshop.start is not None and checkpoint is None:
+        lines.append(f"first weights: {workshop.start}")
     if identity.tests_itself and isinstance(workshop.subject.task, SectionTask):
         lines.append("the test samples are the training samples: what they say proves nothing")
     return lines + [f"the data have changed since the checkpoint: {line}" for line in changes]

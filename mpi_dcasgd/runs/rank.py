@@ -118,7 +118,10 @@ class Rank:
         meeting.doing = "making the model"
         flat = together(meeting, lambda: self.workshop.flat_model(_CPU))
         self.layout = flat.layout
-        shake_hands(meeting, {**data_facts(self.workshop.subject), **layout_facts(flat.layout)})
+        start = self.workshop.start
+        begun = {} if start is None else {"weights to start from": start.sha256}
+        data = data_facts(self.workshop.subject)
+        shake_hands(meeting, {**data, **layout_facts(flat.layout), **begun})
         check_alike(meeting, "parameters that are not trained", flat.fixed_sha256())
         meeting.doing = "sharing memory"
         self.sharing = Sharing()

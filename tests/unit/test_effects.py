@@ -44,6 +44,7 @@ SETTINGS: dict[str, str] = {
     "faults.respawn": "true",
     "rule.weight_decay.place": "decoupled",
     "rule.weight_decay.on": "conv-and-linear",
+    "start.fresh": "[fc.*]",
     "task.huber_delta": "2.0",
     "record.line_every_s": "3",
     "record.trace_flush_s": "3",

@@ -6,7 +6,7 @@ Nothing here imports PyTorch, so that records are compared without it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,12 +24,14 @@ class DataIdentity:
         fingerprints: Of each split (``fingerprint_of``).
         classes: In the order of the targets; none where the task knows none.
         left_out: What lies beside the data and is none of them, in words.
+        start: Where the first weights are from, and their SHA-256; empty for the model's own.
     """
 
     samples: Mapping[str, int]
     fingerprints: Mapping[str, str]
     classes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    start: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, subject: Subject) -> DataIdentity:
@@ -53,11 +55,12 @@ class DataIdentity:
 
     def as_plain(self) -> dict[str, Any]:
         """The identity in plain values, for ``differences``."""
-        return {
+        plain = {
             "samples": dict(self.samples),
             "classes": list(self.classes),
             "fingerprints": dict(self.fingerprints),
         }
+        return {**plain, "start": dict(self.start)} if self.start else plain
 
     @property
     def tests_itself(self) -> bool:
@@ -104,7 +107,12 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         before, after = (data.get("fingerprints", {}).get(name) for data in (then, now))
         if before and after and before != after:
             found.append(f"as many {word} samples, but others: names, sizes or contents differ")
-    return found + _class_differences(then.get("classes") or [], now.get("classes") or [])
+    found += _class_differences(then.get("classes") or [], now.get("classes") or [])
+    before, after = then.get("start") or {}, now.get("start") or {}
+    # Another file is a change of the job, which is told where jobs are compared.
+    if before.get("weights") == after.get("weights") and before != after:
+        found.append(f"start.weights: {after['weights']} holds other weights")
+    return found
 
 
 def _class_differences(then: list[str], now: list[str]) -> list[str]:
