@@ -263,7 +263,7 @@ def test_settings_of_other_models_and_data_sets_are_refused(file: Path) -> None:
         "data.noise: digits has no such setting (it is for synthetic); omit it",
     ]
     assert problems(file, "model={name: resnet20, batchnorm: true, hidden: [3]}")[:2] == [
-        "model.batchnorm: resnet20 has no such setting (it is for cnn); omit it",
+        "model.batchnorm: resnet20 has no such setting (it is for mlp and cnn); omit it",
         "model.hidden: resnet20 has no such setting (it is for mlp and cnn); omit it",
     ]
     assert problems(file, "data={}") == [
@@ -297,7 +297,7 @@ OLD_DATA = {
 def test_a_stored_job_with_the_settings_of_all_data_sets_is_the_same_job(file: Path) -> None:
     now = job_as_yaml(load_job(file))
     assert now["data"] == {"name": "digits", "validation": 0.0, "augment": "auto"}
-    assert now["model"] == {"name": "mlp", "hidden": [32], "dropout": 0.0}
+    assert now["model"] == {"name": "mlp", "hidden": [32], "dropout": 0.0, "batchnorm": False}
     old = {**now, "model": OLD_MODEL, "data": OLD_DATA}
     assert changed_keys(with_defaults(old), now) == ()
     stored = file.with_name("stored.yaml")

@@ -110,6 +110,14 @@ def test_mlp_flattens_any_input_and_has_the_layers_it_is_told() -> None:
     assert [type(layer) for layer in make("mlp", (6,), hidden=())] == [nn.Flatten, nn.Linear]
 
 
+def test_mlp_normalises_each_hidden_layer_where_it_is_told_to() -> None:
+    model = make("mlp", (2, 3), hidden=(5, 4), batchnorm=True)
+    kinds = [type(layer).__name__ for layer in model]
+    assert kinds == ["Flatten", *["Linear", "BatchNorm1d", "ReLU"] * 2, "Linear"]
+    assert [m.bias is None for m in model if isinstance(m, nn.Linear)] == [True, True, False]
+    assert model(torch.zeros(7, 2, 3)).shape == (7, 10)
+
+
 @pytest.mark.parametrize("shape", [DIGITS, (1, 28, 28), CIFAR, (3, 5, 9)])
 @pytest.mark.parametrize("batchnorm", [False, True])
 def test_cnn_takes_small_images_of_any_size(shape: tuple[int, ...], batchnorm: bool) -> None:
@@ -246,7 +254,14 @@ def test_without_torchvision_its_models_are_refused_and_the_others_work(
 @pytest.mark.parametrize("shape", [(3, 4, 4), (1, 5, 4), (3, 4, 1), (3, 1, 1), (1, 8, 8), CIFAR])
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("mlp", {}), ("cnn", {}), ("cnn", {"batchnorm": True}), ("resnet20", {})],
+    [
+        ("mlp", {}),
+        ("mlp", {"batchnorm": True}),
+        ("mlp", {"batchnorm": True, "hidden": ()}),
+        ("cnn", {}),
+        ("cnn", {"batchnorm": True}),
+        ("resnet20", {}),
+    ],
 )
 def test_what_models_know_of_shapes_is_what_trying_out_tells(
     name: str, settings: dict[str, Any], shape: tuple[int, ...]

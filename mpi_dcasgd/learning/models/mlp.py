@@ -30,27 +30,44 @@ class Mlp(ModelSource):
     dropout: Annotated[
         float, Field(ge=0, lt=1, description="dropped fraction of hidden units in training")
     ] = 0.0
+    batchnorm: Annotated[
+        bool, Field(description="normalise after each hidden layer, which then has no bias")
+    ] = False
+
+    def takes_one_sample(self, input_shape: tuple[int, ...]) -> bool:
+        return not (self.batchnorm and self.hidden)
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        return mlp(math.prod(input_shape), self.hidden, num_classes, self.dropout)
+        inputs = math.prod(input_shape)
+        return mlp(inputs, self.hidden, num_classes, self.dropout, batchnorm=self.batchnorm)
 
 
 def hidden_layers(
-    inputs: int, hidden: Sequence[int], dropout: float
+    inputs: int, hidden: Sequence[int], dropout: float, *, batchnorm: bool = False
 ) -> tuple[list[nn.Module], int]:
-    """Linear, ReLU and dropout for each hidden layer, and the width of the last one."""
+    """Linear, BatchNorm, ReLU and dropout for each hidden layer, and the width of the last one."""
     from torch import nn
 
     layers: list[nn.Module] = []
     for units in hidden:
-        layers += [nn.Linear(inputs, units), nn.ReLU()]
+        layers.append(nn.Linear(inputs, units, bias=not batchnorm))
+        if batchnorm:
+            layers.append(nn.BatchNorm1d(units))
+        layers.append(nn.ReLU())
         if dropout:
             layers.append(nn.Dropout(dropout))
         inputs = units
     return layers, inputs
 
 
-def mlp(inputs: int, hidden: Sequence[int], num_classes: int, dropout: float = 0.0) -> nn.Module:
+def mlp(
+    inputs: int,
+    hidden: Sequence[int],
+    num_classes: int,
+    dropout: float = 0.0,
+    *,
+    batchnorm: bool = False,
+) -> nn.Module:
     """Softmax regression on the last of ``hidden`` ReLU layers; with none, on the inputs.
 
     Args:
@@ -58,8 +75,9 @@ def mlp(inputs: int, hidden: Sequence[int], num_classes: int, dropout: float = 0
         hidden: Units of each hidden layer.
         num_classes: Width of the output.
         dropout: Fraction of hidden units dropped in training.
+        batchnorm: Normalise after each hidden layer, which then has no bias.
     """
     from torch import nn
 
-    layers, width = hidden_layers(inputs, hidden, dropout)
+    layers, width = hidden_layers(inputs, hidden, dropout, batchnorm=batchnorm)
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(width, num_classes))
