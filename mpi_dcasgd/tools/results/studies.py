@@ -17,6 +17,7 @@ Row = dict[str, Any]
 
 STUDIES: dict[str, str] = {
     "arbitrary-delays": "arbitrary_delays",
+    "sync-or-async": "sync_or_async",
 }
 """Name of a study to its module in this package."""
 
