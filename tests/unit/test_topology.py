@@ -162,7 +162,9 @@ _OTHER_MEANINGS = {
     # The other one of two.
     ("pingpong.py", "1 - comm.rank"),
     # Messages of a ring.
-    ("cluster.py", "ranks - 1"),
+    ("network.py", "ranks - 1"),
+    # The root below its number counted from 1.
+    ("square_root.py", "worker + 1"),
 }
 _COUNTS = re.compile(r"(^|[._])(ranks?|workers?|world_size|comm\.size|w)$")
 
