@@ -18,8 +18,10 @@ from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tasks.classification import classify
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
+from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.wire import round_gradient
 
 CPU = torch.device("cpu")
 LR = 0.05
@@ -79,6 +81,7 @@ class World:
         plan: The tickets; by default 50 samples in batches of 8 over 3 epochs.
         schedule: Learning rate by samples.
         grouping: Parameter groups.
+        wire: What travels in 16 bits.
         model: Arguments of ``toy_model``.
     """
 
@@ -94,6 +97,7 @@ class World:
         learner_plan: TicketPlan | None = None,
         schedule: Callable[[int], float] = lambda samples: LR,
         grouping: Grouping = NO_GROUPS,
+        wire: WireSettings | None = None,
         **model: Any,
     ) -> None:
         self.plan = plan or TicketPlan(num_samples=50, batch_size=8, seed=3, epochs=3)
@@ -109,6 +113,7 @@ class World:
             workers,
             initial.stats_rate,
             ahead,
+            wire=wire,
         )
         self.learner_of_its_own = Learner(
             FlatModel(toy_model(**model), CPU, policy, grouping=grouping),
@@ -137,10 +142,10 @@ class World:
         """One worker computes its oldest ticket and pushes."""
         learner = self.learners[worker]
         found = learner.gradient(learner.load(self.queues[worker].pop(0)))
-        version = self.server.slots[worker].version
-        push = Push(
-            version, found.ticket, found.samples, found.loss, found.norm, learner.flat.grad.clone()
-        )
+        version, wire = self.server.slots[worker].version, self.server.wire
+        vector = learner.flat.grad.clone()
+        round_gradient(vector[: wire.num_params], wire.push, found.norm)
+        push = Push(version, found.ticket, found.samples, found.loss, found.norm, vector)
         answer = self.server.push(worker, push)
         self.receive(answer.ready)
         self.answers.append(answer)

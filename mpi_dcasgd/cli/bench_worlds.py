@@ -169,7 +169,7 @@ def _mpi(args: argparse.Namespace) -> int:
         for workers in args.workers
         for case in measure(workers, sizes, args.rules, args.rounds, _starter(args), args.transport)
     ]
-    _print(args, [case.entry() for case in cases], as_table(cases))
+    show(args, [case.entry() for case in cases], as_table(cases))
     return 0
 
 
@@ -201,7 +201,7 @@ def _training(args: argparse.Namespace) -> int:
         words,
     )
     found = measure(course, args.rounds, _starter(args), tell)
-    _print(args, [found.entry()], as_table(found))
+    show(args, [found.entry()], as_table(found))
     return 0
 
 
@@ -219,7 +219,7 @@ def _peers(args: argparse.Namespace) -> int:
         for workers in args.workers
         for case in measure(workers, sizes, args.rounds, _starter(args), tell)
     ]
-    _print(args, [case.entry() for case in cases], as_table(cases))
+    show(args, [case.entry() for case in cases], as_table(cases))
     return 0
 
 
@@ -229,7 +229,7 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr)
 
 
-def _print(args: argparse.Namespace, results: Sequence[dict[str, Any]], shown: str) -> None:
+def show(args: argparse.Namespace, results: Sequence[dict[str, Any]], shown: str) -> None:
     """Print what was measured, and where."""
     from mpi_dcasgd.tools.bench.show import machine
 

@@ -112,6 +112,8 @@ WITHOUT_EFFECT: dict[str, tuple[tuple[str, ...], Reason]] = {
     "sync.backup": ((_MODE,), _synchronous),
     "sync.lr_scaling": ((_MODE,), _synchronous),
     "transport": ((_MODE,), _transport),
+    "wire.push": ((_MODE,), _transport),
+    "wire.reply": ((_MODE,), _transport),
     "faults.respawn": ((_MODE,), _asynchronous),
     "inject.slow": ((_MODE,), _slow),
     "inject.pauses": ((_MODE,), _pauses),

@@ -16,6 +16,7 @@ from mpi_dcasgd.learning.data import Facts, known_facts
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import HEADER_BYTES
+from mpi_dcasgd.server.precision import WireSettings, message_bytes
 
 if TYPE_CHECKING:  # ranks are checked without loading PyTorch
     from torch import nn
@@ -56,6 +57,8 @@ class Plan:
         tickets_per_epoch: Minibatches; of all workers together in a synchronous run.
         tickets: Of the whole run; as many updates, unless the rule merges or drops gradients.
         needs: What each kind of process holds.
+        push_bytes, reply_bytes: Of a message, where there is a server.
+        wire: What the numbers in messages are rounded to.
     """
 
     mode: Mode
@@ -67,6 +70,9 @@ class Plan:
     tickets_per_epoch: int
     tickets: int
     needs: tuple[Need, ...]
+    push_bytes: int
+    reply_bytes: int
+    wire: WireSettings
 
 
 def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
@@ -110,7 +116,11 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             best=job.checkpoint.best,
             gpu=gpu,
             transport=job.transport,
+            wire=job.wire,
         ),
+        push_bytes=message_bytes(job.wire.push, layout.num_params, layout.num_stats),
+        reply_bytes=message_bytes(job.wire.reply, layout.num_params, layout.num_stats),
+        wire=job.wire,
     )
 
 
@@ -178,9 +188,9 @@ def _needs(
     gpu: bool,
     best: bool,
     transport: TransportChoice,
+    wire: WireSettings,
 ) -> tuple[Need, ...]:
     vector = layout.size * ELEMENT_BYTES
-    message = vector + HEADER_BYTES
     copies = rule.state_vectors(num_workers if mode == "asynchronous" else 1)
     state = (
         f"the rule's state, {_count(copies, 'vector')}",
@@ -194,10 +204,13 @@ def _needs(
     weights = ("the weights", vector)
     computing = ("the model's weights and gradient", 2 * vector)
     if mode == "asynchronous":
-        mail = f"a snapshot and a push of {_count(num_workers, 'worker')}"
-        server = (weights, state, (mail, 2 * num_workers * message), evaluation, data)
-        staging = ("page-locked messages beside the GPU", 2 * message if gpu else 0)
-        own = [computing, staging]
+        held, travels = _mail(layout, wire, shares=transport != "messages")
+        mail = (f"a snapshot and a push of {_count(num_workers, 'worker')}", num_workers * held)
+        read = ("a push as float32", vector if wire.push != "float32" else 0)
+        server = (weights, state, mail, read, evaluation, data)
+        staging = ("page-locked messages beside the GPU", travels if gpu else 0)
+        narrow = travels if wire.rounds and not gpu and transport != "shared" else 0
+        own = [computing, staging, ("messages to and from the server", narrow)]
         if transport != "messages":
             # The last of these is what the server keeps for the worker, where both are on one host.
             what, size = own.pop(1 if gpu else 0)
@@ -211,6 +224,19 @@ def _needs(
         _need("each rank", weights, computing, summed, state, data),
         _need("rank 0, beside that", evaluation),
     )
+
+
+def _mail(layout: FlatLayout, wire: WireSettings, *, shares: bool) -> tuple[int, int]:
+    """Bytes that the server holds for a worker's vectors, and of the worker's two messages.
+
+    Numbers of 16 bits are beside the snapshot; where memory may be shared, both are float32.
+    """
+    whole, push, reply = (
+        message_bytes(precision, layout.num_params, layout.num_stats)
+        for precision in ("float32", wire.push, wire.reply)
+    )
+    held = push + reply + (whole - HEADER_BYTES if wire.reply != "float32" else 0)
+    return max(held, 2 * whole if shares else 0), push + reply
 
 
 def _need(who: str, *items: tuple[str, int]) -> Need:

@@ -35,6 +35,7 @@ from mpi_dcasgd.rules.algorithms import mode_of
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import MAX_AHEAD
+from mpi_dcasgd.server.precision import WireSettings
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -122,6 +123,9 @@ class Job:
             "a world in which it is not possible for every worker"
         ),
     ] = "auto"
+    wire: Annotated[
+        WireSettings, Field(description="numbers in 16 bits on their way: `wire: bf16`, or by way")
+    ] = field(default_factory=WireSettings)
     capture: Annotated[
         Literal["auto", "off"],
         Field(

@@ -6,6 +6,9 @@ where the worker has them. Neither touches them while they are the other's: a ve
 server's from the header of the push to that of the reply. The receive for a worker's next push is
 started before its reply goes out, so a push always finds a receive posted.
 
+Numbers of 16 bits (``wire``) become float32 as a push is read, and come from the snapshot as the
+server makes a reply.
+
 Who is there, and for how long one is waited for, is the business of ``mpi_server``.
 """
 
@@ -19,8 +22,10 @@ from mpi_dcasgd.drivers.newcomers import Peer
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport.segment import Segment
 from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.slot import Slot
+from mpi_dcasgd.server.wire import Wire
 
 
 class Mailbox:
@@ -74,7 +79,7 @@ class Post:
         world: Its topology.
         slots: The server's, one a worker; their messages are the replies, which are moved into
             memory that is shared.
-        size: Elements of a vector.
+        wire: Form of the vectors.
         shared: Memory that workers have in common with the server, by worker; the others' vectors
             travel in messages.
         name: Name of a worker for people.
@@ -89,12 +94,14 @@ class Post:
         comm: MPI.Comm,
         world: Topology,
         slots: Sequence[Slot],
-        size: int,
+        wire: Wire,
         shared: Mapping[int, Segment],
         name: Callable[[int], str],
     ) -> None:
         self._slots = slots
-        self._size = size
+        self._wire = wire
+        # One is read at a time, so numbers of 16 bits become float32 in one place for all.
+        self._numbers = zeros(wire.size) if wire.push != "float32" else None
         self._name = name
         self.peers = [Peer(comm, rank) for rank in world.worker_ranks]
         self.boxes = [self._open(worker, shared.get(worker)) for worker in range(len(slots))]
@@ -165,7 +172,6 @@ class Post:
             self.boxes[worker].close()
         self.peers[worker] = peer
         # Memory that was shared is that of the worker which is gone.
-        self._slots[worker].message = Message(self._size)
         self.boxes[worker] = self._open(worker, None)
         self._receives[worker] = self.boxes[worker].receive
 
@@ -178,9 +184,10 @@ class Post:
     def _open(self, worker: int, segment: Segment | None) -> Mailbox:
         slot = self._slots[worker]
         if segment is None:
-            push = Message(self._size)
+            push = self._wire.push_message(vector=self._numbers)
+            slot.carry(self._wire.reply_message())
         else:
-            push = Message(self._size, shared=segment.push)
+            push = Message(self._wire.size, shared=segment.push)
             slot.move(segment.reply)
         return Mailbox(self.peers[worker], push, slot.message)
 

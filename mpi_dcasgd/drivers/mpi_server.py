@@ -95,8 +95,8 @@ class ServerLoop:
         self.accounts = accounts
         self.busy_s = 0.0
         self.roll = RollCall(self._world, accounts, conductor)
-        size, slots = server.layout.size, server.slots
-        self._post = Post(comm, self._world, slots, size, shared or {}, self.roll.name)
+        slots, wire = server.slots, server.wire
+        self._post = Post(comm, self._world, slots, wire, shared or {}, self.roll.name)
         self.desk = Desk(self._post.peers)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         hosts = [account.host for account in accounts]

@@ -167,6 +167,7 @@ class Workshop:
             job.tickets_ahead if ledger is None else 0,
             ledger,
             job.fuse,
+            job.wire if job.mode == "asynchronous" else None,
         )
         standing = self.standing
         if standing.server is not None:

@@ -68,7 +68,14 @@ def _facts(plan: Plan, *, gpu: bool, assumed: bool) -> list[str]:
         f"parameters: {plan.num_params:,} trainable{statistics}",
         f"tickets:    {plan.tickets_per_epoch:,} an epoch{merged}, {plan.num_samples:,} samples",
         f"updates:    {plan.tickets:,}",
+        *([_messages(plan)] if plan.mode == "asynchronous" else []),
     ]
+
+
+def _messages(plan: Plan) -> str:
+    push, reply = amount(plan.push_bytes), amount(plan.reply_bytes)
+    wire = plan.wire
+    return f"messages:   {push} a push ({wire.push}), {reply} a reply ({wire.reply})"
 
 
 def _memory(need: Need) -> list[str]:

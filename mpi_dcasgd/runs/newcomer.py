@@ -139,6 +139,7 @@ class _Seat:
         from mpi_dcasgd.drivers.world import pick_device
         from mpi_dcasgd.runs.build import Workshop
         from mpi_dcasgd.runs.respawn import facts_of
+        from mpi_dcasgd.server.wire import Wire
 
         self._go_home_if_told()
         device = pick_device(job.device, self._brief["local_rank"])
@@ -146,7 +147,8 @@ class _Seat:
         self._go_home_if_told()
         layout = workshop.flat_model(_cpu()).layout
         self._watch = ServerWatch(self._comm, job.faults, self._brief["server_host"])
-        link = Link(self._comm, layout.size, device, self._brief["spin_s"], self._watch)
+        wire = Wire.of(job.wire, layout.num_params, layout.num_stats)
+        link = Link(self._comm, wire, device, self._brief["spin_s"], self._watch)
         views = () if link.staged else (link.reply.vector, link.push.vector)
         flat = workshop.flat_model(device, *views)
         facts = facts_of(job, workshop.subject, flat)

@@ -52,6 +52,7 @@ from mpi_dcasgd.runs.recording import Recording, reason_of
 from mpi_dcasgd.runs.respawn import recruiting
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.wire import Wire
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -155,8 +156,18 @@ class Rank:
         )
         self.places: list[RankPlace] = meeting.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
-        for line in self.sharing.lines() if self.recording else ():
+        lines = [*self.sharing.lines(), *self._wire_lines()] if self.recording else []
+        for line in lines:
             self.logger.info(line)
+
+    def _wire_lines(self) -> list[str]:
+        wire = self.job.wire
+        if self.synchronous or not wire.rounds:
+            return []
+        return [
+            f"numbers are rounded on their way: gradients to {wire.push}, weights to {wire.reply}",
+            *self.sharing.idle_wire(),
+        ]
 
     def train(self) -> None:
         """Train from start to end; rank 0 is the last to be done, and all wait for it."""
@@ -263,7 +274,8 @@ class Rank:
         from mpi_dcasgd.drivers.notes import ServerWatch
 
         watch = ServerWatch(self.comm, self.job.faults, self.places[SERVER].host)
-        link = Link(self.comm, self.layout.size, self.device, self.spin_s, watch, self.sharing.own)
+        wire = Wire.of(self.job.wire, self.layout.num_params, self.layout.num_stats)
+        link = Link(self.comm, wire, self.device, self.spin_s, watch, self.sharing.own)
         self._resources.callback(link.close)
         learner = together(self.meeting, lambda: self._bound_learner(link))
         self.in_step = False

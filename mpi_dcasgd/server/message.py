@@ -16,6 +16,8 @@ Header, sixteen little words of 8 bytes (128 bytes, so that the vector starts on
 The vector is ``[gradient | statistics]`` one way and ``[weights | statistics]`` the other.
 Nothing is pickled, and sender and receiver must have the same byte order.
 
+Parameters and gradients may travel in 16 bits (``wire``).
+
 Where sender and receiver are on one host, the vector may lie in memory that both have in common.
 The message is then the header alone, and says that the vector is complete.
 """
@@ -172,6 +174,10 @@ class Message:
         """Write the header of a push."""
         _PUSH.pack_into(self._header, 0, Kind.PUSH, version, ticket, samples, loss, grad_norm)
         _SPENT.pack_into(self._header, _SPENT_AT, compute_ns, wait_ns, data_ns)
+
+    def read_gradient(self) -> Tensor:
+        """Return the vector of a push that has come, as float32."""
+        return self.vector
 
     def read_push(self) -> tuple[Kind, int, int, int, float, float]:
         """Return kind, version, ticket, samples, loss and norm of a push."""

@@ -53,7 +53,7 @@ class Push(NamedTuple):
         kind, version, ticket, samples, loss, norm = message.read_push()
         if kind is not Kind.PUSH:
             raise ProtocolError(f"expected a push, got {kind.name}")
-        return cls(version, ticket, samples, loss, norm, message.vector)
+        return cls(version, ticket, samples, loss, norm, message.read_gradient())
 
     def check(
         self,

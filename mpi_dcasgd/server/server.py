@@ -28,11 +28,13 @@ from mpi_dcasgd.server.header import MAX_AHEAD
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.model_state import ModelState
+from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.refusals import Refusals
 from mpi_dcasgd.server.slot import Slot, Tally
 from mpi_dcasgd.server.state import LAYOUT, check_fits, written_order
+from mpi_dcasgd.server.wire import ReplyRounding, Wire
 
 
 class ParameterServer:
@@ -49,8 +51,11 @@ class ParameterServer:
         ahead: Tickets that a worker holds beyond the one it computes, to prefetch their data.
         ledger: Ledger that grants the tickets; a new one for the whole plan if None.
         fuse: Way in which an update is computed (``rules.chain.Chain``).
+        wire: What gradients and weights are rounded to on their way; None for float32.
 
     Attributes:
+        wire: Form of the vectors on their way. Whoever delivers a gradient has rounded it; the
+            server rounds the snapshots.
         samples_of: Samples that a push of a ticket must have; those of the plan, unless a driver
             makes up minibatches of its own.
 
@@ -70,6 +75,7 @@ class ParameterServer:
         ahead: int = 0,
         ledger: TicketLedger | None = None,
         fuse: Fuse = "auto",
+        wire: WireSettings | None = None,
     ) -> None:
         if not 0 <= ahead <= MAX_AHEAD:
             raise ProtocolError(f"ahead must be within 0 and {MAX_AHEAD}, got {ahead}")
@@ -86,6 +92,8 @@ class ParameterServer:
             Slot(Message(layout.size, device=weights.device, dtype=weights.dtype))
             for _ in range(num_workers)
         ]
+        self.wire = Wire.of(wire, layout.num_params, layout.num_stats)
+        self._rounding = ReplyRounding(self.wire, weights.device)
         self.tally = Tally()
         self.samples_of: Callable[[int], int] = plan.size
         self._refusals = Refusals(num_workers)
@@ -142,7 +150,8 @@ class ParameterServer:
 
         Raises:
             ProtocolError: The push is not what the worker was asked for; it changes nothing.
-            NonFiniteError: Too many gradients in a row were NaN or infinite.
+            NonFiniteError: Too many gradients in a row were NaN or infinite, or a weight is beyond
+                what the wire can carry.
         """
         slot = self.slots[worker]
         push.check(worker, slot, self.ledger.held(worker), self.samples_of, self.layout.size)
@@ -339,6 +348,7 @@ class ParameterServer:
             return []
         if renew:
             self._model.send(worker, slot.snapshot)
+        self._rounding.settle(worker, slot.message)
         slot.version = self.version
         slot.status = "working"
         slot.message.write_reply(Kind.WORK, self.version, granted)

@@ -49,8 +49,10 @@ from mpi_dcasgd.learning.learner import Batch, Gradient, Learner  # noqa: E402
 from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
 from mpi_dcasgd.rules.algorithms import resolve_rule  # noqa: E402
 from mpi_dcasgd.server.message import Tag  # noqa: E402
+from mpi_dcasgd.server.precision import WireSettings  # noqa: E402
 from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
+from mpi_dcasgd.server.wire import Wire  # noqa: E402
 
 
 class Log(NullObserver):
@@ -111,6 +113,7 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str
         comm.size - 1,
         flat.stats_rate,
         options.get("ahead", 0),
+        wire=WireSettings(**options.get("wire", {})),
     )
     log = Log()
     evaluator = Evaluator(FlatModel(toy_model(**options.get("model", {})), CPU), toy_subject())
@@ -144,8 +147,10 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str
 
 def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     model = toy_model(**options.get("model", {}))
-    size = FlatModel(toy_model(**options.get("model", {})), CPU).layout.size
-    link = Link(comm, size, CPU, shared=share(comm, options, size).own)
+    layout = FlatModel(toy_model(**options.get("model", {})), CPU).layout
+    wire = WireSettings(**options.get("wire", {}))
+    form = Wire.of(wire, layout.num_params, layout.num_stats)
+    link = Link(comm, form, CPU, shared=share(comm, options, layout.size).own)
     flat = FlatModel(model, CPU, weights=link.reply.vector, grad=link.push.vector)
     learner = OddLearner(flat, toy_subject(), plan)
     learner.slow = options.get("slow") == comm.rank

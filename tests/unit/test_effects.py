@@ -37,6 +37,8 @@ SETTINGS: dict[str, str] = {
     "sync.backup": "1",
     "sync.lr_scaling": "linear",
     "transport": "messages",
+    "wire.push": "bf16",
+    "wire.reply": "fp16",
     "inject.slow": "{7: 3}",
     "inject.pauses": "{every_s: 1, for_s: 1, workers: [2]}",
     "faults.respawn": "true",
@@ -50,6 +52,8 @@ SETTINGS: dict[str, str] = {
 
 DISARMED = {
     "transport": ["algorithm=sgd"],
+    "wire.push": ["algorithm=sgd"],
+    "wire.reply": ["algorithm=sgd"],
     "faults.respawn": ["algorithm=sgd"],
     "inject.slow": ["algorithm=sgd"],
     "inject.pauses": ["algorithm=sgd"],

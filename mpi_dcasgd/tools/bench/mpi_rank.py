@@ -42,6 +42,7 @@ from mpi_dcasgd.rules.part import Facts  # noqa: E402
 from mpi_dcasgd.server.message import Message  # noqa: E402
 from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
+from mpi_dcasgd.server.wire import Wire  # noqa: E402
 from mpi_dcasgd.tools.bench import raw_messages  # noqa: E402
 
 _CPU = torch.device("cpu")
@@ -127,7 +128,7 @@ def _world(comm: MPI.Comm) -> Topology:
 
 
 def _work(comm: MPI.Comm, sharing: Sharing, size: int, pause_s: float) -> None:
-    link = Link(comm, size, _CPU, pause_s, shared=sharing.own)
+    link = Link(comm, Wire.of(None, size), _CPU, pause_s, shared=sharing.own)
     link.push.vector.fill_(1e-3)
     link.expect()
     wait_until(comm.Ibarrier().Test)  # the server measures its update alone meanwhile
