@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mpi_dcasgd.drivers.transport.chunks import cuts_of
 from mpi_dcasgd.learning.data import Dataset
 from mpi_dcasgd.learning.flat import FlatModel, StatisticsPolicy
 from mpi_dcasgd.learning.groups import NO_GROUPS, Grouping
@@ -18,6 +19,7 @@ from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tasks.classification import classify
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
+from mpi_dcasgd.server.passage import Passage
 from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.server import ParameterServer
@@ -81,6 +83,7 @@ class World:
         plan: The tickets; by default 50 samples in batches of 8 over 3 epochs.
         schedule: Learning rate by samples.
         grouping: Parameter groups.
+        chunk_mb: Megabytes of a chunk, if pushes are to come in chunks.
         wire: What travels in 16 bits.
         model: Arguments of ``toy_model``.
     """
@@ -97,6 +100,7 @@ class World:
         learner_plan: TicketPlan | None = None,
         schedule: Callable[[int], float] = lambda samples: LR,
         grouping: Grouping = NO_GROUPS,
+        chunk_mb: float = 0,
         wire: WireSettings | None = None,
         **model: Any,
     ) -> None:
@@ -113,6 +117,7 @@ class World:
             workers,
             initial.stats_rate,
             ahead,
+            cuts=cuts_of(chunk_mb, initial.layout.num_params),
             wire=wire,
         )
         self.learner_of_its_own = Learner(
@@ -138,15 +143,16 @@ class World:
         for worker in ready:
             self.queues[worker] += self.server.slots[worker].message.tickets
 
-    def step(self, worker: int) -> Answer:
-        """One worker computes its oldest ticket and pushes."""
+    def step(self, worker: int, passage: Passage | None = None, **changes: Any) -> Answer:
+        """One worker computes its oldest ticket and pushes, whole or by a passage."""
         learner = self.learners[worker]
-        found = learner.gradient(learner.load(self.queues[worker].pop(0)))
+        found = learner.gradient(learner.load(self.queues[worker][0]))
         version, wire = self.server.slots[worker].version, self.server.wire
         vector = learner.flat.grad.clone()
         round_gradient(vector[: wire.num_params], wire.push, found.norm)
         push = Push(version, found.ticket, found.samples, found.loss, found.norm, vector)
-        answer = self.server.push(worker, push)
+        answer = self.server.push(worker, push._replace(**changes), passage)
+        self.queues[worker].pop(0)
         self.receive(answer.ready)
         self.answers.append(answer)
         return answer

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpi_dcasgd.cli.arguments import add_mpirun, add_overrides, count, finite
+from mpi_dcasgd.drivers.transport.chunks import AUTO_MB
 from mpi_dcasgd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,9 +42,17 @@ def _add_mpi(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transport",
         nargs="+",
-        choices=("messages", "shared"),
+        choices=("messages", "chunks", "shared"),
         default=["messages", "shared"],
-        help="how vectors travel, measured in turns (default: messages shared)",
+        help="how vectors travel, measured in turns: in one message, in chunks, or in memory that "
+        "is shared (default: messages shared)",
+    )
+    parser.add_argument(
+        "--chunk-mb",
+        type=_megabytes,
+        default=AUTO_MB,
+        metavar="MB",
+        help=f"megabytes of a chunk (default: {AUTO_MB:g})",
     )
     _add_common(parser, rounds=5)
     parser.set_defaults(measure=_mpi)
@@ -110,6 +119,13 @@ def _factor(text: str) -> float:
     return value
 
 
+def _megabytes(text: str) -> float:
+    value = finite(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed: a number > 0")
+    return value
+
+
 def _milliseconds(text: str) -> float:
     value = finite(text)
     if value < 0:
@@ -167,7 +183,15 @@ def _mpi(args: argparse.Namespace) -> int:
     cases = [
         case
         for workers in args.workers
-        for case in measure(workers, sizes, args.rules, args.rounds, _starter(args), args.transport)
+        for case in measure(
+            workers,
+            sizes,
+            args.rules,
+            args.rounds,
+            _starter(args),
+            args.transport,
+            args.chunk_mb,
+        )
     ]
     show(args, [case.entry() for case in cases], as_table(cases))
     return 0

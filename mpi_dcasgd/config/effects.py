@@ -57,6 +57,14 @@ def _transport(job: Job) -> str:
     return "" if job.mode == "asynchronous" else f"{job.algorithm} is {job.mode} and has no server"
 
 
+def _chunks(job: Job) -> str:
+    if job.mode == "asynchronous" and job.transport == "shared" and not job.faults.respawn:
+        return "all workers share memory with the server (transport)"
+    if job.mode == "asynchronous" and job.wire.rounds:
+        return "numbers of 16 bits travel in one piece (wire)"
+    return _transport(job)
+
+
 def _asynchronous(job: Job) -> str:
     asynchronous = job.mode == "asynchronous"
     return "" if asynchronous else f"{job.algorithm} is {job.mode}, this is for asynchronous runs"
@@ -112,6 +120,7 @@ WITHOUT_EFFECT: dict[str, tuple[tuple[str, ...], Reason]] = {
     "sync.backup": ((_MODE,), _synchronous),
     "sync.lr_scaling": ((_MODE,), _synchronous),
     "transport": ((_MODE,), _transport),
+    "chunk_mb": ((_MODE,), _chunks),
     "wire.push": ((_MODE,), _transport),
     "wire.reply": ((_MODE,), _transport),
     "faults.respawn": ((_MODE,), _asynchronous),

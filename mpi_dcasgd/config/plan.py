@@ -117,6 +117,8 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             gpu=gpu,
             transport=job.transport,
             wire=job.wire,
+            chunks=bool(job.cuts(layout.num_params))
+            and (job.transport != "shared" or job.faults.respawn),
         ),
         push_bytes=message_bytes(job.wire.push, layout.num_params, layout.num_stats),
         reply_bytes=message_bytes(job.wire.reply, layout.num_params, layout.num_stats),
@@ -189,6 +191,7 @@ def _needs(
     best: bool,
     transport: TransportChoice,
     wire: WireSettings,
+    chunks: bool,
 ) -> tuple[Need, ...]:
     vector = layout.size * ELEMENT_BYTES
     copies = rule.state_vectors(num_workers if mode == "asynchronous" else 1)
@@ -207,7 +210,10 @@ def _needs(
         held, travels = _mail(layout, wire, shares=transport != "messages")
         mail = (f"a snapshot and a push of {_count(num_workers, 'worker')}", num_workers * held)
         read = ("a push as float32", vector if wire.push != "float32" else 0)
-        server = (weights, state, mail, read, evaluation, data)
+        # A push that comes in chunks can be put back: weights, snapshot and one worker's state.
+        kept = (2 + rule.state_vectors(1)) * layout.num_params * ELEMENT_BYTES
+        undo = ("what a push in chunks changes", kept if chunks else 0)
+        server = (weights, state, mail, read, undo, evaluation, data)
         staging = ("page-locked messages beside the GPU", travels if gpu else 0)
         narrow = travels if wire.rounds and not gpu and transport != "shared" else 0
         own = [computing, staging, ("messages to and from the server", narrow)]

@@ -14,6 +14,7 @@ from mpi_dcasgd.drivers.simulation.injection import InjectSettings
 from mpi_dcasgd.drivers.sync_settings import SyncSettings
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport import TransportChoice
+from mpi_dcasgd.drivers.transport.chunks import ChunkSize, cuts_of
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
@@ -123,6 +124,14 @@ class Job:
             "a world in which it is not possible for every worker"
         ),
     ] = "auto"
+    chunk_mb: Annotated[
+        ChunkSize,
+        Field(
+            description="megabytes of the chunks in which vectors travel where they are messages: "
+            "a chunk is applied and sent back while the next is received; 0 for one piece; auto "
+            "takes 4 for vectors of 16 or more, else 0. Numbers of 16 bits (wire) travel in one piece"
+        ),
+    ] = "auto"
     wire: Annotated[
         WireSettings, Field(description="numbers in 16 bits on their way: `wire: bf16`, or by way")
     ] = field(default_factory=WireSettings)
@@ -178,6 +187,16 @@ class Job:
             LaunchError: The algorithm cannot run with so many.
         """
         return Topology.of_workers(self.mode, num_workers, algorithm=self.algorithm)
+
+    def cuts(self, num_params: int) -> tuple[int, ...]:
+        """Return where vectors that are messages are cut into chunks (``cuts_of``).
+
+        Those whose numbers travel in 16 bits come in one piece.
+
+        Args:
+            num_params: Parameters at the beginning of the vector.
+        """
+        return () if self.wire.rounds else cuts_of(self.chunk_mb, num_params)
 
     @property
     def grouping(self) -> Grouping:

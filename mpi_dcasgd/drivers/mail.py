@@ -1,10 +1,4 @@
-"""Mail between the server and its workers: messages, and the persistent requests that carry them.
-
-Each worker has one persistent receive and one persistent send, created once. Both are of headers
-alone where the worker shares memory with the server: its push is then read, and its reply written,
-where the worker has them. Neither touches them while they are the other's: a vector is the
-server's from the header of the push to that of the reply. The receive for a worker's next push is
-started before its reply goes out, so a push always finds a receive posted.
+"""Mail between the server and all of its workers (``mailbox`` is that of one).
 
 Numbers of 16 bits (``wire``) become float32 as a push is read, and come from the snapshot as the
 server makes a reply.
@@ -14,61 +8,24 @@ Who is there, and for how long one is waited for, is the business of ``mpi_serve
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from mpi4py import MPI
 
+from mpi_dcasgd.drivers.mailbox import Intake, Mailbox
 from mpi_dcasgd.drivers.newcomers import Peer
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport.segment import Segment
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.pages import zeros
-from mpi_dcasgd.server.message import Message, Tag
+from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.slot import Slot
 from mpi_dcasgd.server.wire import Wire
 
-
-class Mailbox:
-    """Mail of one worker at the server: its pushes come in, and its replies go out.
-
-    Args:
-        peer: Address of the worker.
-        push: Message that its pushes are received into.
-        reply: Message that its replies are sent from.
-
-    Attributes:
-        push: As above.
-        receive: The request that receives pushes.
-        owed: Whether a push is being waited for.
-    """
-
-    def __init__(self, peer: Peer, push: Message, reply: Message) -> None:
-        comm, rank = peer
-        self.push = push
-        self._reply = reply  # its memory is read until the last send is over
-        self.receive = comm.Recv_init(push.raw, source=rank, tag=Tag.PUSH)
-        self._send = comm.Send_init(reply.raw, dest=rank, tag=Tag.REPLY)
-        self.owed = False
-
-    def ask(self) -> None:
-        """Start to receive the worker's next push."""
-        self.receive.Start()
-        self.owed = True
-
-    def answer(self) -> None:
-        """Start to send the reply."""
-        self._send.Start()
-
-    def answered(self) -> bool:
-        """Return whether the last reply is out of its memory."""
-        return self._send.Test()
-
-    def close(self) -> None:
-        """Free the requests."""
-        if self.owed:
-            self.receive.Cancel()  # or a push could still come in, into memory that is others'
-        self.receive.Free()
-        self._send.Free()
+_PACE = 0.125
+"""Weight of the last interval in the mean interval between two pushes."""
 
 
 class Post:
@@ -83,6 +40,7 @@ class Post:
         shared: Memory that workers have in common with the server, by worker; the others' vectors
             travel in messages.
         name: Name of a worker for people.
+        cuts: Elements at which all chunks but the first begin, of vectors that travel in messages.
 
     Attributes:
         peers: Addresses of the workers.
@@ -97,17 +55,21 @@ class Post:
         wire: Wire,
         shared: Mapping[int, Segment],
         name: Callable[[int], str],
+        cuts: Sequence[int] = (),
     ) -> None:
         self._slots = slots
         self._wire = wire
         # One is read at a time, so numbers of 16 bits become float32 in one place for all.
         self._numbers = zeros(wire.size) if wire.push != "float32" else None
         self._name = name
+        self._cuts = cuts
         self.peers = [Peer(comm, rank) for rank in world.worker_ranks]
         self.boxes = [self._open(worker, shared.get(worker)) for worker in range(len(slots))]
         self._receives = [box.receive for box in self.boxes]
+        self._coming: list[int] = []  # workers of whose push the header is here, and not all chunks
         self._outdated: list[Mailbox] = []
         self._statuses = [MPI.Status() for _ in slots]
+        self._last_s, self._pace_s = math.nan, 0.0
 
     @property
     def awaited(self) -> bool:
@@ -115,7 +77,10 @@ class Post:
         return any(box.owed for box in self.boxes)
 
     def look(self) -> list[int] | None:
-        """Return the workers whose pushes have arrived since the last look, and are due no more.
+        """Return the workers whose pushes can be applied now, and see to the other messages.
+
+        They have arrived since the last look. If there are none, it may be one whose push is still
+        coming in, chunk by chunk, but is expected to be here before others' are.
 
         Returns:
             None if no push is being waited for.
@@ -127,18 +92,66 @@ class Post:
         arrived = MPI.Request.Testsome(self._receives, self._statuses)
         for worker, status in zip(arrived or (), self._statuses, strict=False):
             self._check_length(worker, status)
-            self.boxes[worker].owed = False
-        return arrived
+            self._take_header(worker)
+        if not self._cuts:
+            return arrived
+        self.move()
+        if arrived is None and not self._coming:
+            return None
+        return self._ready(arrived or [])
 
     def look_beside_failures(self) -> list[int]:
         """Return the workers whose pushes have arrived after a look that raised.
 
         It may have completed receives, whose persistent requests are inactive now and test true.
         """
-        found = [w for w, box in enumerate(self.boxes) if box.owed and box.receive.Test()]
-        for worker in found:
-            self.boxes[worker].owed = False
-        return found
+        found = []
+        for worker, box in enumerate(self.boxes):
+            if box.owed and worker not in self._coming and box.receive.Test():
+                self._take_header(worker)
+                found.append(worker)
+        return self._ready(found)
+
+    def passage(self, worker: int, spin_s: float, *, certain: bool) -> Intake | None:
+        """Return the passage of a push that is ready; None if it is in one piece.
+
+        Args:
+            worker: Whose push it is.
+            spin_s: Seconds that a wait polls before it sleeps.
+            certain: Whether the worker is certain to be answered at once.
+        """
+        box = self.boxes[worker]
+        return Intake(box, spin_s, certain=certain, move=self.move) if box.chunks else None
+
+    def taken(self, worker: int) -> None:
+        """Take note that a push has been applied."""
+        if self._cuts:
+            now = time.monotonic()
+            interval_s, self._last_s = now - self._last_s, now
+            if not math.isnan(interval_s):
+                self._pace_s += _PACE * (interval_s - self._pace_s)
+            if worker in self._coming:
+                self._coming.remove(worker)
+
+    def put_back(self, worker: int) -> None:
+        """Take note that a push has broken off, and wait for all of it before it is taken again."""
+        box = self.boxes[worker]
+        box.put_back()
+        box.disturbed = True
+        if worker not in self._coming:
+            self._coming.append(worker)
+
+    def move(self) -> None:
+        """Have the replies move on."""
+        for box in self.boxes:
+            if box.chunks:
+                box.answered()
+
+    def abandon(self, worker: int) -> None:
+        """Expect nothing more from a worker that is dead."""
+        self.boxes[worker].abandon()
+        if worker in self._coming:
+            self._coming.remove(worker)
 
     def check_truncated(self) -> None:
         """Refuse a message that was longer than its receive.
@@ -154,7 +167,7 @@ class Post:
                 source = status.Get_source()
                 worker = next((w for w, peer in enumerate(self.peers) if peer.rank == source), None)
                 who = "a worker" if worker is None else self._name(worker)
-                expected = self.boxes[worker or 0].push.raw.nbytes
+                expected = self.boxes[worker or 0].header_bytes
                 raise ProtocolError(f"{who} sent more than the {expected} bytes it was asked for")
 
     def renew(self, worker: int, peer: Peer, *, keep: bool) -> None:
@@ -170,6 +183,8 @@ class Post:
         else:
             self.boxes[worker].owed = False
             self.boxes[worker].close()
+        if worker in self._coming:
+            self._coming.remove(worker)
         self.peers[worker] = peer
         # Memory that was shared is that of the worker which is gone.
         self.boxes[worker] = self._open(worker, None)
@@ -186,15 +201,50 @@ class Post:
         if segment is None:
             push = self._wire.push_message(vector=self._numbers)
             slot.carry(self._wire.reply_message())
-        else:
-            push = Message(self._wire.size, shared=segment.push)
-            slot.move(segment.reply)
+            return Mailbox(self.peers[worker], push, slot.message, self._cuts)
+        slot.move(segment.reply)
+        push = Message(self._wire.size, shared=segment.push)
         return Mailbox(self.peers[worker], push, slot.message)
+
+    def _take_header(self, worker: int) -> None:
+        box = self.boxes[worker]
+        box.take_header()
+        if box.missing:
+            self._coming.append(worker)
+
+    def _ready(self, arrived: Sequence[int]) -> list[int]:
+        """Return those of the workers whose pushes are in one piece, and all who are complete."""
+        ready = [worker for worker in arrived if not self.boxes[worker].owed]
+        for worker in list(self._coming):
+            box = self.boxes[worker]
+            try:
+                box.look()
+            except ProtocolError as error:
+                raise ProtocolError(f"{self._name(worker)}: {error}") from None
+            if not box.missing:
+                self._coming.remove(worker)
+                ready.append(worker)
+        if not ready:
+            ready = [worker for worker in self._coming if self._may_begin(worker)][:1]
+        return ready
+
+    def _may_begin(self, worker: int) -> bool:
+        """Return whether an update may begin before the whole push is here.
+
+        While it goes on all others wait: so what is missing has to come in the time in which one
+        other push, on average, does. Whoever is alone keeps nobody waiting.
+        """
+        box = self.boxes[worker]
+        if box.disturbed or 0 in box.missing:
+            return False
+        if len(self.boxes) == 1:
+            return True
+        return box.transfer_s * len(box.missing) / box.chunks <= self._pace_s
 
     def _check_length(self, worker: int, status: MPI.Status) -> None:
         """Refuse a message that is shorter than it should be: the rest is of an older one."""
-        words, expected = status.Get_count(MPI.INT32_T), self.boxes[worker].push.raw.size
-        if words != expected:
+        received, expected = 4 * status.Get_count(MPI.INT32_T), self.boxes[worker].header_bytes
+        if received != expected:
             raise ProtocolError(
-                f"{self._name(worker)} sent {4 * words} bytes, but was asked for {4 * expected}"
+                f"{self._name(worker)} sent {received} bytes, but was asked for {expected}"
             )

@@ -44,6 +44,7 @@ from mpi_dcasgd.errors import (
     WorkersFailedError,
     WorkersLostError,
 )
+from mpi_dcasgd.server.passage import BrokenOffError
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -95,8 +96,8 @@ class ServerLoop:
         self.accounts = accounts
         self.busy_s = 0.0
         self.roll = RollCall(self._world, accounts, conductor)
-        slots, wire = server.slots, server.wire
-        self._post = Post(comm, self._world, slots, wire, shared or {}, self.roll.name)
+        slots, wire, name = server.slots, server.wire, self.roll.name
+        self._post = Post(comm, self._world, slots, wire, shared or {}, name, server.cuts)
         self.desk = Desk(self._post.peers)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         hosts = [account.host for account in accounts]
@@ -170,16 +171,19 @@ class ServerLoop:
         return arrived
 
     def _arrivals_beside_failures(self) -> list[int]:
+        self._lose_the_dead()
+        return self._post.look_beside_failures()
+
+    def _lose_the_dead(self) -> None:
         dead = [worker for worker, peer in enumerate(self._post.peers) if peer.dead]
         if not dead:
             raise DcasgdError("a receive failed, but MPI reports no dead process")
         for worker in dead:
-            self._post.boxes[worker].owed = False
+            self._post.abandon(worker)
             if self._server.slots[worker].status != "lost":
                 self._lose(worker, partial(self.roll.died, worker))
             elif worker in self.roll.hung:
                 self.roll.died(worker, ())
-        return self._post.look_beside_failures()
 
     def _lose(self, worker: int, tell: Callable[[Sequence[int]], None]) -> None:
         self._watch.forget(worker)
@@ -248,8 +252,12 @@ class ServerLoop:
         return sorted(arrived, key=lambda worker: (worker - self._first) % count)
 
     def _take(self, worker: int) -> None:
+        """Apply a push, and answer it; one that breaks off comes again when all of it is here."""
+        box = self._post.boxes[worker]
+        if box.missing and worker in self.roll.hung:
+            return  # it is taken back when all of its push is here
         # The reply that this push answers must be out of its buffer, which is written again now.
-        wait_until(self._post.boxes[worker].answered, self._spin_s)
+        wait_until(box.answered, self._spin_s)
         self._watch.heard(worker)
         if worker in self.roll.hung:
             self._take_back(worker)
@@ -257,13 +265,20 @@ class ServerLoop:
         if worker in self._last_ones:
             self._last_ones.discard(worker)
             self.roll.speaks(worker)
-        message = self._post.boxes[worker].push
+        message, server = box.push, self._server
+        intake = self._post.passage(worker, self._spin_s, certain=server.goes_on(worker))
         began = time.perf_counter()
         try:
-            answer = self._server.push(worker, Push.of(message))
+            answer = server.push(worker, Push.of(message), intake)
         except ProtocolError as error:
             raise ProtocolError(f"{self.roll.name(worker)}: {error}") from None
-        self.busy_s += time.perf_counter() - began
+        except BrokenOffError:
+            self._put_back(worker, died=intake is not None and intake.died)
+            return
+        self.busy_s += time.perf_counter() - began - (intake.waited_s if intake else 0.0)
+        self._post.taken(worker)
+        if worker not in answer.ready:
+            box.put_back()
         compute_ns, wait_ns, data_ns = message.spent_ns
         self.accounts[worker].add(
             message.samples,
@@ -275,6 +290,13 @@ class ServerLoop:
             self.newcomers.heard(worker)
         self._reply(answer.ready)
         self._conductor.after(answer.record)
+
+    def _put_back(self, worker: int, *, died: bool) -> None:
+        """Go on without a push that has broken off, and has changed nothing."""
+        self._post.put_back(worker)
+        self._watch.asked(worker)
+        if died:
+            self._lose_the_dead()
 
     def _reply(self, workers: Sequence[int]) -> None:
         for worker in workers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 from mpi4py import MPI
@@ -11,8 +12,9 @@ from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
 from mpi_dcasgd.drivers.notes import ServerWatch
 from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.drivers.transport.segment import Segment, page_lock, unlock_pages
+from mpi_dcasgd.drivers.transport.stream import Stream
 from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.learner import Gradient, Learner
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.server.message import Kind, Message, Tag
 from mpi_dcasgd.server.wire import NarrowMessage, Wire, round_gradient
@@ -20,6 +22,8 @@ from mpi_dcasgd.server.wire import NarrowMessage, Wire, round_gradient
 
 class Link:
     """Connection to the server: two messages and the persistent requests that carry them.
+
+    A long vector comes and goes in chunks, as ``mailbox`` says.
 
     On the CPU the model's weights are the reply's vector and its gradient is the push's: nothing
     is copied. On a GPU both messages are page-locked and staged through. Where the worker shares
@@ -32,9 +36,11 @@ class Link:
         spin_s: Seconds that a wait polls before it sleeps.
         watch: Watches over the server while its reply is waited for; nobody if None.
         shared: Memory that this worker has in common with the server; None to exchange messages.
+        cuts: Elements at which all chunks but the first begin, where messages come in chunks.
 
     Attributes:
         shares: Whether it shares memory with the server.
+        chunked: Whether vectors come and go in chunks.
         staged: Whether the model has vectors of its own, and weights and gradient are copied.
     """
 
@@ -46,6 +52,7 @@ class Link:
         spin_s: float = CROWDED_SPIN_S,
         watch: ServerWatch | None = None,
         shared: Segment | None = None,
+        cuts: Sequence[int] = (),
     ) -> None:
         self._spin_s = spin_s
         self._wait = watch.wait if watch else wait_until
@@ -66,23 +73,42 @@ class Link:
             self.push = Message(wire.size, shared=shared.push)
             if pinned:
                 self._locked = [one for one in (shared.reply, shared.push) if page_lock(one)]
-        self._receiving = comm.Recv_init(self.reply.raw, source=SERVER, tag=Tag.REPLY)
-        self._sending = comm.Send_init(self.push.raw, dest=SERVER, tag=Tag.PUSH)
+        if shared is not None:
+            cuts = ()
+        header, *replies = self.reply.parts(cuts) if cuts else [self.reply.raw]
+        self._chunks = [comm.Recv_init(part, source=SERVER, tag=Tag.CHUNK) for part in replies]
+        self._receiving = comm.Recv_init(header, source=SERVER, tag=Tag.REPLY)
+        header, *pushes = self.push.parts(cuts) if cuts else [self.push.raw]
+        self._sends = [comm.Send_init(header, dest=SERVER, tag=Tag.PUSH)]
+        self._sends += [comm.Send_init(part, dest=SERVER, tag=Tag.CHUNK) for part in pushes]
+        self._out = Stream()
+        self.chunked = bool(pushes)
 
     def expect(self) -> None:
         """Start to receive the next reply; the weights are undefined until it is here."""
         self._expecting = True
-        self._receiving.Start()
+        for request in (self._receiving, *self._chunks):
+            request.Start()
 
     def send(self) -> None:
         """Start to send the push; its vector must not be touched until the reply is here."""
-        self._sending.Start()
+        self._out.add(self._sends)
 
     def wait(self) -> None:
         """Wait for the reply, which means that the push has been received."""
-        self._wait(self._receiving.Test, self._spin_s)
+        here = self._is_here if self._chunks else self._receiving.Test
+        self._wait(here, self._spin_s)
+        while self.reply.kind is Kind.AGAIN:
+            self._receiving.Start()
+            for request in self._chunks[: self.reply.version]:
+                request.Start()
+            self._wait(here, self._spin_s)
         self._expecting = False
-        self._wait(self._sending.Test, self._spin_s)
+        self._wait(self._out.move, self._spin_s)
+
+    def _is_here(self) -> bool:
+        self._out.move()  # the push leaves meanwhile
+        return MPI.Request.Testall([self._receiving, *self._chunks])
 
     def read_weights(self, flat: FlatModel) -> None:
         """Have the model's weights be those of the reply."""
@@ -112,10 +138,12 @@ class Link:
 
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""
-        if self._expecting:
-            self._receiving.Cancel()  # or a reply could still come in, into memory of others
-        self._receiving.Free()
-        self._sending.Free()
+        receives = (self._receiving, *self._chunks)
+        for request in receives if self._expecting else ():
+            if not request.Test():
+                request.Cancel()  # or a reply could still come in, into memory of others
+        for request in (*receives, *self._sends):
+            request.Free()
         for vector in self._locked:
             unlock_pages(vector)
 
@@ -153,6 +181,18 @@ def run_worker(link: Link, learner: Learner, *, background: bool) -> None:
                 compute_ns=time.perf_counter_ns() - loaded,
                 wait_ns=arrived - started,
                 data_ns=loaded - arrived,
+                stats_finite=_stats_finite(link, learner, found),
             )
             link.expect()
             link.send()
+
+
+def _stats_finite(link: Link, learner: Learner, found: Gradient) -> bool | None:
+    """Return whether the statistics are finite; None if the server sees to it.
+
+    It cannot before the last chunk is there, and is to know it before the first is applied.
+    """
+    if found.stats_finite is not None or not link.chunked:
+        return found.stats_finite
+    border = learner.flat.layout.num_params
+    return bool(torch.isfinite(link.push.vector[border:]).all())

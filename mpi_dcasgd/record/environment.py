@@ -84,6 +84,7 @@ class RankPlace:
         device_name: What the device calls itself, if it does.
         transport: ``"shared"`` or ``"messages"``: how vectors travel between a worker and its
             server; empty for all others.
+        chunks: Chunks in which they travel; 0 where they are in one piece, or shared.
     """
 
     rank: int
@@ -92,6 +93,7 @@ class RankPlace:
     device: str
     device_name: str = ""
     transport: str = ""
+    chunks: int = 0
 
 
 def describe_environment(

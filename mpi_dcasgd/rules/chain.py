@@ -7,11 +7,13 @@ what the worker is sent next, so sending costs no further copy.
 
 Where parameters are in groups, each stretch of the vector has a pass of its own, with its own
 factors of learning rate and weight decay: together they read and write what one pass would.
+So has each chunk where the vector is to be updated chunk by chunk (``cuts``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -35,12 +37,14 @@ _NUMBERS_ALIGN = 16
 
 
 class _Work(NamedTuple):
-    """A stretch at work: arithmetic, pass, place in the vector, numbers, and state by worker."""
+    """A stretch, or what of it is in one chunk, at work.
+
+    Its arithmetic, pass, place in the vector, numbers, and state by worker.
+    """
 
     step: StretchStep
     run: Pass
     piece: slice | None  # None for the whole vector
-    place: slice  # of its numbers among all
     numbers: Tensor
     vectors: list[tuple[Tensor, ...]]
 
@@ -58,6 +62,8 @@ class Chain:
         block: Elements in a block; no result depends on it.
         stretches: Parts of the vector with factors of their own, which cover it in order; none
             for the rule as it is on all of it.
+        cuts: Elements at which all chunks but the first begin, in order, where ``apply_chunk`` is
+            to be called; no result depends on them.
 
     Attributes:
         kernel: ``compiled``, ``blocks`` or ``plain``: how the pass runs, and how a replay must
@@ -75,6 +81,7 @@ class Chain:
         fuse: Fuse = "auto",
         block: int = BLOCK,
         stretches: Sequence[Stretch] = (),
+        cuts: Sequence[int] = (),
     ) -> None:
         self.rule = rule
         self.num_workers = num_workers
@@ -83,11 +90,12 @@ class Chain:
         _check_cover(self.stretches, params.numel())
         self._state = _new_state(rule, params, num_workers)
         steps = [StretchStep(rule, stretch, num_workers) for stretch in self.stretches]
-        pieces = [slice(one.begin, one.end) if len(steps) > 1 else None for one in self.stretches]
+        ranges = _ranges(self.stretches, cuts)
+        pieces = [slice(begin, end) if len(ranges) > 1 else None for _, begin, end in ranges]
         fused = fuse_all(
             [
-                (step.step, _cut(params, piece), step.num_numbers)
-                for step, piece in zip(steps, pieces, strict=True)
+                (steps[index].step, _cut(params, piece), steps[index].num_numbers)
+                for (index, _, _), piece in zip(ranges, pieces, strict=True)
             ],
             steps[0].num_vectors,
             fuse,
@@ -96,23 +104,27 @@ class Chain:
         self.kernel: Kernel = fused[0].kernel
         moved = [one.vectors_moved for one in fused if one.vectors_moved is not None]
         self.vectors_moved = max(moved) if len(moved) == len(fused) else None
-        self._sizes = [one.end - one.begin for one in self.stretches]
+        self._sizes = [end - begin for _, begin, end in ranges]
         self._looks_ahead = steps[0].looks_ahead
         places = _places(steps)
+        self._placed = list(zip(steps, places, strict=True))
         self._values = [0.0] * places[-1].stop
         self._numbers = torch.zeros(len(self._values), dtype=params.dtype, device=params.device)
         self._written = self._numbers.numpy() if params.device.type == "cpu" else None
         vectors = [self._vectors_of(worker, steps[0]) for worker in range(num_workers)]
         self._works = [
             _Work(
-                step,
+                steps[index],
                 one.run,
                 piece,
-                place,
-                self._numbers[place],
+                self._numbers[places[index]],
                 [tuple(_cut(vector, piece) for vector in mine) for mine in vectors],
             )
-            for step, one, piece, place in zip(steps, fused, pieces, places, strict=True)
+            for (index, _, _), one, piece in zip(ranges, fused, pieces, strict=True)
+        ]
+        self._chunks = [
+            [work for work, (_, at, _) in zip(self._works, ranges, strict=True) if here <= at < end]
+            for here, end in pairwise((0, *cuts, params.numel()))
         ]
 
     def apply(self, params: Tensor, grad: Tensor, snapshot: Tensor, facts: Facts) -> float:
@@ -127,7 +139,7 @@ class Chain:
                 worker is to be sent, which is w_{t+1} unless a part looks ahead.
             facts: What is known about this push.
         """
-        self._take_down(facts)
+        rate = self.begin(facts)
         if len(self._works) == 1:
             (work,) = self._works
             work.run(params, grad, snapshot, work.numbers, *work.vectors[facts.worker])
@@ -135,7 +147,32 @@ class Chain:
             pieces = (torch.split_with_sizes(v, self._sizes) for v in (params, grad, snapshot))
             for work, *lanes in zip(self._works, *pieces, strict=True):
                 work.run(*lanes, work.numbers, *work.vectors[facts.worker])
+        return rate
+
+    def begin(self, facts: Facts) -> float:
+        """Begin a step that ``apply_chunk`` takes chunk by chunk; returns its learning rate."""
+        self._take_down(facts)
         return rate_of(self.rule, facts)
+
+    def apply_chunk(
+        self, chunk: int, params: Tensor, grad: Tensor, snapshot: Tensor, worker: int
+    ) -> None:
+        """Take the step that was begun in one chunk.
+
+        Args:
+            chunk: The how many-th, from 0; all of them make what ``apply`` makes, in any order.
+            params: w_t, grad and snapshot are as for ``apply``: the whole vectors.
+            grad: Read within the chunk alone.
+            snapshot: As above.
+            worker: Whose push it is.
+        """
+        for work in self._chunks[chunk]:
+            lanes = (_cut(vector, work.piece) for vector in (params, grad, snapshot))
+            work.run(*lanes, work.numbers, *work.vectors[worker])
+
+    def state_of_chunk(self, chunk: int, worker: int) -> list[Tensor]:
+        """Return views of the state vectors that a step in a chunk writes."""
+        return [vector for work in self._chunks[chunk] for vector in work.vectors[worker]]
 
     def send(
         self, params: Tensor, snapshot: Tensor, facts: Facts, rate: float | None = None
@@ -162,8 +199,8 @@ class Chain:
 
     def _take_down(self, facts: Facts, rate: float | None = None) -> None:
         """Put the numbers of a push where the passes read them."""
-        for work in self._works:
-            self._values[work.place] = work.step.numbers(facts, rate)
+        for step, place in self._placed:
+            self._values[place] = step.numbers(facts, rate)
         if self._written is not None:
             self._written[:] = self._values
         else:
@@ -232,6 +269,15 @@ def _places(steps: Sequence[StretchStep]) -> list[slice]:
     for step in steps:
         begin = -(-found[-1].stop // _NUMBERS_ALIGN) * _NUMBERS_ALIGN if found else 0
         found.append(slice(begin, begin + step.num_numbers))
+    return found
+
+
+def _ranges(stretches: Sequence[Stretch], cuts: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Cut stretches at the beginnings of chunks: number of the stretch, begin and end of each."""
+    found = []
+    for index, one in enumerate(stretches):
+        inside = [cut for cut in cuts if one.begin < cut < one.end]
+        found += [(index, *ends) for ends in pairwise((one.begin, *inside, one.end))]
     return found
 
 

@@ -104,6 +104,8 @@ def fuse_all(
 ) -> list[Fused]:
     """Make the passes of steps that follow one another on pieces of one vector, all the same way.
 
+    A step that comes again on a piece of the same length has the same pass: it is compiled once.
+
     Args:
         steps: Each with its piece of the vector and how many numbers it takes.
         num_state: How many state vectors.
@@ -114,8 +116,12 @@ def fuse_all(
     if way == "auto":
         way = "compiled" if length >= WORTH_COMPILING else "blocks"
     found: list[Fused] = []
+    made: dict[tuple[Step, int], Fused] = {}
     for number, (step, piece, num_numbers) in enumerate(steps):
-        found.append(fuse(step, piece, num_numbers, num_state, way, block))
+        kind = step, piece.numel()
+        if kind not in made:
+            made[kind] = fuse(step, piece, num_numbers, num_state, way, block)
+        found.append(made[kind])
         if found[-1].kernel != way:  # what cannot be compiled has been told
             way = found[-1].kernel
             if number:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -145,6 +146,7 @@ class Workshop:
         num_workers: int,
         device: torch.device,
         ledger: TicketLedger | None = None,
+        cuts: Sequence[int] = (),
     ) -> ParameterServer:
         """The server's state machine where the run begins or resumes, its vectors on ``device``.
 
@@ -152,6 +154,7 @@ class Workshop:
             num_workers: Slots.
             device: Where weights, snapshots and the rule's state live.
             ledger: One of a replay, which prefetches nothing; None for the run's own.
+            cuts: Elements at which all chunks but the first begin, where pushes come in chunks.
         """
         job = self.job
         plan = self.plan
@@ -167,6 +170,7 @@ class Workshop:
             job.tickets_ahead if ledger is None else 0,
             ledger,
             job.fuse,
+            cuts,
             job.wire if job.mode == "asynchronous" else None,
         )
         standing = self.standing

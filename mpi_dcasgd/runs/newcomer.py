@@ -148,7 +148,8 @@ class _Seat:
         layout = workshop.flat_model(_cpu()).layout
         self._watch = ServerWatch(self._comm, job.faults, self._brief["server_host"])
         wire = Wire.of(job.wire, layout.num_params, layout.num_stats)
-        link = Link(self._comm, wire, device, self._brief["spin_s"], self._watch)
+        cuts = job.cuts(layout.num_params)
+        link = Link(self._comm, wire, device, self._brief["spin_s"], self._watch, cuts=cuts)
         views = () if link.staged else (link.reply.vector, link.push.vector)
         flat = workshop.flat_model(device, *views)
         facts = facts_of(job, workshop.subject, flat)

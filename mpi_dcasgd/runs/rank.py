@@ -142,8 +142,13 @@ class Rank:
         self.sharing = Sharing()
         if not self.synchronous:
             self.sharing = share_memory(meeting, job.transport, flat.layout.size)
+        # Processes that come later exchange messages, wherever they are.
+        self.cuts = job.cuts(flat.layout.num_params)
+        if all(not reason for reason in self.sharing.reasons) and not job.faults.respawn:
+            self.cuts = ()
         meeting.doing = "trying out the model"
         # The server's own vectors are on the CPU; its device is where it evaluates.
+        transport = self.sharing.transport(self.world.worker_of(comm.rank))
         place = RankPlace(
             rank=comm.rank,
             role=self.world.role(comm.rank),
@@ -152,7 +157,8 @@ class Rank:
             device_name=torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
             else "",
-            transport=self.sharing.transport(self.world.worker_of(comm.rank)),
+            transport=transport,
+            chunks=len(self.cuts) + 1 if self.cuts and transport == "messages" else 0,
         )
         self.places: list[RankPlace] = meeting.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
@@ -244,7 +250,7 @@ class Rank:
         comm, workshop = self.comm, self.workshop
         together(self.meeting, workshop.try_metrics)
         self.in_step = False
-        server = workshop.server(self.world.num_workers, _CPU)
+        server = workshop.server(self.world.num_workers, _CPU, cuts=self.cuts)
         assert self.recording is not None  # rank 0 has it
         observer = self._recorder("mpi", self.world.num_workers, server)
         conductor = self.recording.conductor(workshop, server, observer)
@@ -275,7 +281,8 @@ class Rank:
 
         watch = ServerWatch(self.comm, self.job.faults, self.places[SERVER].host)
         wire = Wire.of(self.job.wire, self.layout.num_params, self.layout.num_stats)
-        link = Link(self.comm, wire, self.device, self.spin_s, watch, self.sharing.own)
+        own = self.sharing.own
+        link = Link(self.comm, wire, self.device, self.spin_s, watch, own, self.cuts)
         self._resources.callback(link.close)
         learner = together(self.meeting, lambda: self._bound_learner(link))
         self.in_step = False

@@ -18,7 +18,8 @@ from mpi_dcasgd.runs.old_simulation import is_old, old_checkpoint_in, upgraded
 AUTO, NEVER = "auto", "never"
 
 _ELSEWHERE = (
-    *("device", "threads", "fuse", "capture", "transport", "inject", "evaluate_every", "name"),
+    *("device", "threads", "fuse", "capture", "transport", "chunk_mb", "inject"),
+    *("evaluate_every", "name"),
 )
 """Keys that may differ: where and how fast a run takes place, and what it is called."""
 

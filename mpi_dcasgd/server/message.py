@@ -3,8 +3,8 @@
 Header, sixteen little words of 8 bytes (128 bytes, so that the vector starts on a cache line)::
 
     word  worker -> server (push)            server -> worker (reply)
-    0     PUSH                               WORK, AFRESH or STOP
-    1     version the gradient belongs to    version of the weights
+    0     PUSH                               WORK, AFRESH, STOP or AGAIN
+    1     version the gradient belongs to    version of the weights; of AGAIN a number of chunks
     2     ticket                             number of tickets granted, n
     3     samples in the ticket              tickets granted: words 3 .. 3 + n - 1
     4     loss, as a float64                 ...
@@ -12,6 +12,8 @@ Header, sixteen little words of 8 bytes (128 bytes, so that the vector starts on
     6     nanoseconds computing
     7     nanoseconds waiting for the reply before this push
     8     nanoseconds waiting for data
+    9     whether the statistics are finite:
+          1 yes, 2 no, 0 unknown
 
 The vector is ``[gradient | statistics]`` one way and ``[weights | statistics]`` the other.
 Nothing is pickled, and sender and receiver must have the same byte order.
@@ -20,6 +22,9 @@ Parameters and gradients may travel in 16 bits (``wire``).
 
 Where sender and receiver are on one host, the vector may lie in memory that both have in common.
 The message is then the header alone, and says that the vector is complete.
+
+A long vector may travel in chunks, messages of their own with the tag ``CHUNK``: those of a push
+after its header, those of a reply before it. AGAIN says that the first of them come once more.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -45,6 +51,8 @@ _WORD = struct.Struct("=q")
 _PUSH = struct.Struct("=4q2d")
 _SPENT = struct.Struct("=3q")
 _SPENT_AT = _PUSH.size
+_STATS_FINITE = 9
+_FINITE = (None, True, False)
 _REPLIES = [struct.Struct(f"={3 + count}q") for count in range(MAX_GRANTS + 1)]
 
 
@@ -56,6 +64,8 @@ class Kind(IntEnum):
     STOP = 3
     AFRESH = 4
     """As WORK, and what was granted before is others' by now."""
+    AGAIN = 5
+    """No reply yet: chunks of it were sent too early, and come again."""
 
 
 _KINDS = {int(kind): kind for kind in Kind}
@@ -68,6 +78,7 @@ class Tag(IntEnum):
     REPLY = 2
     END = 3
     HELLO = 4
+    CHUNK = 5
 
 
 class Message:
@@ -123,6 +134,16 @@ class Message:
             raise ProtocolError("a message whose vector is not on the CPU cannot be sent")
         return self._raw
 
+    def parts(self, cuts: Sequence[int]) -> list[NDArray[np.int32]]:
+        """Return the header, and the vector's chunks, as messages of their own.
+
+        Args:
+            cuts: Elements at which all chunks but the first begin, in order.
+        """
+        words = self.vector.element_size() / self.raw.itemsize
+        ends = [HEADER_BYTES // 4 + int(cut * words) for cut in (0, *cuts)]
+        return [self.raw[begin:end] for begin, end in pairwise((0, *ends, len(self.raw)))]
+
     def _word(self, place: int) -> int:
         found: int = _WORD.unpack_from(self._header, 8 * place)[0]
         return found
@@ -170,8 +191,10 @@ class Message:
         compute_ns: int = 0,
         wait_ns: int = 0,
         data_ns: int = 0,
+        stats_finite: bool | None = None,
     ) -> None:
         """Write the header of a push."""
+        _WORD.pack_into(self._header, 8 * _STATS_FINITE, _FINITE.index(stats_finite))
         _PUSH.pack_into(self._header, 0, Kind.PUSH, version, ticket, samples, loss, grad_norm)
         _SPENT.pack_into(self._header, _SPENT_AT, compute_ns, wait_ns, data_ns)
 
@@ -199,6 +222,12 @@ class Message:
     @property
     def grad_norm(self) -> float:
         return self.read_push()[5]
+
+    @property
+    def stats_finite(self) -> bool | None:
+        """Whether the statistics of a push are finite; None if the worker did not look."""
+        word = self._word(_STATS_FINITE)
+        return _FINITE[word] if 0 <= word < len(_FINITE) else None
 
     @property
     def spent_ns(self) -> tuple[int, int, int]:

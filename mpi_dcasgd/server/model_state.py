@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.stretch import lasting_rate
 from mpi_dcasgd.server.accumulator import GradientAccumulator
+from mpi_dcasgd.server.passage import Passage, Undo
 from mpi_dcasgd.server.state import saved
 
 
@@ -28,6 +30,7 @@ class ModelState:
         num_workers: Number of workers.
         stats_rate: Share by which running statistics move towards pushed ones, (num_stats,).
         fuse: Way in which an update is computed (``rules.chain.Chain``).
+        cuts: Elements at which all chunks but the first begin, of vectors that come in chunks.
 
     Attributes:
         version: Number of updates so far.
@@ -43,13 +46,21 @@ class ModelState:
         num_workers: int,
         stats_rate: Tensor,
         fuse: Fuse,
+        cuts: Sequence[int] = (),
     ) -> None:
         self.weights = weights
         self.layout = layout
         self.schedule = schedule
         self.chain = Chain(
-            rule, weights[: layout.num_params], num_workers, fuse, stretches=layout.stretches
+            rule,
+            weights[: layout.num_params],
+            num_workers,
+            fuse,
+            stretches=layout.stretches,
+            cuts=cuts,
         )
+        self._pieces = [slice(*ends) for ends in pairwise((0, *cuts, layout.num_params))]
+        self._undo = Undo()
         self.version = 0
         self.samples = 0
         self._num_workers = num_workers
@@ -77,7 +88,9 @@ class ModelState:
             grad_norm=grad_norm,
         )
 
-    def apply(self, vector: Tensor, snapshot: Tensor, facts: Facts) -> float:
+    def apply(
+        self, vector: Tensor, snapshot: Tensor, facts: Facts, passage: Passage | None = None
+    ) -> float:
         """Make one update, and renew the snapshot of the worker that pushed.
 
         Args:
@@ -85,20 +98,55 @@ class ModelState:
             snapshot: The weights that the worker was sent, shape (layout.size,); becomes those
                 that it is sent next.
             facts: What is known about the push.
+            passage: Brings the vector chunk by chunk; None if all of it is there.
 
         Returns:
             The learning rate of the update.
+
+        Raises:
+            BrokenOffError: The vector is not all there; nothing has changed.
         """
-        weights = self.weights
-        if self.layout.num_stats:
-            border = self.layout.num_params
-            stats = weights[border:]
-            stats.lerp_(vector[border:], self._stats_rate)
-            snapshot[border:].copy_(stats)
-            weights, vector, snapshot = weights[:border], vector[:border], snapshot[:border]
-        rate = self.chain.apply(weights, vector, snapshot, facts)
+        if passage is None:
+            weights, grad, sent = self.weights, vector, snapshot
+            if self.layout.num_stats:
+                border = self.layout.num_params
+                weights, grad, sent = weights[:border], vector[:border], snapshot[:border]
+                self._apply_statistics(vector, snapshot)
+            rate = self.chain.apply(weights, grad, sent, facts)
+        else:
+            rate = self._apply_chunks(vector, snapshot, facts, passage)
         self._rate = lasting_rate(self.chain.rule, facts)
         self.version += 1
+        return rate
+
+    def _apply_statistics(self, vector: Tensor, snapshot: Tensor) -> None:
+        border = self.layout.num_params
+        stats = self.weights[border:]
+        stats.lerp_(vector[border:], self._stats_rate)
+        snapshot[border:].copy_(stats)
+
+    def _apply_chunks(
+        self, vector: Tensor, snapshot: Tensor, facts: Facts, passage: Passage
+    ) -> float:
+        """Make the update chunk by chunk as the push comes in, or leave everything as it was."""
+        chain, undo, worker = self.chain, self._undo, facts.worker
+        border = self.layout.num_params
+        weights, grad, sent = self.weights[:border], vector[:border], snapshot[:border]
+        rate = chain.begin(facts)
+        try:
+            for chunk, piece in enumerate(self._pieces):
+                if not passage.arrive(chunk):
+                    state = chain.state_of_chunk(chunk, worker)
+                    undo.keep((weights[piece], sent[piece], *state))
+                chain.apply_chunk(chunk, weights, grad, sent, worker)
+                if piece.stop == border and self.layout.num_stats:  # they are in the last chunk
+                    self._apply_statistics(vector, snapshot)
+                passage.leave(chunk)
+        except BaseException:
+            # Chunks of the snapshot that are being sent are sent again.
+            undo.restore()
+            raise
+        undo.forget()
         return rate
 
     def hold(self, vector: Tensor, samples: int) -> None:

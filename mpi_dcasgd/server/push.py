@@ -53,7 +53,8 @@ class Push(NamedTuple):
         kind, version, ticket, samples, loss, norm = message.read_push()
         if kind is not Kind.PUSH:
             raise ProtocolError(f"expected a push, got {kind.name}")
-        return cls(version, ticket, samples, loss, norm, message.read_gradient())
+        vector, stats_finite = message.read_gradient(), message.stats_finite
+        return cls(version, ticket, samples, loss, norm, vector, stats_finite)
 
     def check(
         self,
@@ -94,6 +95,11 @@ class Push(NamedTuple):
                 f"worker {worker} pushed a vector of {self.vector.numel()} elements, "
                 f"but was sent one of {size}"
             )
+
+    def is_known_finite(self, num_params: int) -> bool:
+        """Return whether ``is_finite`` follows from the header alone; no vector is read."""
+        known = bool(self.stats_finite) or self.vector.numel() == num_params
+        return known and math.isfinite(self.grad_norm)
 
     def is_finite(self, num_params: int) -> bool:
         """Tell whether gradient and statistics are free of NaN and infinity.

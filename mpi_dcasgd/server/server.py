@@ -12,7 +12,7 @@ DC-ASGD).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -28,6 +28,7 @@ from mpi_dcasgd.server.header import MAX_AHEAD
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.model_state import ModelState
+from mpi_dcasgd.server.passage import Passage
 from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.records import Action, UpdateRecord
@@ -51,9 +52,11 @@ class ParameterServer:
         ahead: Tickets that a worker holds beyond the one it computes, to prefetch their data.
         ledger: Ledger that grants the tickets; a new one for the whole plan if None.
         fuse: Way in which an update is computed (``rules.chain.Chain``).
+        cuts: Elements at which all chunks but the first begin, where pushes may come in chunks.
         wire: What gradients and weights are rounded to on their way; None for float32.
 
     Attributes:
+        cuts: As above.
         wire: Form of the vectors on their way. Whoever delivers a gradient has rounded it; the
             server rounds the snapshots.
         samples_of: Samples that a push of a ticket must have; those of the plan, unless a driver
@@ -75,12 +78,16 @@ class ParameterServer:
         ahead: int = 0,
         ledger: TicketLedger | None = None,
         fuse: Fuse = "auto",
+        cuts: Sequence[int] = (),
         wire: WireSettings | None = None,
     ) -> None:
         if not 0 <= ahead <= MAX_AHEAD:
             raise ProtocolError(f"ahead must be within 0 and {MAX_AHEAD}, got {ahead}")
-        self._model = ModelState(weights, layout, rule, schedule, num_workers, stats_rate, fuse)
+        self._model = ModelState(
+            weights, layout, rule, schedule, num_workers, stats_rate, fuse, cuts
+        )
         self.weights = weights
+        self.cuts = tuple(cuts)
         self.layout = layout
         self.schedule = schedule
         self.chain = self._model.chain
@@ -142,8 +149,13 @@ class ParameterServer:
             raise ProtocolError(f"worker {worker} pulled twice without a push in between")
         return self._serve(worker, renew=True)
 
-    def push(self, worker: int, push: Push) -> Answer:
+    def push(self, worker: int, push: Push, passage: Passage | None = None) -> Answer:
         """Handle a gradient; in the same step, the worker gets new weights and work.
+
+        Args:
+            worker: Who delivers.
+            push: What. Of one that is still on its way the vector is read chunk by chunk.
+            passage: Brings the vector; None if it is all there.
 
         Returns:
             The record of the push, and the workers whose replies can be sent now.
@@ -152,13 +164,14 @@ class ParameterServer:
             ProtocolError: The push is not what the worker was asked for; it changes nothing.
             NonFiniteError: Too many gradients in a row were NaN or infinite, or a weight is beyond
                 what the wire can carry.
+            BrokenOffError: The rest of the push does not come; it changes nothing.
         """
         slot = self.slots[worker]
         push.check(worker, slot, self.ledger.held(worker), self.samples_of, self.layout.size)
         version = self.version
         facts = self._model.facts(worker, version - push.version, push.grad_norm)
+        action, rate = self._take_in(worker, push, facts, passage)
         slot.clock += 1
-        action, rate = self._take_in(worker, push, facts)
         record = UpdateRecord(
             worker=worker,
             ticket=push.ticket,
@@ -278,33 +291,58 @@ class ParameterServer:
     def _check(self, state: Mapping[str, Any], **also: int | None) -> None:
         check_fits(state, layout=self.layout, rule=self.chain.state_dict(), **also)
 
-    def _take_in(self, worker: int, push: Push, facts: Facts) -> tuple[Action, float]:
-        """Accept or refuse a gradient; return its fate, and the rate of the step or 0."""
+    def goes_on(self, worker: int) -> bool:
+        """Return whether a worker is certain to get work as soon as its push has been applied."""
+        more = self.ledger.available or len(self.ledger.held(worker)) > 1
+        free = type(self.rule.admission).may_go_on is Admission.may_go_on
+        return bool(more) and free and not self._halted
+
+    def _take_in(
+        self, worker: int, push: Push, facts: Facts, passage: Passage | None
+    ) -> tuple[Action, float]:
+        """Accept or refuse a gradient; return its fate, and the rate of the step or 0.
+
+        What may still break off comes first, when nothing has changed.
+        """
         model, snapshot = self._model, self.slots[worker].snapshot
-        if not push.is_finite(self.layout.num_params):
+        if passage is not None and not self._takes_chunks(push, facts):
+            passage.arrive_all()
+            passage = None
+        if passage is None and not push.is_finite(self.layout.num_params):
             self._refuse(worker, push)
             if self.ledger.done and model.num_held:
                 self.tally.applied += 1
                 return Action.NONFINITE, model.apply_held(snapshot, facts)
             return Action.NONFINITE, 0.0
-        self._refusals.reset()
         verdict = self.rule.admission.verdict(facts)
+        if verdict == "apply":
+            rate = model.apply(push.vector, snapshot, facts, passage)
+            self._accept(worker, push, facts)
+            self.tally.applied += 1
+            return Action.APPLIED, rate
         if verdict == "drop":
+            self._refusals.reset()
             self.ledger.drop(worker, push.ticket)
             self.tally.dropped += 1
             return Action.DROPPED, 0.0
-        self.ledger.complete(worker, push.ticket)
-        model.samples += push.samples
-        self.tally.staleness[facts.staleness] += 1
-        if verdict == "apply":
-            self.tally.applied += 1
-            return Action.APPLIED, model.apply(push.vector, snapshot, facts)
+        self._accept(worker, push, facts)
         model.hold(push.vector, push.samples)
         wanted = self.rule.admission.collect(self.num_workers)
         if model.num_held < wanted and not self.ledger.done:
             return Action.HELD, 0.0
         self.tally.applied += 1
         return Action.APPLIED, model.apply_held(snapshot, facts)
+
+    def _takes_chunks(self, push: Push, facts: Facts) -> bool:
+        """Return whether a push is applied whatever comes after its header."""
+        known = push.is_known_finite(self.layout.num_params)
+        return known and self.rule.admission.verdict(facts) == "apply"
+
+    def _accept(self, worker: int, push: Push, facts: Facts) -> None:
+        self._refusals.reset()
+        self.ledger.complete(worker, push.ticket)
+        self._model.samples += push.samples
+        self.tally.staleness[facts.staleness] += 1
 
     def _refuse(self, worker: int, push: Push) -> None:
         self.tally.nonfinite += 1

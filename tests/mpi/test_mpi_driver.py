@@ -51,26 +51,33 @@ def told(shared_world: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     return run
 
 
-@pytest.mark.parametrize("transport", ["shared", "messages"])
+TRANSPORTS = [
+    {"transport": "shared"},
+    {"transport": "messages"},
+    {"transport": "messages", "chunk_mb": 0.0002},  # of 48 elements
+]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("algorithm", ["asgd", "dcasgd-c", "dcasgd-a"])
 def test_one_worker_is_the_sequential_run_bit_for_bit(
-    told: Callable[..., dict[str, Any]], algorithm: str, transport: str
+    told: Callable[..., dict[str, Any]], algorithm: str, transport: dict[str, Any]
 ) -> None:
     torch.set_num_threads(1)
     world = World(1, algorithm, dropout=0.2, batchnorm=True)
     weights = world.run()
     model = {"dropout": 0.2, "batchnorm": True}
-    run = told(2, algorithm=algorithm, model=model, transport=transport)
+    run = told(2, algorithm=algorithm, model=model, **transport)
     assert run["sha"] == weights_sha256(weights, world.server.layout)
     assert set(run["staleness"]) == {0}
 
 
-@pytest.mark.parametrize("transport", ["shared", "messages"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_uneven_workers_apply_every_ticket_once(
-    told: Callable[..., dict[str, Any]], ahead: int, transport: str
+    told: Callable[..., dict[str, Any]], ahead: int, transport: dict[str, Any]
 ) -> None:
-    run = told(4, algorithm="dcasgd-a", slow=2, ahead=ahead, epochs=6, transport=transport)
+    run = told(4, algorithm="dcasgd-a", slow=2, ahead=ahead, epochs=6, **transport)
     assert run["complete"]
     assert sorted(run["tickets"]) == list(range(42))
     shares = Counter(run["workers"])
@@ -85,6 +92,8 @@ def test_uneven_workers_apply_every_ticket_once(
         ({"transport": "shared"}, [True, True, True]),
         ({"transport": "messages"}, [False, False, False]),
         ({"apart": 2}, [True, False, True]),
+        ({"transport": "messages", "chunk_mb": 0.0002}, [False, False, False]),
+        ({"apart": 2, "chunk_mb": 0.0002}, [True, False, True]),
         ({"apart": 1, "wire": {"push": "fp16", "reply": "bf16"}}, [False, True, True]),
         ({"transport": "messages", "wire": {"push": "bf16"}}, [False, False, False]),
     ],
@@ -162,6 +171,41 @@ def test_a_killed_worker_costs_its_unfinished_tickets_only(toy: Callable[..., An
     (message,) = run["messages"]
     assert message.startswith("worker 1 (rank 2) died; its tickets [")
     assert "2 of 3 workers are left" in message
+
+
+def test_a_push_that_stalls_half_way_is_put_back_and_applied_when_all_of_it_is_there(
+    told: Callable[..., dict[str, Any]],
+) -> None:
+    torch.set_num_threads(1)
+    run = told(2, algorithm="dcasgd-a", chunk_mb=0.0002, transport="messages", withhold=1)
+    assert run["put_backs"] == 1
+    world = World(1, "dcasgd-a")
+    weights = world.run()
+    assert run["sha"] == weights_sha256(weights, world.server.layout)
+    assert run["messages"] == []
+
+
+@pytest.mark.ulfm
+def test_a_worker_killed_within_a_push_has_pushed_nothing(toy: Callable[..., Any]) -> None:
+    options = {"algorithm": "dcasgd-a", "chunk_mb": 0.0002, "transport": "messages"}
+    finished = toy(3, **options, die_within=2, fault_tolerant=True, epochs=4)
+    assert finished.status == 0, finished
+    run = json.loads(finished.stdout)
+    assert run["put_backs"] == 1
+    assert Counter(run["workers"])[1] == 2
+    assert sorted(run["tickets"]) == list(range(28))
+    assert run["messages"][0].startswith("worker 1 (rank 2) died; its tickets [")
+    torch.set_num_threads(1)
+    world = World(2, "dcasgd-a", plan=TicketPlan(50, 8, 3, 4))
+    world.join()
+    order = list(zip(run["workers"], run["tickets"], strict=True))
+    for count, (worker, ticket) in enumerate(order):
+        # The dead one's ticket is granted, and computed, next.
+        if order[count + 1 : count + 2] == [(0, world.queues[1][0])]:
+            world.receive(world.server.lose(1))
+        assert world.queues[worker][0] == ticket, count
+        world.step(worker)
+    assert weights_sha256(world.server.weights, world.server.layout) == run["sha"]
 
 
 @pytest.mark.ulfm

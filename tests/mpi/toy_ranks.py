@@ -4,9 +4,11 @@ Argument: a JSON object with ``algorithm`` and optionally ``rule``, ``epochs``, 
 ``model``, ``fail`` (rank that raises in its third ticket), ``poison`` (ticket in which every rank
 raises; it and ``tell`` have a rank tell the server and leave), ``die`` (rank that is killed there),
 ``slow`` (rank that computes each ticket many times over), ``odd`` (rank that claims too many
-samples, or sends messages of so many ``words`` of four bytes), ``transport`` and ``apart`` (rank
-that takes itself for one in another container). Rank 0 returns, or prints, what happened as one
-JSON object.
+samples, or sends messages of so many ``words`` of four bytes), ``transport``, ``chunk_mb``,
+``withhold`` (rank that sends one chunk of its third push, and the others when the server has put it
+back), ``die_within`` (rank that is killed there) and ``apart`` (rank that takes itself for one in
+another container). Rank 0 returns, or prints, what
+happened as one JSON object.
 """
 
 from __future__ import annotations
@@ -31,8 +33,11 @@ import numpy as np  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 from toy import CPU, LR, toy_model, toy_subject  # noqa: E402
 
+from mpi_dcasgd.drivers import mpi_server  # noqa: E402
+from mpi_dcasgd.drivers.backoff import wait_until  # noqa: E402
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256  # noqa: E402
 from mpi_dcasgd.drivers.evaluator import Evaluator  # noqa: E402
+from mpi_dcasgd.drivers.mail import Post  # noqa: E402
 from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
 from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
 from mpi_dcasgd.drivers.notes import tell_failure  # noqa: E402
@@ -42,6 +47,7 @@ from mpi_dcasgd.drivers.signals import (  # noqa: E402
     leave,
     outlives_deaths,
 )
+from mpi_dcasgd.drivers.transport.chunks import cuts_of  # noqa: E402
 from mpi_dcasgd.drivers.transport.sharing import Place, Sharing, share_memory  # noqa: E402
 from mpi_dcasgd.errors import DcasgdError, WorkersLostError  # noqa: E402
 from mpi_dcasgd.learning.flat import FlatModel  # noqa: E402
@@ -53,6 +59,8 @@ from mpi_dcasgd.server.precision import WireSettings  # noqa: E402
 from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
 from mpi_dcasgd.server.wire import Wire  # noqa: E402
+
+BEGUN, PUT_BACK = 91, 92  # tags
 
 
 class Log(NullObserver):
@@ -92,6 +100,57 @@ class OddLearner(Learner):
         return found._replace(samples=found.samples + 10**6) if self.odd else found
 
 
+class HalfPush:
+    """Sends the header and one chunk of the third push, and no more until something happens."""
+
+    def __init__(self, comm: MPI.Comm, link: Link, *, die: bool) -> None:
+        self.comm, self.link, self.die = comm, link, die
+        self.sent = 0
+
+    def send(self) -> None:
+        self.sent += 1
+        header, first, *rest = self.link._sends
+        if self.sent != 3:
+            self.link._out.add(self.link._sends)
+            return
+        for request in (header, first):
+            request.Start()
+            wait_until(request.Test)
+        self.comm.recv(source=0, tag=BEGUN)
+        if self.die:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.comm.recv(source=0, tag=PUT_BACK)
+        self.link._out.add(rest)
+
+
+class EagerPost(Post):
+    """Begins every push as soon as it can, and tells the worker that waits for that."""
+
+    tells: int | None = None
+    put_backs = 0
+
+    def _may_begin(self, worker: int) -> bool:
+        box, peer = self.boxes[worker], self.peers[worker]
+        begins = not box.disturbed and 0 not in box.missing
+        if begins and peer.rank == self.tells and len(self.taken_from) == 2:
+            peer.comm.send(None, peer.rank, BEGUN)
+        return begins
+
+    @property
+    def taken_from(self) -> list[int]:
+        return self.__dict__.setdefault("_taken_from", [])
+
+    def taken(self, worker: int) -> None:
+        super().taken(worker)
+        if self.peers[worker].rank == self.tells:
+            self.taken_from.append(worker)
+
+    def put_back(self, worker: int) -> None:
+        super().put_back(worker)
+        self.put_backs += 1
+        self.peers[worker].comm.isend(None, self.peers[worker].rank, PUT_BACK)
+
+
 def share(comm: MPI.Comm, options: dict[str, Any], size: int) -> Sharing:
     here = Place.here
     if options.get("apart") == comm.rank:
@@ -100,6 +159,10 @@ def share(comm: MPI.Comm, options: dict[str, Any], size: int) -> Sharing:
         return share_memory(comm, options.get("transport", "auto"), size)
     finally:
         Place.here = here  # type: ignore[method-assign]
+
+
+def cuts(options: dict[str, Any], num_params: int) -> tuple[int, ...]:
+    return cuts_of(options.get("chunk_mb", 0), num_params)
 
 
 def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str, Any]:
@@ -113,13 +176,20 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str
         comm.size - 1,
         flat.stats_rate,
         options.get("ahead", 0),
+        cuts=cuts(options, flat.layout.num_params),
         wire=WireSettings(**options.get("wire", {})),
     )
     log = Log()
     evaluator = Evaluator(FlatModel(toy_model(**options.get("model", {})), CPU), toy_subject())
     conductor = Conductor(server, log, evaluator)
     sharing = share(comm, options, flat.layout.size)
+    half = options.get("withhold", options.get("die_within"))
+    genuine = mpi_server.Post
+    if half is not None:
+        EagerPost.tells = half
+        mpi_server.Post = EagerPost  # type: ignore[misc]
     loop = ServerLoop(comm, server, conductor, StopFlag(), shared=sharing.segments)
+    mpi_server.Post = genuine  # type: ignore[misc]
     comm.Barrier()
     conductor.begin(0.0)
     failure = ""
@@ -141,6 +211,7 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str
         "workers": [r.worker for r in log.records],
         "staleness": [r.staleness for r in log.records],
         "actions": [int(r.action) for r in log.records],
+        "put_backs": getattr(loop._post, "put_backs", 0),
         "counted": [account.updates for account in loop.accounts],
     }
 
@@ -148,9 +219,9 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str
 def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     model = toy_model(**options.get("model", {}))
     layout = FlatModel(toy_model(**options.get("model", {})), CPU).layout
-    wire = WireSettings(**options.get("wire", {}))
-    form = Wire.of(wire, layout.num_params, layout.num_stats)
-    link = Link(comm, form, CPU, shared=share(comm, options, layout.size).own)
+    form = Wire.of(WireSettings(**options.get("wire", {})), layout.num_params, layout.num_stats)
+    shared = share(comm, options, layout.size).own
+    link = Link(comm, form, CPU, shared=shared, cuts=cuts(options, layout.num_params))
     flat = FlatModel(model, CPU, weights=link.reply.vector, grad=link.push.vector)
     learner = OddLearner(flat, toy_subject(), plan)
     learner.slow = options.get("slow") == comm.rank
@@ -161,6 +232,9 @@ def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     if options.get("words") and options.get("odd") == comm.rank:
         raw = np.resize(link.push.raw, options["words"])
         link.send = lambda: comm.Send(raw, dest=0, tag=Tag.PUSH)  # type: ignore[method-assign]
+    if comm.rank in (options.get("withhold"), options.get("die_within")):
+        half = HalfPush(comm, link, die="die_within" in options)
+        link.send = half.send  # type: ignore[method-assign]
     link.expect()
     comm.Barrier()
     try:

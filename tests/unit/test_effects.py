@@ -37,6 +37,7 @@ SETTINGS: dict[str, str] = {
     "sync.backup": "1",
     "sync.lr_scaling": "linear",
     "transport": "messages",
+    "chunk_mb": "4",
     "wire.push": "bf16",
     "wire.reply": "fp16",
     "inject.slow": "{7: 3}",
@@ -52,6 +53,7 @@ SETTINGS: dict[str, str] = {
 
 DISARMED = {
     "transport": ["algorithm=sgd"],
+    "chunk_mb": ["algorithm=asgd", "transport=shared"],
     "wire.push": ["algorithm=sgd"],
     "wire.reply": ["algorithm=sgd"],
     "faults.respawn": ["algorithm=sgd"],

@@ -39,6 +39,7 @@ LAYERS = (
 NEED_MPI = {
     "mpi_dcasgd.drivers.deaths",
     "mpi_dcasgd.drivers.mail",
+    "mpi_dcasgd.drivers.mailbox",
     "mpi_dcasgd.drivers.mpi_server",
     "mpi_dcasgd.drivers.mpi_worker",
     "mpi_dcasgd.drivers.notes",

@@ -58,8 +58,10 @@ def test_a_buffer_that_nobody_wrote_is_noticed() -> None:
 
 
 def test_the_numbers_of_kinds_and_tags_are_part_of_the_layout() -> None:
-    assert {kind.name: int(kind) for kind in Kind} == {"PUSH": 1, "WORK": 2, "STOP": 3, "AFRESH": 4}
-    assert {tag.name: int(tag) for tag in Tag} == {"PUSH": 1, "REPLY": 2, "END": 3, "HELLO": 4}
+    kinds = {"PUSH": 1, "WORK": 2, "STOP": 3, "AFRESH": 4, "AGAIN": 5}
+    tags = {"PUSH": 1, "REPLY": 2, "END": 3, "HELLO": 4, "CHUNK": 5}
+    assert {kind.name: int(kind) for kind in Kind} == kinds
+    assert {tag.name: int(tag) for tag in Tag} == tags
 
 
 def test_a_push_is_read_from_its_message_field_by_field() -> None:

@@ -241,3 +241,13 @@ def test_the_benchmark_says_below_which_bandwidth_16_bits_pay(
     assert main(["bench", "wire", "--params", "5000", "--rounds", "1"]) == 0
     assert "| bf16 | 0.01 M | " in capsys.readouterr().out
     torch.set_num_threads(threads)
+
+
+def test_numbers_of_16_bits_travel_in_one_piece() -> None:
+    job, _ = try_job({**BASE, "chunk_mb": 1}, name="x")
+    narrow, _ = try_job({**BASE, "chunk_mb": 1, "wire": "bf16"}, name="x")
+    assert job is not None
+    assert narrow is not None
+    assert (len(job.cuts(1_000_000)), narrow.cuts(1_000_000)) == (3, ())
+    with pytest.raises(ConfigError, match=r"chunk_mb: got 2.*16 bits travel in one piece \(wire\)"):
+        make_job({**BASE, "wire": "bf16"}, Path("x.yaml"), ["chunk_mb=2"])

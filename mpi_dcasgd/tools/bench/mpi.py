@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpi_dcasgd.drivers.topology import Topology
-from mpi_dcasgd.drivers.transport import Transport
+from mpi_dcasgd.drivers.transport.chunks import AUTO_MB
 from mpi_dcasgd.tools.bench.spread import rate, ratios, table
+from mpi_dcasgd.tools.bench.ways import Way
 from mpi_dcasgd.tools.bench.worlds import Starter, answer_in
 
 SIZES = (270_000, 11_000_000, 25_600_000)
@@ -40,7 +41,7 @@ class Case:
     workers: int
     params: int
     rule: str
-    transport: Transport
+    transport: Way
     per_s: Sequence[float]
     raw_per_s: Sequence[float]
     update_per_s: Sequence[float]
@@ -67,7 +68,8 @@ def measure(
     rules: Sequence[str],
     rounds: int,
     starter: Starter,
-    transports: Sequence[Transport] = ("messages", "shared"),
+    transports: Sequence[Way] = ("messages", "shared"),
+    chunk_mb: float = AUTO_MB,
 ) -> list[Case]:
     """Measure one world.
 
@@ -78,12 +80,13 @@ def measure(
         rounds: Measurements of each case.
         starter: Starts the world.
         transports: Ways for the vectors to travel, in turns.
+        chunk_mb: Megabytes of a chunk, where they travel in chunks.
 
     Raises:
         LaunchError: There is no launcher, or the world failed.
     """
-    spec = {"params": list(sizes), "rules": list(rules), "rounds": rounds}
-    spec["transports"] = list(transports)
+    spec: dict[str, Any] = {"params": list(sizes), "rules": list(rules), "rounds": rounds}
+    spec |= {"transports": list(transports), "chunk_mb": chunk_mb}
     program = [sys.executable, "-m", "mpi_dcasgd.tools.bench.mpi_rank", json.dumps(spec)]
     ranks = Topology("asynchronous", workers).world_size
     found: list[Mapping[str, Any]] = answer_in(starter.finish(ranks, program))

@@ -31,6 +31,7 @@ from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
 from mpi_dcasgd.drivers.signals import StopFlag  # noqa: E402
 from mpi_dcasgd.drivers.topology import SERVER, Topology  # noqa: E402
 from mpi_dcasgd.drivers.transport import Transport  # noqa: E402
+from mpi_dcasgd.drivers.transport.chunks import AUTO_MB, cuts_of  # noqa: E402
 from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory  # noqa: E402
 from mpi_dcasgd.drivers.world import host_spin_s  # noqa: E402
 from mpi_dcasgd.learning.flat import Field, FlatLayout  # noqa: E402
@@ -44,6 +45,7 @@ from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
 from mpi_dcasgd.server.wire import Wire  # noqa: E402
 from mpi_dcasgd.tools.bench import raw_messages  # noqa: E402
+from mpi_dcasgd.tools.bench.ways import Way  # noqa: E402
 
 _CPU = torch.device("cpu")
 
@@ -60,6 +62,7 @@ class _Vectors:
     """Stand-in for a flat model: a place where weights arrive and gradients leave."""
 
     def __init__(self, link: Link) -> None:
+        self.layout = _layout(link.push.vector.numel())
         self.weights: Tensor = link.reply.vector
         self.grad: Tensor = link.push.vector
 
@@ -95,7 +98,12 @@ class _Nobody(Conductor):
 
 
 def measure(
-    comm: MPI.Comm, algorithm: str, size: int, updates: int, transport: Transport = "messages"
+    comm: MPI.Comm,
+    algorithm: str,
+    size: int,
+    updates: int,
+    way: Way = "messages",
+    chunk_mb: float = AUTO_MB,
 ) -> Rates:
     """Rates on rank 0, zeros elsewhere; every rank must call it.
 
@@ -104,7 +112,8 @@ def measure(
         algorithm: Of the server.
         size: Elements of a vector.
         updates: How many pushes.
-        transport: How vectors travel between server and workers.
+        way: How vectors travel between server and workers.
+        chunk_mb: Megabytes of a chunk, if they travel in chunks.
 
     Raises:
         LaunchError: They are to share memory, and cannot.
@@ -112,14 +121,16 @@ def measure(
     world = _world(comm)
     rounds = -(-updates // world.num_workers)
     pause_s = host_spin_s(comm)
-    sent = size if transport == "messages" else 0
+    sent = 0 if way == "shared" else size
+    cuts = cuts_of(chunk_mb if way == "chunks" else 0, size)
+    transport: Transport = "shared" if way == "shared" else "messages"
     if world.worker_of(comm.rank) is None:
         raw_s = raw_messages.serve(comm, world, sent, rounds)
         sharing = share_memory(comm, transport, size)
-        update_s, server_s = _serve(comm, sharing, algorithm, size, updates, pause_s)
+        update_s, server_s = _serve(comm, sharing, algorithm, size, updates, pause_s, cuts)
         return Rates(rounds * world.num_workers / raw_s, 1 / update_s, updates / server_s)
     raw_messages.push_and_pull(comm, sent, rounds)
-    _work(comm, share_memory(comm, transport, size), size, pause_s)
+    _work(comm, share_memory(comm, transport, size), size, pause_s, cuts)
     return Rates(0.0, 0.0, 0.0)
 
 
@@ -127,8 +138,8 @@ def _world(comm: MPI.Comm) -> Topology:
     return Topology.of_world("asynchronous", comm.size, algorithm="of the benchmark")
 
 
-def _work(comm: MPI.Comm, sharing: Sharing, size: int, pause_s: float) -> None:
-    link = Link(comm, Wire.of(None, size), _CPU, pause_s, shared=sharing.own)
+def _work(comm: MPI.Comm, sharing: Sharing, size: int, pause_s: float, cuts: Sequence[int]) -> None:
+    link = Link(comm, Wire.of(None, size), _CPU, pause_s, shared=sharing.own, cuts=cuts)
     link.push.vector.fill_(1e-3)
     link.expect()
     wait_until(comm.Ibarrier().Test)  # the server measures its update alone meanwhile
@@ -138,10 +149,16 @@ def _work(comm: MPI.Comm, sharing: Sharing, size: int, pause_s: float) -> None:
 
 
 def _serve(
-    comm: MPI.Comm, sharing: Sharing, algorithm: str, size: int, updates: int, pause_s: float
+    comm: MPI.Comm,
+    sharing: Sharing,
+    algorithm: str,
+    size: int,
+    updates: int,
+    pause_s: float,
+    cuts: Sequence[int],
 ) -> tuple[float, float]:
     """Seconds of an update alone, and of all pushes."""
-    layout = FlatLayout((Field("vector", (size,), 0, size),), (), size, 0)
+    layout = _layout(size)
     server = ParameterServer(
         zeros(size).normal_(),
         layout,
@@ -150,6 +167,7 @@ def _serve(
         lambda samples: 1e-6,
         _world(comm).num_workers,
         torch.empty(0),
+        cuts=cuts,
     )
     loop = ServerLoop(comm, server, _Nobody(), StopFlag(), pause_s, shared=sharing.segments)
     update_s = _update_alone(server, updates, sharing)
@@ -160,6 +178,10 @@ def _serve(
     spent_s = time.perf_counter() - started
     loop.close()
     return update_s, spent_s
+
+
+def _layout(size: int) -> FlatLayout:
+    return FlatLayout((Field("vector", (size,), 0, size),), (), size, 0)
 
 
 def _update_alone(server: ParameterServer, updates: int, sharing: Sharing) -> float:
@@ -194,23 +216,25 @@ def main(spec: dict[str, Any]) -> None:
     results: list[dict[str, Any]] = []
     for size in spec["params"]:
         updates = max(12 * workers, min(2000, int(5e8 / size)))
-        found: dict[tuple[str, Transport], list[Rates]] = {
-            (rule, transport): [] for rule in spec["rules"] for transport in spec["transports"]
+        found: dict[tuple[str, Way], list[Rates]] = {
+            (rule, way): [] for rule in spec["rules"] for way in spec["transports"]
         }
         for warm in (True, *[False] * spec["rounds"]):
-            for (rule, transport), rates in found.items():
+            for (rule, way), rates in found.items():
                 few = 4 * workers
-                rate = measure(comm, rule, size, few if warm else updates, transport)
+                rate = measure(
+                    comm, rule, size, few if warm else updates, way, spec.get("chunk_mb", AUTO_MB)
+                )
                 if not warm:
                     rates.append(rate)
-        for (rule, transport), rates in found.items():
+        for (rule, way), rates in found.items():
             raw, update, server = zip(*rates, strict=True)
             results.append(
                 {
                     "workers": workers,
                     "params": size,
                     "rule": rule,
-                    "transport": transport,
+                    "transport": way,
                     "per_s": server,
                     "raw_per_s": raw,
                     "update_per_s": update,
