@@ -54,6 +54,12 @@ def _add_mpi(parser: argparse.ArgumentParser) -> None:
         metavar="MB",
         help=f"megabytes of a chunk (default: {AUTO_MB:g})",
     )
+    parser.add_argument(
+        "--pushes",
+        type=count,
+        metavar="N",
+        help="pushes of a measurement (default: 2,000, of long vectors fewer)",
+    )
     _add_common(parser, rounds=5)
     parser.set_defaults(measure=_mpi)
 
@@ -191,6 +197,7 @@ def _mpi(args: argparse.Namespace) -> int:
             _starter(args),
             args.transport,
             args.chunk_mb,
+            args.pushes,
         )
     ]
     show(args, [case.entry() for case in cases], as_table(cases))

@@ -9,7 +9,10 @@ the last host off, and SIGUSR2 brings it back. The namespaces are private to thi
 ends, however it ends, the kernel ends all processes on the hosts and removes the hosts.
 
 The switch is a few lines of Python over TAP devices, and not `tc netem`, because many kernels are
-built without that: frames are held for the latency, and follow each other at the rate.
+built without that: frames are held for the latency, and follow each other at the rate. Where only
+the rate matters, `--kernel` joins the hosts by the kernel's own bridge, whose ports have a token
+bucket in either direction (`tc tbf`): for measurements, since Python gets no further than some
+hundred megabits a second beside ranks that compute.
 """
 
 from __future__ import annotations
@@ -109,16 +112,53 @@ class Switch:
                 heapq.heappush(self._travelling, (due, self._count, port, frame))
 
 
+class Bridge:
+    """The kernel's bridge in a namespace of its own, with a rate for each port and direction.
+
+    Args:
+        hosts: How many.
+        bytes_per_s: Of each port, in either direction.
+    """
+
+    def __init__(self, hosts: int, bytes_per_s: float) -> None:
+        _shell("ip netns add switch")
+        _shell("ip -n switch link add bridge type bridge")
+        _shell("ip -n switch link set bridge up")
+        bucket = f"tbf rate {8 * bytes_per_s:.0f}bit burst 256kb latency 50ms"
+        for number in range(1, hosts + 1):
+            host, port = f"h{number}", f"port{number}"
+            _shell(f"ip netns add {host}")
+            os.mkdir(f"/run/tmp-{host}")
+            there = f"name eth0 address {_mac(number)} mtu {_MTU} netns {host}"
+            _shell(f"ip link add {there} type veth peer name {port} mtu {_MTU} netns switch")
+            _shell(f"ip -n {host} addr add 10.77.0.{number}/24 dev eth0")
+            _shell(f"ip -n switch link set {port} master bridge up")
+            for namespace, device in ((host, "eth0"), (host, "lo")):
+                _shell(f"ip -n {namespace} link set {device} up")
+            for namespace, device in ((host, "eth0"), ("switch", port)):
+                _shell(f"tc -n {namespace} qdisc add dev {device} root {bucket}")
+
+    def turn(self, patience_s: float) -> None:
+        """Wait; the kernel does the rest."""
+        time.sleep(patience_s)
+
+
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--mbit", type=float, default=10_000.0)
+    parser.add_argument("--kernel", action="store_true", help="a rate, but no latency")
     parser.add_argument("hosts", type=int)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
     _shell("mount -t tmpfs hosts /run")
     os.mkdir("/run/netns")
-    switch = Switch(options.hosts, options.latency_ms / 1e3, options.mbit * 1e6 / 8)
+    bytes_per_s = options.mbit * 1e6 / 8
+    switch: Bridge | Switch
+    if options.kernel:
+        switch = Bridge(options.hosts, bytes_per_s)
+    else:
+        switch = Switch(options.hosts, options.latency_ms / 1e3, bytes_per_s)
     last = f"h{options.hosts}"
     for signum, state in ((signal.SIGUSR1, "down"), (signal.SIGUSR2, "up")):
         link = f"ip -n {last} link set eth0 {state}"

@@ -70,6 +70,7 @@ def measure(
     starter: Starter,
     transports: Sequence[Way] = ("messages", "shared"),
     chunk_mb: float = AUTO_MB,
+    pushes: int | None = None,
 ) -> list[Case]:
     """Measure one world.
 
@@ -81,12 +82,13 @@ def measure(
         starter: Starts the world.
         transports: Ways for the vectors to travel, in turns.
         chunk_mb: Megabytes of a chunk, where they travel in chunks.
+        pushes: Pushes of a measurement; None for as many as the size allows.
 
     Raises:
         LaunchError: There is no launcher, or the world failed.
     """
     spec: dict[str, Any] = {"params": list(sizes), "rules": list(rules), "rounds": rounds}
-    spec |= {"transports": list(transports), "chunk_mb": chunk_mb}
+    spec |= {"transports": list(transports), "chunk_mb": chunk_mb, "pushes": pushes}
     program = [sys.executable, "-m", "mpi_dcasgd.tools.bench.mpi_rank", json.dumps(spec)]
     ranks = Topology("asynchronous", workers).world_size
     found: list[Mapping[str, Any]] = answer_in(starter.finish(ranks, program))

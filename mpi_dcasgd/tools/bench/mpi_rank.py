@@ -215,7 +215,7 @@ def main(spec: dict[str, Any]) -> None:
     workers = _world(comm).num_workers
     results: list[dict[str, Any]] = []
     for size in spec["params"]:
-        updates = max(12 * workers, min(2000, int(5e8 / size)))
+        updates = spec.get("pushes") or max(12 * workers, min(2000, int(5e8 / size)))
         found: dict[tuple[str, Way], list[Rates]] = {
             (rule, way): [] for rule in spec["rules"] for way in spec["transports"]
         }
