@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mpi_dcasgd.cli.arguments import add_mpirun, add_overrides, count, finite
 from mpi_dcasgd.drivers.transport.chunks import AUTO_MB
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.tools.bench.ways import WAYS
 
 if TYPE_CHECKING:
     from mpi_dcasgd.tools.bench.worlds import Starter
@@ -42,10 +43,10 @@ def _add_mpi(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transport",
         nargs="+",
-        choices=("messages", "chunks", "shared"),
+        choices=WAYS,
         default=["messages", "shared"],
-        help="how vectors travel, measured in turns: in one message, in chunks, or in memory that "
-        "is shared (default: messages shared)",
+        help="how vectors travel, measured in turns: in one message, in chunks, in 16 bits a "
+        "number, or in memory that is shared (default: messages shared)",
     )
     parser.add_argument(
         "--chunk-mb",

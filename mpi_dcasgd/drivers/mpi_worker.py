@@ -127,9 +127,10 @@ class Link:
         if isinstance(self.push, NarrowMessage):
             self.push.pack(norm, flat.grad)
         else:
-            # Nothing travels where memory is shared, but what a run computes must not depend on
-            # where its workers are.
-            round_gradient(flat.grad[: self._wire.num_params], self._wire.push, norm)
+            if self._wire.push != "float32":
+                # Nothing travels where memory is shared, but what a run computes must not depend
+                # on where its workers are.
+                round_gradient(flat.grad[: self._wire.num_params], self._wire.push, norm)
             if self.staged:
                 self.push.vector.copy_(flat.grad, non_blocking=True)
         if self.device.type == "cuda":
