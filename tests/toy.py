@@ -20,8 +20,10 @@ from mpi_dcasgd.learning.tasks.classification import classify
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import resolve_rule
 from mpi_dcasgd.server.passage import Passage
+from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.wire import round_gradient
 
 CPU = torch.device("cpu")
 LR = 0.05
@@ -82,6 +84,7 @@ class World:
         schedule: Learning rate by samples.
         grouping: Parameter groups.
         chunk_mb: Megabytes of a chunk, if pushes are to come in chunks.
+        wire: What travels in 16 bits.
         model: Arguments of ``toy_model``.
     """
 
@@ -98,6 +101,7 @@ class World:
         schedule: Callable[[int], float] = lambda samples: LR,
         grouping: Grouping = NO_GROUPS,
         chunk_mb: float = 0,
+        wire: WireSettings | None = None,
         **model: Any,
     ) -> None:
         self.plan = plan or TicketPlan(num_samples=50, batch_size=8, seed=3, epochs=3)
@@ -114,6 +118,7 @@ class World:
             initial.stats_rate,
             ahead,
             cuts=cuts_of(chunk_mb, initial.layout.num_params),
+            wire=wire,
         )
         self.learner_of_its_own = Learner(
             FlatModel(toy_model(**model), CPU, policy, grouping=grouping),
@@ -142,10 +147,10 @@ class World:
         """One worker computes its oldest ticket and pushes, whole or by a passage."""
         learner = self.learners[worker]
         found = learner.gradient(learner.load(self.queues[worker][0]))
-        version = self.server.slots[worker].version
-        push = Push(
-            version, found.ticket, found.samples, found.loss, found.norm, learner.flat.grad.clone()
-        )
+        version, wire = self.server.slots[worker].version, self.server.wire
+        vector = learner.flat.grad.clone()
+        round_gradient(vector[: wire.num_params], wire.push, found.norm)
+        push = Push(version, found.ticket, found.samples, found.loss, found.norm, vector)
         answer = self.server.push(worker, push._replace(**changes), passage)
         self.queues[worker].pop(0)
         self.receive(answer.ready)

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 
 from mpi_dcasgd.cli.arguments import count
-from mpi_dcasgd.cli.bench_worlds import add_worlds, tell
+from mpi_dcasgd.cli.bench_worlds import add_worlds, show, tell
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 
 HELP = "measure the speed of the package itself"
@@ -23,6 +23,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_worlds(what)
     text = "the update rules against a triad: compiled, in blocks and plainly"
     _add_bench_update(what.add_parser("update", help=text, description=text.capitalize() + "."))
+    text = "numbers in 16 bits: what converting takes, and below which bandwidth that pays"
+    _add_bench_wire(what.add_parser("wire", help=text, description=text.capitalize() + "."))
+
+
+def _add_bench_wire(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--params",
+        type=count,
+        nargs="+",
+        metavar="N",
+        help="lengths of the vectors (default: 270000 25600000)",
+    )
+    parser.add_argument(
+        "--rounds", type=count, default=11, metavar="N", help="samples of each (default: 11)"
+    )
+    parser.set_defaults(measure=_wire)
 
 
 def _add_bench_update(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +78,18 @@ def run(args: argparse.Namespace) -> int:
     """Measure what was asked for."""
     status: int = args.measure(args)
     return status
+
+
+def _wire(args: argparse.Namespace) -> int:
+    """The command: convert vectors as workers and server do."""
+    import torch
+
+    from mpi_dcasgd.tools.bench.wire import SIZES, as_table, measure
+
+    torch.set_num_threads(1)
+    found = measure(args.params or SIZES, args.rounds)
+    show(args, [one.entry() for one in found], as_table(found))
+    return 0
 
 
 def _simulator(args: argparse.Namespace) -> int:
@@ -140,6 +169,6 @@ def _update(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     sizes = tuple(args.params or SIZES)
     measured = list(measure(chosen, sizes, args.repeats, tell, args.groups))
-    show = as_json if args.json else as_table
-    print(show(machine(args.repeats), measured))
+    shown = as_json if args.json else as_table
+    print(shown(machine(args.repeats), measured))
     return 0

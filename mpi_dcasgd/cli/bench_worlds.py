@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mpi_dcasgd.cli.arguments import add_mpirun, add_overrides, count, finite
 from mpi_dcasgd.drivers.transport.chunks import AUTO_MB
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.tools.bench.ways import WAYS
 
 if TYPE_CHECKING:
     from mpi_dcasgd.tools.bench.worlds import Starter
@@ -42,10 +43,10 @@ def _add_mpi(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transport",
         nargs="+",
-        choices=("messages", "chunks", "shared"),
+        choices=WAYS,
         default=["messages", "shared"],
-        help="how vectors travel, measured in turns: in one message, in chunks, or in memory that "
-        "is shared (default: messages shared)",
+        help="how vectors travel, measured in turns: in one message, in chunks, in 16 bits a "
+        "number, or in memory that is shared (default: messages shared)",
     )
     parser.add_argument(
         "--chunk-mb",
@@ -200,7 +201,7 @@ def _mpi(args: argparse.Namespace) -> int:
             args.pushes,
         )
     ]
-    _print(args, [case.entry() for case in cases], as_table(cases))
+    show(args, [case.entry() for case in cases], as_table(cases))
     return 0
 
 
@@ -232,7 +233,7 @@ def _training(args: argparse.Namespace) -> int:
         words,
     )
     found = measure(course, args.rounds, _starter(args), tell)
-    _print(args, [found.entry()], as_table(found))
+    show(args, [found.entry()], as_table(found))
     return 0
 
 
@@ -250,7 +251,7 @@ def _peers(args: argparse.Namespace) -> int:
         for workers in args.workers
         for case in measure(workers, sizes, args.rounds, _starter(args), tell)
     ]
-    _print(args, [case.entry() for case in cases], as_table(cases))
+    show(args, [case.entry() for case in cases], as_table(cases))
     return 0
 
 
@@ -260,7 +261,7 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr)
 
 
-def _print(args: argparse.Namespace, results: Sequence[dict[str, Any]], shown: str) -> None:
+def show(args: argparse.Namespace, results: Sequence[dict[str, Any]], shown: str) -> None:
     """Print what was measured, and where."""
     from mpi_dcasgd.tools.bench.show import machine
 

@@ -35,6 +35,7 @@ from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.sinks import check_sinks
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, describe_rule, resolve_rule
 from mpi_dcasgd.rules.rule import Rule
+from mpi_dcasgd.server.precision import Precision, WireSettings
 
 T = TypeVar("T")
 
@@ -176,9 +177,12 @@ def _section(
 ) -> Any:
     """A section's settings, or None if there is something wrong with them."""
     value = {} if value is None else value  # a section whose keys are all commented out
+    value = kind.in_short(value) if kind is WireSettings else value
     if not isinstance(value, Mapping):
         hint = f"; to choose one, set {key}.name" if "name" in settings_of(kind) else ""
         what = "a mapping of name and its settings" if is_named(kind) else allowed(kind)
+        if kind is WireSettings:
+            what = f"{allowed(Precision)}, or {what}"
         problems.append(f"{key}: got {seen(value)}; allowed: {what}{hint}")
         return None
     mine: list[str] = []

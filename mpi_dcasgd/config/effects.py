@@ -62,6 +62,8 @@ def _chunks(job: Job) -> str:
         return "all workers share memory with the server (transport)"
     if job.mode == "asynchronous" and job.servers > 1:
         return "pushes to several servers travel in one piece each (servers)"
+    if job.mode == "asynchronous" and job.wire.rounds:
+        return "numbers of 16 bits travel in one piece (wire)"
     return _transport(job)
 
 
@@ -126,6 +128,8 @@ WITHOUT_EFFECT: dict[str, tuple[tuple[str, ...], Reason]] = {
     "transport": ((_MODE,), _transport),
     "servers": ((_MODE,), _transport),
     "chunk_mb": ((_MODE,), _chunks),
+    "wire.push": ((_MODE,), _transport),
+    "wire.reply": ((_MODE,), _transport),
     "faults.respawn": ((_MODE,), _asynchronous),
     "inject.slow": ((_MODE,), _slow),
     "inject.pauses": ((_MODE,), _pauses),

@@ -18,6 +18,7 @@ from mpi_dcasgd.errors import ConfigError, did_you_mean
 from mpi_dcasgd.learning.hints import as_written
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, describe_rule
 from mpi_dcasgd.rules.rule import Rule
+from mpi_dcasgd.server.precision import WireSettings
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*\Z")
 
@@ -124,6 +125,8 @@ def with_overrides(
             inner = place.get(section)
             if inner is None:
                 inner = {}
+            elif section == "wire" and depth == 0:
+                inner = WireSettings.in_short(inner)
             elif isinstance(inner, str) and sections[0] == "rule" and depth == 1:
                 inner = {"name": inner}  # a part that is called by its name alone
             place[section] = inner

@@ -34,6 +34,7 @@ def check_one_process(
         ("the model's weights and gradient", 2 * vector),
         (f"the rule's state, {copies} vectors", copies * layout.num_params * ELEMENT_BYTES),
         (f"snapshots of {num_workers} workers", num_workers * (vector + HEADER_BYTES)),
+        ("weights in 16 bits", 2 * layout.num_params if job.wire.reply != "float32" else 0),
         ("evaluation", (3 + best) * vector),
     )
     remedy = "use a smaller model, fewer simulated workers, or a host with more memory"

@@ -11,12 +11,12 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport import TransportChoice
-from mpi_dcasgd.drivers.transport.chunks import cuts_of
 from mpi_dcasgd.errors import ConfigError, LaunchError
 from mpi_dcasgd.learning.data import Facts, known_facts
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import HEADER_BYTES
+from mpi_dcasgd.server.precision import Precision, WireSettings, message_bytes
 
 if TYPE_CHECKING:  # ranks are checked without loading PyTorch
     from torch import nn
@@ -60,19 +60,23 @@ class Plan:
         tickets_per_epoch: Minibatches; of all workers together in a synchronous run.
         tickets: Of the whole run; as many updates, unless the rule merges or drops gradients.
         needs: What each kind of process holds.
+        push_bytes, reply_bytes: Of a message, where there is a server.
+        wire: What the numbers in messages are rounded to.
     """
 
     mode: Mode
     world_size: int
     num_workers: int
     num_servers: int
-    push_bytes: int
     num_params: int
     num_stats: int
     num_samples: int
     tickets_per_epoch: int
     tickets: int
     needs: tuple[Need, ...]
+    push_bytes: int
+    reply_bytes: int
+    wire: WireSettings
 
 
 def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
@@ -104,7 +108,6 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
         world_size=world_size,
         num_workers=num_workers,
         num_servers=world.num_servers,
-        push_bytes=max(shard.layout.size for shard in shards) * ELEMENT_BYTES,
         num_params=layout.num_trainable,
         num_stats=sum(field.size for field in layout.stats),
         num_samples=data.num_train,
@@ -121,10 +124,13 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
             gpu=gpu,
             transport=job.transport,
             shards=shards,
-            chunks=len(shards) == 1
-            and bool(cuts_of(job.chunk_mb, layout.num_params))
+            wire=job.wire,
+            chunks=bool(job.cuts(layout.num_params))
             and (job.transport != "shared" or job.faults.respawn),
         ),
+        push_bytes=_longest(job.wire.push, shards),
+        reply_bytes=_longest(job.wire.reply, shards),
+        wire=job.wire,
     )
 
 
@@ -193,10 +199,10 @@ def _needs(
     best: bool,
     transport: TransportChoice,
     shards: Sequence[Shard],
+    wire: WireSettings,
     chunks: bool,
 ) -> tuple[Need, ...]:
     vector = layout.size * ELEMENT_BYTES
-    message = vector + HEADER_BYTES
     copies = rule.state_vectors(num_workers if mode == "asynchronous" else 1)
     state = (
         f"the rule's state, {_count(copies, 'vector')}",
@@ -213,17 +219,23 @@ def _needs(
         # A push that comes in chunks can be put back: weights, snapshot and one worker's state.
         kept = (2 + rule.state_vectors(1)) * layout.num_params * ELEMENT_BYTES
         undo = ("what a push in chunks changes", kept if chunks else 0)
-        served = [_serving(shard, copies, num_workers) for shard in shards]
-        server = _need("server", weights, *served[0], undo, evaluation, data)
+        read = ("a push as float32", vector if wire.push != "float32" else 0)
+        shares = transport != "messages" and len(shards) == 1
+        served = [
+            _serving(shard, copies, num_workers, wire=wire, shares=shares) for shard in shards
+        ]
+        server = _need("server", weights, *served[0], read, undo, evaluation, data)
         others = [
             _need(
                 "each other server", ("its weights", shard.layout.size * ELEMENT_BYTES), *its, data
             )
             for shard, its in zip(shards[1:], served[1:], strict=True)
         ][-1:]  # the last is as long as the others, or longer
-        staging = ("page-locked messages beside the GPU", 2 * message if gpu else 0)
-        own = [computing, staging]
-        if transport != "messages" and not others:
+        travels = _mail(layout, wire, shares=shares)[1]
+        staging = ("page-locked messages beside the GPU", travels if gpu else 0)
+        narrow = travels if wire.rounds and not gpu and transport != "shared" else 0
+        own = [computing, staging, ("messages to and from the server", narrow)]
+        if shares:
             # The last of these is what the server keeps for the worker, where both are on one host.
             what, size = own.pop(1 if gpu else 0)
             where = (f"{what}; on the server's host they are the server's", size)
@@ -238,15 +250,35 @@ def _needs(
     )
 
 
-def _serving(shard: Shard, copies: int, num_workers: int) -> list[tuple[str, int]]:
+def _serving(
+    shard: Shard, copies: int, num_workers: int, *, wire: WireSettings, shares: bool
+) -> list[tuple[str, int]]:
     """Return what a server has of its stretch, beside the weights."""
     mail = f"a snapshot and a push of {_count(num_workers, 'worker')}"
-    message = shard.layout.size * ELEMENT_BYTES + HEADER_BYTES
+    held = _mail(shard.layout, wire, shares=shares)[0]
     state = copies * shard.layout.num_params * ELEMENT_BYTES
-    return [
-        (f"the rule's state, {_count(copies, 'vector')}", state),
-        (mail, 2 * num_workers * message),
-    ]
+    return [(f"the rule's state, {_count(copies, 'vector')}", state), (mail, num_workers * held)]
+
+
+def _mail(layout: FlatLayout, wire: WireSettings, *, shares: bool) -> tuple[int, int]:
+    """Bytes that a server holds for a worker's vectors, and of the worker's two messages.
+
+    Numbers of 16 bits are beside the snapshot; where memory may be shared, both are float32.
+    """
+    whole, push, reply = (
+        message_bytes(precision, layout.num_params, layout.num_stats)
+        for precision in ("float32", wire.push, wire.reply)
+    )
+    held = push + reply + (whole - HEADER_BYTES if wire.reply != "float32" else 0)
+    return max(held, 2 * whole if shares else 0), push + reply
+
+
+def _longest(precision: Precision, shards: Sequence[Shard]) -> int:
+    """Bytes of the longest message of a vector that is divided among servers."""
+    return max(
+        message_bytes(precision, shard.layout.num_params, shard.layout.num_stats)
+        for shard in shards
+    )
 
 
 def divide(job: Job, layout: FlatLayout, servers: int) -> tuple[Shard, ...]:

@@ -14,7 +14,7 @@ from mpi_dcasgd.drivers.simulation.injection import InjectSettings
 from mpi_dcasgd.drivers.sync_settings import SyncSettings
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport import TransportChoice
-from mpi_dcasgd.drivers.transport.chunks import ChunkSize
+from mpi_dcasgd.drivers.transport.chunks import ChunkSize, cuts_of
 from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
@@ -37,6 +37,7 @@ from mpi_dcasgd.rules.algorithms import mode_of
 from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import MAX_AHEAD
+from mpi_dcasgd.server.precision import WireSettings
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -139,9 +140,13 @@ class Job:
         Field(
             description="megabytes of the chunks in which vectors travel where they are messages: "
             "a chunk is applied and sent back while the next is received; 0 for one piece; auto "
-            "takes 4 for vectors of 16 or more, else 0"
+            "takes 4 for vectors of 16 or more, else 0; numbers of 16 bits (wire) travel in one "
+            "piece"
         ),
     ] = "auto"
+    wire: Annotated[
+        WireSettings, Field(description="numbers in 16 bits on their way: `wire: bf16`, or by way")
+    ] = field(default_factory=WireSettings)
     capture: Annotated[
         Literal["auto", "off"],
         Field(
@@ -196,6 +201,16 @@ class Job:
         return Topology.of_workers(
             self.mode, num_workers, algorithm=self.algorithm, servers=self.servers
         )
+
+    def cuts(self, num_params: int) -> tuple[int, ...]:
+        """Return where vectors that are messages are cut into chunks (``cuts_of``).
+
+        Those whose numbers travel in 16 bits come in one piece.
+
+        Args:
+            num_params: Parameters at the beginning of the vector.
+        """
+        return () if self.wire.rounds else cuts_of(self.chunk_mb, num_params)
 
     @property
     def grouping(self) -> Grouping:

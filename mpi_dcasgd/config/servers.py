@@ -25,6 +25,11 @@ def check_servers(job: Job) -> list[str]:
             f"servers: {several} new processes in place of lost workers reach a single server only "
             "(faults.respawn); set faults.respawn=false, or servers=1"
         )
+    if job.wire.rounds:
+        problems.append(
+            f"servers: {several} numbers travel in 16 bits to and from a single server only "
+            f"(wire: {job.wire}); set wire=float32, or servers=1"
+        )
     if job.rule.admission.collect(2) > 1 and reads_norm(job.rule):
         problems.append(
             f"servers: {several} this rule needs the norm of the mean of several gradients, of "

@@ -10,6 +10,7 @@ from mpi4py import MPI
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
 from mpi_dcasgd.drivers.notes import ServerWatch
 from mpi_dcasgd.drivers.topology import Topology
+from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.shard import Shard
 
@@ -77,6 +78,19 @@ class DividedLink:
         self._wait(lambda: MPI.Request.Testall(self._receiving), self._spin_s)
         self._expecting = False
         self._wait(lambda: MPI.Request.Testall(self._sending), self._spin_s)
+
+    def read_weights(self, flat: FlatModel) -> None:
+        """Have the model's weights be those of the reply."""
+        if self.staged:
+            flat.weights.copy_(self.reply.vector, non_blocking=True)
+
+    def write_gradient(self, flat: FlatModel, norm: float) -> None:
+        """Have the push carry the model's gradient; its norm is not needed for that here."""
+        if self.staged:
+            self.push.vector.copy_(flat.grad, non_blocking=True)
+        if self.device.type == "cuda":
+            # Asking for the loss has already waited for the gradient; this waits for the copy.
+            torch.cuda.current_stream(self.device).synchronize()
 
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""

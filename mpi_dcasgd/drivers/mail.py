@@ -1,5 +1,8 @@
 """Mail between the server and all of its workers (``mailbox`` is that of one).
 
+Numbers of 16 bits (``wire``) become float32 as a push is read, and come from the snapshot as the
+server makes a reply.
+
 Who is there, and for how long one is waited for, is the business of ``mpi_server``.
 """
 
@@ -16,8 +19,10 @@ from mpi_dcasgd.drivers.newcomers import Peer
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport.segment import Segment
 from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.slot import Slot
+from mpi_dcasgd.server.wire import Wire
 
 _PACE = 0.125
 """Weight of the last interval in the mean interval between two pushes."""
@@ -31,7 +36,7 @@ class Post:
         world: Its topology.
         slots: The server's, one a worker; their messages are the replies, which are moved into
             memory that is shared.
-        size: Elements of a vector.
+        wire: Form of the vectors.
         shared: Memory that workers have in common with the server, by worker; the others' vectors
             travel in messages.
         name: Name of a worker for people.
@@ -47,13 +52,15 @@ class Post:
         comm: MPI.Comm,
         world: Topology,
         slots: Sequence[Slot],
-        size: int,
+        wire: Wire,
         shared: Mapping[int, Segment],
         name: Callable[[int], str],
         cuts: Sequence[int] = (),
     ) -> None:
         self._slots = slots
-        self._size = size
+        self._wire = wire
+        # One is read at a time, so numbers of 16 bits become float32 in one place for all.
+        self._numbers = zeros(wire.size) if wire.push != "float32" else None
         self._name = name
         self._cuts = cuts
         self.peers = [Peer(comm, rank) for rank in world.worker_ranks]
@@ -180,7 +187,6 @@ class Post:
             self._coming.remove(worker)
         self.peers[worker] = peer
         # Memory that was shared is that of the worker which is gone.
-        self._slots[worker].message = Message(self._size)
         self.boxes[worker] = self._open(worker, None)
         self._receives[worker] = self.boxes[worker].receive
 
@@ -193,9 +199,11 @@ class Post:
     def _open(self, worker: int, segment: Segment | None) -> Mailbox:
         slot = self._slots[worker]
         if segment is None:
-            return Mailbox(self.peers[worker], Message(self._size), slot.message, self._cuts)
+            push = self._wire.push_message(vector=self._numbers)
+            slot.carry(self._wire.reply_message())
+            return Mailbox(self.peers[worker], push, slot.message, self._cuts)
         slot.move(segment.reply)
-        push = Message(self._size, shared=segment.push)
+        push = Message(self._wire.size, shared=segment.push)
         return Mailbox(self.peers[worker], push, slot.message)
 
     def _take_header(self, worker: int) -> None:

@@ -103,9 +103,8 @@ class ServerLoop:
         self.accounts = accounts
         self.busy_s = 0.0
         self.roll = RollCall(self._world, accounts, conductor)
-        size, slots = server.slot_layout.size, server.slots
-        name = self.roll.name
-        self._post = Post(comm, self._world, slots, size, shared or {}, name, server.cuts)
+        slots, wire, name = server.slots, server.wire, self.roll.name
+        self._post = Post(comm, self._world, slots, wire, shared or {}, name, server.cuts)
         self.desk = Desk([*self._post.peers, *crew.peers] if crew else self._post.peers)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         hosts = [account.host for account in accounts]

@@ -14,9 +14,11 @@ from mpi_dcasgd.drivers.notes import ServerWatch
 from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.drivers.transport.segment import Segment, page_lock, unlock_pages
 from mpi_dcasgd.drivers.transport.stream import Stream
+from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Gradient, Learner
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.server.message import Kind, Message, Tag
+from mpi_dcasgd.server.wire import NarrowMessage, Wire, round_gradient
 
 
 class Link:
@@ -30,7 +32,7 @@ class Link:
 
     Args:
         comm: The server is its rank 0.
-        size: Elements of a vector.
+        wire: Form of the vectors.
         device: Device of the model.
         spin_s: Seconds that a wait polls before it sleeps.
         watch: Watches over the server while its reply is waited for; nobody if None.
@@ -46,7 +48,7 @@ class Link:
     def __init__(
         self,
         comm: MPI.Comm,
-        size: int,
+        wire: Wire,
         device: torch.device,
         spin_s: float = CROWDED_SPIN_S,
         watch: ServerWatch | None = None,
@@ -61,12 +63,15 @@ class Link:
         self.shares = shared is not None
         self.staged = device.type != "cpu"
         self._locked: list[torch.Tensor] = []
+        self._wire = wire
         if shared is None:
-            self.reply = Message(size, pinned=pinned)
-            self.push = Message(size, pinned=pinned)
+            # Where vectors are staged, numbers of 16 bits go to and from those of the model.
+            apart = torch.empty(0) if self.staged else None
+            self.reply = wire.reply_message(pinned=pinned, vector=apart)
+            self.push = wire.push_message(pinned=pinned, vector=apart)
         else:
-            self.reply = Message(size, shared=shared.reply)
-            self.push = Message(size, shared=shared.push)
+            self.reply = Message(wire.size, shared=shared.reply)
+            self.push = Message(wire.size, shared=shared.push)
             if pinned:
                 self._locked = [one for one in (shared.reply, shared.push) if page_lock(one)]
         if shared is not None:
@@ -106,6 +111,33 @@ class Link:
         self._out.move()  # the push leaves meanwhile
         return MPI.Request.Testall([self._receiving, *self._chunks])
 
+    def read_weights(self, flat: FlatModel) -> None:
+        """Have the model's weights be those of the reply."""
+        if isinstance(self.reply, NarrowMessage):
+            self.reply.unpack(target=flat.weights)
+        elif self.staged:
+            flat.weights.copy_(self.reply.vector, non_blocking=True)
+
+    def write_gradient(self, flat: FlatModel, norm: float) -> None:
+        """Have the push carry the model's gradient.
+
+        Args:
+            flat: The model.
+            norm: Of the gradient, as the push will say.
+        """
+        if isinstance(self.push, NarrowMessage):
+            self.push.pack(norm, flat.grad)
+        else:
+            if self._wire.push != "float32":
+                # Nothing travels where memory is shared, but what a run computes must not depend
+                # on where its workers are.
+                round_gradient(flat.grad[: self._wire.num_params], self._wire.push, norm)
+            if self.staged:
+                self.push.vector.copy_(flat.grad, non_blocking=True)
+        if self.device.type == "cuda":
+            # Asking for the loss has already waited for the gradient; this waits for the copy.
+            torch.cuda.current_stream(self.device).synchronize()
+
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""
         receives = (self._receiving, *self._chunks)
@@ -127,7 +159,6 @@ def run_worker(link: Link | DividedLink, learner: Learner, *, background: bool) 
         background: Load granted tickets ahead of their turn.
     """
     flat = learner.flat
-    staged = link.staged
     with Pipeline(learner, background=background) as pipeline:
         while True:
             started = time.perf_counter_ns()
@@ -140,14 +171,9 @@ def run_worker(link: Link | DividedLink, learner: Learner, *, background: bool) 
             pipeline.grant(link.reply.tickets)
             batch = pipeline.next()
             loaded = time.perf_counter_ns()
-            if staged:
-                flat.weights.copy_(link.reply.vector, non_blocking=True)
+            link.read_weights(flat)
             found = learner.gradient(batch)
-            if staged:
-                # Asking for the loss has already waited for the gradient; this waits for the copy.
-                link.push.vector.copy_(flat.grad, non_blocking=True)
-                if link.device.type == "cuda":
-                    torch.cuda.current_stream(link.device).synchronize()
+            link.write_gradient(flat, found.norm)
             link.push.write_push(
                 version=link.reply.version,
                 ticket=found.ticket,

@@ -196,6 +196,7 @@ class Workshop:
             job.fuse,
             cuts,
             crew,
+            job.wire if job.mode == "asynchronous" else None,
         )
         standing = self.standing
         if standing.server is not None:

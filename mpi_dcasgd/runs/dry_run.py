@@ -73,6 +73,7 @@ def _facts(plan: Plan, *, gpu: bool, assumed: bool) -> list[str]:
         f"parameters: {plan.num_params:,} trainable{statistics}",
         f"tickets:    {plan.tickets_per_epoch:,} an epoch{merged}, {plan.num_samples:,} samples",
         f"updates:    {plan.tickets:,}",
+        *([_messages(plan)] if plan.mode == "asynchronous" else []),
         *_service(plan),
     ]
 
@@ -81,16 +82,21 @@ def _service(plan: Plan) -> list[str]:
     """Say how long a step should be, where pushes are so long that a server may be what limits."""
     if plan.mode != "asynchronous" or plan.push_bytes < _LONG_PUSH:
         return []
-    link_s = plan.push_bytes / _LINK_BYTES_PER_S
+    link_s = max(plan.push_bytes, plan.reply_bytes) / _LINK_BYTES_PER_S
     step_s = (plan.num_workers - 1) * link_s
-    each = "" if plan.num_servers == 1 else " to each server"
     return [
-        f"a push:     {amount(plan.push_bytes)}{each} and as much back; {link_s:.2g} s where the "
-        "link has 10 Gbit/s, and then",
+        f"            {link_s:.2g} s each where the link has 10 Gbit/s, and then",
         f"            {plan.num_workers} workers are of use with steps of {step_s:.2g} s or more "
         "(useful workers = 1 + step / service);",
         "            with shorter ones more servers on other hosts help (servers)",
     ]
+
+
+def _messages(plan: Plan) -> str:
+    push, reply = amount(plan.push_bytes), amount(plan.reply_bytes)
+    wire = plan.wire
+    each = "" if plan.num_servers == 1 else ", from and to each server"
+    return f"messages:   {push} a push ({wire.push}), {reply} a reply ({wire.reply}){each}"
 
 
 def _memory(need: Need) -> list[str]:

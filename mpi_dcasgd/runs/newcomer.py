@@ -136,10 +136,10 @@ class _Seat:
         """Load data and model, and try a gradient out."""
         from mpi_dcasgd.drivers.mpi_worker import Link
         from mpi_dcasgd.drivers.notes import ServerWatch
-        from mpi_dcasgd.drivers.transport.chunks import cuts_of
         from mpi_dcasgd.drivers.world import pick_device
         from mpi_dcasgd.runs.build import Workshop
         from mpi_dcasgd.runs.respawn import facts_of
+        from mpi_dcasgd.server.wire import Wire
 
         self._go_home_if_told()
         device = pick_device(job.device, self._brief["local_rank"])
@@ -147,9 +147,9 @@ class _Seat:
         self._go_home_if_told()
         layout = workshop.flat_model(_cpu()).layout
         self._watch = ServerWatch(self._comm, job.faults, self._brief["server_host"])
-        cuts = cuts_of(job.chunk_mb, layout.num_params)
-        spin_s = self._brief["spin_s"]
-        link = Link(self._comm, layout.size, device, spin_s, self._watch, cuts=cuts)
+        wire = Wire.of(job.wire, layout.num_params, layout.num_stats)
+        cuts = job.cuts(layout.num_params)
+        link = Link(self._comm, wire, device, self._brief["spin_s"], self._watch, cuts=cuts)
         views = () if link.staged else (link.reply.vector, link.push.vector)
         flat = workshop.flat_model(device, *views)
         facts = facts_of(job, workshop.subject, flat)

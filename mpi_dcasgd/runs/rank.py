@@ -27,7 +27,6 @@ from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
 from mpi_dcasgd.drivers.startup import agree_on_code, check_alike, share_files, together
-from mpi_dcasgd.drivers.transport.chunks import cuts_of
 from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory
 from mpi_dcasgd.drivers.world import Launch, check_world, host_ranks, host_spin_s, pick_device
 from mpi_dcasgd.learning.loaders.pool import Loaders
@@ -130,7 +129,7 @@ class Rank:
             self.shards = together(meeting, lambda: divide(job, flat.layout, servers))
             self.sharing = share_memory(meeting, job.transport, flat.layout.size, self.world)
         # Processes that come later exchange messages, wherever they are.
-        self.cuts = cuts_of(job.chunk_mb, flat.layout.num_params)
+        self.cuts = job.cuts(flat.layout.num_params)
         near = all(not reason for reason in self.sharing.reasons) and not job.faults.respawn
         if near or self.world.num_servers > 1:
             self.cuts = ()
@@ -150,8 +149,18 @@ class Rank:
         )
         self.places: list[RankPlace] = meeting.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
-        for line in self.sharing.lines() if self.recording else ():
+        lines = [*self.sharing.lines(), *self._wire_lines()] if self.recording else []
+        for line in lines:
             self.logger.info(line)
+
+    def _wire_lines(self) -> list[str]:
+        wire = self.job.wire
+        if self.synchronous or not wire.rounds:
+            return []
+        return [
+            f"numbers are rounded on their way: gradients to {wire.push}, weights to {wire.reply}",
+            *self.sharing.idle_wire(),
+        ]
 
     def close(self) -> None:
         """Give back MPI's requests, the reducer, threads and files, whatever has happened."""

@@ -35,6 +35,7 @@ from mpi_dcasgd.runs.servers import (
     watch_over_server,
 )
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.wire import Wire
 
 if TYPE_CHECKING:
     from mpi_dcasgd.drivers.divided_link import DividedLink
@@ -177,7 +178,8 @@ def _link(rank: Rank, watch: ServerWatch) -> Link | DividedLink:
     comm, device, spin_s = rank.comm, rank.device, rank.spin_s
     if rank.world.num_servers > 1:
         return DividedLink(comm, rank.world, rank.shards, device, spin_s, watch)
-    return Link(comm, rank.layout.size, device, spin_s, watch, rank.sharing.own)
+    wire = Wire.of(rank.job.wire, rank.layout.num_params, rank.layout.num_stats)
+    return Link(comm, wire, device, spin_s, watch, rank.sharing.own, rank.cuts)
 
 
 def _bound_learner(rank: Rank, link: Link | DividedLink) -> Learner:

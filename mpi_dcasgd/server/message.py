@@ -19,7 +19,8 @@ The vector is ``[gradient | statistics]`` one way and ``[weights | statistics]``
 Nothing is pickled, and sender and receiver must have the same byte order.
 
 Where several servers share a model, each has its stretch of the vector: the leader's comes behind
-the header, and those of the others travel without any.
+the header, and those of the others travel without any. Parameters and gradients may travel in 16
+bits (``wire``).
 
 Where sender and receiver are on one host, the vector may lie in memory that both have in common.
 The message is then the header alone, and says that the vector is complete.
@@ -208,6 +209,10 @@ class Message:
         _WORD.pack_into(self._header, 8 * _STATS_FINITE, _FINITE.index(stats_finite))
         _PUSH.pack_into(self._header, 0, Kind.PUSH, version, ticket, samples, loss, grad_norm)
         _SPENT.pack_into(self._header, _SPENT_AT, compute_ns, wait_ns, data_ns)
+
+    def read_gradient(self) -> Tensor:
+        """Return the vector of a push that has come, as float32."""
+        return self.vector
 
     def read_push(self) -> tuple[Kind, int, int, int, float, float]:
         """Return kind, version, ticket, samples, loss and norm of a push."""

@@ -53,7 +53,7 @@ class Push(NamedTuple):
         kind, version, ticket, samples, loss, norm = message.read_push()
         if kind is not Kind.PUSH:
             raise ProtocolError(f"expected a push, got {kind.name}")
-        vector, stats_finite = message.vector, message.stats_finite
+        vector, stats_finite = message.read_gradient(), message.stats_finite
         return cls(version, ticket, samples, loss, norm, vector, stats_finite)
 
     def check(

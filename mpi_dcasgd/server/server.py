@@ -30,11 +30,13 @@ from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.model_state import ModelState
 from mpi_dcasgd.server.passage import Passage
+from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.refusals import Refusals
 from mpi_dcasgd.server.slot import Slot, Tally
 from mpi_dcasgd.server.state import LAYOUT, check_fits, written_order
+from mpi_dcasgd.server.wire import ReplyRounding, Wire
 
 
 class ParameterServer:
@@ -54,9 +56,12 @@ class ParameterServer:
         cuts: Elements at which all chunks but the first begin, where pushes may come in chunks.
         crew: Other servers that share the model with this one, which leads: it has the first
             shard, and its slots are of that shard. None if it has the whole model.
+        wire: What gradients and weights are rounded to on their way; None for float32.
 
     Attributes:
         cuts: As above.
+        wire: Form of the vectors on their way. Whoever delivers a gradient has rounded it; the
+            server rounds the snapshots.
         samples_of: Samples that a push of a ticket must have; those of the plan, unless a driver
             makes up minibatches of its own.
 
@@ -78,6 +83,7 @@ class ParameterServer:
         fuse: Fuse = "auto",
         cuts: Sequence[int] = (),
         crew: Crew | None = None,
+        wire: WireSettings | None = None,
     ) -> None:
         if not 0 <= ahead <= MAX_AHEAD:
             raise ProtocolError(f"ahead must be within 0 and {MAX_AHEAD}, got {ahead}")
@@ -97,6 +103,8 @@ class ParameterServer:
             Slot(Message(self._model.layout.size, device=weights.device, dtype=weights.dtype))
             for _ in range(num_workers)
         ]
+        self.wire = Wire.of(wire, self.slot_layout.num_params, self.slot_layout.num_stats)
+        self._rounding = ReplyRounding(self.wire, weights.device)
         self.tally = Tally()
         self.samples_of: Callable[[int], int] = plan.size
         self._refusals = Refusals(num_workers)
@@ -172,7 +180,8 @@ class ParameterServer:
 
         Raises:
             ProtocolError: The push is not what the worker was asked for; it changes nothing.
-            NonFiniteError: Too many gradients in a row were NaN or infinite.
+            NonFiniteError: Too many gradients in a row were NaN or infinite, or a weight is beyond
+                what the wire can carry.
             BrokenOffError: The rest of the push does not come; it changes nothing.
         """
         slot = self.slots[worker]
@@ -414,6 +423,7 @@ class ParameterServer:
             return []
         if renew:
             self._model.send(worker, slot.snapshot)
+        self._rounding.settle(worker, slot.message)
         slot.version = self.version
         slot.status = "working"
         self._parked.discard(worker)

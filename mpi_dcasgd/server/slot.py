@@ -44,9 +44,20 @@ class Slot:
         Raises:
             ProtocolError: The worker was sent weights, which are its snapshot.
         """
+        self.carry(Message(vector.numel(), shared=vector))
+
+    def carry(self, message: Message) -> None:
+        """Send replies in another message from now on; values are not kept.
+
+        Args:
+            message: Its vector is the snapshot, shape (size,).
+
+        Raises:
+            ProtocolError: The worker was sent weights, which are its snapshot.
+        """
         if self.status not in ("absent", "lost"):
             raise ProtocolError(f"the vector of a worker that is {self.status} cannot be moved")
-        self.message = Message(vector.numel(), shared=vector)
+        self.message = message
 
     def state_dict(self) -> dict[str, Any]:
         """Return the slot in plain values; the snapshot is a copy on the CPU."""

@@ -15,6 +15,7 @@ from toy import World
 
 from mpi_dcasgd.drivers.conductor import weights_sha256
 from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.server.precision import WireSettings
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
@@ -93,6 +94,8 @@ def test_uneven_workers_apply_every_ticket_once(
         ({"apart": 2}, [True, False, True]),
         ({"transport": "messages", "chunk_mb": 0.0002}, [False, False, False]),
         ({"apart": 2, "chunk_mb": 0.0002}, [True, False, True]),
+        ({"apart": 1, "wire": {"push": "fp16", "reply": "bf16"}}, [False, True, True]),
+        ({"transport": "messages", "wire": {"push": "bf16"}}, [False, False, False]),
     ],
 )
 def test_what_was_recorded_can_be_computed_again_in_one_process(
@@ -102,7 +105,8 @@ def test_what_was_recorded_can_be_computed_again_in_one_process(
     torch.set_num_threads(1)
     run = told(4, algorithm="dcasgd-a", model={"batchnorm": True}, epochs=4, **options)
     assert run["shares"] == shares
-    world = World(3, "dcasgd-a", plan=TicketPlan(50, 8, 3, 4), batchnorm=True)
+    wire = WireSettings(**options.get("wire", {}))
+    world = World(3, "dcasgd-a", plan=TicketPlan(50, 8, 3, 4), wire=wire, batchnorm=True)
     world.join()
     # Who came first for the first tickets is told by the tickets themselves.
     for worker, ticket in zip(run["workers"], run["tickets"], strict=True):

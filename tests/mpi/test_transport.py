@@ -41,10 +41,12 @@ def test_a_worker_that_cannot_share_memory_is_named_in_the_log_or_refused(
     shared_world: Callable[..., Any], tmp_path: Path
 ) -> None:
     run, refused = tmp_path / "run", tmp_path / "refused"
-    answers = shared_world("world_calls:train_apart", JOB, str(run), SMALL, ranks=3)
+    words = [*SMALL, "wire.push=fp16", "wire.reply=bf16"]
+    answers = shared_world("world_calls:train_apart", JOB, str(run), words, ranks=3)
     assert [answer.value for answer in answers] == 3 * ["completed"]
     assert transports(run) == ["", "shared", "messages"]
     log = (run / "logs" / "rank-0.log").read_text()
+    assert "on their way: gradients to fp16, weights to bf16" in log
     assert "1 of 2 workers share memory with the server" in log
     assert "worker 1 (rank 2 on " in log
     assert "exchanges messages with the server: is in another container" in log

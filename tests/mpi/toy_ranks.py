@@ -55,8 +55,10 @@ from mpi_dcasgd.learning.learner import Batch, Gradient, Learner  # noqa: E402
 from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
 from mpi_dcasgd.rules.algorithms import resolve_rule  # noqa: E402
 from mpi_dcasgd.server.message import Tag  # noqa: E402
+from mpi_dcasgd.server.precision import WireSettings  # noqa: E402
 from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
+from mpi_dcasgd.server.wire import Wire  # noqa: E402
 
 BEGUN, PUT_BACK = 91, 92  # tags
 
@@ -175,6 +177,7 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str
         flat.stats_rate,
         options.get("ahead", 0),
         cuts=cuts(options, flat.layout.num_params),
+        wire=WireSettings(**options.get("wire", {})),
     )
     log = Log()
     evaluator = Evaluator(FlatModel(toy_model(**options.get("model", {})), CPU), toy_subject())
@@ -216,8 +219,9 @@ def serve(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> dict[str
 def work(comm: MPI.Comm, options: dict[str, Any], plan: TicketPlan) -> None:
     model = toy_model(**options.get("model", {}))
     layout = FlatModel(toy_model(**options.get("model", {})), CPU).layout
+    form = Wire.of(WireSettings(**options.get("wire", {})), layout.num_params, layout.num_stats)
     shared = share(comm, options, layout.size).own
-    link = Link(comm, layout.size, CPU, shared=shared, cuts=cuts(options, layout.num_params))
+    link = Link(comm, form, CPU, shared=shared, cuts=cuts(options, layout.num_params))
     flat = FlatModel(model, CPU, weights=link.reply.vector, grad=link.push.vector)
     learner = OddLearner(flat, toy_subject(), plan)
     learner.slow = options.get("slow") == comm.rank

@@ -13,6 +13,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.dry_run import amount, describe_needs
+from mpi_dcasgd.server.wire import NarrowMessage
 
 CPU = torch.device("cpu")
 
@@ -61,6 +62,24 @@ def test_a_gpu_worker_stages_through_messages(tmp_path: Path) -> None:
     without, with_gpu = (plan_job(mine, 2, gpu=gpu).needs[1] for gpu in (False, True))
     message = Workshop.open(mine, CPU).server(1, CPU).slots[0].message.raw.nbytes
     assert with_gpu.total_bytes - without.total_bytes == 2 * message
+
+
+@pytest.mark.parametrize("wire", ["wire=bf16", "wire.push=fp16", "wire.reply=fp16"])
+def test_numbers_of_16_bits_are_counted_beside_float32(tmp_path: Path, wire: str) -> None:
+    mine = job(tmp_path, "algorithm=dcasgd-a", "transport=messages", wire)
+    plan = plan_job(mine, 3)
+    server, worker = plan.needs
+    form = Workshop.open(mine, CPU).server(2, CPU).wire
+    push, reply = form.push_message(), form.reply_message()
+    assert (plan.push_bytes, plan.reply_bytes) == (push.raw.nbytes, reply.raw.nbytes)
+    beside = reply.vector.nbytes if isinstance(reply, NarrowMessage) else 0
+    assert size(server, "2 workers") == 2 * (push.raw.nbytes + reply.raw.nbytes + beside)
+    read = [size for what, size in server.items if "as float32" in what]
+    assert read == [push.vector.nbytes] * isinstance(push, NarrowMessage)
+    assert size(worker, "messages to and from") == push.raw.nbytes + reply.raw.nbytes
+    text = describe_needs(mine, 3)
+    assert f" a push ({mine.wire.push}), " in text
+    assert f" a reply ({mine.wire.reply})" in text
 
 
 @pytest.mark.parametrize("gpu", [False, True])

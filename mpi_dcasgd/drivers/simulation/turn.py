@@ -7,6 +7,7 @@ import math
 from mpi_dcasgd.learning.learner import Gradient, Learner
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.wire import round_gradient
 
 
 def take_turn(
@@ -26,7 +27,8 @@ def take_turn(
     slot, flat = server.slots[worker], learner.flat
     flat.read(slot.snapshot)
     found = learner.gradient(learner.load(ticket))
-    vector = flat.grad.to(server.weights.device)
+    wire, vector = server.wire, flat.grad.to(server.weights.device)
+    round_gradient(vector[: wire.num_params], wire.push, found.norm)
     return found, server.push(worker, Push.found(slot.version, found, vector))
 
 

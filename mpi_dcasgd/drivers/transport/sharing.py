@@ -102,6 +102,15 @@ class Sharing:
                 lines.append(f"{self._name(worker)} exchanges messages with the server: {reason}")
         return lines
 
+    def idle_wire(self) -> list[str]:
+        """Describe, where numbers are rounded for their way, that no worker has a way to go."""
+        if not self.reasons or any(self.reasons):
+            return []
+        return [
+            "all workers share memory with the server, where nothing travels: numbers are rounded "
+            "all the same (wire), and no time is saved"
+        ]
+
     def require_all(self) -> None:
         """Refuse a world in which a worker does not share memory with the server.
 

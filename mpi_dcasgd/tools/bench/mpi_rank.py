@@ -40,11 +40,14 @@ from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
 from mpi_dcasgd.pages import zeros  # noqa: E402
 from mpi_dcasgd.rules.algorithms import resolve_rule  # noqa: E402
 from mpi_dcasgd.rules.part import Facts  # noqa: E402
+from mpi_dcasgd.server.header import HEADER_BYTES  # noqa: E402
 from mpi_dcasgd.server.message import Message  # noqa: E402
+from mpi_dcasgd.server.precision import FLOAT_BYTES, WireSettings  # noqa: E402
 from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
+from mpi_dcasgd.server.wire import Wire  # noqa: E402
 from mpi_dcasgd.tools.bench import raw_messages  # noqa: E402
-from mpi_dcasgd.tools.bench.ways import Way  # noqa: E402
+from mpi_dcasgd.tools.bench.ways import Way, wire_of  # noqa: E402
 
 _CPU = torch.device("cpu")
 
@@ -120,16 +123,17 @@ def measure(
     world = _world(comm)
     rounds = -(-updates // world.num_workers)
     pause_s = host_spin_s(comm)
-    sent = 0 if way == "shared" else size
+    wire = Wire.of(wire_of(way), size)
+    sent = 0 if way == "shared" else (wire.push_bytes - HEADER_BYTES) // FLOAT_BYTES
     cuts = cuts_of(chunk_mb if way == "chunks" else 0, size)
     transport: Transport = "shared" if way == "shared" else "messages"
     if world.worker_of(comm.rank) is None:
         raw_s = raw_messages.serve(comm, world, sent, rounds)
         sharing = share_memory(comm, transport, size)
-        update_s, server_s = _serve(comm, sharing, algorithm, size, updates, pause_s, cuts)
+        update_s, server_s = _serve(comm, sharing, algorithm, wire, updates, pause_s, cuts)
         return Rates(rounds * world.num_workers / raw_s, 1 / update_s, updates / server_s)
     raw_messages.push_and_pull(comm, sent, rounds)
-    _work(comm, share_memory(comm, transport, size), size, pause_s, cuts)
+    _work(comm, share_memory(comm, transport, size), wire, pause_s, cuts)
     return Rates(0.0, 0.0, 0.0)
 
 
@@ -137,8 +141,10 @@ def _world(comm: MPI.Comm) -> Topology:
     return Topology.of_world("asynchronous", comm.size, algorithm="of the benchmark")
 
 
-def _work(comm: MPI.Comm, sharing: Sharing, size: int, pause_s: float, cuts: Sequence[int]) -> None:
-    link = Link(comm, size, _CPU, pause_s, shared=sharing.own, cuts=cuts)
+def _work(
+    comm: MPI.Comm, sharing: Sharing, wire: Wire, pause_s: float, cuts: Sequence[int]
+) -> None:
+    link = Link(comm, wire, _CPU, pause_s, shared=sharing.own, cuts=cuts)
     link.push.vector.fill_(1e-3)
     link.expect()
     wait_until(comm.Ibarrier().Test)  # the server measures its update alone meanwhile
@@ -151,15 +157,15 @@ def _serve(
     comm: MPI.Comm,
     sharing: Sharing,
     algorithm: str,
-    size: int,
+    wire: Wire,
     updates: int,
     pause_s: float,
     cuts: Sequence[int],
 ) -> tuple[float, float]:
     """Seconds of an update alone, and of all pushes."""
-    layout = _layout(size)
+    layout = _layout(wire.size)
     server = ParameterServer(
-        zeros(size).normal_(),
+        zeros(wire.size).normal_(),
         layout,
         resolve_rule(algorithm),
         TicketPlan(updates, 1, 0, 1),
@@ -167,6 +173,7 @@ def _serve(
         _world(comm).num_workers,
         torch.empty(0),
         cuts=cuts,
+        wire=WireSettings(push=wire.push, reply=wire.reply),
     )
     loop = ServerLoop(comm, server, _Nobody(), StopFlag(), pause_s, shared=sharing.segments)
     update_s = _update_alone(server, updates, sharing)
