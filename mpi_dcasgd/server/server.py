@@ -99,7 +99,8 @@ class ParameterServer:
             Slot(Message(layout.size, device=weights.device, dtype=weights.dtype))
             for _ in range(num_workers)
         ]
-        self.wire = Wire.of(wire, layout.num_params, layout.num_stats)
+        mine = self._model.layout
+        self.wire = Wire.of(wire, mine.num_params, mine.num_stats)
         self._rounding = ReplyRounding(self.wire, weights.device)
         self.tally = Tally()
         self.samples_of: Callable[[int], int] = plan.size
