@@ -195,7 +195,21 @@ def idle_settings(
         if why:
             shown = seen(list(value) if isinstance(value, tuple) else value)
             problems.append(f"{key}: got {shown}, which has no effect: {why}; omit it")
-    return problems
+    return problems + _idle_factors(job, given, [*mine, *shared])
+
+
+def _idle_factors(job: Job, given: Mapping[str, Any], changes: list[str]) -> list[str]:
+    """Find the groups that scale a weight decay that there is not."""
+    why = _decay(job)
+    changed = any(_names(changes, key) for key in (_MODE, "rule.weight_decay.rate"))
+    if not why or changed or _is_written_out(given):
+        return []
+    return [
+        f"groups[{number}].weight_decay: got {group.weight_decay:g}, which has no effect: {why}; "
+        "omit it"
+        for number, group in enumerate(job.groups)
+        if group.weight_decay != 1.0
+    ]
 
 
 def without_effect(job: Job) -> frozenset[str]:

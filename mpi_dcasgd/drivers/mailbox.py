@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from mpi4py import MPI
 
@@ -28,7 +29,7 @@ from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.server.message import Kind, Message, Tag
 from mpi_dcasgd.server.passage import BrokenOffError
 
-STALL_S = 0.25
+STALL_S = 1.0
 """Seconds without a further chunk after which a push is put back, at least."""
 STALL_CHUNKS = 4.0
 """The same in proportion to the time that a chunk took so far."""
@@ -145,8 +146,9 @@ class Mailbox:
         """Free the requests."""
         receives = (self.receive, *self._coming)
         for request in receives if self.owed else ():
-            if not request.Test():
-                request.Cancel()  # or a push could still come in, into memory that is others'
+            with suppress(MPI.Exception):  # the worker has died just now
+                if not request.Test():
+                    request.Cancel()  # or a push could still come in, into memory that is others'
         for request in (*receives, self._header, self._once_more, *self._leaving):
             request.Free()
 

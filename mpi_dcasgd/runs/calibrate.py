@@ -12,7 +12,6 @@ import torch
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.yaml12 import dump_yaml
-from mpi_dcasgd.drivers.simulation.asynchronous import message_bytes
 from mpi_dcasgd.drivers.simulation.cluster import parse_cluster
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError
@@ -120,9 +119,9 @@ def _measured(job: Job) -> dict[str, Any]:
     workshop = Workshop.open(job, pick_device(job.device, 0))
     learner = workshop.learner(workshop.flat_model(workshop.device))
     steps_s = measure_steps(learner, _STEPS)
-    server = workshop.server(1, _CPU)
+    wire = workshop.server(1, _CPU).wire
     service_s = _service_s(workshop)
-    message_s = measure_message_s(message_bytes(server))
+    message_s = measure_message_s((wire.push_bytes + wire.reply_bytes) // 2)
     return {
         "delays": {"model": "empirical", "steps_s": [steps_s]},
         "network": {"latency_s": float(f"{message_s:.6g}")},

@@ -24,6 +24,7 @@ from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.observer import Status
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.learning.outline import model_of
 from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.energy import EnergyMeter
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
@@ -38,6 +39,7 @@ from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.rules.compatibility import remarks
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.data_check import check_resumed, write_down
+from mpi_dcasgd.runs.idle_settings import idle_beside
 from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint, tell_again
 from mpi_dcasgd.runs.resume import AUTO, NEVER, find_checkpoint, make_checkpointer, with_kernel
 from mpi_dcasgd.runs.run_end import record_failure, refuse_nothing_learnt, write_weights
@@ -218,7 +220,8 @@ class Recording:
         passed_over = self.checkpoint.passed_over if self.checkpoint else ()
         for line in (*passed_over, *warnings(job), *code.changes(self._code_before)):
             recorder.message(line)
-        for line in remarks(job.rule):
+        idle = idle_beside(job, lambda: model_of(workshop.subject.task, job.seed))
+        for line in (*remarks(job.rule), *idle):
             recorder.message(line)
         return recorder
 

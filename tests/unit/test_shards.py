@@ -105,7 +105,7 @@ def test_pieces_of_a_message_are_the_message() -> None:
     ("words", "told"),
     [
         (["transport=shared"], "servers: got 2, but memory is shared with a single server only"),
-        (["wire=bf16"], "servers: got 2, but numbers travel in 16 bits to and from a single server"),
+        (["wire=bf16"], "servers: got 2, but numbers travel in 16 bits to and from a"),
         (["faults.respawn=true"], "servers: got 2, but new processes in place of lost workers"),
         (
             ["algorithm=rennala", "rule.clipping=norm"],
