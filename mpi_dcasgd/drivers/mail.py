@@ -231,7 +231,7 @@ class Post:
             return False
         if len(self.boxes) == 1:
             return True
-        return box.transfer_s * len(box.missing) / box.chunks <= self._pace_s
+        return box.chunk_s * len(box.missing) <= self._pace_s
 
     def _check_length(self, worker: int, status: MPI.Status) -> None:
         """Refuse a message that is shorter than it should be: the rest is of an older one."""
