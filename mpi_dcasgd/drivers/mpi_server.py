@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from mpi4py import MPI
@@ -62,6 +62,8 @@ class ServerLoop:
         faults: When a worker is given up.
         shared: Memory that workers have in common with the server, by worker; the others' vectors
             travel in messages.
+        chunked: Workers whose messages come and go in chunks, at the server's cuts, and so do those
+            of processes that take workers' places; None for all.
 
     Attributes:
         accounts: Where the workers' time goes, as their pushes say.
@@ -81,6 +83,7 @@ class ServerLoop:
         accounts: Sequence[Account] | None = None,
         faults: FaultSettings | None = None,
         shared: Mapping[int, Segment] | None = None,
+        chunked: Collection[int] | None = None,
     ) -> None:
         self._comm = comm
         self._world = Topology("asynchronous", server.num_workers)
@@ -98,7 +101,8 @@ class ServerLoop:
         self.roll = RollCall(self._world, accounts, conductor)
         size, slots = server.layout.size, server.slots
         name = self.roll.name
-        self._post = Post(comm, self._world, slots, size, shared or {}, name, server.cuts)
+        cuts = server.cuts
+        self._post = Post(comm, self._world, slots, size, shared or {}, name, cuts, chunked)
         self.desk = Desk(self._post.peers)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         hosts = [account.host for account in accounts]

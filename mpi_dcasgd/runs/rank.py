@@ -142,13 +142,13 @@ class Rank:
         self.sharing = Sharing()
         if not self.synchronous:
             self.sharing = share_memory(meeting, job.transport, flat.layout.size)
-        # Processes that come later exchange messages, wherever they are.
+        self.chunked = self.sharing.chunked(job.chunk_mb)
         self.cuts = cuts_of(job.chunk_mb, flat.layout.num_params)
-        if all(not reason for reason in self.sharing.reasons) and not job.faults.respawn:
+        if not self.chunked and not job.faults.respawn:  # processes that come later have chunks
             self.cuts = ()
         meeting.doing = "trying out the model"
         # The server's own vectors are on the CPU; its device is where it evaluates.
-        transport = self.sharing.transport(self.world.worker_of(comm.rank))
+        worker = self.world.worker_of(comm.rank)
         place = RankPlace(
             rank=comm.rank,
             role=self.world.role(comm.rank),
@@ -157,8 +157,8 @@ class Rank:
             device_name=torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
             else "",
-            transport=transport,
-            chunks=len(self.cuts) + 1 if self.cuts and transport == "messages" else 0,
+            transport=self.sharing.transport(worker),
+            chunks=len(self.cuts) + 1 if self.cuts and worker in self.chunked else 0,
         )
         self.places: list[RankPlace] = meeting.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
@@ -248,7 +248,10 @@ class Rank:
         accounts = [account_of(worker, self.places[rank]) for worker, rank in ranks]
         faults = self.job.faults
         shared = self.sharing.segments
-        loop = ServerLoop(comm, server, conductor, self.stop, self.spin_s, accounts, faults, shared)
+        loop = ServerLoop(
+            *(comm, server, conductor, self.stop, self.spin_s, accounts, faults, shared),
+            chunked=self.chunked,
+        )
         self._resources.callback(loop.close)
         observer.follow(accounts, lambda: loop.busy_s)
         if faults.respawn:
@@ -271,7 +274,8 @@ class Rank:
 
         watch = ServerWatch(self.comm, self.job.faults, self.places[SERVER].host)
         own, size = self.sharing.own, self.layout.size
-        link = Link(self.comm, size, self.device, self.spin_s, watch, own, self.cuts)
+        cuts = self.cuts if self.world.worker_of(self.comm.rank) in self.chunked else ()
+        link = Link(self.comm, size, self.device, self.spin_s, watch, own, cuts)
         self._resources.callback(link.close)
         learner = together(self.meeting, lambda: self._bound_learner(link))
         self.in_step = False
