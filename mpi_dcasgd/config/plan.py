@@ -201,7 +201,7 @@ def _needs(
         mail = f"a snapshot and a push of {_count(num_workers, 'worker')}"
         # A push that comes in chunks can be put back: weights, snapshot and one worker's state.
         kept = (2 + rule.state_vectors(1)) * layout.num_params * ELEMENT_BYTES
-        undo = ("what a push in chunks changes", kept if chunks else 0)
+        undo = ("copies of what a push in chunks changes", kept if chunks else 0)
         server = (weights, state, (mail, 2 * num_workers * message), undo, evaluation, data)
         staging = ("page-locked messages beside the GPU", 2 * message if gpu else 0)
         own = [computing, staging]

@@ -50,7 +50,8 @@ class Mailbox:
         chunks: Number of chunks.
         owed: Whether a push is being waited for, or some of its chunks.
         missing: Chunks of it that are not here.
-        disturbed: Whether the push that is coming has been put back once.
+        disturbed: Whether the push that is coming is waited for as a whole: it has been put back,
+            or its worker was given up.
     """
 
     def __init__(self, peer: Peer, push: Message, reply: Message, cuts: Sequence[int] = ()) -> None:

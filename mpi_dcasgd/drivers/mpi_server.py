@@ -260,7 +260,8 @@ class ServerLoop:
         """Apply a push, and answer it; one that breaks off comes again when all of it is here."""
         box = self._post.boxes[worker]
         if box.missing and worker in self.roll.hung:
-            return  # it is taken back when all of its push is here
+            box.disturbed = True  # it is taken back when all of its push is here
+            return
         # The reply that this push answers must be out of its buffer, which is written again now.
         wait_until(box.answered, self._spin_s)
         self._watch.heard(worker)
