@@ -218,7 +218,7 @@ def _needs(
     if mode == "asynchronous":
         # A push that comes in chunks can be put back: weights, snapshot and one worker's state.
         kept = (2 + rule.state_vectors(1)) * layout.num_params * ELEMENT_BYTES
-        undo = ("what a push in chunks changes", kept if chunks else 0)
+        undo = ("copies of what a push in chunks changes", kept if chunks else 0)
         read = ("a push as float32", vector if wire.push != "float32" else 0)
         shares = transport != "messages" and len(shards) == 1
         served = [

@@ -140,8 +140,8 @@ class Job:
         Field(
             description="megabytes of the chunks in which vectors travel where they are messages: "
             "a chunk is applied and sent back while the next is received; 0 for one piece; auto "
-            "takes 4 for vectors of 16 or more, else 0; numbers of 16 bits (wire) travel in one "
-            "piece"
+            "takes 4 for vectors of 16 or more between hosts, else 0; numbers of 16 bits (wire) "
+            "travel in one piece"
         ),
     ] = "auto"
     wire: Annotated[

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NoReturn
 
@@ -66,6 +66,8 @@ class ServerLoop:
         shared: Memory that workers have in common with the server, by worker; the others' vectors
             travel in messages.
         crew: Other servers that share the model, which this one leads.
+        chunked: Workers whose messages come and go in chunks, at the server's cuts, and so do those
+            of processes that take workers' places; None for all.
 
     Attributes:
         accounts: Where the workers' time goes, as their pushes say.
@@ -86,6 +88,7 @@ class ServerLoop:
         faults: FaultSettings | None = None,
         shared: Mapping[int, Segment] | None = None,
         crew: MpiCrew | None = None,
+        chunked: Collection[int] | None = None,
     ) -> None:
         self._comm = comm
         self._crew = crew
@@ -103,8 +106,8 @@ class ServerLoop:
         self.accounts = accounts
         self.busy_s = 0.0
         self.roll = RollCall(self._world, accounts, conductor)
-        slots, wire, name = server.slots, server.wire, self.roll.name
-        self._post = Post(comm, self._world, slots, wire, shared or {}, name, server.cuts)
+        slots, wire, name, cuts = server.slots, server.wire, self.roll.name, server.cuts
+        self._post = Post(comm, self._world, slots, wire, shared or {}, name, cuts, chunked)
         self.desk = Desk([*self._post.peers, *crew.peers] if crew else self._post.peers)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         hosts = [account.host for account in accounts]
@@ -280,7 +283,8 @@ class ServerLoop:
         """Apply a push, and answer it; one that breaks off comes again when all of it is here."""
         box = self._post.boxes[worker]
         if box.missing and worker in self.roll.hung:
-            return  # it is taken back when all of its push is here
+            box.disturbed = True  # it is taken back when all of its push is here
+            return
         # The reply that this push answers must be out of its buffer, which is written again now.
         wait_until(box.answered, self._spin_s)
         self._watch.heard(worker)

@@ -128,14 +128,13 @@ class Rank:
             servers = self.world.num_servers
             self.shards = together(meeting, lambda: divide(job, flat.layout, servers))
             self.sharing = share_memory(meeting, job.transport, flat.layout.size, self.world)
-        # Processes that come later exchange messages, wherever they are.
-        self.cuts = job.cuts(flat.layout.num_params)
-        near = all(not reason for reason in self.sharing.reasons) and not job.faults.respawn
-        if near or self.world.num_servers > 1:
+        self.cuts = job.cuts(flat.layout.num_params) if self.world.num_servers == 1 else ()
+        self.chunked = self.sharing.chunked(job.chunk_mb) if self.cuts else frozenset()
+        if not self.chunked and not job.faults.respawn:  # processes that come later have chunks
             self.cuts = ()
         meeting.doing = "trying out the model"
         # The server's own vectors are on the CPU; its device is where it evaluates.
-        transport = self.sharing.transport(self.world.worker_of(comm.rank))
+        worker = self.world.worker_of(comm.rank)
         place = RankPlace(
             rank=comm.rank,
             role=self.world.role(comm.rank),
@@ -144,8 +143,8 @@ class Rank:
             device_name=torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
             else "",
-            transport=transport,
-            chunks=len(self.cuts) + 1 if self.cuts and transport == "messages" else 0,
+            transport=self.sharing.transport(worker),
+            chunks=len(self.cuts) + 1 if self.cuts and worker in self.chunked else 0,
         )
         self.places: list[RankPlace] = meeting.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)

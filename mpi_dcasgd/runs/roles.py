@@ -130,7 +130,9 @@ def _serve(rank: Rank) -> None:
     faults = rank.job.faults
     shared = rank.sharing.segments
     loop = ServerLoop(
-        comm, server, conductor, rank.stop, rank.spin_s, accounts, faults, shared, crew
+        *(comm, server, conductor, rank.stop, rank.spin_s, accounts, faults, shared),
+        crew=crew,
+        chunked=rank.chunked,
     )
     rank.resources.callback(loop.close)
     observer.follow(accounts, lambda: loop.busy_s)
@@ -179,7 +181,8 @@ def _link(rank: Rank, watch: ServerWatch) -> Link | DividedLink:
     if rank.world.num_servers > 1:
         return DividedLink(comm, rank.world, rank.shards, device, spin_s, watch)
     wire = Wire.of(rank.job.wire, rank.layout.num_params, rank.layout.num_stats)
-    return Link(comm, wire, device, spin_s, watch, rank.sharing.own, rank.cuts)
+    cuts = rank.cuts if rank.world.worker_of(comm.rank) in rank.chunked else ()
+    return Link(comm, wire, device, spin_s, watch, rank.sharing.own, cuts)
 
 
 def _bound_learner(rank: Rank, link: Link | DividedLink) -> Learner:

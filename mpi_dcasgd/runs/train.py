@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 OnError = Literal["abort", "raise"]
 
 
-
 def train(
     job: JobSource,
     comm: MPI.Intracomm | None = None,
