@@ -35,6 +35,19 @@ def test_every_size_and_rule_is_measured(processes: Any) -> None:
         assert result["over_limit"] > max(result["over_raw"], result["over_update"])
 
 
+def test_several_servers_are_measured_in_turns_with_one(processes: Any) -> None:
+    words = ["--workers", "1", "--params", "4096", "--rounds", "1", "--servers", "2", "1"]
+    finished = processes.run([*BENCH, *words, "--json"], timeout=90)
+    assert finished.status == 0, finished
+    results = json.loads(finished.stdout)["results"]
+    assert [(r["servers"], r["transport"]) for r in results] == [
+        (1, "messages"),
+        (1, "shared"),
+        (2, "messages"),
+    ]
+    assert all(r["per_s"][0] > 0 for r in results)
+
+
 @pytest.mark.parametrize(
     ("rule", "words"),
     [("dcasgd_a", "did you mean dcasgd-a"), ("ssgd", "has no server; choose an asynchronous")],
