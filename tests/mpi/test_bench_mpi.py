@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,17 +36,14 @@ def test_every_size_and_rule_is_measured(processes: Any) -> None:
         assert result["over_limit"] > max(result["over_raw"], result["over_update"])
 
 
-def test_several_servers_are_measured_in_turns_with_one(processes: Any) -> None:
-    words = ["--workers", "1", "--params", "4096", "--rounds", "1", "--servers", "2", "1"]
-    finished = processes.run([*BENCH, *words, "--json"], timeout=90)
-    assert finished.status == 0, finished
-    results = json.loads(finished.stdout)["results"]
-    assert [(r["servers"], r["transport"]) for r in results] == [
-        (1, "messages"),
-        (1, "shared"),
-        (2, "messages"),
-    ]
-    assert all(r["per_s"][0] > 0 for r in results)
+def test_several_servers_are_measured_in_turns_with_one(shared_world: Callable[..., Any]) -> None:
+    spec = {"params": [4096], "rules": ["dcasgd-a"], "rounds": 1, "transports": ["messages"]}
+    spec |= {"servers": [2, 1], "pushes": 40}
+    first, *others = shared_world("world_calls:bench", spec)
+    results = json.loads(first.stdout)
+    assert [(r["servers"], r["workers"]) for r in results] == [(1, 3), (2, 3)]
+    assert all(min(*r["per_s"], *r["raw_per_s"], *r["update_per_s"]) > 0 for r in results)
+    assert not any(other.stdout for other in others)
 
 
 @pytest.mark.parametrize(
