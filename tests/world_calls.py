@@ -19,6 +19,14 @@ def command(comm: MPI.Intracomm, *words: str) -> int:
     return in_process.command(*words)
 
 
+def bench(comm: MPI.Intracomm, spec: dict[str, Any]) -> None:
+    """What every rank of ``bench mpi`` does."""
+    from mpi_dcasgd.tools.bench import mpi_rank
+
+    assert comm.size == MPI.COMM_WORLD.size
+    mpi_rank.main(spec)
+
+
 def script(comm: MPI.Intracomm, path: str, *words: str) -> None:
     """Execute a program as ``python PATH WORDS`` does, on all ranks of the world."""
     assert comm.size == MPI.COMM_WORLD.size

@@ -61,6 +61,14 @@ def _add_mpi(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pushes of a measurement (default: 2,000, of long vectors fewer)",
     )
+    parser.add_argument(
+        "--servers",
+        type=count,
+        nargs="+",
+        default=[1],
+        metavar="N",
+        help="numbers of servers that are as one, measured in turns (default: 1)",
+    )
     _add_common(parser, rounds=5)
     parser.set_defaults(measure=_mpi)
 
@@ -199,6 +207,7 @@ def _mpi(args: argparse.Namespace) -> int:
             args.transport,
             args.chunk_mb,
             args.pushes,
+            args.servers,
         )
     ]
     show(args, [case.entry() for case in cases], as_table(cases))

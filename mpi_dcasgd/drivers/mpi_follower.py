@@ -8,6 +8,7 @@ on all of these ways.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -24,7 +25,13 @@ from mpi_dcasgd.server.message import Tag
 from mpi_dcasgd.server.orders import CrewTag, Order, OrderKind, orders_in
 from mpi_dcasgd.server.shard import vectors_of, with_vectors
 
+_LAST_REPLIES_S = 10.0
+"""Seconds in which workers have to take their last replies; one that hangs takes none."""
+
 _WRITES_SNAPSHOT = (OrderKind.APPLY, OrderKind.APPLY_HELD, OrderKind.RENEW)
+
+_being_sent: list[Follower] = []
+"""Those with replies that are half-way to workers that hang, for as long as this process lives."""
 
 
 class FollowerLoop:
@@ -83,6 +90,8 @@ class FollowerLoop:
                 backoff.reset()
             elif backoff.pause():
                 self._watch.look()
+        deadline = time.monotonic() + _LAST_REPLIES_S
+        self._watch.wait(lambda: self._all_sent() or time.monotonic() > deadline, self._spin_s)
 
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""
@@ -90,8 +99,11 @@ class FollowerLoop:
             if owed:
                 receive.Cancel()
             receive.Free()
-        for send in self._sends:
-            send.Free()
+        for worker, send in enumerate(self._sends):
+            if self._is_sent(worker):
+                send.Free()
+            else:
+                _being_sent.append(self._follower)  # MPI may read from it until the end
         if self._listening:
             self._ordered.Cancel()
         self._ordered.Free()
@@ -172,16 +184,18 @@ class FollowerLoop:
 
     def _wait_sent(self, worker: int) -> None:
         """Wait until the reply before is out of the snapshot, which is written again now."""
+        self._watch.wait(lambda: self._is_sent(worker), self._spin_s)
 
-        def sent() -> bool:
-            try:
-                return self._sends[worker].Test()
-            except MPI.Exception as error:
-                if not is_death(error):
-                    raise
-                return True  # whoever was to have it is no more
+    def _is_sent(self, worker: int) -> bool:
+        try:
+            return self._sends[worker].Test()
+        except MPI.Exception as error:
+            if not is_death(error):
+                raise
+            return True  # whoever was to have it is no more
 
-        self._watch.wait(sent, self._spin_s)
+    def _all_sent(self) -> bool:
+        return all(self._is_sent(worker) for worker in range(len(self._sends)))
 
     def _hand_in(self, vectors: list[torch.Tensor]) -> None:
         for vector in vectors:

@@ -87,7 +87,8 @@ class Chaos:
 
     def plan(self, run: int) -> Plan:
         """Return what happens to one of the runs."""
-        return draw(self.seed, run, self.kinds, self.workers, modes=self.modes)
+        servers = self.ranks - self.workers
+        return draw(self.seed, run, self.kinds, self.workers, modes=self.modes, servers=servers)
 
     def command(self, run: int) -> str:
         """The command that repeats one of the runs."""

@@ -149,6 +149,53 @@ def watch_follower(comm: Any) -> tuple[list[bool], str]:
         crew.close()
 
 
+def last_reply(comm: Any) -> bool:
+    """Rank 1 follows rank 0 and is told to end, before its last reply to rank 2 is received.
+
+    Returns:
+        On rank 0, whether it left all the same.
+    """
+    import numpy as np
+    import torch
+
+    from mpi_dcasgd.drivers.fault_settings import FaultSettings
+    from mpi_dcasgd.drivers.mpi_follower import FollowerLoop
+    from mpi_dcasgd.drivers.notes import ServerWatch
+    from mpi_dcasgd.drivers.topology import Topology
+    from mpi_dcasgd.learning.layout import FlatLayout
+    from mpi_dcasgd.rules.algorithms import resolve_rule
+    from mpi_dcasgd.server.follower import Follower
+    from mpi_dcasgd.server.message import Tag
+    from mpi_dcasgd.server.orders import CrewTag, Order, OrderKind
+    from mpi_dcasgd.server.shard import shards_of
+
+    size, done = 1 << 20, 41  # longer than what is sent without asking; a tag
+    world = Topology("asynchronous", 1, servers=2)
+    if comm.rank == 0:
+        orders = [Order(OrderKind.LAST_REPLY, 0), Order(OrderKind.REPORT)]
+        comm.Send(b"".join(order.pack() for order in orders), dest=1, tag=CrewTag.ORDERS)
+        comm.Recv(np.zeros(2, dtype=np.int64), source=1, tag=CrewTag.ARRIVALS)
+        comm.Send(Order(OrderKind.END).pack(), dest=1, tag=CrewTag.ORDERS)
+        until, early = time.monotonic() + 0.3, False
+        while not early and time.monotonic() < until:
+            early = bool(comm.iprobe(source=1, tag=done))
+        comm.send(None, 2, done)
+        comm.recv(source=1, tag=done)
+        return early
+    if comm.rank == 1:
+        shard = shards_of(FlatLayout((), (), 2 * size, 0), 2)[1]
+        rule, none = resolve_rule("asgd"), torch.empty(0)
+        follower = Follower(torch.ones(size), shard, rule, 1, none, "blocks")
+        loop = FollowerLoop(comm, world, follower, ServerWatch(comm, FaultSettings(), "node7"))
+        loop.run()
+        loop.close()
+        comm.send(None, 0, done)
+    else:
+        comm.recv(source=0, tag=done)
+        comm.Recv(np.empty(size, dtype=np.float32), source=1, tag=Tag.REPLY)
+    return False
+
+
 def watch_group(comm: Any, signs: bool, wait_s: float) -> list[str]:
     """Rank 0 is between two steps for as long as rank 1 waits for it, with signs of life or not.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,6 +35,16 @@ def test_every_size_and_rule_is_measured(processes: Any) -> None:
         for name in ("over_raw", "over_limit", "over_update"):
             assert 0 < result[f"{name}_min"] <= result[name] <= result[f"{name}_max"]
         assert result["over_limit"] > max(result["over_raw"], result["over_update"])
+
+
+def test_several_servers_are_measured_in_turns_with_one(shared_world: Callable[..., Any]) -> None:
+    spec = {"params": [4096], "rules": ["dcasgd-a"], "rounds": 1, "transports": ["messages"]}
+    spec |= {"servers": [2, 1], "pushes": 40}
+    first, *others = shared_world("world_calls:bench", spec)
+    results = json.loads(first.stdout)
+    assert [(r["servers"], r["workers"]) for r in results] == [(1, 3), (2, 3)]
+    assert all(min(*r["per_s"], *r["raw_per_s"], *r["update_per_s"]) > 0 for r in results)
+    assert not any(other.stdout for other in others)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,13 @@ def test_a_server_that_does_not_answer_is_named_and_nobody_else_is_blamed_meanwh
     assert told.startswith("server 1 (rank 1 on b) hangs: nothing came from it for 1.")
 
 
+def test_a_server_that_follows_leaves_when_its_last_reply_is_received(
+    shared_world: Callable[..., Any],
+) -> None:
+    answers = shared_world("lost_ranks:last_reply", ranks=3, path=[Path(__file__).parent])
+    assert [answer.value for answer in answers] == 3 * [False]
+
+
 @pytest.mark.ulfm
 def test_a_worker_that_dies_costs_its_tickets_and_no_more(processes: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"

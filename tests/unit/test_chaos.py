@@ -59,6 +59,13 @@ def test_a_run_is_drawn_from_the_seed_and_its_number_alone() -> None:
                 assert fault.rank in range(1, 5)
 
 
+def test_with_several_servers_any_of_them_is_struck_and_workers_come_behind_them() -> None:
+    struck = [draw(3, run, ["kill-server", "kill-worker"], 2, servers=2) for run in range(40)]
+    ranks = {(fault.kind, fault.rank) for plan in struck for fault in plan.faults}
+    servers, workers = [("kill-server", n) for n in (0, 1)], [("kill-worker", n) for n in (2, 3)]
+    assert ranks == {*servers, *workers}
+
+
 def test_kinds_are_picked_by_name_or_by_family() -> None:
     assert pick_kinds(["kill", "pause-all"]) == (
         "kill-worker",

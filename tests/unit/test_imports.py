@@ -47,6 +47,7 @@ NEED_MPI = {
     "mpi_dcasgd.drivers.mpi_worker",
     "mpi_dcasgd.drivers.notes",
     "mpi_dcasgd.tools.bench.mpi_rank",
+    "mpi_dcasgd.tools.bench.mpi_servers",
     "mpi_dcasgd.tools.bench.raw_messages",
 }
 OPTIONAL = ("mpi4py", "horovod", "torchvision", "sklearn", "matplotlib", "psutil")

@@ -36,6 +36,8 @@ class Case:
         raw_per_s: The same messages a second, by MPI's own wait, with nothing done to them; headers
             alone where memory is shared.
         update_per_s: Updates a second, on the same vectors, without messages.
+        servers: Number of servers. Where there are several, messages and updates by themselves are
+            those of one of them.
     """
 
     workers: int
@@ -45,6 +47,7 @@ class Case:
     per_s: Sequence[float]
     raw_per_s: Sequence[float]
     update_per_s: Sequence[float]
+    servers: int = 1
 
     @property
     def limits(self) -> list[float]:
@@ -71,6 +74,7 @@ def measure(
     transports: Sequence[Way] = ("messages", "shared"),
     chunk_mb: float = AUTO_MB,
     pushes: int | None = None,
+    servers: Sequence[int] = (1,),
 ) -> list[Case]:
     """Measure one world.
 
@@ -82,6 +86,7 @@ def measure(
         starter: Starts the world.
         transports: Ways for the vectors to travel, in turns.
         chunk_mb: Megabytes of a chunk, where they travel in chunks.
+        servers: Numbers of servers, in turns; several exchange messages, in one piece.
         pushes: Pushes of a measurement; None for as many as the size allows.
 
     Raises:
@@ -89,15 +94,16 @@ def measure(
     """
     spec: dict[str, Any] = {"params": list(sizes), "rules": list(rules), "rounds": rounds}
     spec |= {"transports": list(transports), "chunk_mb": chunk_mb, "pushes": pushes}
+    spec["servers"] = list(servers)
     program = [sys.executable, "-m", "mpi_dcasgd.tools.bench.mpi_rank", json.dumps(spec)]
-    ranks = Topology("asynchronous", workers).world_size
+    ranks = Topology("asynchronous", workers, max(servers)).world_size
     found: list[Mapping[str, Any]] = answer_in(starter.finish(ranks, program))
     return [Case(**entry) for entry in found]
 
 
 def as_table(cases: Sequence[Case]) -> str:
     """Return the rates and ratios as a Markdown table."""
-    heads = ["rule", "transport", "workers", "parameters"]
+    heads = ["rule", "transport", "servers", "workers", "parameters"]
     heads += [
         "raw MPI /s",
         "update alone /s",
@@ -110,6 +116,7 @@ def as_table(cases: Sequence[Case]) -> str:
         [
             case.rule,
             case.transport,
+            str(case.servers),
             str(case.workers),
             f"{case.params / 1e6:.2f} M",
             rate(case.raw_per_s),

@@ -13,7 +13,8 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import mpi4py
@@ -29,6 +30,8 @@ with mpi_variables.for_start():
 
 from mpi_dcasgd.drivers.backoff import wait_until  # noqa: E402
 from mpi_dcasgd.drivers.conductor import Conductor  # noqa: E402
+from mpi_dcasgd.drivers.crew import MpiCrew  # noqa: E402
+from mpi_dcasgd.drivers.divided_link import DividedLink  # noqa: E402
 from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
 from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
 from mpi_dcasgd.drivers.signals import StopFlag  # noqa: E402
@@ -43,13 +46,14 @@ from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
 from mpi_dcasgd.pages import zeros  # noqa: E402
 from mpi_dcasgd.rules.algorithms import resolve_rule  # noqa: E402
 from mpi_dcasgd.rules.part import Facts  # noqa: E402
+from mpi_dcasgd.rules.rule import Rule  # noqa: E402
 from mpi_dcasgd.server.header import HEADER_BYTES  # noqa: E402
 from mpi_dcasgd.server.message import Message  # noqa: E402
 from mpi_dcasgd.server.precision import FLOAT_BYTES, WireSettings  # noqa: E402
 from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
 from mpi_dcasgd.server.wire import Wire  # noqa: E402
-from mpi_dcasgd.tools.bench import raw_messages  # noqa: E402
+from mpi_dcasgd.tools.bench import mpi_servers, raw_messages  # noqa: E402
 from mpi_dcasgd.tools.bench.ways import Way, wire_of  # noqa: E402
 
 _CPU = torch.device("cpu")
@@ -66,7 +70,7 @@ class Rates(NamedTuple):
 class _Vectors:
     """Stand-in for a flat model: a place where weights arrive and gradients leave."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link | DividedLink) -> None:
         self.layout = _layout(link.push.vector.numel())
         self.weights: Tensor = link.reply.vector
         self.grad: Tensor = link.push.vector
@@ -75,7 +79,7 @@ class _Vectors:
 class _Instant(Learner):
     """A learner without a model, whose gradient is always the same."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link | DividedLink) -> None:
         self.flat = _Vectors(link)  # type: ignore[assignment]
         self._lookahead = None
 
@@ -83,7 +87,7 @@ class _Instant(Learner):
         return Batch(ticket, 1, ())
 
     def gradient(self, batch: Batch) -> Gradient:
-        return Gradient(batch.ticket, 1, 0.1, 1.0)
+        return Gradient(batch.ticket, 1, 0.1, 1.0, stats_finite=True)
 
 
 class _Nobody(Conductor):
@@ -109,6 +113,7 @@ def measure(
     updates: int,
     way: Way = "messages",
     chunk_mb: float = AUTO_MB,
+    servers: int = 1,
 ) -> Rates:
     """Rates on rank 0, zeros elsewhere; every rank must call it.
 
@@ -119,13 +124,16 @@ def measure(
         updates: How many pushes.
         way: How vectors travel between server and workers.
         chunk_mb: Megabytes of a chunk, if they travel in chunks.
+        servers: Servers, which come first; several exchange messages in one piece.
 
     Raises:
         LaunchError: They are to share memory, and cannot.
     """
-    world = _world(comm)
+    world = _world(comm, servers)
     rounds = -(-updates // world.num_workers)
     pause_s = host_spin_s(comm)
+    if servers > 1:
+        return _several(comm, world, algorithm, size, updates, pause_s)
     wire = Wire.of(wire_of(way), size)
     sent = 0 if way == "shared" else (wire.push_bytes - HEADER_BYTES) // FLOAT_BYTES
     cuts = cuts_of(chunk_mb if way == "chunks" else 0, size)
@@ -140,8 +148,32 @@ def measure(
     return Rates(0.0, 0.0, 0.0)
 
 
-def _world(comm: MPI.Comm) -> Topology:
-    return Topology.of_world("asynchronous", comm.size, algorithm="of the benchmark")
+def _world(comm: MPI.Comm, servers: int = 1) -> Topology:
+    return Topology.of_world(
+        "asynchronous", comm.size, algorithm="of the benchmark", servers=servers
+    )
+
+
+def _several(
+    comm: MPI.Comm, world: Topology, algorithm: str, size: int, updates: int, pause_s: float
+) -> Rates:
+    rule, workers = resolve_rule(algorithm), world.num_workers
+    raw_s, update_s, server_s = mpi_servers.measure(
+        comm,
+        world,
+        _layout(size),
+        rule,
+        updates,
+        pause_s,
+        lambda crew: _server(rule, size, updates, workers, crew=crew),
+        lambda server: _update_alone(server, updates, Sharing()),
+        _Nobody(),
+        _Instant,
+    )
+    if not server_s:
+        return Rates(0.0, 0.0, 0.0)
+    rounds = -(-updates // workers)
+    return Rates(rounds * workers / raw_s, 1 / update_s, updates / server_s)
 
 
 def _work(
@@ -166,18 +198,10 @@ def _serve(
     cuts: Sequence[int],
 ) -> tuple[float, float]:
     """Seconds of an update alone, and of all pushes."""
-    layout = _layout(wire.size)
-    server = ParameterServer(
-        zeros(wire.size).normal_(),
-        layout,
-        resolve_rule(algorithm),
-        TicketPlan(updates, 1, 0, 1),
-        lambda samples: 1e-6,
-        _world(comm).num_workers,
-        torch.empty(0),
-        cuts=cuts,
-        wire=WireSettings(push=wire.push, reply=wire.reply),
-    )
+    workers = _world(comm).num_workers
+    rounding = WireSettings(push=wire.push, reply=wire.reply)
+    rule = resolve_rule(algorithm)
+    server = _server(rule, wire.size, updates, workers, cuts=cuts, wire=rounding)
     loop = ServerLoop(comm, server, _Nobody(), StopFlag(), pause_s, shared=sharing.segments)
     update_s = _update_alone(server, updates, sharing)
     wait_until(comm.Ibarrier().Test)
@@ -189,54 +213,112 @@ def _serve(
     return update_s, spent_s
 
 
+def _server(
+    rule: Rule,
+    size: int,
+    updates: int,
+    workers: int,
+    *,
+    cuts: Sequence[int] = (),
+    crew: MpiCrew | None = None,
+    wire: WireSettings | None = None,
+) -> ParameterServer:
+    return ParameterServer(
+        zeros(size).normal_(),
+        _layout(size),
+        rule,
+        TicketPlan(updates, 1, 0, 1),
+        lambda samples: 1e-6,
+        workers,
+        torch.empty(0),
+        cuts=cuts,
+        crew=crew,
+        wire=wire,
+    )
+
+
 def _layout(size: int) -> FlatLayout:
     return FlatLayout((Field("vector", (size,), 0, size),), (), size, 0)
 
 
 def _update_alone(server: ParameterServer, updates: int, sharing: Sharing) -> float:
     """Seconds of an update, the workers in turn, on vectors like those of the run."""
-    workers = range(server.num_workers)
+    workers, size = range(server.num_workers), server.slot_layout.size
+    weights = server.weights[:size]  # of a server that has a part of them, the first
     pushed = [
         sharing.segments[worker].push.fill_(1e-3)
         if worker in sharing.segments
-        else Message(server.layout.size).vector.fill_(1e-3)
+        else Message(size).vector.fill_(1e-3)
         for worker in workers
     ]
     facts = [Facts(1e-6, 1e-6, len(workers) - 1, 5, w, len(workers), 1.0) for w in workers]
     for worker in workers:
-        server.slots[worker].snapshot.copy_(server.weights)
-        server.chain.apply(
-            server.weights, pushed[worker], server.slots[worker].snapshot, facts[worker]
-        )
+        server.slots[worker].snapshot.copy_(weights)
+        server.chain.apply(weights, pushed[worker], server.slots[worker].snapshot, facts[worker])
     started = time.perf_counter()
     for number in range(updates):
         worker = number % len(workers)
-        server.chain.apply(
-            server.weights, pushed[worker], server.slots[worker].snapshot, facts[worker]
-        )
+        server.chain.apply(weights, pushed[worker], server.slots[worker].snapshot, facts[worker])
     return (time.perf_counter() - started) / updates
+
+
+class _Worlds:
+    """The ranks, as worlds of one number of workers and several numbers of servers."""
+
+    def __init__(self, comm: MPI.Comm, servers: Sequence[int]) -> None:
+        self._comm = comm
+        self.servers = sorted(set(servers))
+        largest = _world(comm, self.servers[-1])
+        self.num_workers = largest.num_workers
+        sizes = {
+            one: Topology("asynchronous", self.num_workers, one).world_size for one in self.servers
+        }
+        self._worlds = {
+            one: comm if size == comm.size else comm.Split(int(comm.rank >= size))
+            for one, size in sizes.items()
+        }
+        self._sizes = sizes
+
+    def run(self, servers: int, step: Callable[[MPI.Comm], Rates]) -> Rates:
+        """Take a step in the world with so many servers, while other ranks wait for its end."""
+        inside = self._comm.rank < self._sizes[servers]
+        rates = step(self._worlds[servers]) if inside else Rates(0.0, 0.0, 0.0)
+        if self._sizes[servers] < self._comm.size:
+            wait_until(self._comm.Ibarrier().Test)
+        return rates
 
 
 def main(spec: dict[str, Any]) -> None:
     """Measure each size and rule: messages, update and server in turns, once a round."""
     torch.set_num_threads(1)
     comm = MPI.COMM_WORLD
-    workers = _world(comm).num_workers
+    worlds = _Worlds(comm, spec.get("servers", [1]))
+    workers = worlds.num_workers
     results: list[dict[str, Any]] = []
     for size in spec["params"]:
         updates = spec.get("pushes") or max(12 * workers, min(2000, int(5e8 / size)))
-        found: dict[tuple[str, Way], list[Rates]] = {
-            (rule, way): [] for rule in spec["rules"] for way in spec["transports"]
+        found: dict[tuple[str, Way, int], list[Rates]] = {
+            (rule, way, servers): []
+            for rule in spec["rules"]
+            for servers in worlds.servers
+            for way in spec["transports"]
+            if servers == 1 or way == "messages"
         }
         for warm in (True, *[False] * spec["rounds"]):
-            for (rule, way), rates in found.items():
-                few = 4 * workers
-                rate = measure(
-                    comm, rule, size, few if warm else updates, way, spec.get("chunk_mb", AUTO_MB)
+            for (rule, way, servers), rates in found.items():
+                step = partial(
+                    measure,
+                    algorithm=rule,
+                    size=size,
+                    updates=4 * workers if warm else updates,
+                    way=way,
+                    chunk_mb=spec.get("chunk_mb", AUTO_MB),
+                    servers=servers,
                 )
+                rate = worlds.run(servers, step)
                 if not warm:
                     rates.append(rate)
-        for (rule, way), rates in found.items():
+        for (rule, way, servers), rates in found.items():
             raw, update, server = zip(*rates, strict=True)
             results.append(
                 {
@@ -244,6 +326,7 @@ def main(spec: dict[str, Any]) -> None:
                     "params": size,
                     "rule": rule,
                     "transport": way,
+                    "servers": servers,
                     "per_s": server,
                     "raw_per_s": raw,
                     "update_per_s": update,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mpi_dcasgd.drivers.signals import SIGNALS
+from mpi_dcasgd.drivers.topology import SERVER, Topology
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 
 KINDS = {
@@ -151,6 +152,7 @@ def draw(
     workers: int,
     *,
     modes: Sequence[bool] = (False,),
+    servers: int = 1,
 ) -> Plan:
     """Draw what happens to a run.
 
@@ -161,8 +163,9 @@ def draw(
         seed: Of all runs.
         run: Number of this one, from 0.
         kinds: Those to choose from.
-        workers: Number of workers; the server is rank 0.
+        workers: Number of workers.
         modes: Whether to start with ``--fault-tolerant``: one of these.
+        servers: Number of servers, which are the first ranks.
     """
     order = list(kinds)
     random.Random(f"kinds {seed}").shuffle(order)
@@ -173,13 +176,16 @@ def draw(
     chosen = [kind]
     if kind == FOLLOWED:
         chosen = [rng.choice(single or ["kill-worker"]) for _ in range(2)]
-    faults = tuple(_fault(one, rng, workers) for one in chosen)
+    faults = tuple(_fault(one, rng, workers, servers) for one in chosen)
     return Plan(run, kind, faults, modes[turn % len(modes)])
 
 
-def _fault(kind: str, rng: random.Random, workers: int) -> Fault:
+def _fault(kind: str, rng: random.Random, workers: int, servers: int) -> Fault:
     who = kind.partition("-")[2]
-    rank = {"worker": rng.randint(1, workers), "server": 0}.get(who)
+    worker = rng.randrange(workers)
+    server = rng.randrange(servers) if servers > 1 else SERVER  # with one, drawn as ever
+    world = Topology("asynchronous", workers, servers)
+    rank = {"worker": world.rank_of(worker), "server": server}.get(who)
     stop = signal.SIGSTOP
     # A host is cut off by a signal to what makes the hosts.
     signum = {"stop": rng.choice(SIGNALS), "hang": stop, "pause": stop, "cut": signal.SIGUSR1}

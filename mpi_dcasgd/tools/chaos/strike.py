@@ -20,10 +20,10 @@ NAMED_WITHIN_S = 2.0
 _GONE = r"(died|dead|killed|signal|exited|hangs|lost|failed|is no more)"
 _NAMED: dict[str, Callable[[Fault], str]] = {
     "kill-worker": lambda fault: _rank_gone(fault.rank or 0),
-    "kill-server": lambda fault: _rank_gone(0),
+    "kill-server": lambda fault: _rank_gone(fault.rank or 0),
     "kill-mpirun": lambda fault: rf"(mpirun|launcher|prterun)\b.{{0,200}}{_GONE}",
     "hang-worker": lambda fault: _rank_gone(fault.rank or 0),
-    "hang-server": lambda fault: _rank_gone(0),
+    "hang-server": lambda fault: _rank_gone(fault.rank or 0),
     "full-disk": lambda fault: r"(too large|no space|cannot be written)",
     "cut-off": lambda fault: rf"\b(h\d|host|node|daemon|rank \d+)\b.{{0,300}}{_GONE}",
 }
