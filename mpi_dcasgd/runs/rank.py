@@ -22,6 +22,7 @@ from mpi_dcasgd.drivers.handshake import (
     layout_facts,
     shake_hands,
 )
+from mpi_dcasgd.drivers.lifelines import Lifelines, hold_lifelines
 from mpi_dcasgd.drivers.meeting import Meeting
 from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
@@ -123,6 +124,12 @@ class Rank:
         self.sharing = Sharing()
         if not self.synchronous:
             self.sharing = share_memory(meeting, job.transport, flat.layout.size)
+        self.lifeline: Lifelines | socket.socket | None = None
+        if not self.synchronous:
+            own = self.world.worker_of(comm.rank)
+            self.lifeline = hold_lifelines(meeting, self.world, own)
+        if self.lifeline:
+            self.resources.callback(self.lifeline.close)
         meeting.doing = "trying out the model"
         # The server's own vectors are on the CPU; its device is where it evaluates.
         place = RankPlace(
