@@ -85,18 +85,18 @@ def refused_odd(comm: MPI.Intracomm, job: str, path: str, odd: str, words: Seque
     from mpi_dcasgd.drivers import handshake
     from mpi_dcasgd.runs import rank as runs_rank
 
-    before = mpi_dcasgd.__version__, handshake.source_digest, runs_rank.data_facts
+    before = mpi_dcasgd.__version__, handshake.source_digest, runs_rank.facts_of_data
     if comm.rank == 1 and odd == "version":
         mpi_dcasgd.__version__ = "9.9"
     if comm.rank == 1 and odd == "source":
         handshake.source_digest = lambda: "feedbead"  # type: ignore[assignment]
     if comm.rank == 1 and odd == "data":
-        runs_rank.data_facts = lambda subject: {"training samples": "1436"}  # type: ignore[assignment]
+        runs_rank.facts_of_data = lambda job, workshop: {"training samples": "1436"}  # type: ignore[assignment]
     mine = words if odd != "job" or comm.rank == 1 else []
     try:
         return refused(comm, job, path, mine)
     finally:
-        mpi_dcasgd.__version__, handshake.source_digest, runs_rank.data_facts = before  # type: ignore[assignment]
+        mpi_dcasgd.__version__, handshake.source_digest, runs_rank.facts_of_data = before  # type: ignore[assignment]
 
 
 def interrupt(

@@ -149,7 +149,7 @@ class _Seat:
         link = Link(self._comm, layout.size, device, self._brief["spin_s"], self._watch)
         views = () if link.staged else (link.reply.vector, link.push.vector)
         flat = workshop.flat_model(device, *views)
-        facts = facts_of(job, workshop.subject, flat)
+        facts = facts_of(job, workshop, flat)
         learner = workshop.learner(flat)
         link.expect()
         self._take(facts, device)

@@ -17,7 +17,6 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.fault_settings import check_respawn
 from mpi_dcasgd.drivers.handshake import (
     code_facts,
-    data_facts,
     job_facts,
     layout_facts,
     shake_hands,
@@ -35,6 +34,7 @@ from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.data_check import facts_of_data
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.resume import Standing
 
@@ -118,7 +118,8 @@ class Rank:
         meeting.doing = "making the model"
         flat = together(meeting, lambda: self.workshop.flat_model(_CPU))
         self.layout = flat.layout
-        shake_hands(meeting, {**data_facts(self.workshop.subject), **layout_facts(flat.layout)})
+        data = together(meeting, self._data_facts)
+        shake_hands(meeting, {**data, **layout_facts(flat.layout)})
         check_alike(meeting, "parameters that are not trained", flat.fixed_sha256())
         meeting.doing = "sharing memory"
         self.sharing = Sharing()
@@ -173,6 +174,9 @@ class Rank:
             gpu = self.device.type == "cuda"
             plan = plan_job(self.job, self.comm.size, gpu=gpu)
             check_memory(plan, available_bytes(), self.job.name)
+
+    def _data_facts(self) -> dict[str, str]:
+        return facts_of_data(self.job, self.workshop)
 
     def _check_data(self) -> None:
         if self.recording:
