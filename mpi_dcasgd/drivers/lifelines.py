@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpi_dcasgd.drivers.topology import SERVER, Topology
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GRACE_S = 2.0
 """Seconds after which an end that nobody has told of is told: MPI knows more of a death."""
 _CONNECT_S = 3.0
+_SUCCESSOR_S = 10.0
 _LOOK_EVERY_S = 0.1
 _TOKEN = 16
 _WORKER = 4
@@ -110,6 +111,51 @@ def hold_lifelines(
     return Lifelines(lines)
 
 
+class Successors:
+    """Lifelines of processes that are started in place of workers, one after the other.
+
+    Example:
+        >>> Successors().ended(0, 1)
+        False
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[int, int], socket.socket] = {}
+
+    def invite(self, *, alone: bool) -> tuple[socket.socket | None, dict[str, Any]]:
+        """Return what is to be handed to `accept`, and what the process has to know.
+
+        Args:
+            alone: All processes are on this host.
+        """
+        token = secrets.token_bytes(_TOKEN)
+        try:
+            listener = socket.create_server(("127.0.0.1" if alone else "", 0))
+        except OSError:
+            return None, {}
+        return listener, {"port": listener.getsockname()[1], "token": token}
+
+    def accept(
+        self, listener: socket.socket | None, word: Mapping[str, Any], worker: int, number: int
+    ) -> None:
+        """Wait a little for the process, which may have no way to connect."""
+        if listener is not None:
+            lines = _accept(listener, word["token"], 1, _SUCCESSOR_S)
+            for line in lines.values():
+                self._lines[worker, number] = line
+
+    def ended(self, worker: int, number: int) -> bool:
+        """Return whether the n-th process in place of a worker is known to have ended."""
+        line = self._lines.get((worker, number))
+        return line is not None and bool(select.select([line], [], [], 0)[0])
+
+    def close(self) -> None:
+        """Let go of all."""
+        for line in self._lines.values():
+            line.close()
+        self._lines.clear()
+
+
 def _connect(host: str, port: int, token: bytes, worker: int) -> socket.socket | None:
     try:
         line = socket.create_connection((host, port), _CONNECT_S)
@@ -120,11 +166,13 @@ def _connect(host: str, port: int, token: bytes, worker: int) -> socket.socket |
     return line
 
 
-def _accept(listener: socket.socket, token: bytes, expected: int) -> dict[int, socket.socket]:
+def _accept(
+    listener: socket.socket, token: bytes, expected: int, timeout_s: float = _CONNECT_S
+) -> dict[int, socket.socket]:
     """Take the connections that have been made; strangers are sent away."""
     lines: dict[int, socket.socket] = {}
     with listener:
-        listener.settimeout(_CONNECT_S)
+        listener.settimeout(timeout_s)
         while len(lines) < expected:
             try:
                 line, _ = listener.accept()

@@ -14,6 +14,7 @@ from mpi_dcasgd.config.own_code import own_names
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.handshake import code_facts, layout_facts
+from mpi_dcasgd.drivers.lifelines import Successors
 from mpi_dcasgd.drivers.newcomers import NEWCOMER, Newcomers, Peer, spawn
 from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.learning.flat import FlatModel
@@ -62,10 +63,14 @@ def recruiting(rank: Rank, name: Callable[[int], str], conductor: Conductor) -> 
         # Where its GPU is; but that host may be what was lost.
         host = home if len(hosts) > 1 and number == 1 else None
         peer = spawn(list(PROGRAM), cwd=os.getcwd(), env=env, host=host)
-        peer.comm.send(_brief(rank, worker, number), dest=NEWCOMER)
+        listener, word = successors.invite(alone=len(hosts) == 1)
+        peer.comm.send({**_brief(rank, worker, number), "lifeline": word}, dest=NEWCOMER)
+        successors.accept(listener, word, worker, number)
         return peer
 
-    return Newcomers(start, facts, name, conductor.message)
+    successors = Successors()
+    rank.resources.callback(successors.close)
+    return Newcomers(start, facts, name, conductor.message, ended=successors.ended)
 
 
 def _brief(rank: Rank, worker: int, number: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from thread_ranks import meet
 
 from mpi_dcasgd.drivers import lifelines
-from mpi_dcasgd.drivers.lifelines import GRACE_S, Lifelines, hold_lifelines
+from mpi_dcasgd.drivers.lifelines import GRACE_S, Lifelines, Successors, hold_lifelines
 from mpi_dcasgd.drivers.meeting import Meeting
 from mpi_dcasgd.drivers.topology import Topology
 
@@ -76,3 +76,16 @@ def test_a_stranger_is_sent_away_and_no_worker_of_ours() -> None:
     for each in (stranger, ours, *found.values()):
         assert each is not None
         each.close()
+
+
+def test_the_end_of_a_process_in_a_workers_place_is_seen() -> None:
+    successors = Successors()
+    listener, word = successors.invite(alone=True)
+    line = lifelines._connect("127.0.0.1", word["port"], word["token"], 4)
+    successors.accept(listener, word, 4, 2)
+    assert line is not None
+    assert not successors.ended(4, 2)
+    line.close()
+    assert successors.ended(4, 2)
+    assert not successors.ended(4, 3)
+    successors.close()
