@@ -126,6 +126,48 @@ def interrupt(
     return run.status, run.stopped_by
 
 
+def left_after_error(comm: MPI.Intracomm, job: str, path: str) -> tuple[int, int]:
+    """Train until the server fails, which the worker takes for a server that hangs.
+
+    Returns:
+        The persistent requests of this rank, and how many of them were not given back.
+    """
+    from mpi4py.MPI import REQUEST_NULL, Intracomm
+
+    import mpi_dcasgd
+    from mpi_dcasgd.server.server import ParameterServer
+
+    made: list[Any] = []
+
+    class Noting(Intracomm):
+        """A communicator, its duplicates likewise, that notes its persistent requests."""
+
+        def Recv_init(self, *args: Any, **options: Any) -> Any:  # noqa: N802
+            made.append(super().Recv_init(*args, **options))
+            return made[-1]
+
+        def Send_init(self, *args: Any, **options: Any) -> Any:  # noqa: N802
+            made.append(super().Send_init(*args, **options))
+            return made[-1]
+
+    genuine, pushes = ParameterServer.push, iter(range(1, sys.maxsize))
+
+    def push(self: ParameterServer, *args: Any) -> Any:
+        if next(pushes) == 5:
+            raise OSError("a fault of the test")
+        return genuine(self, *args)
+
+    ParameterServer.push = push  # type: ignore[method-assign]
+    words = ["algorithm=asgd", "faults.patience=0.1"]
+    try:
+        mpi_dcasgd.train(job, Noting(comm), path, words=words, on_error="raise")
+    except (OSError, mpi_dcasgd.DcasgdError):
+        return len(made), sum(request != REQUEST_NULL for request in made)
+    finally:
+        ParameterServer.push = genuine  # type: ignore[method-assign]
+    raise AssertionError("the run was to fail")
+
+
 def walk(comm: MPI.Intracomm, path: str) -> tuple[int, int, int, float] | str:
     """Load a folder of images that one rank walks for all.
 
