@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import janitor
 import psutil
 import pytest
 
@@ -64,7 +65,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes import 
 
 # Open MPI 5's mpirun names a folder in here after its own number, and cannot start where one of
 # the same number that was killed has left its own: numbers come again within hours of tests.
-SESSIONS_VARIABLE = "PRTE_MCA_prte_tmpdir_base"
+SESSIONS_VARIABLE = janitor.VARIABLE
 os.environ[SESSIONS_VARIABLE] = tempfile.mkdtemp(prefix="mpi-")  # sockets need a short path
 atexit.register(shutil.rmtree, os.environ[SESSIONS_VARIABLE], ignore_errors=True)
 
@@ -81,6 +82,7 @@ class Processes:
         self._mark = f"MPI_DCASGD_TEST={uuid.uuid4().hex}"
         self._count = 0
         self._sessions = tempfile.mkdtemp(dir=os.environ[SESSIONS_VARIABLE])
+        _janitor()  # for what is left if this pytest is killed
 
     def start(
         self,
@@ -234,6 +236,11 @@ def every_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
         return keep(files, version, content)
 
     monkeypatch.setattr(CheckpointFiles, "keep", keep_after_the_last)
+
+
+@cache
+def _janitor() -> subprocess.Popen[bytes]:
+    return janitor.begin(os.environ[SESSIONS_VARIABLE])
 
 
 @cache

@@ -93,18 +93,18 @@ def refused_odd(comm: MPI.Intracomm, job: str, path: str, odd: str, words: Seque
     from mpi_dcasgd.drivers import handshake
     from mpi_dcasgd.runs import rank as runs_rank
 
-    before = mpi_dcasgd.__version__, handshake.source_digest, runs_rank.data_facts
+    before = mpi_dcasgd.__version__, handshake.source_digest, runs_rank.facts_of_data
     if comm.rank == 1 and odd == "version":
         mpi_dcasgd.__version__ = "9.9"
     if comm.rank == 1 and odd == "source":
         handshake.source_digest = lambda: "feedbead"  # type: ignore[assignment]
     if comm.rank == 1 and odd == "data":
-        runs_rank.data_facts = lambda subject: {"training samples": "1436"}  # type: ignore[assignment]
+        runs_rank.facts_of_data = lambda job, workshop: {"training samples": "1436"}  # type: ignore[assignment]
     mine = words if odd != "job" or comm.rank == 1 else []
     try:
         return refused(comm, job, path, mine)
     finally:
-        mpi_dcasgd.__version__, handshake.source_digest, runs_rank.data_facts = before  # type: ignore[assignment]
+        mpi_dcasgd.__version__, handshake.source_digest, runs_rank.facts_of_data = before  # type: ignore[assignment]
 
 
 def interrupt(
@@ -132,6 +132,48 @@ def interrupt(
     finally:
         Recorder.evaluation = genuine  # type: ignore[method-assign]
     return run.status, run.stopped_by
+
+
+def left_after_error(comm: MPI.Intracomm, job: str, path: str) -> tuple[int, int]:
+    """Train until the server fails, which the worker takes for a server that hangs.
+
+    Returns:
+        The persistent requests of this rank, and how many of them were not given back.
+    """
+    from mpi4py.MPI import REQUEST_NULL, Intracomm
+
+    import mpi_dcasgd
+    from mpi_dcasgd.server.server import ParameterServer
+
+    made: list[Any] = []
+
+    class Noting(Intracomm):
+        """A communicator, its duplicates likewise, that notes its persistent requests."""
+
+        def Recv_init(self, *args: Any, **options: Any) -> Any:  # noqa: N802
+            made.append(super().Recv_init(*args, **options))
+            return made[-1]
+
+        def Send_init(self, *args: Any, **options: Any) -> Any:  # noqa: N802
+            made.append(super().Send_init(*args, **options))
+            return made[-1]
+
+    genuine, pushes = ParameterServer.push, iter(range(1, sys.maxsize))
+
+    def push(self: ParameterServer, *args: Any) -> Any:
+        if next(pushes) == 5:
+            raise OSError("a fault of the test")
+        return genuine(self, *args)
+
+    ParameterServer.push = push  # type: ignore[method-assign]
+    words = ["algorithm=asgd", "faults.patience=0.1"]
+    try:
+        mpi_dcasgd.train(job, Noting(comm), path, words=words, on_error="raise")
+    except (OSError, mpi_dcasgd.DcasgdError):
+        return len(made), sum(request != REQUEST_NULL for request in made)
+    finally:
+        ParameterServer.push = genuine  # type: ignore[method-assign]
+    raise AssertionError("the run was to fail")
 
 
 def walk(comm: MPI.Intracomm, path: str) -> tuple[int, int, int, float] | str:

@@ -107,7 +107,8 @@ def end_broken_world(status: int) -> NoReturn:
     sys.stdout.flush()
     if MPI.COMM_WORLD.rank == SERVER:
         print(
-            f"{_broken[0]} hangs, so MPI_Abort ends the processes; all files are complete",
+            f"{_broken[0]} hangs or has gone, so MPI_Abort ends the processes; all files are "
+            "complete",
             file=sys.stderr,
             flush=True,
         )

@@ -19,9 +19,11 @@ import torch
 
 import mpi_dcasgd
 from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.learning.data.fingerprint import held_bytes
 
 if TYPE_CHECKING:
     from mpi_dcasgd.drivers.meeting import Ranks
+    from mpi_dcasgd.learning.data.identity import DataIdentity
     from mpi_dcasgd.learning.layout import FlatLayout
     from mpi_dcasgd.learning.subject import Subject
 
@@ -32,6 +34,8 @@ _MAY_DIFFER = ("device", "code")
 the user's modules, whose contents are compared instead."""
 
 _ABSENT = "nothing"
+_LARGE = 1 << 30
+_SPLITS = {"train": "training", "test": "test", "validation": "validation"}
 
 _OLD = ("unknown host", {"mpi_dcasgd": "a version without this handshake"})
 
@@ -106,11 +110,34 @@ def job_facts(job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def data_facts(subject: Subject) -> dict[str, str]:
-    """Return what tells data apart: for the time being, the sizes of the splits."""
+    """Return the sizes of the splits."""
     splits = {"training": subject.train, "test": subject.test, "validation": subject.validation}
     return {
         f"{name} samples": str(len(split)) for name, split in splits.items() if split is not None
     }
+
+
+def identity_facts(subject: Subject, identity: Callable[[], DataIdentity]) -> dict[str, str]:
+    """Return what tells apart data of equal sizes: their classes, and names for their content.
+
+    Data that hold more than 1 GiB in memory are left out: every rank would have to read all of it,
+    several of them on one host at a time.
+
+    Args:
+        subject: The task with its data.
+        identity: Returns the identity of the data, as this process has them.
+    """
+    splits = {"train": subject.train, "test": subject.test, "validation": subject.validation}
+    if sum(held_bytes(split) for split in splits.values() if split is not None) > _LARGE:
+        return {}
+    found, facts = identity(), {}
+    if found.classes:
+        digest = hashlib.sha256(repr(found.classes).encode()).hexdigest()[:16]
+        facts["classes"] = f"{len(found.classes)}, {digest}"
+    for name, title in _SPLITS.items():
+        if content := found.fingerprints.get(name):
+            facts[f"content of the {title} data"] = content[:16]
+    return facts
 
 
 def layout_facts(layout: FlatLayout) -> dict[str, str]:

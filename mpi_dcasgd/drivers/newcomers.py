@@ -120,6 +120,8 @@ class Newcomers:
         name: Name of a worker for people.
         tell: One line for people.
         clock: Seconds, monotonic.
+        ended: Tells of the how many-th process for a worker whether it is known to have ended; MPI
+            may not know it of a process that was started later.
     """
 
     def __init__(
@@ -129,8 +131,10 @@ class Newcomers:
         name: Callable[[int], str],
         tell: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        ended: Callable[[int, int], bool] = lambda worker, number: False,
     ) -> None:
         self._start = start
+        self._ended = ended
         self._facts = facts
         self._name = name
         self._tell = tell
@@ -221,6 +225,8 @@ class Newcomers:
                 self._failed(start, f"it did not come up within {CONNECT_S:g} s")
         elif (said := start.peer.said()) is not None:
             return self._greet(start, start.peer, said)
+        elif self._ended(start.worker, start.number):
+            self._failed(start, "it died while it was setting itself up")
         elif passed > SET_UP_S:
             self._failed(start, f"it was not ready within {SET_UP_S:g} s")
         return None

@@ -17,7 +17,9 @@ from mpi4py import MPI
 from mpi_dcasgd.drivers.backoff import Backoff
 from mpi_dcasgd.drivers.deaths import failed_ranks, is_death
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
+from mpi_dcasgd.drivers.lifelines import TEXT, Lifelines
 from mpi_dcasgd.drivers.patience import LAST_ONES, Watch
+from mpi_dcasgd.drivers.signals import outlives_deaths
 from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.errors import RanksLostError
 
@@ -65,6 +67,14 @@ class Desk:
         self._next_s = 0.0
         self._failures: list[Failure] = []
         self._answers: dict[tuple[int, int], MPI.Request] = {}
+        self._lifelines: Lifelines | None = None
+        self._holders: list[tuple[MPI.Comm, int]] = []
+        self._failed: set[int] = set()
+
+    def hold(self, lifelines: Lifelines) -> None:
+        """Take an end of a worker's process that nobody tells of for a failure, from now on."""
+        self._lifelines = lifelines
+        self._holders = list(self._peers)
 
     def look(self) -> None:
         """Read what has come and answer it, every tenth of a second."""
@@ -79,7 +89,14 @@ class Desk:
                     if text is None:
                         self._answer(comm, rank)
                     else:
+                        self._failed.add(worker)
                         self._failures.append(Failure(worker, text))
+        for worker in self._lifelines.ended() if self._lifelines else ():
+            comm, rank = self._holders[worker]
+            # Another process may have its place by now, or it has said why, or MPI knows more.
+            known = self._peers[worker] != (comm, rank) or worker in self._failed
+            if not known and not (outlives_deaths() and rank in failed_ranks(comm)):
+                self._failures.append(Failure(worker, TEXT))
 
     def failures(self) -> list[Failure]:
         """Look, and return the failures that have been read since the last call."""

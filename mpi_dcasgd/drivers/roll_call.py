@@ -7,6 +7,7 @@ from typing import Literal
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.conductor import Conductor
+from mpi_dcasgd.drivers.signals import outlives_deaths
 from mpi_dcasgd.drivers.topology import Topology
 
 
@@ -68,6 +69,8 @@ class RollCall:
     def failed(self, worker: int, text: str, tickets: Sequence[int]) -> None:
         """Tell that a worker's own exception ended it, and that its tickets were requeued."""
         self._gone[worker] = "failed"
+        if not outlives_deaths():  # MPI does not know, and would wait for it at its end
+            self._outdated.append(self.name(worker))
         self._reasons[worker] = text
         self._tell(
             f"{self.name(worker)} failed: {text}; its tickets {list(tickets)} are requeued, "

@@ -81,6 +81,7 @@ class CheckpointSettings:
         Literal["refuse", "accept"],
         Field(
             description="what a resume does where the data are not those that the run began with; "
-            "other numbers of training samples are always refused"
+            "other numbers of training samples are always refused. accept leaves the content of "
+            "the data out where ranks are compared, too"
         ),
     ] = "refuse"

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.handshake import data_facts, identity_facts
 from mpi_dcasgd.errors import DataError
 from mpi_dcasgd.learning.data.identity import differences
 from mpi_dcasgd.learning.tasks.sections import SectionTask
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.resume import Checkpoint
+
+
+def facts_of_data(job: Job, workshop: Workshop) -> dict[str, str]:
+    """Return what all ranks of a run must have alike of their data.
+
+    Args:
+        job: The run's.
+        workshop: Has the data of this rank.
+
+    Raises:
+        DataError: A sample cannot be read.
+    """
+    facts = data_facts(workshop.subject)
+    if job.checkpoint.other_data == "refuse":
+        facts |= identity_facts(workshop.subject, lambda: workshop.identity)
+    return facts
 
 
 def check_resumed(checkpoint: Checkpoint | None, job: Job, workshop: Workshop) -> None:

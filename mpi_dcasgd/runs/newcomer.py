@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import signal
+import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -63,7 +64,21 @@ def _meet_server() -> tuple[MPI.Intracomm, dict[str, Any]]:
         leave(2)
     comm = parent.Merge(high=True)
     brief: dict[str, Any] = comm.recv(source=0)
+    _hold_lifeline(brief)
     return comm, brief
+
+
+_held: list[socket.socket] = []
+
+
+def _hold_lifeline(brief: Mapping[str, Any]) -> None:
+    """Hold a socket that tells the server of the end of this process (``drivers.lifelines``)."""
+    word, host = brief["lifeline"], brief["server_host"]
+    with suppress(OSError, KeyError):  # there is no way, or no port
+        near = host == socket.gethostname()
+        line = socket.create_connection(("127.0.0.1" if near else host, word["port"]), 3.0)
+        line.sendall(word["token"] + int(brief["worker"]).to_bytes(4, "big"))
+        _held.append(line)
 
 
 def _tell_launcher() -> None:
@@ -153,7 +168,7 @@ class _Seat:
         link = Link(self._comm, wire, device, self._brief["spin_s"], self._watch, cuts=cuts)
         views = () if link.staged else (link.reply.vector, link.push.vector)
         flat = workshop.flat_model(device, *views)
-        facts = facts_of(job, workshop.subject, flat)
+        facts = facts_of(job, workshop, flat)
         learner = workshop.learner(flat)
         link.expect()
         self._take(facts, device)

@@ -17,11 +17,11 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.fault_settings import check_respawn
 from mpi_dcasgd.drivers.handshake import (
     code_facts,
-    data_facts,
     job_facts,
     layout_facts,
     shake_hands,
 )
+from mpi_dcasgd.drivers.lifelines import Lifelines, hold_lifelines
 from mpi_dcasgd.drivers.meeting import Meeting
 from mpi_dcasgd.drivers.reducers import Reducer, make_reducer
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
@@ -34,6 +34,7 @@ from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.data_check import facts_of_data
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.resume import Standing
 
@@ -119,7 +120,7 @@ class Rank:
         self.layout = flat.layout
         start = self.workshop.start
         begun = {} if start is None else {"weights to start from": start.sha256}
-        data = data_facts(self.workshop.subject)
+        data = together(meeting, self._data_facts)
         shake_hands(meeting, {**data, **layout_facts(flat.layout), **begun})
         check_alike(meeting, "parameters that are not trained", flat.fixed_sha256())
         meeting.doing = "sharing memory"
@@ -132,6 +133,12 @@ class Rank:
         self.chunked = self.sharing.chunked(job.chunk_mb) if self.cuts else frozenset()
         if not self.chunked and not job.faults.respawn:  # processes that come later have chunks
             self.cuts = ()
+        self.lifeline: Lifelines | socket.socket | None = None
+        if not self.synchronous:
+            own = self.world.worker_of(comm.rank)
+            self.lifeline = hold_lifelines(meeting, self.world, own)
+        if self.lifeline:
+            self.resources.callback(self.lifeline.close)
         meeting.doing = "trying out the model"
         # The server's own vectors are on the CPU; its device is where it evaluates.
         worker = self.world.worker_of(comm.rank)
@@ -187,6 +194,9 @@ class Rank:
             gpu = self.device.type == "cuda"
             plan = plan_job(self.job, self.comm.size, gpu=gpu)
             check_memory(plan, available_bytes(), self.job.name)
+
+    def _data_facts(self) -> dict[str, str]:
+        return facts_of_data(self.job, self.workshop)
 
     def _check_data(self) -> None:
         if self.recording:

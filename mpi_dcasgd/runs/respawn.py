@@ -13,21 +13,23 @@ from mpi_dcasgd.config.load import job_as_yaml
 from mpi_dcasgd.config.own_code import own_names
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.handshake import code_facts, data_facts, layout_facts
+from mpi_dcasgd.drivers.handshake import code_facts, layout_facts
+from mpi_dcasgd.drivers.lifelines import Successors
 from mpi_dcasgd.drivers.newcomers import NEWCOMER, Newcomers, Peer, spawn
 from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.learning.subject import Subject
+from mpi_dcasgd.runs.data_check import facts_of_data
 from mpi_dcasgd.sources import sources_of
 
 if TYPE_CHECKING:
+    from mpi_dcasgd.runs.build import Workshop
     from mpi_dcasgd.runs.rank import Rank
 
 PROGRAM = (sys.executable, "-m", "mpi_dcasgd.runs.newcomer")
 """What is started in place of a worker."""
 
 
-def facts_of(job: Job, subject: Subject, flat: FlatModel) -> dict[str, str]:
+def facts_of(job: Job, workshop: Workshop, flat: FlatModel) -> dict[str, str]:
     """Return what a process in a worker's place must have as the server has it.
 
     The job itself is sent to it.
@@ -36,7 +38,7 @@ def facts_of(job: Job, subject: Subject, flat: FlatModel) -> dict[str, str]:
     return {
         **code_facts(),
         **modules,
-        **data_facts(subject),
+        **facts_of_data(job, workshop),
         **layout_facts(flat.layout),
         "parameters that are not trained": flat.fixed_sha256(),
     }
@@ -53,7 +55,7 @@ def recruiting(rank: Rank, name: Callable[[int], str], conductor: Conductor) -> 
     places = rank.places
     hosts = {place.host for place in places}
     flat = rank.workshop.flat_model(torch.device("cpu"))
-    facts = facts_of(rank.job, rank.workshop.subject, flat)
+    facts = facts_of(rank.job, rank.workshop, flat)
 
     def start(worker: int, number: int) -> Peer:
         home = places[rank.world.rank_of(worker)].host
@@ -61,10 +63,14 @@ def recruiting(rank: Rank, name: Callable[[int], str], conductor: Conductor) -> 
         # Where its GPU is; but that host may be what was lost.
         host = home if len(hosts) > 1 and number == 1 else None
         peer = spawn(list(PROGRAM), cwd=os.getcwd(), env=env, host=host)
-        peer.comm.send(_brief(rank, worker, number), dest=NEWCOMER)
+        listener, word = successors.invite(alone=len(hosts) == 1)
+        peer.comm.send({**_brief(rank, worker, number), "lifeline": word}, dest=NEWCOMER)
+        successors.accept(listener, word, worker, number)
         return peer
 
-    return Newcomers(start, facts, name, conductor.message)
+    successors = Successors()
+    rank.resources.callback(successors.close)
+    return Newcomers(start, facts, name, conductor.message, ended=successors.ended)
 
 
 def _brief(rank: Rank, worker: int, number: int) -> dict[str, Any]:

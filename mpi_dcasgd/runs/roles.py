@@ -15,6 +15,7 @@ from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.evaluation_watch import watch_evaluations
 from mpi_dcasgd.drivers.farewell import await_leave, take_leave
+from mpi_dcasgd.drivers.lifelines import Lifelines
 from mpi_dcasgd.drivers.signals import outlives_deaths
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
 from mpi_dcasgd.drivers.startup import together
@@ -135,6 +136,8 @@ def _serve(rank: Rank) -> None:
         chunked=rank.chunked,
     )
     rank.resources.callback(loop.close)
+    if isinstance(rank.lifeline, Lifelines):
+        loop.desk.hold(rank.lifeline)
     observer.follow(accounts, lambda: loop.busy_s)
     if faults.respawn:
         loop.newcomers = recruiting(rank, loop.roll.name, conductor)

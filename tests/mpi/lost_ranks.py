@@ -196,6 +196,31 @@ def last_reply(comm: Any) -> bool:
     return False
 
 
+def lifelines(comm: Any) -> list[tuple[int, str]]:
+    """The last rank's process ends, as far as its lifeline says; rank 0 reads at its desk."""
+    from mpi_dcasgd.drivers.lifelines import Lifelines, hold_lifelines
+    from mpi_dcasgd.drivers.meeting import Meeting
+    from mpi_dcasgd.drivers.notes import Desk
+    from mpi_dcasgd.drivers.topology import Topology
+
+    world, meeting = Topology("asynchronous", comm.size - 1), Meeting(comm)
+    line = hold_lifelines(meeting, world, world.worker_of(comm.rank))
+    assert line is not None
+    if comm.rank == comm.size - 1:
+        line.close()
+    found: list[tuple[int, str]] = []
+    if isinstance(line, Lifelines):
+        desk = Desk([(comm, rank) for rank in world.worker_ranks])
+        desk.hold(line)
+        until = time.monotonic() + 60.0
+        while not found and time.monotonic() < until:
+            found += [tuple(failure) for failure in desk.failures()]
+            time.sleep(0.01)
+    meeting.barrier()
+    line.close()
+    return found
+
+
 def watch_group(comm: Any, signs: bool, wait_s: float) -> list[str]:
     """Rank 0 is between two steps for as long as rank 1 waits for it, with signs of life or not.
 

@@ -116,6 +116,15 @@ def test_a_rank_of_a_group_that_dies_is_named_and_the_state_is_saved(
     assert checkpoint.name == "update-000000029.pt"
 
 
+def test_a_worker_that_leaves_without_a_word_is_noticed_at_once(
+    shared_world: Callable[..., Any],
+) -> None:
+    answers = shared_world("lost_ranks:lifelines", ranks=3, path=[HERE])
+    ((worker, text),) = answers[0].value
+    assert worker == 1
+    assert text.startswith("its process has ended without a word")
+
+
 def test_a_server_that_answers_is_waited_for_and_one_that_does_not_is_named(
     shared_world: Callable[..., Any],
 ) -> None:

@@ -91,6 +91,14 @@ def test_a_world_that_fell_apart_is_refused(processes: Any) -> None:
     refused(finished, "srun started 4 processes", "--mpi=pmix")
 
 
+def test_no_request_of_mpi_is_left_after_an_error(
+    shared_world: Callable[..., Any], tmp_path: Path
+) -> None:
+    answers = shared_world("world_calls:left_after_error", JOB, tmp_path / "run", ranks=2)
+    assert [made > 0 for made, _ in (answer.value for answer in answers)] == [True, True]
+    assert [left for _, left in (answer.value for answer in answers)] == [0, 0]
+
+
 def test_ssgd_without_horovod_says_how_to_get_it(
     mpirun: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -13,12 +13,14 @@ from mpi_dcasgd.config.load import job_as_yaml, load_job
 from mpi_dcasgd.drivers.handshake import (
     code_facts,
     data_facts,
+    identity_facts,
     job_facts,
     layout_facts,
     shake_hands,
     source_digest,
 )
 from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.learning.data.identity import DataIdentity
 from mpi_dcasgd.learning.flat import FlatModel
 
 HOST = socket.gethostname()
@@ -96,6 +98,16 @@ def test_the_source_is_told_apart_by_a_byte_and_by_a_name(
 def test_facts_of_code_data_and_layout() -> None:
     assert {"mpi_dcasgd", "PyTorch", "NumPy", "byte order"} < code_facts().keys()
     assert data_facts(toy_subject(40)) == {"training samples": "40", "test samples": "20"}
+    facts = identity_facts(toy_subject(40), lambda: DataIdentity.of(toy_subject(40)))
+    assert facts.keys() == {f"content of the {split} data" for split in ("training", "test")}
+    named = [DataIdentity({}, {}, classes) for classes in (("cat", "dog"), ("dog", "cat"))]
+    assert len({str(identity_facts(toy_subject(), lambda it=it: it)) for it in named}) == 2
+    # Equal in all sizes, and not the same.
+    other = toy_subject(40)
+    other.train.targets[0] += 1  # type: ignore[attr-defined]
+    assert data_facts(other) == data_facts(toy_subject(40))
+    apart = identity_facts(other, lambda: DataIdentity.of(other))
+    assert {key for key in facts if facts[key] != apart[key]} == {"content of the training data"}
     plain = layout_facts(FlatModel(toy_model(), CPU).layout)
     assert plain == layout_facts(FlatModel(toy_model(seed=1), CPU).layout)
     assert plain != layout_facts(FlatModel(toy_model(batchnorm=True), CPU).layout)

@@ -189,6 +189,19 @@ def test_a_process_that_hangs_while_it_loads_its_data_is_given_up() -> None:
     assert len(site.asked) == 2
 
 
+def test_a_process_whose_socket_says_that_it_ended_is_not_waited_for() -> None:
+    gone: set[tuple[int, int]] = set()
+    site = Site()
+    site.newcomers._ended = lambda worker, number: (worker, number) in gone
+    site.replace(0)
+    assert site.newcomers.look() == []
+    gone.add((0, 1))
+    assert site.newcomers.look() == []
+    assert site.lines[1].endswith("failed: it died while it was setting itself up")
+    site.started()
+    assert site.asked == [(0, 1), (0, 2)]
+
+
 def test_time_in_which_the_server_was_suspended_is_not_held_against_anybody() -> None:
     site = Site()
     site.replace(0)

@@ -47,6 +47,20 @@ def fingerprint_of(split: Split) -> str:
     return first if first == second else ""  # they draw from what nobody seeds
 
 
+def held_bytes(split: Split) -> int:
+    """Return the bytes of the samples that a split holds in memory, all of which have to be read.
+
+    Example:
+        >>> held_bytes(TensorSplit(torch.eye(3), torch.arange(3), torch.device("cpu")))
+        60
+    """
+    if isinstance(split, Part):
+        return held_bytes(split.split)
+    if not isinstance(split, ResidentSplit):
+        return 0
+    return sum(tensor.nbytes for tensor in tensors_of(vars(split)))
+
+
 def _sample(split: Split, number: int) -> Any:
     return split.batch(np.array([number], dtype=np.int64), None)
 
