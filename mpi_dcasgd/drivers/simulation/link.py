@@ -46,12 +46,18 @@ class SharedLink:
         """Bytes a second that a message gets now, or would get."""
         return min(self._each_bytes_per_s, self._bytes_per_s / max(1, len(self._flows)))
 
-    def begin(self, now_s: float, flow: Flow, size: float) -> None:
-        """Put a message of ``size`` bytes on its way."""
+    def begin(self, now_s: float, flow: Flow, size: float) -> float:
+        """Put a message of ``size`` bytes on its way; its place, for ``left_s``."""
         self._advance(now_s)
         self._serial += 1
         self.turn += 1
         heapq.heappush(self._flows, (self._got + size, self._serial, flow, size))
+        return self._got + size
+
+    def left_s(self, now_s: float, place: float) -> float:
+        """Seconds until a message on its way ends, at the rate that it has now."""
+        self._advance(now_s)
+        return max(0.0, place - self._got) / self.rate
 
     def next_s(self) -> tuple[float, int] | None:
         """When the next message ends if nothing else begins, and whose; None if there is none."""
