@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mpi_dcasgd.drivers.simulation.cluster import (
@@ -59,7 +60,7 @@ def test_a_message_is_no_faster_than_its_own_end_of_the_network() -> None:
 
 
 def test_workers_in_step_slow_down_each_others_messages() -> None:
-    shared = Cluster(network=Network(server_bytes_per_s=1000.0))
+    shared = Cluster(network=Network(server_bytes_per_s=1000.0, share_cv=0.0))
     assert cycle_s(shared) == pytest.approx(1 + 2 * 0.1)
     assert cycle_s(shared, 3, 300) == pytest.approx(1 + 2 * 0.3, rel=0.01)
     own = Cluster(network=Network(bytes_per_s=1000.0))
@@ -230,8 +231,31 @@ def test_a_cluster_without_them_has_the_engine_of_before() -> None:
 
 def test_equal_workers_in_step_use_one_direction_of_the_link_at_a_time() -> None:
     # All finish their pushes at once and then wait for their replies together.
-    cluster = Cluster(network=Network(server_bytes_per_s=1000.0))
+    cluster = Cluster(network=Network(server_bytes_per_s=1000.0, share_cv=0.0))
     assert 50 / cycle_s(cluster, 50, 1000) == pytest.approx(50 / (1 + 2 * 50 * 0.1), rel=0.01)
+    # It takes little to have both used.
+    cluster = Cluster(network=Network(server_bytes_per_s=1000.0, share_cv=0.1))
+    assert 50 / cycle_s(cluster, 50, 1000) == pytest.approx(10, rel=0.05)
+
+
+def test_unequal_shares_have_the_mean_and_spread_that_were_asked_for() -> None:
+    link = SharedLink(1.0, 1.0, 0.25, (3, 0))
+    weights = []
+    for _ in range(4000):
+        link.begin(0.0, (0, 0, 0), 1.0)
+        weights.append(link._weights)
+        link.end(link.next_s()[0])  # type: ignore[index]
+    assert np.mean(weights) == pytest.approx(1.0, abs=0.02)
+    assert np.std(weights) == pytest.approx(0.25, abs=0.02)
+    # However they are shared, the link carries its bandwidth.
+    for worker in range(10):
+        link.begin(5000.0, (worker, 0, 0), 7.0)
+    ends = []
+    while (due := link.next_s()) is not None:
+        ends.append(due[0])
+        link.end(due[0])
+    assert ends[-1] == pytest.approx(5000.0 + 70.0)
+    assert ends[0] < 5000.0 + 60.0
 
 
 @pytest.mark.parametrize(

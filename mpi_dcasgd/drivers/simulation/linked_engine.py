@@ -37,7 +37,9 @@ class LinkedEngine(Engine):
         super().__init__(cluster, num_workers, message_bytes, seed, site)
         carriage = self._carriage
         limits = carriage.server_bytes_per_s, carriage.worker_bytes_per_s
-        self._in, self._out = SharedLink(*limits), SharedLink(*limits)
+        share_cv = cluster.network.share_cv
+        self._in = SharedLink(*limits, share_cv, (seed, 0))
+        self._out = SharedLink(*limits, share_cv, (seed, 1))
         self._joining = False
         # Of chunks: the places on the link of pushes that come in, and of those of them whose first
         # chunk is there; with whose push, which is not all there, the server has begun and when;
@@ -105,7 +107,7 @@ class LinkedEngine(Engine):
         self._plan(self._in, _IN)
         if carriage.chunks > 1:
             self._sent[worker] = place
-            first_s = carriage.wire_bytes / carriage.chunks / self._in.rate
+            first_s = self._in.left_s(self.now, place) / carriage.chunks
             self._at(self.now + first_s + carriage.latency_s, worker, _ANNOUNCED)
 
     def _came_in(self) -> None:

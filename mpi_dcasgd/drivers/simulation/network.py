@@ -30,6 +30,13 @@ class Network:
             "share; null: without limit"
         ),
     ] = None
+    share_cv: Annotated[
+        Seconds,
+        Field(
+            description="standard deviation over mean of the shares that messages get of a "
+            "server's link"
+        ),
+    ] = 0.25
     local: Annotated[
         int,
         Field(ge=0, description="workers 0 to local - 1 are on the server's host: free messages"),
