@@ -45,7 +45,8 @@ class ScalingRow:
     Attributes:
         workers: How many.
         ideal_per_s: Of workers that never wait.
-        one_server_per_s: Asynchronous, with one server.
+        one_server_per_s: Asynchronous, with one server; what it can take at most, where it is
+            asked for twice as much.
         servers: The fewest with which servers and links are busy for at most ``BUSY`` of the time
             and each fits into its memory, or as many as were asked for.
         enough: Whether there are so many; if not, the time that a push takes each server,
@@ -216,7 +217,7 @@ def _row(
     number, enough = (servers or 1, True) if asked else needed(cluster, workers, size, most)
     sharded = _with_servers(cluster, number)
     straggler = {**cluster.slow, 0: slow * cluster.slow.get(0, 1.0)}
-    one_rate, _ = _asynchronous(_with_servers(cluster, 1), workers, size, seed)
+    one_rate = _one_server(cluster, workers, size, seed)
     rate, staleness = _asynchronous(sharded, workers, size, seed)
     slow_rate, _ = _asynchronous(replace(sharded, slow=straggler), workers, size, seed)
     return ScalingRow(
@@ -232,6 +233,22 @@ def _row(
         sync_per_s=_synchronous(cluster, workers, size, seed),
         sync_slow_per_s=_synchronous(replace(cluster, slow=straggler), workers, size, seed),
     )
+
+
+def _one_server(cluster: Cluster, workers: int, size: int, seed: int) -> float:
+    """Gradients a second; what it can take where it is asked for twice as much."""
+    alone = _with_servers(cluster, 1)
+    asked_per_s, most_per_s = _load(alone, workers, size)
+    if asked_per_s > 2 * most_per_s:
+        return most_per_s
+    return _asynchronous(alone, workers, size, seed)[0]
+
+
+def _load(cluster: Cluster, workers: int, size: int) -> tuple[float, float]:
+    """Pushes a second of workers that never queue, and the most that the servers can take."""
+    carriage = cluster.carriage(size)
+    cycle_s = float(cluster.delays.mean_s) + 2 * carriage.message_s + carriage.order_s
+    return workers / (cycle_s + carriage.service_s), carriage.pushes_per_s
 
 
 def kept_bytes(workers: int, size: int) -> int:
@@ -251,13 +268,11 @@ def needed(cluster: Cluster, workers: int, size: int, most: float | None) -> tup
     for servers in range(1, MAX_SERVERS + 1):
         if most is not None and kept_bytes(workers, size) > servers * most:
             continue
-        carriage = _with_servers(cluster, servers).carriage(size)
-        cycle_s = float(cluster.delays.mean_s) + 2 * carriage.message_s + carriage.order_s
-        asked_per_s = workers / (cycle_s + carriage.service_s)
-        if asked_per_s <= BUSY * carriage.pushes_per_s:
+        asked_per_s, most_per_s = _load(_with_servers(cluster, servers), workers, size)
+        if asked_per_s <= BUSY * most_per_s:
             return servers, True
         nearly_s = 1.1 * cluster.server.service_s
-        if 1 / carriage.pushes_per_s < nearly_s and asked_per_s * nearly_s > BUSY:
+        if 1 / most_per_s < nearly_s and asked_per_s * nearly_s > BUSY:
             return servers, False  # more would hardly make a push any shorter
     return MAX_SERVERS, False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mpi_dcasgd.drivers.simulation.cluster import (
@@ -59,7 +60,7 @@ def test_a_message_is_no_faster_than_its_own_end_of_the_network() -> None:
 
 
 def test_workers_in_step_slow_down_each_others_messages() -> None:
-    shared = Cluster(network=Network(server_bytes_per_s=1000.0))
+    shared = Cluster(network=Network(server_bytes_per_s=1000.0, share_cv=0.0))
     assert cycle_s(shared) == pytest.approx(1 + 2 * 0.1)
     assert cycle_s(shared, 3, 300) == pytest.approx(1 + 2 * 0.3, rel=0.01)
     own = Cluster(network=Network(bytes_per_s=1000.0))
@@ -83,6 +84,7 @@ def test_a_saturated_link_carries_its_bandwidth(exchange: dict[str, Any], times:
     cluster = Cluster(
         delays=Gamma(task_cv=0.5),
         network=Network(latency_s=0.001, server_bytes_per_s=1000.0),
+        server=ServerTimes(bytes_per_s=4000.0),
         exchange=Exchange(**exchange),
     )
     assert 200 / cycle_s(cluster, 200, 6000) == pytest.approx(10 * times, rel=0.08)
@@ -103,13 +105,13 @@ def test_servers_share_what_depends_on_the_size_and_nothing_else() -> None:
     assert rates == [pytest.approx(1 / 0.5, rel=0.01), pytest.approx(1 / 0.2, rel=0.01)]
 
 
-def test_servers_that_do_not_lead_hear_the_order_a_latency_later() -> None:
+def test_servers_agree_on_the_order_in_two_messages() -> None:
     network = Network(latency_s=0.25, server_bytes_per_s=1e9)
     assert cycle_s(Cluster(network=network)) == pytest.approx(1.5)
     several = Cluster(network=network, exchange=Exchange(servers=2))
-    assert cycle_s(several) == pytest.approx(1.75)
+    assert cycle_s(several) == pytest.approx(2.0)
     free = Cluster(network=Network(latency_s=0.25), exchange=Exchange(servers=2))
-    assert cycle_s(free) == pytest.approx(1.75)
+    assert cycle_s(free) == pytest.approx(2.0)
 
 
 def test_16_bits_halve_messages_and_not_the_update() -> None:
@@ -136,6 +138,26 @@ def test_chunks_overlap_receiving_updating_and_replying(service: float, expected
     exchange = Exchange(chunk_bytes=10)
     chunks = Cluster(network=network, server=server, exchange=exchange)
     assert cycle_s(chunks) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("others", "overlaps"), [(0, True), (20, False)])
+def test_a_push_that_comes_in_slowly_is_not_begun_while_others_would_wait(
+    others: int, overlaps: bool
+) -> None:
+    # Of 100 s. The workers beside it, on the server's host, push every 1 / 20 s.
+    cluster = Cluster(
+        network=Network(bytes_per_s=1.0, local=others),
+        server=ServerTimes(bytes_per_s=10_000.0),
+        exchange=Exchange(chunk_bytes=10),
+    )
+    site = CountingSite(others + 1, 10**9)
+    engine = LinkedEngine(cluster, others + 1, SIZE, 0, site)
+    while engine.accounts[others].updates < 3:
+        engine.run(1)
+    # The reply of the last chunk takes 10 s more; the rest of it another 90, or none.
+    cycle = engine.now / 3
+    assert (cycle < 130) == overlaps
+    assert site.version >= 3 + others * int(engine.now * 0.95)
 
 
 def test_chunks_that_are_no_chunks_change_nothing() -> None:
@@ -209,8 +231,31 @@ def test_a_cluster_without_them_has_the_engine_of_before() -> None:
 
 def test_equal_workers_in_step_use_one_direction_of_the_link_at_a_time() -> None:
     # All finish their pushes at once and then wait for their replies together.
-    cluster = Cluster(network=Network(server_bytes_per_s=1000.0))
+    cluster = Cluster(network=Network(server_bytes_per_s=1000.0, share_cv=0.0))
     assert 50 / cycle_s(cluster, 50, 1000) == pytest.approx(50 / (1 + 2 * 50 * 0.1), rel=0.01)
+    # It takes little to have both used.
+    cluster = Cluster(network=Network(server_bytes_per_s=1000.0, share_cv=0.1))
+    assert 50 / cycle_s(cluster, 50, 1000) == pytest.approx(10, rel=0.05)
+
+
+def test_unequal_shares_have_the_mean_and_spread_that_were_asked_for() -> None:
+    link = SharedLink(1.0, 1.0, 0.25, (3, 0))
+    weights = []
+    for _ in range(4000):
+        link.begin(0.0, (0, 0, 0), 1.0)
+        weights.append(link._weights)
+        link.end(link.next_s()[0])  # type: ignore[index]
+    assert np.mean(weights) == pytest.approx(1.0, abs=0.02)
+    assert np.std(weights) == pytest.approx(0.25, abs=0.02)
+    # However they are shared, the link carries its bandwidth.
+    for worker in range(10):
+        link.begin(5000.0, (worker, 0, 0), 7.0)
+    ends = []
+    while (due := link.next_s()) is not None:
+        ends.append(due[0])
+        link.end(due[0])
+    assert ends[-1] == pytest.approx(5000.0 + 70.0)
+    assert ends[0] < 5000.0 + 60.0
 
 
 @pytest.mark.parametrize(

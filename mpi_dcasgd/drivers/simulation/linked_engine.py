@@ -1,9 +1,11 @@
 """The engine where messages share the servers' links, and where a push may come in chunks.
 
 What is on its way in one direction shares that direction's bandwidth (``link.py``). With chunks,
-the server begins with a push when its first chunk is there and is through with the last chunk one
-chunk's service after it has come, and the reply leaves meanwhile, all but its last chunk. Pushes
-are still dealt with one after the other.
+the server may begin with a push while it comes in, is through with it one chunk's service after the
+last one has come, and the reply leaves meanwhile, all but its last chunk. Pushes are still dealt
+with one after the other, those that are all there first. One that is not is begun only if the rest
+of it is expected within the mean time between two pushes, or from the only worker: others have to
+wait for it.
 
 The first weights are in every worker's hands when the run begins, but for a latency: thousands of
 workers that fetch them at once would take as long as some updates, once.
@@ -20,8 +22,10 @@ from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.engine import ARRIVED, SERVED, Engine, Site
 from mpi_dcasgd.drivers.simulation.link import SharedLink
 
-_COMPUTED, _ANNOUNCED, _IN, _OUT, _DELIVERED = range(4, 9)
+_COMPUTED, _ANNOUNCED, _IN, _OUT, _DELIVERED, _LOOK = range(4, 10)
 _WHOLE, _EARLY, _LAST = range(3)  # parts of a reply
+_NEARLY = 1.01  # so that a look is not put off by less than a clock can tell
+_PACE = 0.125  # weight of the last interval in the mean between two pushes, as a server has it
 
 
 class LinkedEngine(Engine):
@@ -33,13 +37,17 @@ class LinkedEngine(Engine):
         super().__init__(cluster, num_workers, message_bytes, seed, site)
         carriage = self._carriage
         limits = carriage.server_bytes_per_s, carriage.worker_bytes_per_s
-        self._in, self._out = SharedLink(*limits), SharedLink(*limits)
+        share_cv = cluster.network.share_cv
+        self._in = SharedLink(*limits, share_cv, (seed, 0))
+        self._out = SharedLink(*limits, share_cv, (seed, 1))
         self._joining = False
-        # Of chunks: who has been queued, whose push is there, with whom the server has begun and
-        # when, whose reply's first part is on its way (True) or there (False), who waits for it.
-        self._announced: set[int] = set()
-        self._complete: set[int] = set()
-        self._engaged: tuple[int, int, float] | None = None
+        # Of chunks: the places on the link of pushes that come in, and of those of them whose first
+        # chunk is there; with whose push, which is not all there, the server has begun and when;
+        # whose reply's first part is on its way (True) or there (False), and who waits for it.
+        self._sent: dict[int, float] = {}
+        self._coming: dict[int, float] = {}
+        self._engaged: tuple[int, float] | None = None
+        self._last_s, self._pace_s, self._looks = 0.0, 0.0, 0
         self._early: dict[int, bool] = {}
         self._answered: set[int] = set()
 
@@ -79,12 +87,15 @@ class LinkedEngine(Engine):
         elif kind == _OUT:
             if life == self._out.turn:
                 self._went_out()
+        elif kind == _LOOK:
+            if life == self._looks and not self._serving:
+                self._serve()
         elif life != self._life[worker]:
             return
         elif kind == _COMPUTED:
             self._push(worker, life)
         elif kind == _ANNOUNCED:
-            self._announce(worker, life)
+            self._announce(worker)
         else:
             self._step(worker)
 
@@ -92,10 +103,11 @@ class LinkedEngine(Engine):
 
     def _push(self, worker: int, life: int) -> None:
         carriage = self._carriage
-        self._in.begin(self.now, (worker, life, _WHOLE), carriage.wire_bytes)
+        place = self._in.begin(self.now, (worker, life, _WHOLE), carriage.wire_bytes)
         self._plan(self._in, _IN)
         if carriage.chunks > 1:
-            first_s = carriage.wire_bytes / carriage.chunks / self._in.rate
+            self._sent[worker] = place
+            first_s = self._in.left_s(self.now, place) / carriage.chunks
             self._at(self.now + first_s + carriage.latency_s, worker, _ANNOUNCED)
 
     def _came_in(self) -> None:
@@ -147,51 +159,62 @@ class LinkedEngine(Engine):
     def _arrive(self, worker: int, life: int) -> int:
         if self._carriage.chunks == 1:
             return super()._arrive(worker, life)
-        self._complete.add(worker)
-        engaged = self._engaged
-        if engaged is not None and engaged[0] == worker:
-            self._finish(worker, engaged[2])
-        else:
-            self._announce(worker, life)
-        return 0
-
-    def _announce(self, worker: int, life: int) -> None:
-        if worker in self._announced:
-            return
-        self._announced.add(worker)
+        self._pace_s += _PACE * (self.now - self._last_s - self._pace_s)
+        self._last_s = self.now
+        self._coming.pop(worker, None)
+        self._sent.pop(worker, None)
+        if self._engaged is not None and self._engaged[0] == worker:
+            last_s = self.now + self._service_s / self._carriage.chunks
+            self._at(max(last_s, self._engaged[1] + self._service_s), worker, SERVED)
+            self._engaged = None
+            return 0
         self._queue.append((worker, life))
         if not self._serving:
             self._serve()
+        return 0
+
+    def _announce(self, worker: int) -> None:
+        if worker in self._sent:  # it is not all there yet
+            self._coming[worker] = self._sent[worker]
+            if not self._serving:
+                self._serve()
 
     def _serve(self) -> None:
         if self._carriage.chunks == 1:
             super()._serve()
             return
-        self._engaged, self._serving = None, False
-        while self._queue:
+        self._serving = False
+        while self._queue and not self._serving:
             worker, life = self._queue.popleft()
             if life == self._life[worker]:
-                self._engage(worker, life)
-                return
+                self._engage(worker)
+                self._at(self.now + self._service_s, worker, SERVED)
+        if self._coming and not self._serving:
+            worker = min(self._coming, key=lambda coming: (self._coming[coming], coming))
+            left_s = self._in.left_s(self.now, self._coming[worker]) + self._carriage.latency_s
+            if left_s <= _NEARLY * self._pace_s or self.num_workers == 1:
+                del self._coming[worker]
+                self._engage(worker)
+                self._engaged = worker, self.now
+            else:
+                self._look_again(left_s - self._pace_s)
 
-    def _engage(self, worker: int, life: int) -> None:
+    def _look_again(self, after_s: float) -> None:
+        self._looks += 1
+        self._serial += 1
+        event = (self.now + after_s, 0, self._serial, _LOOK, self._looks)
+        heapq.heappush(self._events, event)
+
+    def _engage(self, worker: int) -> None:
+        """Begin with a push; what is applied of it leaves again."""
+        self._serving = True
         carriage = self._carriage
-        self._engaged, self._serving = (worker, life, self.now), True
         if worker >= carriage.local:
             self._early[worker] = True
             share = (carriage.chunks - 1) / carriage.chunks
             self._send(worker, _EARLY, share * carriage.wire_bytes)
-        if worker in self._complete:
-            self._finish(worker, self.now)
-
-    def _finish(self, worker: int, since_s: float) -> None:
-        """Plan the end of the service of a push that is all there."""
-        last_s = self.now + self._service_s / self._carriage.chunks
-        self._at(max(last_s, since_s + self._service_s), worker, SERVED)
 
     def _take(self, worker: int) -> int:
-        self._announced.discard(worker)
-        self._complete.discard(worker)
         self.accounts[worker].updates += 1
         ready = self._site.push(worker)
         if worker not in ready:
@@ -200,24 +223,24 @@ class LinkedEngine(Engine):
         return 1
 
     def _crash(self, worker: int) -> None:
-        for names in (self._announced, self._answered):
-            names.discard(worker)
-        self._early.pop(worker, None)
+        for times in (self._sent, self._coming, self._early):
+            times.pop(worker, None)
+        self._answered.discard(worker)
         half = self._engaged is not None and self._engaged[0] == worker
-        half = half and worker not in self._complete
-        self._complete.discard(worker)
         super()._crash(worker)
         if half:
+            self._engaged = None
             self._serve()
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {
             "in": self._in.state_dict(),
             "out": self._out.state_dict(),
-            "announced": sorted(self._announced),
-            "complete": sorted(self._complete),
-            "engaged": None if self._engaged is None else list(self._engaged),
-            "early": [[worker, going] for worker, going in self._early.items()],
+            "sent": list(self._sent.items()),
+            "coming": list(self._coming.items()),
+            "engaged": self._engaged,
+            "pace": [self._last_s, self._pace_s, self._looks],
+            "early": list(self._early.items()),
             "answered": sorted(self._answered),
         }
 
@@ -225,11 +248,10 @@ class LinkedEngine(Engine):
         super().load_state_dict(saved)
         self._in.load_state_dict(saved["in"])
         self._out.load_state_dict(saved["out"])
-        self._announced, self._complete = set(saved["announced"]), set(saved["complete"])
-        engaged = saved["engaged"]
-        self._engaged = None if engaged is None else (engaged[0], engaged[1], engaged[2])
-        self._early = dict(saved["early"])
-        self._answered = set(saved["answered"])
+        self._sent, self._coming = dict(saved["sent"]), dict(saved["coming"])
+        self._engaged = None if saved["engaged"] is None else tuple(saved["engaged"])
+        self._last_s, self._pace_s, self._looks = saved["pace"]
+        self._early, self._answered = dict(saved["early"]), set(saved["answered"])
 
 
 def engine_of(

@@ -30,6 +30,13 @@ class Network:
             "share; null: without limit"
         ),
     ] = None
+    share_cv: Annotated[
+        Seconds,
+        Field(
+            description="standard deviation over mean of the shares that messages get of a "
+            "server's link"
+        ),
+    ] = 0.25
     local: Annotated[
         int,
         Field(ge=0, description="workers 0 to local - 1 are on the server's host: free messages"),
@@ -120,7 +127,8 @@ class Carriage:
 
     Attributes:
         latency_s: Of a message.
-        order_s: What a reply waits for the leading server to tell the others the order.
+        order_s: What a push waits until all servers have told the leading one that they have it,
+            and been told its place in the order.
         wire_bytes: Of a push, and of a reply.
         chunks: That each server's part of it is cut into.
         service_s: Of a push, at each server.
@@ -146,7 +154,7 @@ class Carriage:
         each = network.server_bytes_per_s
         return cls(
             latency_s=network.latency_s,
-            order_s=network.latency_s if exchange.servers > 1 else 0.0,
+            order_s=2 * network.latency_s if exchange.servers > 1 else 0.0,
             wire_bytes=exchange.wire_bytes(size),
             chunks=exchange.chunks(size),
             service_s=server.push_s(size / exchange.servers),
