@@ -142,13 +142,14 @@ def test_the_limit_of_one_staleness_is_the_closed_form(tau: int) -> None:
 
 @pytest.mark.parametrize(("share", "grows"), [(0.97, False), (1.03, True)])
 def test_the_limit_of_several_is_where_the_mean_begins_to_grow(share: float, grows: bool) -> None:
-    staleness = {0: 1, 3: 2, 6: 1}
+    staleness = {0: 1, 3: 3, 6: 2}
     rate = share * largest_rate(staleness)
     w = [1.0] * 7
     for _ in range(3000):
-        step = sum(count / 4 * w[-1 - tau] for tau, count in staleness.items())
+        step = sum(count / 6 * w[-1 - tau] for tau, count in staleness.items())
         w.append(w[-1] - rate * step)
     assert (max(map(abs, w[-50:])) > 1) == grows
+    assert 0 < largest_rate({0: 1, 3: 2, 6: 1}) < 10, "the mean vanishes at an angle"
 
 
 @pytest.mark.parametrize("name", STUDIES)

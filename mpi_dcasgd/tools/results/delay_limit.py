@@ -40,13 +40,14 @@ def largest_rate(
     for start in range(0, _ANGLES - 1, _AT_ONCE):
         angle = angles[start : start + _AT_ONCE + 1]
         mean = np.exp(-1j * np.outer(angle, taus)) @ shares
-        found = (1 - np.exp(1j * angle)) / mean
-        signs = np.sign(found.imag)
-        crossed = np.flatnonzero((signs[:-1] != signs[1:]) & (found.real[:-1] > 0))
+        with np.errstate(divide="ignore", invalid="ignore"):  # no rate where the mean vanishes
+            found = (1 - np.exp(1j * angle)) / mean
+        signs, positive = np.sign(found.imag), np.isfinite(found) & (found.real > 0)
+        crossed = np.flatnonzero((signs[:-1] != signs[1:]) & positive[:-1] & positive[1:])
         for place in crossed:
             here, there = found[place], found[place + 1]
             share = here.imag / (here.imag - there.imag)
             least = min(least, float(here.real + share * (there.real - here.real)))
     # At the angle pi the ratio is real, and its imaginary part rounding.
-    end = 2.0 / float((shares * (-1.0) ** taus).sum())
-    return min(least, end) if end > 0 else least
+    end = float((shares * (-1.0) ** taus).sum())
+    return min(least, 2.0 / end) if end > 0 else least
