@@ -18,6 +18,7 @@ Row = dict[str, Any]
 STUDIES: dict[str, str] = {
     "arbitrary-delays": "arbitrary_delays",
     "sync-or-async": "sync_or_async",
+    "optimal-times": "optimal_times",
 }
 """Name of a study to its module in this package."""
 
