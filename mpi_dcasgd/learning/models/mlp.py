@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+Activation = Literal["relu", "tanh", "gelu"]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Mlp(ModelSource):
-    """Perceptron with hidden ReLU layers, for inputs of any shape, which it flattens."""
+    """Perceptron with hidden layers, for inputs of any shape, which it flattens."""
 
     shapes_known: ClassVar[bool] = True
 
@@ -30,36 +33,48 @@ class Mlp(ModelSource):
     dropout: Annotated[
         float, Field(ge=0, lt=1, description="dropped fraction of hidden units in training")
     ] = 0.0
+    activation: Annotated[
+        Activation,
+        Field(description="of hidden units; tanh and gelu are smooth, so that curvature is too"),
+    ] = "relu"
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        return mlp(math.prod(input_shape), self.hidden, num_classes, self.dropout)
+        return mlp(math.prod(input_shape), self.hidden, num_classes, self.dropout, self.activation)
 
 
 def hidden_layers(
-    inputs: int, hidden: Sequence[int], dropout: float
+    inputs: int, hidden: Sequence[int], dropout: float, activation: Activation = "relu"
 ) -> tuple[list[nn.Module], int]:
-    """Linear, ReLU and dropout for each hidden layer, and the width of the last one."""
+    """Linear, activation and dropout for each hidden layer, and the width of the last one."""
     from torch import nn
 
+    made = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}[activation]
     layers: list[nn.Module] = []
     for units in hidden:
-        layers += [nn.Linear(inputs, units), nn.ReLU()]
+        layers += [nn.Linear(inputs, units), made()]
         if dropout:
             layers.append(nn.Dropout(dropout))
         inputs = units
     return layers, inputs
 
 
-def mlp(inputs: int, hidden: Sequence[int], num_classes: int, dropout: float = 0.0) -> nn.Module:
-    """Softmax regression on the last of ``hidden`` ReLU layers; with none, on the inputs.
+def mlp(
+    inputs: int,
+    hidden: Sequence[int],
+    num_classes: int,
+    dropout: float = 0.0,
+    activation: Activation = "relu",
+) -> nn.Module:
+    """Softmax regression on the last of ``hidden`` layers; with none, on the inputs.
 
     Args:
         inputs: Elements of a sample, which is flattened.
         hidden: Units of each hidden layer.
         num_classes: Width of the output.
         dropout: Fraction of hidden units dropped in training.
+        activation: Of hidden units.
     """
     from torch import nn
 
-    layers, width = hidden_layers(inputs, hidden, dropout)
+    layers, width = hidden_layers(inputs, hidden, dropout, activation)
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(width, num_classes))
