@@ -92,6 +92,17 @@ def row_of(run: mpi_dcasgd.Run, metrics: Sequence[str], *, points: int = 0) -> R
     return row
 
 
+def unstopped(run: mpi_dcasgd.Run) -> mpi_dcasgd.Run:
+    """Return a run that came to its end by itself.
+
+    Raises:
+        DcasgdError: A signal has stopped it, which is meant for the study.
+    """
+    if run.stopped_by is not None:
+        raise DcasgdError(f"{run.path}: stopped; the same command goes on with what is missing")
+    return run
+
+
 def finite(value: Any, digits: int = 5) -> float | None:
     """Return a number with some significant digits, or None if it is none, or not finite.
 
