@@ -6,17 +6,18 @@ folder of made-up images under SLURM.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import mpi_dcasgd
-from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.shipped import shipped
 from mpi_dcasgd.tools.bench.spread import table
 from mpi_dcasgd.tools.results.kept import Kept
 from mpi_dcasgd.tools.results.means import chosen
-from mpi_dcasgd.tools.results.runs import finite
+from mpi_dcasgd.tools.results.runs import finite, printed
 from mpi_dcasgd.tools.results.studies import Page, Row
 
 _JOB = "jobs/imagenet_resnet50.yaml"
@@ -36,6 +37,7 @@ _SERVER_S = 0.0116
 
 _LINK = {"latency_s": 2e-5, "bytes_per_s": 12.5e9}  # 100 Gbit/s
 _UPDATES = 4000
+_UNITS = ("B", "KiB", "MiB", "GiB")
 
 
 def run(kept: Kept, short: bool) -> list[Row]:
@@ -60,12 +62,28 @@ def page(rows: Sequence[Row]) -> Page:
 
 
 def _memory() -> Row:
-    plan = plan_job(mpi_dcasgd.load_job(shipped(_JOB), data=_SYNTHETIC), 17, gpu=True)
-    needs = {
-        need.who: {what: size for what, size in need.items if not what.startswith("the data")}
-        for need in plan.needs
-    }
-    return {"parameters": plan.num_params, "updates": plan.tickets, "needs": needs}
+    data = f"data={json.dumps(_SYNTHETIC)}"
+    told = printed("run", "-n", "17", str(shipped(_JOB)), "device=cuda", data, "--dry-run")
+    return {"needs": needs_of(told)}
+
+
+def needs_of(told: str) -> dict[str, dict[str, float]]:
+    r"""Return bytes by process and thing, as ``--dry-run`` lists them, without data in memory.
+
+    Example:
+        >>> needs_of("memory for vectors:\n  server: 1.00 MiB\n    1.00 MiB  the weights\n")
+        {'server': {'the weights': 1048576.0}}
+    """
+    needs: dict[str, dict[str, float]] = {}
+    for line in told.partition("memory for")[2].splitlines():
+        process = re.match(r"  (\w[^:]*): ", line)
+        thing = re.match(r" +([\d.]+) (B|KiB|MiB|GiB)  (?!the data)(.*)", line)
+        if process:
+            needs[process[1]] = {}
+        elif thing:
+            size = float(thing[1]) * 1024 ** _UNITS.index(thing[2])
+            needs[list(needs)[-1]][thing[3]] = size
+    return needs
 
 
 def _plan(key: dict[str, Any]) -> Row:
