@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def compared(
     changes: Mapping[str, Any] | None = None,
     only: Sequence[str] | None = None,
     points: int = 0,
+    more: Callable[[mpi_dcasgd.Run], Row] = lambda run: {},
 ) -> list[Row]:
     """Make the runs of a study file of jobs/studies, and return a row for each.
 
@@ -39,6 +40,7 @@ def compared(
         changes: Keys of the file that are others in a short form; those of ``set`` are added.
         only: Names or patterns of runs; None for all.
         points: How many evaluations a row has under ``curve``; see ``row_of``.
+        more: Gives further values of a run for its row.
 
     Raises:
         DcasgdError: A run failed for another reason than that it diverged.
@@ -56,7 +58,8 @@ def compared(
             # Of a simulated run the summary has the virtual seconds only.
             began, ended = (path / "environment.json").stat(), (path / "summary.json").stat()
             seconds = round(ended.st_mtime - began.st_mtime, 1)
-            return {**row_of(mpi_dcasgd.Run(path), metrics, points=points), "seconds": seconds}
+            made = mpi_dcasgd.Run(path)
+            return {**row_of(made, metrics, points=points), **more(made), "seconds": seconds}
 
         rows.append(kept.row({"study": name, "run": folder.path.name}, make))
     return rows

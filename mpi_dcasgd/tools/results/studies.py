@@ -17,6 +17,7 @@ Row = dict[str, Any]
 
 STUDIES: dict[str, str] = {
     "arbitrary-delays": "arbitrary_delays",
+    "optimal-times": "optimal_times",
     "stabilitys-edge": "stabilitys_edge",
     "imagenet-path": "imagenet_path",
 }
