@@ -108,6 +108,7 @@ def test_mlp_flattens_any_input_and_has_the_layers_it_is_told() -> None:
     assert [m.out_features for m in model if isinstance(m, nn.Linear)] == [5, 4, 10]
     assert model(torch.zeros(7, 2, 3)).shape == (7, 10)
     assert [type(layer) for layer in make("mlp", (6,), hidden=())] == [nn.Flatten, nn.Linear]
+    assert type(make("mlp", (6,), hidden=(5,), activation="tanh")[2]) is nn.Tanh
 
 
 def test_mlp_normalises_each_hidden_layer_where_it_is_told_to() -> None:

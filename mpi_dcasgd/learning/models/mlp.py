@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+Activation = Literal["relu", "tanh", "gelu"]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Mlp(ModelSource):
-    """Perceptron with hidden ReLU layers, for inputs of any shape, which it flattens."""
+    """Perceptron with hidden layers, for inputs of any shape, which it flattens."""
 
     shapes_known: ClassVar[bool] = True
 
@@ -33,27 +36,43 @@ class Mlp(ModelSource):
     batchnorm: Annotated[
         bool, Field(description="normalise after each hidden layer, which then has no bias")
     ] = False
+    activation: Annotated[
+        Activation,
+        Field(description="of hidden units; tanh and gelu are smooth, so that curvature is too"),
+    ] = "relu"
 
     def takes_one_sample(self, input_shape: tuple[int, ...]) -> bool:
         return not (self.batchnorm and self.hidden)
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        inputs = math.prod(input_shape)
-        return mlp(inputs, self.hidden, num_classes, self.dropout, batchnorm=self.batchnorm)
+        return mlp(
+            math.prod(input_shape),
+            self.hidden,
+            num_classes,
+            self.dropout,
+            self.activation,
+            batchnorm=self.batchnorm,
+        )
 
 
 def hidden_layers(
-    inputs: int, hidden: Sequence[int], dropout: float, *, batchnorm: bool = False
+    inputs: int,
+    hidden: Sequence[int],
+    dropout: float,
+    activation: Activation = "relu",
+    *,
+    batchnorm: bool = False,
 ) -> tuple[list[nn.Module], int]:
-    """Linear, BatchNorm, ReLU and dropout for each hidden layer, and the width of the last one."""
+    """Linear, BatchNorm, activation and dropout for each layer, and the width of the last one."""
     from torch import nn
 
+    made = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}[activation]
     layers: list[nn.Module] = []
     for units in hidden:
         layers.append(nn.Linear(inputs, units, bias=not batchnorm))
         if batchnorm:
             layers.append(nn.BatchNorm1d(units))
-        layers.append(nn.ReLU())
+        layers.append(made())
         if dropout:
             layers.append(nn.Dropout(dropout))
         inputs = units
@@ -65,19 +84,21 @@ def mlp(
     hidden: Sequence[int],
     num_classes: int,
     dropout: float = 0.0,
+    activation: Activation = "relu",
     *,
     batchnorm: bool = False,
 ) -> nn.Module:
-    """Softmax regression on the last of ``hidden`` ReLU layers; with none, on the inputs.
+    """Softmax regression on the last of ``hidden`` layers; with none, on the inputs.
 
     Args:
         inputs: Elements of a sample, which is flattened.
         hidden: Units of each hidden layer.
         num_classes: Width of the output.
         dropout: Fraction of hidden units dropped in training.
+        activation: Of hidden units.
         batchnorm: Normalise after each hidden layer, which then has no bias.
     """
     from torch import nn
 
-    layers, width = hidden_layers(inputs, hidden, dropout, batchnorm=batchnorm)
+    layers, width = hidden_layers(inputs, hidden, dropout, activation, batchnorm=batchnorm)
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(width, num_classes))

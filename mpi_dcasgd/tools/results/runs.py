@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,30 @@ def row_of(run: mpi_dcasgd.Run, metrics: Sequence[str], *, points: int = 0) -> R
             [e["version"], round(e["time_s"], 2), finite(e[f"test_{metrics[0]}"])] for e in spread
         ]
     return row
+
+
+def printed(*words: str) -> str:
+    """Return what a command of ``mpi-dcasgd`` prints.
+
+    Raises:
+        DcasgdError: It failed.
+    """
+    command = [sys.executable, "-m", "mpi_dcasgd", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DcasgdError(f"mpi-dcasgd {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def unstopped(run: mpi_dcasgd.Run) -> mpi_dcasgd.Run:
+    """Return a run that came to its end by itself.
+
+    Raises:
+        DcasgdError: A signal has stopped it, which is meant for the study.
+    """
+    if run.stopped_by is not None:
+        raise DcasgdError(f"{run.path}: stopped; the same command goes on with what is missing")
+    return run
 
 
 def finite(value: Any, digits: int = 5) -> float | None:

@@ -19,6 +19,8 @@ STUDIES: dict[str, str] = {
     "arbitrary-delays": "arbitrary_delays",
     "sync-or-async": "sync_or_async",
     "optimal-times": "optimal_times",
+    "stabilitys-edge": "stabilitys_edge",
+    "imagenet-path": "imagenet_path",
 }
 """Name of a study to its module in this package."""
 
