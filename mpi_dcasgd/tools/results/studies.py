@@ -17,6 +17,7 @@ Row = dict[str, Any]
 
 STUDIES: dict[str, str] = {
     "arbitrary-delays": "arbitrary_delays",
+    "delay-compensation": "delay_compensation",
     "demo": "demo",
 }
 """Name of a study to its module in this package."""
