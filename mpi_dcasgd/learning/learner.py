@@ -111,6 +111,11 @@ class Learner:
         parts = self._parts(indices)
         return self._batch(ticket, parts, [self._fetched(part, rng) for part in parts])
 
+    def skip(self, ticket: int) -> None:
+        """Let go of a ticket that is not computed, though it was expected."""
+        if self._lookahead is not None:
+            self._lookahead.take(ticket)
+
     def gradient(self, batch: Batch) -> Gradient:
         """Mean gradient over the batch at the current weights, left in ``flat.grad``."""
         loss = self.compute(batch)

@@ -8,7 +8,7 @@ A *ticket* is a minibatch's place in the global order: ticket ``t`` is minibatch
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mpi_dcasgd.learning.seeds import WORD, seeds
 
 _SHUFFLE, _AUGMENT, _DROPOUT = 0, 1, 2
-_Epoch = TypeVar("_Epoch")
+_Numbers = TypeVar("_Numbers", bound=NDArray[Any])
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,12 @@ class TicketPlan:
         return found
 
 
-def _remember(found: dict[int, _Epoch], epoch: int, value: _Epoch) -> None:
-    # Tickets in flight span two epochs at most, and one more when some were handed back.
-    while len(found) >= 3:
+_REMEMBERED = 2**20
+"""Numbers of an epoch each that are remembered in all, or those of three epochs if that is more."""
+
+
+def _remember(found: dict[int, _Numbers], epoch: int, value: _Numbers) -> None:
+    # Tickets in flight span two epochs, and many short ones where workers are many or very slow.
+    while len(found) >= 3 and (len(found) + 1) * len(value) > _REMEMBERED:
         found.pop(next(iter(found)), None)
     found[epoch] = value

@@ -281,7 +281,9 @@ def _setup(job: Job, simulation: Simulation, loaders: Loaders) -> VirtualSetup:
         )
     else:
         run = Simulator(server, learner, simulation.cluster, seed)
-    run_s = _expected_s(job, simulation, server.plan.total_samples)
+    run_s = simulation.cluster.until_s
+    if run_s is None:
+        run_s = _expected_s(job, simulation, server.plan.total_samples)
     return VirtualSetup(
         run=run,
         server=server,

@@ -20,7 +20,7 @@ from torch import Tensor
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
-from mpi_dcasgd.rules.admission import Admission
+from mpi_dcasgd.rules.admission import Admission, Collect, Threshold
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
@@ -90,6 +90,7 @@ class ParameterServer:
         self.samples_of: Callable[[int], int] = plan.size
         self._refusals = Refusals(num_workers)
         self._halted = False
+        self._parked: set[int] = set()  # of many workers few are: they need not all be looked at
 
     @property
     def num_workers(self) -> int:
@@ -165,6 +166,21 @@ class ParameterServer:
         )
         return Answer(record, self._after(worker, record))
 
+    def drops(self, worker: int) -> bool:
+        """Tell whether a gradient that the worker delivered now would be dropped, whatever it is.
+
+        Args:
+            worker: It has been sent work.
+
+        Returns:
+            False also where only the gradient itself could tell.
+        """
+        # A part of a user's own may look at anything, a subclass of these at the gradient's norm.
+        if type(self.rule.admission) not in (Threshold, Collect):
+            return False
+        facts = self._model.facts(worker, self.version - self.slots[worker].version, 0.0)
+        return self.rule.admission.verdict(facts) == "drop"
+
     def lose(self, worker: int) -> list[int]:
         """Handle the death of a worker: requeue its tickets.
 
@@ -172,6 +188,7 @@ class ParameterServer:
             Parked workers whose replies can be sent now.
         """
         self.slots[worker].status = "lost"
+        self._parked.discard(worker)
         self.ledger.reclaim(worker)
         return self._wake()
 
@@ -228,6 +245,7 @@ class ParameterServer:
         self._refusals.load_state_dict(state)
         for slot, its in zip(self.slots, state["slots"], strict=True):
             slot.load_state_dict(its)
+        self._parked = {w for w, slot in enumerate(self.slots) if slot.status == "parked"}
         self.ledger.load_state_dict(state["ledger"])
         self._halted = state["halted"]
 
@@ -314,17 +332,18 @@ class ParameterServer:
 
     def _wake(self) -> list[int]:
         ready: list[int] = []
-        for worker, slot in enumerate(self.slots):
-            if slot.status == "parked":
-                ready += self._serve(worker, renew=True)
+        for worker in sorted(self._parked):
+            ready += self._serve(worker, renew=True)
         return ready
 
     def _serve(self, worker: int, *, renew: bool) -> list[int]:
         """Write the worker's reply if there is anything to tell it."""
         slot = self.slots[worker]
         slot.status = "parked"
+        self._parked.add(worker)
         if self._halted or self.ledger.done:
             slot.status = "stopped"
+            self._parked.discard(worker)
             slot.message.write_reply(Kind.STOP, self.version, ())
             return [worker]
         # First, since with very many workers looking at all of them for each would take its time.
@@ -341,6 +360,7 @@ class ParameterServer:
             self._model.send(worker, slot.snapshot)
         slot.version = self.version
         slot.status = "working"
+        self._parked.discard(worker)
         slot.message.write_reply(Kind.WORK, self.version, granted)
         return [worker]
 

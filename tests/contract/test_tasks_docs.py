@@ -50,13 +50,9 @@ def test_the_model_of_ones_own_is_called_as_the_page_says(
     assert job is not None, problems
 
 
-def test_the_published_delays_are_what_the_page_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (block,) = blocks("python")
-    (tmp_path / "my_delays.py").write_text(block)
-    monkeypatch.syspath_prepend(tmp_path)
-    delays = parse_delays({"model": "my_delays:HalfNormal"})
+def test_the_published_delays_are_what_the_page_says() -> None:
+    (name,) = re.findall(r"with `delays=([\w-]+)`", PAGE)
+    delays = parse_delays(name)
     rng = np.random.default_rng(0)
     steps = delays.of_worker(8, rng)(rng, 10_000)
     assert steps.min() == pytest.approx(1 + 8**0.5, abs=0.01)

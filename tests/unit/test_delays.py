@@ -30,6 +30,7 @@ from mpi_dcasgd.drivers.simulation.delays import (
     StepTimes,
     scaled,
 )
+from mpi_dcasgd.drivers.simulation.square_root import SquareRoot
 from mpi_dcasgd.errors import ConfigError
 
 MODELS = [
@@ -93,6 +94,16 @@ def test_quantiles_are_those_of_the_distributions() -> None:
             assert np.quantile(times, p) == pytest.approx(quantile(p), rel=0.03)
     times = draw(LogNormal(mean_s=1.0, sigma=0.5), 100, 640).ravel()
     assert np.median(times) == pytest.approx(math.exp(-0.125), rel=0.02)
+
+
+def test_square_root_times_are_those_of_ringmasters_workers() -> None:
+    times = draw(SquareRoot(mean_s=2.0), 50, 640)
+    for worker in (0, 3, 48):
+        mine = times[worker] / 2.0 - (1 + worker**0.5)
+        assert mine.min() > 0
+        # The mean size of a normal number, in its deviations, is sqrt(2 / pi).
+        expected = math.sqrt(2 / math.pi * (worker + 1))
+        assert mine.mean() == pytest.approx(expected, rel=0.1)
 
 
 def test_empirical_times_are_the_workers_own() -> None:

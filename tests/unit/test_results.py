@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import pytest
 from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.tools.results.__main__ import main
 from mpi_dcasgd.tools.results.build import bare, filled, made
+from mpi_dcasgd.tools.results.delay_limit import largest_rate
 from mpi_dcasgd.tools.results.kept import Kept
 from mpi_dcasgd.tools.results.means import Mean, short
 from mpi_dcasgd.tools.results.runs import row_of
@@ -129,6 +131,25 @@ def test_the_row_of_a_run_has_its_end_and_some_points() -> None:
 def test_a_study_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "arbitrary-delay"]) == 2
     assert "did you mean arbitrary-delays?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tau", [0, 1, 2, 8, 39])
+def test_the_limit_of_one_staleness_is_the_closed_form(tau: int) -> None:
+    expected = 2 * math.sin(math.pi / (2 * (2 * tau + 1)))
+    assert largest_rate({tau: 7}) == pytest.approx(expected, rel=1e-4)
+    assert largest_rate({tau: 7}, lambda tau: 0.5) == pytest.approx(2 * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("share", "grows"), [(0.97, False), (1.03, True)])
+def test_the_limit_of_several_is_where_the_mean_begins_to_grow(share: float, grows: bool) -> None:
+    staleness = {0: 1, 3: 3, 6: 2}
+    rate = share * largest_rate(staleness)
+    w = [1.0] * 7
+    for _ in range(3000):
+        step = sum(count / 6 * w[-1 - tau] for tau, count in staleness.items())
+        w.append(w[-1] - rate * step)
+    assert (max(map(abs, w[-50:])) > 1) == grows
+    assert 0 < largest_rate({0: 1, 3: 2, 6: 1}) < 10, "the mean vanishes at an angle"
 
 
 @pytest.mark.parametrize("name", STUDIES)

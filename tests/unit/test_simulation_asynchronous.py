@@ -171,6 +171,50 @@ ADMISSIONS: list[Admission] = [
 ]
 
 
+def test_a_run_ends_at_its_last_second() -> None:
+    cluster = Cluster(until_s=3.5)
+    timing = simulate_timing(cluster, 4, 100)
+    assert (timing.updates, timing.time_s) == (12, 3.0)
+    assert simulate_timing(cluster, 4, 10).updates == 10
+    assert simulate_timing(Cluster(until_s=4.0), 4, 100).updates == 16  # with what happens then
+    world = World(4, plan=TicketPlan(50, 1, 0, 4))
+    full, records, times = simulator(world, cluster)
+    full.run()
+    assert full.done
+    assert not world.server.complete
+    assert (len(records), times[-1]) == (12, 3.0)
+
+
+@pytest.mark.parametrize("admission", ADMISSIONS[:2], ids=lambda a: type(a).__name__)
+def test_gradients_that_are_dropped_are_not_computed_and_nothing_else_differs(
+    admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*, lazily: bool) -> tuple[World, list[UpdateRecord], int]:
+        world = World(5, plan=TicketPlan(50, 2, 0, 8), batchnorm=True)
+        object.__setattr__(world.server.rule, "admission", admission)
+        if not lazily:
+            monkeypatch.setattr(world.server, "drops", lambda worker: False)
+        made, records, _ = simulator(world, Cluster(delays=HETEROGENEOUS), seed=3)
+        computed = []
+        gradient = made._learner.gradient
+        monkeypatch.setattr(
+            made._learner, "gradient", lambda batch: computed.append(batch) or gradient(batch)
+        )
+        made.run(150)
+        return world, records, len(computed)
+
+    (one, told, computed), (other, told_by_other, all_of_them) = run(lazily=True), run(lazily=False)
+    dropped = one.server.tally.dropped
+    assert dropped > 10
+    assert (computed, all_of_them) == (150 - dropped, 150)
+    assert torch.equal(one.server.weights, other.server.weights)
+    for mine, its in zip(told, told_by_other, strict=True):
+        late = mine.action is Action.DROPPED
+        assert math.isnan(mine.loss) == late
+        nothing = {"loss": 0.0, "grad_norm": 0.0} if late else {}
+        assert mine._replace(**nothing) == its._replace(**nothing)
+
+
 @pytest.mark.parametrize("admission", ADMISSIONS, ids=lambda a: type(a).__name__)
 def test_counting_says_what_the_real_server_says(admission: Admission) -> None:
     cluster = Cluster(delays=Gamma(task_cv=0.4), slow={1: 3.0}, server=ServerTimes(service_s=0.03))

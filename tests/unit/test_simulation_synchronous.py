@@ -142,6 +142,15 @@ def test_with_backup_workers_every_sample_is_still_used_once_an_epoch(
     assert world.server.tally.dropped > 0
 
 
+def test_a_run_ends_before_the_step_that_its_last_second_cuts() -> None:
+    cluster = Cluster(slow={1: 2.0}, until_s=5.0)
+    assert simulate_synchronous_timing(cluster, 3, 100).updates == 2
+    _, made, records = group(3, cluster=cluster)
+    made.run()
+    assert made.done
+    assert len(records) == 2
+
+
 def test_a_stop_ends_the_run_after_the_step() -> None:
     stop = StopFlag()
     world, made, records = group(2, stop=stop)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpi_dcasgd.learning import tickets
 from mpi_dcasgd.learning.seeds import seeds
 from mpi_dcasgd.learning.tickets import TicketPlan
 
@@ -58,6 +59,17 @@ def test_ranks_that_accumulate_take_their_parts_in_turns(
     large = TicketPlan(num_samples=20, batch_size=12, seed=0, epochs=2)
     assert large.split(4) == small
     assert tuple(large.parts(ticket, rank, 2, accumulate=2) for rank in range(2)) == expected
+
+
+def test_orders_of_many_short_epochs_are_remembered_and_of_long_ones_three(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tickets, "_REMEMBERED", 1000)
+    for samples, remembered in ((100, 10), (999, 3)):
+        plan = TicketPlan(samples, 10, seed=0, epochs=20)
+        first = [plan.indices(epoch * plan.tickets_per_epoch).tolist() for epoch in range(20)]
+        assert len(plan._shuffles) == remembered
+        assert plan.indices(0).tolist() == first[0], "made again"
 
 
 def test_epochs_and_seeds_have_shuffles_of_their_own() -> None:

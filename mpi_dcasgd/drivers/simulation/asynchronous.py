@@ -16,7 +16,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.cluster import Cluster
 from mpi_dcasgd.drivers.simulation.engine import Engine
-from mpi_dcasgd.drivers.simulation.turn import take_turn
+from mpi_dcasgd.drivers.simulation.turn import drop_turn, take_turn
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.server.header import HEADER_BYTES
 from mpi_dcasgd.server.records import UpdateRecord
@@ -65,8 +65,12 @@ class TrainingSite:
 
     def push(self, worker: int) -> Sequence[int]:
         server = self._server
-        found, answer = take_turn(server, self._learner, worker, self.queues[worker].popleft())
-        self.samples[worker] += found.samples
+        ticket = self.queues[worker].popleft()
+        if server.drops(worker):
+            answer = drop_turn(server, self._learner, worker, ticket)
+        else:
+            answer = take_turn(server, self._learner, worker, ticket)[1]
+        self.samples[worker] += answer.record.samples
         ready = self._receive(answer.ready)
         self._told(answer.record)
         if self._stop and not self._halted:
@@ -131,7 +135,7 @@ class Simulator:
 
     @property
     def done(self) -> bool:
-        return self._site.done
+        return self._site.done or self._engine.over
 
     def run(self, pushes: int | None = None) -> None:
         """Go on to the end, or for so many pushes."""

@@ -111,6 +111,10 @@ class Cluster:
 
     delays: Annotated[DelayModel, Field(description="step times")] = Constant()
     slow: Factors = Field(default_factory=dict)
+    until_s: Annotated[
+        Positive | None,
+        Field(description="seconds after which a run ends, whatever is left of it; null: none"),
+    ] = None
     pauses: Annotated[Pauses | None, Field(description="stalls, if any")] = None
     crashes: Annotated[Crashes | None, Field(description="deaths and repairs, if any")] = None
     network: Annotated[Network, Field(description="time of messages")] = Network()

@@ -204,6 +204,7 @@ DELAYS: Table[DelayModel] = Table(
         "gamma": f"{_HERE}:Gamma",
         "lognormal": f"{_HERE}:LogNormal",
         "pareto": f"{_HERE}:Pareto",
+        "square-root": "mpi_dcasgd.drivers.simulation.square_root:SquareRoot",
         "empirical": f"{_HERE}:Empirical",
     },
 )
@@ -216,6 +217,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "gamma-heterogeneous": {"model": "gamma", "machine_cv": 0.6},
     "lognormal": {"model": "lognormal"},
     "pareto": {"model": "pareto"},
+    "square-root": {"model": "square-root"},
 }
 """What one word stands for, in a cluster's ``delays:`` and on the command line."""
 

@@ -11,6 +11,7 @@ What a push *does* is the business of a site: one with a real server and real gr
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -92,6 +93,7 @@ class Engine:
         self.server_busy_s = 0.0
         self.crashes = 0
         self._cluster = cluster
+        self._until_s = math.inf if cluster.until_s is None else cluster.until_s
         self._seed = seed
         self._site = site
         self._clock = WorkerClock(cluster, num_workers, seed)
@@ -121,7 +123,7 @@ class Engine:
         )
         served = 0 if target is None else target - (pushes or 0)
         events, pop = self._events, heapq.heappop
-        while not self._site.done and served != target:
+        while not self._site.done and served != target and not self.over:
             if not events:
                 raise DcasgdError(
                     "the simulated run stands still: no worker has anything to do, "
@@ -137,6 +139,11 @@ class Engine:
                 self._crash(worker)
             else:
                 self._repair(worker)
+
+    @property
+    def over(self) -> bool:
+        """True if all that is left to happen is after the end of the run."""
+        return bool(self._events) and self._events[0][0] > self._until_s
 
     def computed_s(self, worker: int) -> float:
         """Seconds that the worker has computed until now, an unfinished step as far as it got."""

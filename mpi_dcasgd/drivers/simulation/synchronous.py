@@ -7,6 +7,7 @@ every sample once (``step_clock.py`` says what takes how long).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -68,7 +69,8 @@ class SynchronousSimulator:
         self._samples = [0] * everyone
         self._step_samples = 0
         self._ledger: TicketLedger | None = None
-        self._begun = False
+        self._begun = self._over = False
+        self._until_s = math.inf if cluster.until_s is None else cluster.until_s
         if backup:
             self._ledger = TicketLedger(learner.plan.num_tickets, everyone)
             server.ledger = TicketLedger(-(-learner.plan.num_tickets // (workers * accumulate)), 1)
@@ -85,7 +87,7 @@ class SynchronousSimulator:
 
     @property
     def done(self) -> bool:
-        return self.server.finished
+        return self.server.finished or self._over
 
     def run(self, steps: int | None = None) -> None:
         """Go on to the end, or for so many steps."""
@@ -94,9 +96,13 @@ class SynchronousSimulator:
             self._begun = True
             server.pull(0)
         made = 0
-        while not server.finished and made != steps:
+        while not self.done and made != steps:
             made += 1
-            self._make_step(self.clock.step())
+            group = self.clock.step()
+            if self.clock.now > self._until_s:
+                self._over = True
+                break
+            self._make_step(group)
             if self._stop and not server.finished:
                 server.halt()
                 break

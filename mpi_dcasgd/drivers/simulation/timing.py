@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -239,14 +240,17 @@ def simulate_synchronous_timing(
     everyone = num_workers + backup
     clock = StepClock(cluster, everyone, num_workers, message_bytes, seed)
     clock.grant = lambda worker: accumulate
-    for _ in range(steps):
+    until_s = math.inf if cluster.until_s is None else cluster.until_s
+    made = 0
+    while made < steps and clock.now <= until_s:
         clock.step()
+        made += clock.now <= until_s
     time_s = clock.now
     return Timing(
         num_workers=everyone,
-        updates=steps,
+        updates=made,
         time_s=time_s,
-        staleness={0: steps},
+        staleness={0: made},
         dropped=clock.dropped,
         server_busy=0.0,
         workers_busy=[

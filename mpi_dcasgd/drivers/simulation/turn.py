@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mpi_dcasgd.learning.learner import Gradient, Learner
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.server import ParameterServer
@@ -26,3 +28,23 @@ def take_turn(
     found = learner.gradient(learner.load(ticket))
     vector = flat.grad.to(server.weights.device)
     return found, server.push(worker, Push.found(slot.version, found, vector))
+
+
+def drop_turn(server: ParameterServer, learner: Learner, worker: int, ticket: int) -> Answer:
+    """Push a gradient that is dropped whatever it is, without computing it.
+
+    With thousands of workers and a rule that takes fresh gradients only, nearly all are.
+
+    Args:
+        server: Its ``drops`` said so of the worker.
+        learner: As for ``take_turn``.
+        worker: Whose turn it is; it has been sent work.
+        ticket: One that it was granted.
+
+    Returns:
+        What the server answers; the record has no loss.
+    """
+    learner.skip(ticket)
+    slot, samples = server.slots[worker], server.samples_of(ticket)
+    # Nobody reads the vector, and the norm of what is not there cannot be infinite.
+    return server.push(worker, Push(slot.version, ticket, samples, math.nan, 0.0, slot.snapshot))

@@ -57,7 +57,7 @@ def run(kept: Kept, short: bool) -> list[Row]:
             changes=changes,
             only=only,
             points=100,
-            also=_settings,
+            more=_settings,
             in_process=True,
             show=kept.show,
         )

@@ -25,7 +25,7 @@ _COMPUTE, _WAIT = "#009E73", "#d0d0d0"
 
 def run(kept: Kept, short: bool) -> list[Row]:
     """Make the runs that are missing; see ``StudyModule``."""
-    slow = compared(kept, _SLOW, ("error",), also=_of_workers, show=kept.show)
+    slow = compared(kept, _SLOW, ("error",), more=_of_workers, show=kept.show)
     changes = {"seeds": [0]} if short else None
     rates = compared(kept, _RATES, ("error",), changes=changes, in_process=True, show=kept.show)
     return [{"part": "slow", **row} for row in slow] + [{"part": "rates", **row} for row in rates]

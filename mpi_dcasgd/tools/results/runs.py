@@ -27,7 +27,7 @@ def compared(
     changes: Mapping[str, Any] | None = None,
     only: Sequence[str] | None = None,
     points: int = 0,
-    also: Callable[[mpi_dcasgd.Run], Row] | None = None,
+    more: Callable[[mpi_dcasgd.Run], Row] = lambda run: {},
     in_process: bool = False,
     show: TextIO | None = None,
 ) -> list[Row]:
@@ -40,7 +40,7 @@ def compared(
         changes: Keys of the file that are others in a short form; those of ``set`` are added.
         only: Names or patterns of runs; None for all.
         points: How many evaluations a row has under ``curve``; see ``row_of``.
-        also: Returns what else a row has of its run.
+        more: Gives further values of a run for its row.
         in_process: Make simulated runs in this process, as `compare` does if it is asked to.
         show: Where `compare` shows a line a run; None for nowhere.
 
@@ -62,9 +62,8 @@ def compared(
             # Of a simulated run the summary has the virtual seconds only.
             began, ended = (path / "environment.json").stat(), (path / "summary.json").stat()
             seconds = round(ended.st_mtime - began.st_mtime, 1)
-            run = mpi_dcasgd.Run(path)
-            row = row_of(run, metrics, points=points) | ({} if also is None else also(run))
-            return {**row, "seconds": seconds}
+            made = mpi_dcasgd.Run(path)
+            return {**row_of(made, metrics, points=points), **more(made), "seconds": seconds}
 
         rows.append(kept.row({"study": name, "run": folder.path.name}, make))
     return rows

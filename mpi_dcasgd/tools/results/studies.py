@@ -19,6 +19,7 @@ STUDIES: dict[str, str] = {
     "arbitrary-delays": "arbitrary_delays",
     "delay-compensation": "delay_compensation",
     "demo": "demo",
+    "optimal-times": "optimal_times",
 }
 """Name of a study to its module in this package."""
 
