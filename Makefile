@@ -3,7 +3,6 @@
 
 VENV ?= .venv
 MPICH_VENV ?= $(VENV)-mpich
-JOB ?= jobs/compare_digits.yaml
 bin := $(VENV)/bin
 stamp := $(VENV)/.stamp
 mpich_stamp := $(MPICH_VENV)/.stamp
@@ -33,8 +32,8 @@ help: ## this list
 setup: $(stamp) ## create .venv: PyTorch, an MPI, Horovod (built against both), this package
 	@:
 
-demo: $(stamp) ## compare the algorithms on the digits data set, on this machine
-	@$(bin)/mpi-dcasgd compare $(JOB)
+demo: $(stamp) ## who waits for whom, and what delay does: three minutes on this machine
+	@$(bin)/python -m mpi_dcasgd.tools.results run demo --runs runs/demo --out runs/demo
 
 # Numbers of a study as it is published: $(bin)/python -m mpi_dcasgd.tools.results run NAME
 studies: $(stamp) ## run the short form of every study of docs/results, into runs/results

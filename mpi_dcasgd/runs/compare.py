@@ -16,6 +16,7 @@ from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.comparison_plan import ComparisonPlan, ComparisonResult
 from mpi_dcasgd.runs.given import GivenTask, brought_by, is_task, section_of, sections_with
+from mpi_dcasgd.runs.in_process import make_in_process
 from mpi_dcasgd.runs.jobs import plain
 from mpi_dcasgd.runs.study_runs import check_models_of, choose, part_of, planned, write_job
 from mpi_dcasgd.runs.study_tuning import tune_study
@@ -88,6 +89,7 @@ def compare(
     rerun: bool = False,
     report: bool = True,
     tune_only: bool = False,
+    in_process: bool = False,
     launcher: str | None = None,
     mpirun: str | None = None,
     mpirun_args: Sequence[str] = (),
@@ -111,6 +113,8 @@ def compare(
         report: Write a report. Without one, other comparisons may work on other runs of the study
             at the same time.
         tune_only: Make the tuning runs and choose, and none of the runs that are compared.
+        in_process: Make runs that need no ranks in this process, which spares each of them the
+            start of Python and PyTorch: the longest part of a small simulated run.
         launcher: ``auto``, ``mpirun`` or ``srun``; None for the variable MPI_DCASGD_LAUNCHER.
         mpirun: Path of the mpirun to use; None for this Python's.
         mpirun_args: Further arguments for the launcher.
@@ -147,6 +151,10 @@ def compare(
                 where, show, mpirun, mpirun_args, launcher=launcher, restarts=restarts
             )
 
+        if in_process:
+            runs = tuning_runs(study.tuning, folder)
+            pairs = list(zip(study.tuning.elements, runs, strict=True))
+            make_in_process(study, pairs, folder.tuning, show)
         before = tune_study(study, study.tuning, folder, begin, show)
         if before is not None or tune_only:
             return before or ComparisonResult(folder, (), (), None, None)
@@ -154,6 +162,9 @@ def compare(
     folders = tuple(run.folder for run in plan.runs)
     if not plan.runs:
         return ComparisonResult(plan.folder, (), (), None, None)
+    if in_process:
+        pairs = list(zip(plan.elements, plan.runs, strict=True))
+        make_in_process(plan.study, pairs, plan.folder, show)
     check_models_of([element.job for element in plan.elements])
     for element in plan.elements:
         write_job(plan.study, element, plan.folder)

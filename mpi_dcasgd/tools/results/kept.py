@@ -22,6 +22,7 @@ class Kept:
 
     Attributes:
         folder: Of the study.
+        show: As given.
 
     Raises:
         UserError: The file of rows is damaged.
@@ -35,7 +36,7 @@ class Kept:
 
     def __init__(self, folder: Path, show: TextIO | None = None) -> None:
         self.folder = folder
-        self._show = show
+        self.show = show
         self._file = folder / _FILE
         self._rows: dict[str, dict[str, Any]] = {}
         if self._file.exists():
@@ -68,6 +69,6 @@ class Kept:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._file.open("a") as file:
                 file.write(json.dumps([name, self._rows[name]]) + "\n")
-            if self._show is not None:
-                print(f"  {name}: {made['seconds']} s", file=self._show, flush=True)
+            if self.show is not None:
+                print(f"  {name}: {made['seconds']} s", file=self.show, flush=True)
         return dict(self._rows[name])

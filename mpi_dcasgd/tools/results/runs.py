@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -30,6 +30,8 @@ def compared(
     only: Sequence[str] | None = None,
     points: int = 0,
     more: Callable[[mpi_dcasgd.Run], Row] = lambda run: {},
+    in_process: bool = False,
+    show: TextIO | None = None,
 ) -> list[Row]:
     """Make the runs of a study file of jobs/studies, and return a row for each.
 
@@ -41,12 +43,16 @@ def compared(
         only: Names or patterns of runs; None for all.
         points: How many evaluations a row has under ``curve``; see ``row_of``.
         more: Gives further values of a run for its row.
+        in_process: Make simulated runs in this process, as `compare` does if it is asked to.
+        show: Where `compare` shows a line a run; None for nowhere.
 
     Raises:
         DcasgdError: A run failed for another reason than that it diverged.
     """
-    file = _changed(kept.folder, name, changes) if changes else shipped(f"{_STUDIES}/{name}.yaml")
-    found = mpi_dcasgd.compare(file, kept.folder / name, only=only, report=False)
+    file = study_file(kept.folder, name, changes)
+    found = mpi_dcasgd.compare(
+        file, kept.folder / name, only=only, report=False, in_process=in_process, show=show
+    )
     failed = [o for o in found.failed if "NonFiniteError" not in o.reason]
     if failed or found.stopped_by is not None:
         told = "; ".join(f"{outcome.run.name}: {outcome.reason}" for outcome in failed)
@@ -133,14 +139,23 @@ def finite(value: Any, digits: int = 5) -> float | None:
     return float(f"{value:.{digits}g}")
 
 
-def _changed(folder: Path, name: str, changes: Mapping[str, Any]) -> Path:
-    """Write the study file with other values, and with the job where it is; JSON is YAML."""
+def study_file(folder: Path, name: str, changes: Mapping[str, Any] | None) -> Path:
+    """Return a study file of jobs/studies, or one with other values that is written into a folder.
+
+    Args:
+        folder: For a changed file, which names the job where it is.
+        name: Of the file, without ``.yaml``.
+        changes: Keys that are others; those of ``set`` are added. None for the file itself.
+    """
     original = shipped(f"{_STUDIES}/{name}.yaml")
+    if not changes:
+        return original
     found = yaml.safe_load(original.read_text())
     found["job"] = str((original.parent / found["job"]).resolve())
     found |= {key: value for key, value in changes.items() if key != "set"}
     found["set"] = {**found.get("set", {}), **changes.get("set", {})}
     file = folder / f"{name}.yaml"
     folder.mkdir(parents=True, exist_ok=True)
+    # JSON is YAML.
     file.write_text(json.dumps({"name": name, **found}, indent=1))
     return file

@@ -17,10 +17,12 @@ Row = dict[str, Any]
 
 STUDIES: dict[str, str] = {
     "arbitrary-delays": "arbitrary_delays",
-    "sync-or-async": "sync_or_async",
     "optimal-times": "optimal_times",
     "stabilitys-edge": "stabilitys_edge",
+    "delay-compensation": "delay_compensation",
+    "sync-or-async": "sync_or_async",
     "imagenet-path": "imagenet_path",
+    "demo": "demo",
 }
 """Name of a study to its module in this package."""
 

@@ -1,0 +1,83 @@
+"""Tables of studies, from made-up runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mpi_dcasgd.tools.results import delay_compensation, demo
+
+
+def arm(algorithm: str, errors: list[float | None], **more: Any) -> list[dict[str, Any]]:
+    both = {"algorithm": algorithm, "lr": 0.1, "workers": 8, "staleness_mean": 7.0} | more
+    return [
+        both | {"error": error, "seed": seed, "staleness_max": 9, "curve": [[1, 50.0, error]]}
+        for seed, error in enumerate(errors)
+    ]
+
+
+def lines_of(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+
+def test_a_difference_is_paired_by_seed_and_noise_is_called_so() -> None:
+    rows = [
+        *arm("sgd", [0.10, 0.10], workers=1, part="unequal"),
+        *arm("asgd", [0.20, 0.22, 0.24], part="unequal"),
+        *arm("dcasgd-c", [0.19, 0.21, 0.23], part="unequal", dc_lambda=2),
+        *arm("dcasgd-a", [0.18, 0.26, 0.22], part="unequal", dc_lambda=20),
+        *arm("ssgd", [None, 0.1, 0.1], part="unequal"),
+    ]
+    lines = lines_of(delay_compensation.page(rows).tables["unequal"])
+    told = {line[1]: line for line in lines}
+    assert told["`sgd`"][4] == "10.00 ± 0.00"
+    assert told["`asgd`"][4:6] == ["22.00 ± 4.97", ""]
+    assert told["`dcasgd-c`"][3] == "2"
+    assert told["`dcasgd-c`"][5] == "-1.00 ± 0.00"
+    assert told["`dcasgd-a`"][5] == "+0.00 ± 8.61, within noise"
+    assert told["`ssgd`"][4] == "10.00 ± 0.00; 1 diverge"
+    assert told["`asgd`"][8] == "never"
+    assert told["`ssgd`"][8] == "50 ± 0; 1 never"
+
+
+def test_lambdas_are_in_rows_and_rates_in_columns() -> None:
+    rows = [
+        row | {"part": "lambda"}
+        for rate, error in ((0.02, 0.2), (0.2, 0.4))
+        for row in (
+            *arm("asgd", [error], lr=rate),
+            *arm("dcasgd-a", [error / 2], lr=rate, dc_lambda=2, mean_square="global"),
+            *arm("dcasgd-a", [None], lr=rate, dc_lambda=2, mean_square="per_worker"),
+        )
+    ]
+    assert lines_of(delay_compensation.page(rows).tables["lambda"]) == [
+        ["`asgd`", "0", "", "20.00", "40.00"],
+        ["`dcasgd-a`", "2", "global", "10.00", "20.00"],
+        ["`dcasgd-a`", "2", "per_worker", "diverges", "diverges"],
+    ]
+
+
+def test_momentum_is_beside_its_rate() -> None:
+    rows = [
+        row | {"part": "momentum"}
+        for row in (*arm("asgd", [0.2]), *arm("asgd", [0.3], lr=0.01, momentum=0.9))
+    ]
+    assert lines_of(delay_compensation.page(rows).tables["momentum"]) == [
+        ["8", "`asgd`", "0", "0.1", "20.00"],
+        ["8", "`asgd`", "0.9", "0.01", "30.00"],
+    ]
+
+
+def test_the_demo_shows_who_waits_and_at_which_rates_runs_train() -> None:
+    slow = {"samples_per_s": 1234.5, "gradients": [8, 2], "busy_s": [5.0, 10.0], "time_s": 10.0}
+    rows = [
+        *arm("asgd", [0.03], part="slow", **slow),
+        *arm("asgd", [0.02, 0.04], part="rates"),
+        *arm("asgd", [0.9, 0.9], part="rates", lr=0.2),
+        *arm("sgd", [0.01, 0.01], part="rates"),
+    ]
+    tables = demo.page(rows).tables
+    assert lines_of(tables["slow"]) == [["asgd", "1,234", "50%, 0%", "8, 2", "9", "3.0"]]
+    assert lines_of(tables["rates"]) == [
+        ["`asgd`", "3.0 ± 12.7", "90.0 ± 0.0", "2"],
+        ["`sgd`", "1.0 ± 0.0", "", "2"],
+    ]
