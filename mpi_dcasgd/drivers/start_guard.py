@@ -124,7 +124,8 @@ def _watch(
         ready = select.select([pipe], [], [], _LOOK_EVERY_S)[0]
         now = clock()
         passed_s = min(now - last, _LONGEST_LOOK_S)  # a host that was suspended does not count
-        waited_s += passed_s if within_init else work.counted_s(passed_s)
+        counted_s = work.counted_s(passed_s)
+        waited_s += passed_s if within_init else counted_s
         last = now
         words = os.read(pipe, 4096) if ready else b""
         if _UP in words:
@@ -138,8 +139,9 @@ def _watch(
         if waited_s < _ASK_S:
             continue
         patience_s = patience() if patience_s is None else patience_s
-        if waited_s >= patience_s + (_OTHERS_S if within_init else 0.0):
-            _give_up(guarded, name, waited_s, within_init, launcher)
+        waits = within_init and not work.stopped  # for others; one that is stopped is the cause
+        if waited_s >= patience_s + (_OTHERS_S if waits else 0.0):
+            _give_up(guarded, name, waited_s, waits, launcher)
     if outlives_deaths() and launcher is not None:
         _say(f"{name} died before MPI had begun, and the others wait for it: ending the run")
         launcher.end()
@@ -153,10 +155,14 @@ class Work:
     Args:
         pid: Its number.
         proc: Folder of the processes.
+
+    Attributes:
+        stopped: Whether it was stopped by a signal at the last look.
     """
 
     def __init__(self, pid: int, proc: Path = Path("/proc")) -> None:
         self._stat = proc / str(pid) / "stat"
+        self.stopped = False
         self._worked_s = self._look()[1]
 
     def counted_s(self, passed_s: float) -> float:
@@ -178,6 +184,7 @@ class Work:
             fields = self._stat.read_text().rpartition(")")[2].split()
         except OSError:  # it has just ended
             return False, 0.0
+        self.stopped = fields[0] == "T"
         return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -37,6 +37,8 @@ for act in sys.argv[1:]:
         os.kill(os.getpid(), signal.SIGKILL)
     elif act == "hangs":
         time.sleep(1000)
+    elif act == "stops":
+        os.kill(os.getpid(), signal.SIGSTOP)
     elif act == "works":
         time.sleep(1)
 """
@@ -97,6 +99,7 @@ def test_a_launcher_that_ends_by_itself_is_left_to_it(started: Callable[..., Any
     [
         (["hangs"], f"{NAME} hangs before MPI has begun; waited for "),
         (["begins", "hangs"], f"MPI does not begin on {NAME}: another rank hangs, or died, "),
+        (["begins", "stops"], f"{NAME} hangs before MPI has begun; waited for "),
     ],
 )
 @pytest.mark.parametrize("fault_tolerant", [True, False])
@@ -131,6 +134,7 @@ def test_a_rank_that_waits_for_a_core_is_not_taken_to_hang(tmp_path: Path) -> No
     for state in "STD":
         at(state, 1000)
         assert work.counted_s(0.2) == 0.2, "it waits for something else"
+        assert work.stopped is (state == "T")
     stat.unlink()
     assert work.counted_s(0.2) == 0.2, "it has ended"
 
