@@ -212,7 +212,7 @@ def _needs(
     if mode == "asynchronous":
         # A push that comes in chunks can be put back: weights, snapshot and one worker's state.
         kept = (2 + rule.state_vectors(1)) * layout.num_params * ELEMENT_BYTES
-        undo = ("what a push in chunks changes", kept if chunks else 0)
+        undo = ("copies of what a push in chunks changes", kept if chunks else 0)
         served = [_serving(shard, copies, num_workers) for shard in shards]
         server = _need("server", weights, *served[0], undo, evaluation, data)
         others = [

@@ -135,7 +135,7 @@ class Job:
         Field(
             description="megabytes of the chunks in which vectors travel where they are messages: "
             "a chunk is applied and sent back while the next is received; 0 for one piece; auto "
-            "takes 4 for vectors of 16 or more, else 0"
+            "takes 4 for vectors of 16 or more between hosts, else 0"
         ),
     ] = "auto"
     capture: Annotated[

@@ -36,6 +36,8 @@ class Post:
             travel in messages.
         name: Name of a worker for people.
         cuts: Elements at which all chunks but the first begin, of vectors that travel in messages.
+        chunked: Workers to whom that applies, beside those that take the place of others; None for
+            all that do not share memory.
 
     Attributes:
         peers: Addresses of the workers.
@@ -51,13 +53,19 @@ class Post:
         shared: Mapping[int, Segment],
         name: Callable[[int], str],
         cuts: Sequence[int] = (),
+        chunked: Collection[int] | None = None,
     ) -> None:
         self._slots = slots
         self._size = size
         self._name = name
         self._cuts = cuts
         self.peers = [Peer(comm, rank) for rank in world.worker_ranks]
-        self.boxes = [self._open(worker, shared.get(worker)) for worker in range(len(slots))]
+        workers = range(len(slots))
+        chunked = workers if chunked is None else chunked
+        self.boxes = [
+            self._open(worker, shared.get(worker), cuts if worker in chunked else ())
+            for worker in workers
+        ]
         self._receives = [box.receive for box in self.boxes]
         self._coming: list[int] = []  # workers of whose push the header is here, and not all chunks
         self._outdated: list[Mailbox] = []
@@ -181,7 +189,7 @@ class Post:
         self.peers[worker] = peer
         # Memory that was shared is that of the worker which is gone.
         self._slots[worker].message = Message(self._size)
-        self.boxes[worker] = self._open(worker, None)
+        self.boxes[worker] = self._open(worker, None, self._cuts)
         self._receives[worker] = self.boxes[worker].receive
 
     def close(self, hung: Collection[int]) -> None:
@@ -190,10 +198,10 @@ class Post:
             if worker not in hung:
                 box.close()
 
-    def _open(self, worker: int, segment: Segment | None) -> Mailbox:
+    def _open(self, worker: int, segment: Segment | None, cuts: Sequence[int]) -> Mailbox:
         slot = self._slots[worker]
         if segment is None:
-            return Mailbox(self.peers[worker], Message(self._size), slot.message, self._cuts)
+            return Mailbox(self.peers[worker], Message(self._size), slot.message, cuts)
         slot.move(segment.reply)
         push = Message(self._size, shared=segment.push)
         return Mailbox(self.peers[worker], push, slot.message)
@@ -231,7 +239,7 @@ class Post:
             return False
         if len(self.boxes) == 1:
             return True
-        return box.transfer_s * len(box.missing) / box.chunks <= self._pace_s
+        return box.chunk_s * len(box.missing) <= self._pace_s
 
     def _check_length(self, worker: int, status: MPI.Status) -> None:
         """Refuse a message that is shorter than it should be: the rest is of an older one."""

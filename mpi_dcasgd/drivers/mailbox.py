@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from mpi4py import MPI
 
@@ -28,7 +29,7 @@ from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.server.message import Kind, Message, Tag
 from mpi_dcasgd.server.passage import BrokenOffError
 
-STALL_S = 0.25
+STALL_S = 1.0
 """Seconds without a further chunk after which a push is put back, at least."""
 STALL_CHUNKS = 4.0
 """The same in proportion to the time that a chunk took so far."""
@@ -49,8 +50,8 @@ class Mailbox:
         chunks: Number of chunks.
         owed: Whether a push is being waited for, or some of its chunks.
         missing: Chunks of it that are not here.
-        transfer_s: Seconds from its header to its last chunk, of the last push; infinite at first.
-        disturbed: Whether the push that is coming has been put back once.
+        disturbed: Whether the push that is coming is waited for as a whole: it has been put back,
+            or its worker was given up.
     """
 
     def __init__(self, peer: Peer, push: Message, reply: Message, cuts: Sequence[int] = ()) -> None:
@@ -72,7 +73,6 @@ class Mailbox:
         self.chunks = len(self._coming)
         self.owed = False
         self.missing: set[int] = set()
-        self.transfer_s = math.inf
         self.disturbed = False
         self._began = 0.0
 
@@ -107,7 +107,12 @@ class Mailbox:
             self.missing.discard(chunk)
         if not self.missing:
             self.owed = False
-            self.transfer_s = time.monotonic() - self._began
+
+    @property
+    def chunk_s(self) -> float:
+        """Mean seconds of a chunk of the push that is coming; infinite before the first."""
+        arrived = self.chunks - len(self.missing)
+        return (time.monotonic() - self._began) / arrived if arrived else math.inf
 
     def leave(self, chunk: int) -> None:
         """Send a chunk of the reply before the others; in order, from the first."""
@@ -145,8 +150,9 @@ class Mailbox:
         """Free the requests."""
         receives = (self.receive, *self._coming)
         for request in receives if self.owed else ():
-            if not request.Test():
-                request.Cancel()  # or a push could still come in, into memory that is others'
+            with suppress(MPI.Exception):  # the worker has died just now
+                if not request.Test():
+                    request.Cancel()  # or a push could still come in, into memory that is others'
         for request in (*receives, self._header, self._once_more, *self._leaving):
             request.Free()
 
@@ -195,8 +201,8 @@ class Intake:
 
     def _wait(self, done: Callable[[], bool]) -> None:
         box = self._box
-        a_chunk_s = box.transfer_s / box.chunks if math.isfinite(box.transfer_s) else 0.0
-        patience_s = max(STALL_S, STALL_CHUNKS * a_chunk_s)
+        chunk_s = box.chunk_s
+        patience_s = max(STALL_S, STALL_CHUNKS * chunk_s) if math.isfinite(chunk_s) else STALL_S
         began = time.monotonic()
         backoff = Backoff(self._spin_s)
 

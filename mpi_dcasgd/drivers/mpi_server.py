@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NoReturn
 
@@ -65,6 +65,8 @@ class ServerLoop:
         faults: When a worker is given up.
         shared: Memory that workers have in common with the server, by worker; the others' vectors
             travel in messages.
+        chunked: Workers whose messages come and go in chunks, at the server's cuts, and so do those
+            of processes that take workers' places; None for all.
         crew: Other servers that share the model, which this one leads.
 
     Attributes:
@@ -85,6 +87,7 @@ class ServerLoop:
         accounts: Sequence[Account] | None = None,
         faults: FaultSettings | None = None,
         shared: Mapping[int, Segment] | None = None,
+        chunked: Collection[int] | None = None,
         crew: MpiCrew | None = None,
     ) -> None:
         self._comm = comm
@@ -105,7 +108,8 @@ class ServerLoop:
         self.roll = RollCall(self._world, accounts, conductor)
         size, slots = server.slot_layout.size, server.slots
         name = self.roll.name
-        self._post = Post(comm, self._world, slots, size, shared or {}, name, server.cuts)
+        cuts = server.cuts
+        self._post = Post(comm, self._world, slots, size, shared or {}, name, cuts, chunked)
         self.desk = Desk([*self._post.peers, *crew.peers] if crew else self._post.peers)
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         hosts = [account.host for account in accounts]
@@ -281,7 +285,8 @@ class ServerLoop:
         """Apply a push, and answer it; one that breaks off comes again when all of it is here."""
         box = self._post.boxes[worker]
         if box.missing and worker in self.roll.hung:
-            return  # it is taken back when all of its push is here
+            box.disturbed = True  # it is taken back when all of its push is here
+            return
         # The reply that this push answers must be out of its buffer, which is written again now.
         wait_until(box.answered, self._spin_s)
         self._watch.heard(worker)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from mpi4py import MPI
@@ -110,8 +111,9 @@ class Link:
         """Free the MPI requests, those of a run that failed, too."""
         receives = (self._receiving, *self._chunks)
         for request in receives if self._expecting else ():
-            if not request.Test():
-                request.Cancel()  # or a reply could still come in, into memory of others
+            with suppress(MPI.Exception):  # the server has died
+                if not request.Test():
+                    request.Cancel()  # or a reply could still come in, into memory of others
         for request in (*receives, *self._sends):
             request.Free()
         for vector in self._locked:

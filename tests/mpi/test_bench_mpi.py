@@ -17,6 +17,7 @@ BENCH = [sys.executable, "-m", "mpi_dcasgd", "bench", "mpi"]
 
 def test_every_size_and_rule_is_measured(processes: Any) -> None:
     words = ["--workers", "2", "--params", "100", "5000", "--rounds", "2"]
+    words += ["--transport", "messages", "chunks", "shared", "--chunk-mb", "0.004"]
     rules = ["asgd", "dcasgd-a"]
     finished = processes.run([*BENCH, *words, "--rules", *rules, "--json"], timeout=90)
     assert finished.status == 0, finished
@@ -25,7 +26,7 @@ def test_every_size_and_rule_is_measured(processes: Any) -> None:
         (2, size, rule, transport)
         for size in (100, 5000)
         for rule in rules
-        for transport in ("messages", "shared")
+        for transport in ("messages", "chunks", "shared")
     ]
     for result in results:
         for name in ("per_s", "raw_per_s", "update_per_s"):

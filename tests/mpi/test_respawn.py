@@ -25,7 +25,7 @@ EPOCHS, TICKETS_PER_EPOCH = 6, 90
 HOST = os.uname().nodename
 JOB = (
     *("jobs/digits.yaml", "algorithm=dana", "model.hidden=[16]", f"epochs={EPOCHS}", "ahead=2"),
-    *("faults.respawn=true", "checkpoint={every: null, every_s: null}"),
+    *("faults.respawn=true", "chunk_mb=0.001", "checkpoint={every: null, every_s: null}"),
     *("record={log_every_s: 0.1}", "inject={delays: {model: constant, mean_s: 0.02}}"),
 )
 

@@ -25,12 +25,21 @@ def transports(run: Path) -> list[str]:
 def test_runs_by_either_transport_are_recorded_and_replay_identically(
     shared_world: Callable[..., Any], tmp_path: Path
 ) -> None:
-    paths = {choice: tmp_path / choice for choice in ("auto", "messages")}
-    runs = [(str(path), [*SMALL, f"transport={choice}"]) for choice, path in paths.items()]
+    choices = {
+        "auto": ["transport=auto"],
+        "messages": ["transport=messages"],
+        "chunks": ["transport=messages", "chunk_mb=0.004"],
+    }
+    paths = {choice: tmp_path / choice for choice in choices}
+    runs = [(str(paths[choice]), [*SMALL, *words]) for choice, words in choices.items()]
     answers = shared_world("world_calls:train", JOB, runs, ranks=3)
-    assert [answer.value for answer in answers] == 3 * [["completed", "completed"]]
+    assert [answer.value for answer in answers] == 3 * [3 * ["completed"]]
     assert transports(paths["auto"]) == ["", "shared", "shared"]
     assert transports(paths["messages"]) == ["", "messages", "messages"]
+    assert transports(paths["chunks"]) == ["", "messages", "messages"]
+    for choice, path in paths.items():
+        ranks = json.loads((path / "environment.json").read_text())["ranks"]
+        assert {rank["chunks"] > 2 for rank in ranks[1:]} == {choice == "chunks"}
     for path in paths.values():
         assert replay(path).identical
     log = (paths["auto"] / "logs" / "rank-0.log").read_text()

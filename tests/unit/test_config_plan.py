@@ -78,6 +78,23 @@ def test_shared_memory_is_counted_once(tmp_path: Path, gpu: bool) -> None:
     assert not [what for what, _ in apart.items if "the server's host" in what]
 
 
+def test_chunks_take_copies_of_what_an_update_changes(tmp_path: Path) -> None:
+    plans = {
+        words: plan_job(job(tmp_path, "algorithm=dcasgd-a", *words), 3)
+        for words in (
+            ("chunk_mb=0",),
+            ("chunk_mb=0.001",),
+            ("chunk_mb=0.001", "transport=messages"),
+        )
+    }
+    without, chunks, messages = (plan.needs[0] for plan in plans.values())
+    flat = Workshop.open(job(tmp_path, "algorithm=dcasgd-a"), CPU).flat_model(CPU)
+    kept = 3 * 4 * flat.layout.num_params  # weights, snapshot and state
+    assert chunks.total_bytes - without.total_bytes == kept
+    assert messages.total_bytes == chunks.total_bytes
+    assert size(chunks, "what a push in chunks changes") == kept
+
+
 def test_a_synchronous_update_takes_the_minibatches_of_all(tmp_path: Path) -> None:
     plan = plan_job(job(tmp_path, "algorithm=ssgd"), 4)
     assert (plan.num_workers, plan.world_size) == (4, 4)

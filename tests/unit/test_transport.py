@@ -186,6 +186,7 @@ def test_the_log_names_workers_that_are_near_and_share_nothing() -> None:
     Sharing(["", ""], ["n1", "n1"]).require_all()
     assert Sharing().lines() == []
     assert Sharing().transport(0) == ""
+    assert (sharing.chunked(4.0), sharing.chunked("auto")) == ({1, 2}, {1})
 
 
 def test_a_message_whose_vector_is_shared_is_its_header() -> None:

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from mpi_dcasgd.drivers.meeting import Ranks
 from mpi_dcasgd.drivers.topology import SERVER, Topology
 from mpi_dcasgd.drivers.transport import Transport, TransportChoice
+from mpi_dcasgd.drivers.transport.chunks import ChunkSize
 from mpi_dcasgd.drivers.transport.segment import Offer, Segment, UnsharedError
 from mpi_dcasgd.errors import LaunchError
 
@@ -84,6 +85,17 @@ class Sharing:
             return ""
         return "messages" if self.reasons[worker] else "shared"
 
+    def chunked(self, choice: ChunkSize) -> frozenset[int]:
+        """Return the workers whose vectors travel in chunks, if they are long enough.
+
+        Within a host messages are copies, by the very processor that would apply chunks meanwhile.
+
+        Args:
+            choice: The job's ``chunk_mb``; ``auto`` for chunks between hosts alone.
+        """
+        wanted = (_FAR,) if choice == "auto" else tuple(filter(None, self.reasons))
+        return frozenset(w for w, reason in enumerate(self.reasons) if reason in wanted)
+
     @property
     def own(self) -> Segment | None:
         """The segment of this rank, a worker; None if it exchanges messages."""
@@ -148,8 +160,10 @@ def share_memory(
         if comm.rank == SERVER:
             for worker, rank in enumerate(world.worker_ranks):
                 obstacle = places[SERVER].apart(places[rank])
-                if choice == "messages" or world.num_servers > 1:
-                    obstacle = _CHOSEN if choice == "messages" else _SEVERAL
+                if choice == "messages" and obstacle != _FAR:
+                    obstacle = _CHOSEN
+                elif world.num_servers > 1:
+                    obstacle = _SEVERAL
                 offers.append(obstacle or _create(worker, size, created, descriptors))
         offers = comm.bcast(offers)
         reason, segments = _take_up(world.worker_of(comm.rank), offers)

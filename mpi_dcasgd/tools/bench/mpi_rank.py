@@ -23,7 +23,10 @@ from torch import Tensor
 
 mpi4py.rc.thread_level = "funneled"
 
-from mpi4py import MPI  # noqa: E402 # the thread level has to be chosen before
+from mpi_dcasgd.drivers import mpi_variables  # noqa: E402
+
+with mpi_variables.for_start():
+    from mpi4py import MPI  # the thread level has to be chosen before
 
 from mpi_dcasgd.drivers.backoff import wait_until  # noqa: E402
 from mpi_dcasgd.drivers.conductor import Conductor  # noqa: E402
