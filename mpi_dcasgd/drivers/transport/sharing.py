@@ -169,10 +169,10 @@ def share_memory(
         if comm.rank == SERVER:
             for worker, rank in enumerate(world.worker_ranks):
                 obstacle = places[SERVER].apart(places[rank])
-                if world.num_servers > 1 and choice != "messages":
-                    obstacle = _SEVERAL
-                elif choice == "messages" and obstacle != _FAR:
+                if choice == "messages" and obstacle != _FAR:
                     obstacle = _CHOSEN
+                elif world.num_servers > 1:
+                    obstacle = _SEVERAL
                 offers.append(obstacle or _create(worker, size, created, descriptors))
         offers = comm.bcast(offers)
         reason, segments = _take_up(world.worker_of(comm.rank), offers)
