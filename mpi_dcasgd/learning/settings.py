@@ -70,9 +70,9 @@ class StartSettings:
     weights: Annotated[
         Annotated[str, Field(min_length=1)] | None,
         Field(
-            description="a run folder, for its final weights, or a file of weights: best.pt or "
-            "weights.pt of a run, or what torch.save wrote of a state_dict; null: the model's "
-            "own first weights, which follow from the seed"
+            description="a run folder, for its final weights, or a file of weights: one of a run, "
+            "such as its best.pt, or what torch.save wrote of a state_dict; null: the model's own "
+            "first weights, which follow from the seed"
         ),
     ] = None
     fresh: Annotated[

@@ -91,8 +91,10 @@ def who_trains(job: Job, driver: str, num_workers: int) -> str:
     """Return a few words for people on who trains, and how.
 
     Example:
-        >>> from mpi_dcasgd import load_job
-        >>> who_trains(load_job("jobs/digits.yaml", algorithm="asgd"), "mpi", 4)
+        >>> from mpi_dcasgd.runs.jobs import load_job
+        >>> from mpi_dcasgd.shipped import shipped
+        >>> job = load_job(shipped("jobs/digits.yaml"), algorithm="asgd")
+        >>> who_trains(job, "mpi", 4)
         'asgd, 1 server and 4 workers, asynchronous over MPI'
     """
     algorithm, servers = job.algorithm, job.servers

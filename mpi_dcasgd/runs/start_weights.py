@@ -121,7 +121,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         found = load_sealed(file)
     except FileNotFoundError:
-        what = "is not there; name a run folder that has weights.pt, or a file of weights"
+        what = "is not there; name a run folder that has its final weights, or a file of weights"
         raise DataError(f"start.weights: {file}: {what}") from None
     except OSError as error:
         raise DataError(f"start.weights: {file}: cannot be read: {error.strerror}") from error

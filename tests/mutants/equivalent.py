@@ -17,7 +17,7 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
         "server.message",
         "words = (HEADER_BYTES + (size * dtype.itemsize if behind else 0)) // 4",
     ): {"0  ->  1": "bytes are rounded down to words"},
-    ("server.model_state", "facts = self.facts(worker, 0, 0.0)"): {
+    ("server.model_state", "self.renew(snapshot, self.facts(worker, 0, 0.0))"): {
         "self.facts(worker, 0, 0.0)  ->  self.facts(worker, 0.0, 0)": "0 is 0.0",
     },
     ("server.slot", "version: int = -1"): {"-1  ->  1": _UNREAD, "1  ->  2": _UNREAD},

@@ -14,6 +14,7 @@ _SERVER = (
     "tests/contract/test_references.py",
     "tests/unit/test_record_server.py",
 )
+_SHARED = ("tests/contract/test_shared_servers.py",)
 _RULES = (
     "tests/contract/test_reference_server.py",
     "tests/contract/test_references.py",
@@ -24,16 +25,23 @@ _CHAIN = ("tests/unit/test_chain.py", "tests/unit/test_rule_graph.py")
 
 TESTS: dict[str, tuple[str, ...]] = {
     "server.accumulator": ("tests/unit/test_accumulator.py", *_SERVER),
+    "server.follower": _SHARED,
     "server.header": ("tests/unit/test_message.py", *_SERVER),
+    "server.leader": _SHARED,
     "server.ledger": ("tests/unit/test_ledger.py", *_SERVER),
     "server.message": ("tests/unit/test_message.py", *_SERVER),
     "server.model_state": _SERVER,
+    "server.orders": (*_SHARED, "tests/unit/test_shards.py"),
+    "server.passage": ("tests/unit/test_passage.py",),
+    "server.precision": ("tests/unit/test_wire.py", "tests/unit/test_config_plan.py"),
     "server.push": _SERVER,
     "server.records": _SERVER,
     "server.refusals": _SERVER,
     "server.server": _SERVER,
+    "server.shard": ("tests/unit/test_shards.py", *_SHARED),
     "server.slot": _SERVER,
     "server.state": (*_SERVER, "tests/unit/test_groups.py"),
+    "server.wire": ("tests/unit/test_wire.py", "tests/contract/test_wire_laws.py"),
     "rules.adam": _RULES,
     "rules.admission": _RULES,
     "rules.alignment": ("tests/unit/test_chain.py",),

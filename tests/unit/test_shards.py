@@ -139,7 +139,8 @@ def test_a_plan_has_the_servers() -> None:
     assert "on the server's host" not in str(worker.items)
     text = describe_needs(job, 5)
     assert "ranks:      5; ranks 0 to 1 serve, ranks 2 to 4 train" in text
-    assert "8.30 MiB to each server and as much back; 0.007 s where" in text
+    assert "8.30 MiB a reply (float32), from and to each server" in text
+    assert "0.007 s each where the link has 10 Gbit/s" in text
     assert "3 workers are of use with steps of 0.014 s or more" in text
     with pytest.raises(LaunchError, match="it needs 2 servers"):
         plan_job(job, 2)

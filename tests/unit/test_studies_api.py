@@ -22,6 +22,7 @@ from mpi_dcasgd.runs.slurm_request import SlurmRequest
 from mpi_dcasgd.runs.status import status
 from mpi_dcasgd.runs.submit import submit
 from mpi_dcasgd.tools import comparison as tools_compare
+from mpi_dcasgd.tools.launch.world import WorldEnd
 
 JOB = """\
 epochs: 1
@@ -93,7 +94,8 @@ def test_runs_of_earlier_versions_are_the_same_experiment_in_a_report(tmp_path: 
 
 
 def test_a_run_that_fails_is_an_outcome(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools_compare.launch, "run", lambda *args, **kwargs: 3)
+    end = WorldEnd(3)
+    monkeypatch.setattr(tools_compare.launch, "run_world", lambda *args, **kwargs: end)
     result = compare(study, only=["sgd-s0"])
     assert [outcome.run.name for outcome in result.failed] == ["sgd-s0"]
     assert result.folder.path == Path("runs/grid")
@@ -106,15 +108,15 @@ def test_a_comparison_that_is_stopped_tells_by_what_and_keeps_its_outcomes(
 ) -> None:
     started = []
 
-    def run(*args: Any, **kwargs: Any) -> int:
+    def run(*args: Any, **kwargs: Any) -> WorldEnd:
         started.append(kwargs["stdout"].name)
         if len(started) == 1:
-            return 1
+            return WorldEnd(1)
         if between:
             raise KeyboardInterrupt
-        return 128 + signal.SIGUSR1
+        return WorldEnd(128 + signal.SIGUSR1)
 
-    monkeypatch.setattr(tools_compare.launch, "run", run)
+    monkeypatch.setattr(tools_compare.launch, "run_world", run)
     result = compare(study, "out", only=["sgd-*"])
     assert len(started) == 2
     statuses = [outcome.status for outcome in result.outcomes]

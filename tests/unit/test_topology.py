@@ -146,6 +146,7 @@ _OTHER_MEANINGS = {
     ("step_size.py", "facts.num_workers - 1"),
     ("stability.py", "one.workers - 1"),
     ("stable_rates.py", "workers - 1"),
+    ("stabilitys_edge.py", "workers - 1"),
     # Vectors: the weights, and one a worker.
     ("stable_rates.py", "1 + workers"),
     # The last of them.

@@ -20,7 +20,7 @@ from mpi_dcasgd.tools.bench.spread import table
 from mpi_dcasgd.tools.results.delay_compensation_plots import draw_errors, draw_rates
 from mpi_dcasgd.tools.results.kept import Kept
 from mpi_dcasgd.tools.results.means import Mean, chosen
-from mpi_dcasgd.tools.results.runs import compared, finite, row_of
+from mpi_dcasgd.tools.results.runs import compared, finite, row_of, seconds_of
 from mpi_dcasgd.tools.results.studies import Page, Row
 
 CLUSTERS = ("unequal", "equal")
@@ -80,8 +80,7 @@ def _tuning_rows(kept: Kept, name: str, part: str) -> list[Row]:
             run = mpi_dcasgd.Run(path)
             completed = run.status == "completed"
             error = finite(run.summary.get("validation_error")) if completed else None
-            began, ended = (path / "environment.json").stat(), (path / "summary.json").stat()
-            seconds = round(ended.st_mtime - began.st_mtime, 1)
+            seconds = seconds_of(RunFolder(path))
             settings = _settings(run) | {"validation_error": error, "seconds": seconds}
             return row_of(run, ()) | settings
 

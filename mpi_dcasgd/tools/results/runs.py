@@ -14,6 +14,7 @@ import yaml
 
 import mpi_dcasgd
 from mpi_dcasgd.errors import DcasgdError
+from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.shipped import shipped
 from mpi_dcasgd.tools.results.kept import Kept
 from mpi_dcasgd.tools.results.studies import Row
@@ -61,9 +62,7 @@ def compared(
     for folder in found.runs:
 
         def make(path: Path = folder.path) -> Row:
-            # Of a simulated run the summary has the virtual seconds only.
-            began, ended = (path / "environment.json").stat(), (path / "summary.json").stat()
-            seconds = round(ended.st_mtime - began.st_mtime, 1)
+            seconds = seconds_of(RunFolder(path))
             made = mpi_dcasgd.Run(path)
             return {**row_of(made, metrics, points=points), **more(made), "seconds": seconds}
 
@@ -125,6 +124,12 @@ def unstopped(run: mpi_dcasgd.Run) -> mpi_dcasgd.Run:
     if run.stopped_by is not None:
         raise DcasgdError(f"{run.path}: stopped; the same command goes on with what is missing")
     return run
+
+
+def seconds_of(folder: RunFolder) -> float:
+    """Return the seconds that a run took; of a simulated one the summary has virtual ones only."""
+    began, ended = folder.environment_json.stat(), folder.summary_json.stat()
+    return round(ended.st_mtime - began.st_mtime, 1)
 
 
 def finite(value: Any, digits: int = 5) -> float | None:
