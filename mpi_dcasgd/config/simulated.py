@@ -78,10 +78,29 @@ def cluster_settings(
 
 
 def with_injected(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """A cluster as slow as a job makes its real runs; what the cluster itself says, holds."""
+    """A cluster as slow as a job makes its real runs; what the cluster itself says, holds.
+
+    Its messages are those of the job, too: to so many servers, in 16 bits where both directions
+    have them, and in chunks where the job says how long they are (``auto`` depends on hosts).
+    """
     inject = job_as_yaml(job)["inject"]
     taken = {key: inject[key] for key in _INJECTED if inject.get(key)}
-    return {**taken, **settings}
+    exchange = _exchange(job)
+    return {**taken, **({"exchange": exchange} if exchange else {}), **settings}
+
+
+def _exchange(job: Job) -> dict[str, Any]:
+    """Keys of a cluster's ``exchange`` that a job's messages differ from the default in."""
+    found: dict[str, Any] = {}
+    if job.mode != "asynchronous":
+        return found
+    if job.servers > 1:
+        found["servers"] = job.servers
+    if "float32" not in (job.wire.push, job.wire.reply):
+        found["element_bytes"] = 2
+    if job.chunk_mb != "auto" and job.chunk_mb > 0 and not job.wire.rounds:
+        found["chunk_bytes"] = int(job.chunk_mb * 1e6)
+    return found
 
 
 def check_injected(job: Job, num_workers: int) -> list[str]:
