@@ -50,6 +50,11 @@ def killed_in_a_meeting() -> None:
         meeting.barrier()
     except Exception as error:
         tell(error)
+        # The first to end may take the other with it, before it has said anything.
+        if RANK == 0:
+            MPI.COMM_WORLD.recv(source=2)
+        else:
+            MPI.COMM_WORLD.send(None, dest=0)
 
 
 def killed_server() -> None:
