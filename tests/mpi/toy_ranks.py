@@ -94,7 +94,7 @@ class OddLearner(Learner):
             raise RuntimeError("the cat sat on the keyboard")
         if self.die and self.computed == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        for _ in range(50 if self.slow else 0):
+        for _ in range(400 if self.slow else 0):
             super().gradient(batch)
         found = super().gradient(batch)
         return found._replace(samples=found.samples + 10**6) if self.odd else found
