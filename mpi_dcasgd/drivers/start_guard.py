@@ -142,9 +142,16 @@ def _watch(
         waits = within_init and not work.stopped  # for others; one that is stopped is the cause
         if waited_s >= patience_s + (_OTHERS_S if waits else 0.0):
             _give_up(guarded, name, waited_s, waits, launcher)
+    if _BYE in _unread(pipe):  # it was gone before this process came to reading that
+        _after_bye(name, launcher)
     if outlives_deaths() and launcher is not None:
         _say(f"{name} died before MPI had begun, and the others wait for it: ending the run")
         launcher.end()
+
+
+def _unread(pipe: int) -> bytes:
+    """Return what a process that is gone has said and nobody has read yet."""
+    return os.read(pipe, 4096) if select.select([pipe], [], [], 0)[0] else b""
 
 
 class Work:
