@@ -142,7 +142,10 @@ def _watch(
         waits = within_init and not work.stopped  # for others; one that is stopped is the cause
         if waited_s >= patience_s + (_OTHERS_S if waits else 0.0):
             _give_up(guarded, name, waited_s, waits, launcher)
-    if _BYE in _unread(pipe):  # it was gone before this process came to reading that
+    last_words = _unread(pipe)  # it was gone before this process came to reading them
+    if _UP in last_words:
+        return
+    if _BYE in last_words:
         _after_bye(name, launcher)
     if outlives_deaths() and launcher is not None:
         _say(f"{name} died before MPI had begun, and the others wait for it: ending the run")

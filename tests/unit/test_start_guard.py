@@ -8,11 +8,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mpi_dcasgd.cli.train import _setup_patience_s
+from mpi_dcasgd.drivers import start_guard
 from mpi_dcasgd.drivers.launcher_above import LauncherAbove, find_launcher
 from mpi_dcasgd.drivers.start_guard import Work
 
@@ -110,6 +112,23 @@ def test_a_rank_that_hangs_is_named_and_killed(
     finished = started(*acts, fault_tolerant=fault_tolerant, alone=not fault_tolerant)
     assert finished.status == (143 if fault_tolerant else 0), finished
     assert finished.stderr.startswith(text), finished
+
+
+@pytest.mark.parametrize(("words", "ended"), [(b"iu", 0), (b"u", 0), (b"i", 1), (b"", 1)])
+def test_what_a_rank_said_before_it_went_is_still_heard(
+    words: bytes, ended: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMPI_MCA_mpi_ft_enable", "1")
+    told: list[int] = []
+    launcher = SimpleNamespace(end=lambda: told.append(1))
+    reading, writing = os.pipe()
+    os.write(writing, words)
+    os.close(writing)
+    # Not the parent of this process: the rank has gone before its guard comes to look.
+    start_guard._watch(reading, os.getpid(), NAME, launcher, lambda: 900.0)  # type: ignore[arg-type]
+    os.close(reading)
+    assert len(told) == ended
+    assert ("died before MPI had begun" in capfd.readouterr().err) == bool(ended)
 
 
 def test_once_mpi_has_begun_the_guard_is_gone(started: Callable[..., Any]) -> None:
