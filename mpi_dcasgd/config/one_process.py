@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mpi_dcasgd.config.plan import ELEMENT_BYTES, Need, check_need
+from mpi_dcasgd.config.needs import ELEMENT_BYTES, Need, check_need
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.server.header import HEADER_BYTES
 

@@ -1,21 +1,18 @@
-"""Plan of a job that has not been started: its ranks, updates and memory."""
+"""Plan of a job that has not been started: its ranks, its updates and what they need."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpi_dcasgd.config.needs import Need, check_need, needs_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import backup_workers
 from mpi_dcasgd.drivers.topology import Topology
-from mpi_dcasgd.drivers.transport import TransportChoice
 from mpi_dcasgd.errors import ConfigError, LaunchError
 from mpi_dcasgd.learning.data import Facts, known_facts
 from mpi_dcasgd.rules.compatibility import Mode
-from mpi_dcasgd.rules.rule import Rule
-from mpi_dcasgd.server.header import HEADER_BYTES
 from mpi_dcasgd.server.precision import Precision, WireSettings, message_bytes
 
 if TYPE_CHECKING:  # ranks are checked without loading PyTorch
@@ -23,25 +20,6 @@ if TYPE_CHECKING:  # ranks are checked without loading PyTorch
 
     from mpi_dcasgd.learning.flat import FlatLayout
     from mpi_dcasgd.server.shard import Shard
-
-ELEMENT_BYTES = 4  # float32
-
-
-@dataclass(frozen=True)
-class Need:
-    """Memory that one kind of process needs.
-
-    Attributes:
-        who: ``"server"``, ``"each worker"``, ...
-        items: Their purposes and bytes.
-    """
-
-    who: str
-    items: tuple[tuple[str, int], ...]
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(size for _, size in self.items)
 
 
 @dataclass(frozen=True)
@@ -53,14 +31,13 @@ class Plan:
         world_size: Processes, servers included.
         num_workers: Processes that compute gradients.
         num_servers: Processes that serve.
-        push_bytes: Length of a push to the server that has the longest stretch.
         num_params: Trainable parameters.
         num_stats: BatchNorm's running statistics.
         num_samples: Of an epoch.
         tickets_per_epoch: Minibatches; of all workers together in a synchronous run.
         tickets: Of the whole run; as many updates, unless the rule merges or drops gradients.
         needs: What each kind of process holds.
-        push_bytes, reply_bytes: Of a message, where there is a server.
+        push_bytes, reply_bytes: Of a message, where there is a server; of several, of the longest.
         wire: What the numbers in messages are rounded to.
     """
 
@@ -113,7 +90,7 @@ def plan_job(job: Job, world_size: int, *, gpu: bool = False) -> Plan:
         num_samples=data.num_train,
         tickets_per_epoch=plan.tickets_per_epoch,
         tickets=plan.num_tickets,
-        needs=_needs(
+        needs=needs_of(
             mode,
             layout,
             job.rule,
@@ -187,92 +164,6 @@ def check_real(job: Job) -> None:
         )
 
 
-def _needs(
-    mode: Mode,
-    layout: FlatLayout,
-    rule: Rule,
-    num_workers: int,
-    data_bytes: int,
-    *,
-    accumulate: int,
-    gpu: bool,
-    best: bool,
-    transport: TransportChoice,
-    shards: Sequence[Shard],
-    wire: WireSettings,
-    chunks: bool,
-) -> tuple[Need, ...]:
-    vector = layout.size * ELEMENT_BYTES
-    copies = rule.state_vectors(num_workers if mode == "asynchronous" else 1)
-    state = (
-        f"the rule's state, {_count(copies, 'vector')}",
-        copies * layout.num_params * ELEMENT_BYTES,
-    )
-    data = ("the data, kept in memory", data_bytes)
-    evaluation = (
-        f"evaluation: weights and gradient of its model, a snapshot{', the best' if best else ''}",
-        (3 + best) * vector,
-    )
-    weights = ("the weights", vector)
-    computing = ("the model's weights and gradient", 2 * vector)
-    if mode == "asynchronous":
-        # A push that comes in chunks can be put back: weights, snapshot and one worker's state.
-        kept = (2 + rule.state_vectors(1)) * layout.num_params * ELEMENT_BYTES
-        undo = ("copies of what a push in chunks changes", kept if chunks else 0)
-        read = ("a push as float32", vector if wire.push != "float32" else 0)
-        shares = transport != "messages" and len(shards) == 1
-        served = [
-            _serving(shard, copies, num_workers, wire=wire, shares=shares) for shard in shards
-        ]
-        server = _need("server", weights, *served[0], read, undo, evaluation, data)
-        others = [
-            _need(
-                "each other server", ("its weights", shard.layout.size * ELEMENT_BYTES), *its, data
-            )
-            for shard, its in zip(shards[1:], served[1:], strict=True)
-        ][-1:]  # the last is as long as the others, or longer
-        travels = _mail(layout, wire, shares=shares)[1]
-        staging = ("page-locked messages beside the GPU", travels if gpu else 0)
-        narrow = travels if wire.rounds and not gpu and transport != "shared" else 0
-        own = [computing, staging, ("messages to and from the server", narrow)]
-        if shares:
-            # The last of these is what the server keeps for the worker, where both are on one host.
-            what, size = own.pop(1 if gpu else 0)
-            where = (f"{what}; on the server's host they are the server's", size)
-            own += [] if transport == "shared" else [where]
-        return (server, *others, _need("each worker", *own, data))
-    if mode == "sequential":
-        return (_need("the process", weights, computing, state, evaluation, data),)
-    summed = ("the sum of several minibatches", vector if accumulate > 1 else 0)
-    return (
-        _need("each rank", weights, computing, summed, state, data),
-        _need("rank 0, beside that", evaluation),
-    )
-
-
-def _serving(
-    shard: Shard, copies: int, num_workers: int, *, wire: WireSettings, shares: bool
-) -> list[tuple[str, int]]:
-    """Return what a server has of its stretch, beside the weights."""
-    mail = f"a snapshot and a push of {_count(num_workers, 'worker')}"
-    held = _mail(shard.layout, wire, shares=shares)[0]
-    state = copies * shard.layout.num_params * ELEMENT_BYTES
-    return [(f"the rule's state, {_count(copies, 'vector')}", state), (mail, num_workers * held)]
-
-
-def _mail(layout: FlatLayout, wire: WireSettings, *, shares: bool) -> tuple[int, int]:
-    """Bytes that a server holds for a worker's vectors, and of the worker's two messages.
-
-    Numbers of 16 bits are beside the snapshot; where memory may be shared, both are float32.
-    """
-    whole, push, reply = (
-        message_bytes(precision, layout.num_params, layout.num_stats)
-        for precision in ("float32", wire.push, wire.reply)
-    )
-    held = push + reply + (whole - HEADER_BYTES if wire.reply != "float32" else 0)
-    return max(held, 2 * whole if shares else 0), push + reply
-
-
 def _longest(precision: Precision, shards: Sequence[Shard]) -> int:
     """Bytes of the longest message of a vector that is divided among servers."""
     return max(
@@ -293,14 +184,6 @@ def divide(job: Job, layout: FlatLayout, servers: int) -> tuple[Shard, ...]:
         return shards_of(layout, max(1, servers))
     except ConfigError as error:
         raise ConfigError(job.name, error.problems) from error
-
-
-def _need(who: str, *items: tuple[str, int]) -> Need:
-    return Need(who, tuple(item for item in items if item[1]))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def check_ranks(job: Job, ranks: int | None) -> int:
@@ -338,21 +221,6 @@ def world_of(job: Job, world_size: int, *, origin: str = "") -> Topology:
     )
 
 
-GIB = 1 << 30
-
-
-def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Memory that programs can still have on this host, or None where that cannot be told."""
-    try:
-        lines = meminfo.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
 def check_memory(plan: Plan, available: int | None, where: str) -> None:
     """Refuse a job whose server (or whose only process) does not fit into this host's memory.
 
@@ -365,30 +233,6 @@ def check_memory(plan: Plan, available: int | None, where: str) -> None:
         ConfigError: With what each thing takes.
     """
     check_need(plan.needs[0], available, where, _remedy(plan))
-
-
-def check_need(need: Need, available: int | None, where: str, remedy: str) -> None:
-    """Refuse a process that does not fit into this host's memory.
-
-    Args:
-        need: Of the process.
-        available: Bytes, or None to check nothing.
-        where: The job, in the message.
-        remedy: Advice, which ends the message.
-
-    Raises:
-        ConfigError: With what each thing takes.
-    """
-    if available is None or need.total_bytes <= available:
-        return
-    items = "; ".join(f"{size / GIB:.1f} GiB for {what}" for what, size in need.items)
-    raise ConfigError(
-        where,
-        [
-            f"{need.who}: needs {need.total_bytes / GIB:.1f} GiB ({items}), but this host has "
-            f"{available / GIB:.1f} GiB available; {remedy}"
-        ],
-    )
 
 
 def _remedy(plan: Plan) -> str:

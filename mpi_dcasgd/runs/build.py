@@ -8,8 +8,8 @@ from functools import cached_property
 
 import torch
 
+from mpi_dcasgd.config.needs import available_bytes
 from mpi_dcasgd.config.one_process import check_one_process
-from mpi_dcasgd.config.plan import available_bytes
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.evaluator import Evaluator
 from mpi_dcasgd.errors import ConfigError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mpi_dcasgd.config.plan import Need, Plan, plan_job
+from mpi_dcasgd.config.needs import Need
+from mpi_dcasgd.config.plan import Plan, plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.topology import Topology
 
@@ -24,15 +25,19 @@ def describe_needs(job: Job, ranks: int | None) -> str:
 
     Raises:
         LaunchError: The algorithm cannot be run by so many.
-        DataError: The data are needed to know their shape, and are not there.
+        DataError: The data are needed to know their shape, and are not there; or the weights to
+            start from are not.
     """
     import torch  # the size of a model needs it, and a job is shown before
+
+    from mpi_dcasgd.runs.start_weights import StartWeights
 
     assumed = ranks is None
     if ranks is None:
         ranks = job.world(1 if job.mode == "sequential" else ASSUMED_WORKERS).world_size
     gpu = job.device == "cuda" or (job.device == "auto" and torch.cuda.is_available())
     plan = plan_job(job, ranks, gpu=gpu)
+    StartWeights.of(job.start)  # here the job's author still sees that they are not there
     return "\n".join(
         [
             *_facts(plan, gpu=gpu, assumed=assumed and job.mode != "sequential"),

@@ -7,7 +7,8 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from mpi_dcasgd.config.plan import available_bytes, check_memory, check_ranks, plan_job
+from mpi_dcasgd.config.needs import available_bytes
+from mpi_dcasgd.config.plan import check_memory, check_ranks, plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.fault_settings import check_respawn
 from mpi_dcasgd.record.run_folder import RunFolder

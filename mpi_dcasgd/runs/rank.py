@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from mpi_dcasgd.config.load import job_as_yaml
+from mpi_dcasgd.config.needs import available_bytes
 from mpi_dcasgd.config.own_code import own_names
-from mpi_dcasgd.config.plan import available_bytes, check_memory, divide, plan_job, world_of
+from mpi_dcasgd.config.plan import check_memory, divide, plan_job, world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.fault_settings import check_respawn
 from mpi_dcasgd.drivers.handshake import (

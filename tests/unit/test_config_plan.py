@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mpi_dcasgd.config.load import load_job
-from mpi_dcasgd.config.plan import Need, plan_job
+from mpi_dcasgd.config.needs import Need
+from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.runs.build import Workshop

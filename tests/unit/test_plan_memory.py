@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mpi_dcasgd.config.check import try_job
-from mpi_dcasgd.config.plan import available_bytes, check_memory, plan_job
+from mpi_dcasgd.config.needs import available_bytes
+from mpi_dcasgd.config.plan import check_memory, plan_job
 from mpi_dcasgd.errors import ConfigError
 
 JOB = {

@@ -14,6 +14,7 @@ from mpi_dcasgd.config.load import make_job
 from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.settings import StartSettings
 from mpi_dcasgd.record.sealed import save_sealed
+from mpi_dcasgd.runs.dry_run import describe_needs
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.simulate import simulate
 from mpi_dcasgd.runs.start_weights import StartWeights
@@ -138,3 +139,9 @@ def test_a_resume_knows_the_weights_again(first: Run, tmp_path: Path) -> None:
     torch.save(model().state_dict(), start / "weights.pt")
     with pytest.raises(DataError, match=r"start\.weights: .*holds other weights"):
         simulate(job, workers=2, run_dir=tmp_path / "run")
+
+
+def test_a_dry_run_tells_of_weights_that_are_not_there(tmp_path: Path) -> None:
+    job = make_job(JOB, Path("job.yaml"), [f"start.weights={tmp_path / 'nowhere'}"])
+    with pytest.raises(DataError, match=r"start\.weights: .*nowhere: is not there"):
+        describe_needs(job, 2)
