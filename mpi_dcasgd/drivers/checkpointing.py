@@ -23,7 +23,7 @@ class Keeper(Protocol):
 
     @property
     def hangs(self) -> str:
-        """What hangs, in a few words; empty if nothing does."""
+        """Name of what hangs, in a few words; empty if nothing does."""
 
     def finish(self) -> bool:
         """Wait until nothing is being written; return whether that is so, or it hangs."""
@@ -90,7 +90,7 @@ class Checkpointer:
 
     @property
     def hangs(self) -> str:
-        """What keeps states from being kept, in a few words; empty if nothing does."""
+        """Obstacle to keeping states, in a few words; empty if there is none."""
         return self._keeper.hangs
 
     def last(self) -> None:

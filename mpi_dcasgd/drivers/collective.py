@@ -88,7 +88,7 @@ class _Collective:
             self._done.set()
 
     def _word(self) -> tuple[int, str]:
-        """What this rank has to say of its step."""
+        """Return how this rank's step stands: a code, and the text of an error."""
         if not self._done.is_set():
             return _WORKS, ""
         if self._error is not None:

@@ -1,4 +1,4 @@
-"""What a run's pushes add up to: counts, averages, and sums since the last progress event."""
+"""Sums over a run's pushes: counts, averages, and sums since the last progress event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run resumes from: what it saves, and how the right checkpoint is found."""
+"""Checkpoints of a run that resumes: their content, and the search for the right one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each rank of a world does once all are set up: serve, work, or train in a group."""
+"""Work of each rank of a world once all are set up: serve, work, or train in a group."""
 
 from __future__ import annotations
 

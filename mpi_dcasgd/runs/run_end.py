@@ -1,4 +1,4 @@
-"""What is left behind when a run ends: its reason, and its weights."""
+"""End of a run: its reason and its weights, as they are left in its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run begins with: its folder, and the description that its records carry."""
+"""Start of a run: its folder, and the description that its records carry."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ class Message:
 
     @property
     def stats_finite(self) -> bool | None:
-        """Whether the statistics of a push are finite; None if the worker did not look."""
+        """True if the statistics of a push are finite; None if the worker did not look."""
         word = self._word(_STATS_FINITE)
         return _FINITE[word] if 0 <= word < len(_FINITE) else None
 

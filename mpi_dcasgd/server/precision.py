@@ -52,7 +52,7 @@ class WireSettings:
 
     @property
     def rounds(self) -> bool:
-        """Whether anything is rounded."""
+        """True if anything is rounded."""
         return self.push != "float32" or self.reply != "float32"
 
     def __str__(self) -> str:

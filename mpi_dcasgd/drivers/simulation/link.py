@@ -86,7 +86,7 @@ class SharedLink:
         return max(0.0, place - self._got) / self.rate
 
     def next_s(self) -> tuple[float, int] | None:
-        """When the next message ends if nothing else begins, and whose; None if there is none."""
+        """Return when the next message ends if no other begins, and its worker; None for none."""
         if not self._flows:
             return None
         place, _, (worker, _, _), *_ = self._flows[0]

@@ -90,7 +90,7 @@ class ServerTimes:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Exchange:
-    """How vectors travel between workers and servers: in which pieces, in how many bytes."""
+    """Form of vectors on their way between workers and servers: pieces, and bytes of an element."""
 
     servers: Annotated[
         int, Field(ge=1, description="servers, each with its stretch of the vector and its link")

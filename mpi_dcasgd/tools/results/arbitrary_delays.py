@@ -28,7 +28,7 @@ CLUSTERS = {
     "unequal": "unequal workers",
 }
 FACTORS = (1, 10, 100, 1000)
-"""How many times slower one of 40 equal workers is."""
+"""Factors by which one of 40 equal workers is slower."""
 
 _JOB = "jobs/least_squares.yaml"
 _METRICS = ("f_gap",)

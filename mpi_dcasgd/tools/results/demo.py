@@ -32,7 +32,7 @@ def run(kept: Kept, short: bool) -> list[Row]:
 
 
 def _of_workers(run: mpi_dcasgd.Run) -> Row:
-    """What each worker did with its time, in seconds."""
+    """Return the seconds that each worker spent on each thing."""
     totals = sorted(run.metrics("worker"), key=lambda one: one["worker"])
     return {
         "samples_per_s": round(run.summary["samples_per_s"], 1),

@@ -29,7 +29,7 @@ STUDIES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Page:
-    """What a study's page shows of its runs.
+    """Tables and plots that a study's page shows of its runs.
 
     Attributes:
         tables: Markdown by name; a page has a place for each.
@@ -42,7 +42,7 @@ class Page:
 
 
 class StudyModule(Protocol):
-    """What a study's module has; its docstring's first line is the question."""
+    """Functions of a study's module; its docstring's first line is the question."""
 
     def run(self, kept: Kept, short: bool) -> list[Row]:
         """Make the runs that are missing.
