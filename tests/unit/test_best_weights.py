@@ -185,7 +185,7 @@ def simulate(run: Path, *words: str) -> RunFolder:
     return RunFolder(run)
 
 
-def test_a_simulated_run_has_them_too(tmp_path: Path) -> None:
+def test_a_simulated_run_has_them_too(tmp_path: Path, every_checkpoint: None) -> None:
     run = simulate(tmp_path / "run", "checkpoint.every=1")
     assert contents(run)["version"] == 90 * run.summary()["best_epoch"]
     [newest, *_] = checkpoints_in(run.checkpoints)
