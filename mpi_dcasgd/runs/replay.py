@@ -169,7 +169,7 @@ def replay(
             )
         finally:
             recording.close()
-    return Run(recording.folder.path, stopped_by=flag.signum)
+    return Run.after(recording.folder.path, flag.signum)
 
 
 def _replay_exactly(path: Path, show: TextIO | None, code: Path | str | None) -> Replay:

@@ -144,7 +144,7 @@ def simulate(
             )
         finally:
             recording.close()
-    return Run(recording.folder.path, stopped_by=flag.signum)
+    return Run.after(recording.folder.path, flag.signum)
 
 
 def simulate_timing(

@@ -122,7 +122,7 @@ def train(
             path = _train_alone(request)
         else:
             path = _train_in_world(request, comm, on_error)
-    return Run(path, stopped_by=flag.signum)
+    return Run.after(path, flag.signum)
 
 
 @dataclass(frozen=True)
