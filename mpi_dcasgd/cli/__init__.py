@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from mpi_dcasgd import STARTED
 from mpi_dcasgd.cli.commands import load_command
 from mpi_dcasgd.cli.parser import parse
 from mpi_dcasgd.cli.streams import check_folder, prepare_streams, stdout_failure
+from mpi_dcasgd.drivers.signals import SIGNALS, StopFlag
 from mpi_dcasgd.errors import INTERRUPTED, DcasgdError, UserError
 from mpi_dcasgd.tools.launch.surroundings import refuse_many
 
@@ -59,7 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = INTERRUPTED
     except OSError as error:
         failure = error
+    if argv is None:
+        _decide()
     return _with_output(status, args.command, failure)
+
+
+def _decide() -> None:
+    """Let the exit status be what it is: a signal while the process ends does not change it.
+
+    SLURM would have a completed run started again. A second signal still ends the process.
+    """
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    StopFlag().listen(signum for signum in SIGNALS if signal.getsignal(signum) in usual)
 
 
 def _with_output(status: int, command: str, failure: OSError | None) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 import mpi_dcasgd
 from mpi_dcasgd.cli.arguments import bare_resume
 from mpi_dcasgd.cli.commands import COMMANDS, load_command
+from mpi_dcasgd.errors import did_you_mean
 
 _EPILOG = """\
 examples:
@@ -26,19 +29,50 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """
     parser = build_parser()
     args, rest = parser.parse_known_args(bare_resume(words))
+    inner: argparse.ArgumentParser = args.parser
+    del args.parser
     # argparse takes the positional arguments at the first option, so overrides may come after.
     overrides = getattr(args, "overrides", None)
     unknown = [word for word in rest if overrides is None or word.startswith("-")]
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        hint = _hint(unknown, inner, keys=overrides is not None)
+        inner.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if overrides is not None:
         args.overrides = [*overrides, *rest]
     return args
 
 
+def _hint(unknown: Iterable[str], parser: argparse.ArgumentParser, *, keys: bool) -> str:
+    """What the first of some unknown options was meant to be, as far as that can be told."""
+    # Without their dashes, which all have in common.
+    options = [o[2:] for action in parser._actions for o in action.option_strings if o[1] == "-"]
+    for word in unknown:
+        option, _, value = word.partition("=")
+        if keys and option.startswith("--"):
+            from mpi_dcasgd.config.messages import settings_of  # takes its time
+            from mpi_dcasgd.config.schema import Job
+
+            key = option[2:].replace("-", "_")
+            if key.partition(".")[0] in settings_of(Job):
+                return f"; a key of the job is set without dashes: {key}={value or '...'}"
+        if near := did_you_mean(option.lstrip("-"), options):
+            return near.replace("did you mean ", "did you mean --")
+    return ""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser that says what a mistyped choice, such as the name of a command, may have meant."""
+
+    def error(self, message: str) -> NoReturn:
+        found = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if found:
+            message += did_you_mean(found[1], re.findall(r"[\w.-]+", found[2]))
+        super().error(message)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mpi-dcasgd",
         description="Train with asynchronous SGD and delay compensation over MPI, or with "
         "Horovod's synchronous SGD, from the same job file.",
@@ -56,5 +90,5 @@ def build_parser() -> argparse.ArgumentParser:
         description = f"{text[0].upper()}{text[1:]}."
         inner = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
         command.add_arguments(inner)
-        inner.set_defaults(command=name)
+        inner.set_defaults(command=name, parser=inner)
     return parser

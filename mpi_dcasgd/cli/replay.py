@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compute a run again, as it was or with changes."""
     with importing_torch():
+        from mpi_dcasgd.drivers.signals import StopFlag
         from mpi_dcasgd.runs.replay import replay
 
     if not args.overrides:
@@ -55,15 +56,18 @@ def run(args: argparse.Namespace) -> int:
         found = replay(args.run, code=args.code, show=sys.stdout)
         print(found)
         return 0 if found else 1
-    made = replay(
-        args.run,
-        args.run_dir,
-        resume=args.resume or "auto",
-        overwrite=args.overwrite,
-        code=args.code,
-        show=sys.stdout,
-        words=args.overrides,
-        argv=args.argv,
-        started=STARTED,
-    )
+    stop = StopFlag()
+    with stop.listening():
+        made = replay(
+            args.run,
+            args.run_dir,
+            resume=args.resume or "auto",
+            overwrite=args.overwrite,
+            code=args.code,
+            show=sys.stdout,
+            words=args.overrides,
+            argv=args.argv,
+            started=STARTED,
+            stop=stop,
+        )
     return 128 + made.stopped_by if made.stopped_by else 0

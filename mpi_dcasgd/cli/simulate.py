@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Simulate with gradients, into a run folder, or only the timing, onto the terminal."""
     with importing_torch():
+        from mpi_dcasgd.drivers.signals import StopFlag
         from mpi_dcasgd.runs.simulate import simulate
 
     if args.timing_only:
@@ -69,17 +70,20 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.resume == "auto" and args.run_dir is None:
         raise ConfigError("command line", ["--resume: name the run to resume with --run-dir"])
-    made = simulate(
-        args.job,
-        run_dir=args.run_dir,
-        resume=args.resume or "auto",
-        overwrite=args.overwrite,
-        checkpoint_every=args.checkpoint_every,
-        show=sys.stdout,
-        words=args.overrides,
-        argv=args.argv,
-        started=STARTED,
-    )
+    stop = StopFlag()
+    with stop.listening():
+        made = simulate(
+            args.job,
+            run_dir=args.run_dir,
+            resume=args.resume or "auto",
+            overwrite=args.overwrite,
+            checkpoint_every=args.checkpoint_every,
+            show=sys.stdout,
+            words=args.overrides,
+            argv=args.argv,
+            started=STARTED,
+            stop=stop,
+        )
     return 128 + made.stopped_by if made.stopped_by else 0
 
 

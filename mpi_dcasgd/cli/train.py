@@ -79,7 +79,7 @@ def _train(args: argparse.Namespace) -> int:
     if Launch.of().launcher:
         launcher.end_with_launcher()
     try:
-        train(
+        made = train(
             args.job,
             run_dir=args.run_dir,
             resume=args.resume or "auto",
@@ -97,7 +97,7 @@ def _train(args: argparse.Namespace) -> int:
         if _rank() < 0:
             _let_rank_0_speak()
         raise
-    status = 128 + stop.signum if stop.signum else 0
+    status = 128 + made.stopped_by if made.stopped_by else 0
     if _rank() >= 0 and world_is_broken():
         end_broken_world(status)
     if _rank() >= 0 and (outlives_deaths() or launcher.gone):

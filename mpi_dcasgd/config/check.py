@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +18,10 @@ from mpi_dcasgd.config.sections import (
     check_fit,
     find_kind,
     is_named,
-    keys_of,
     own_settings,
 )
 from mpi_dcasgd.config.servers import check_servers
+from mpi_dcasgd.config.unknown_keys import unknown_keys
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
 from mpi_dcasgd.learning.groups import ParameterGroup, check_groups
 from mpi_dcasgd.learning.schedules import ScheduleSettings
@@ -38,18 +36,6 @@ from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.precision import Precision, WireSettings
 
 T = TypeVar("T")
-
-_OTHER_WORDS = {
-    "learning_rate": "lr",
-    "dataset": "data.name",
-    "root": "data.path",
-    "arch": "model.name",
-    "architecture": "model.name",
-    "optimizer": "algorithm",
-    "lambda": "rule.compensation.dc_lambda",
-    "l2": "rule.weight_decay.rate",
-}
-_WORKERS = ("workers", "num_workers", "world_size", "ranks", "num_tasks")
 
 
 def try_job(
@@ -73,7 +59,7 @@ def try_job(
 
 def _try_job(mapping: Mapping[str, Any], name: str) -> tuple[Job | None, list[str]]:
     settings = settings_of(Job)
-    problems = _unknown_keys(mapping, "", settings)
+    problems = unknown_keys(mapping, "", settings)
     values: dict[str, Any] = {"name": name}
     failed: list[str] = []
     for key, info in settings.items():
@@ -140,7 +126,7 @@ def known(
 ) -> dict[str, Any]:
     """The entries that are fields of a settings dataclass; the others are noted as unknown."""
     settings = settings_of(kind)
-    problems += _unknown_keys(mapping, prefix, settings)
+    problems += unknown_keys(mapping, prefix, settings)
     return {key: value for key, value in mapping.items() if key in settings}
 
 
@@ -279,56 +265,6 @@ def _problem(kind: type, values: Mapping[str, Any], prefix: str, details: ErrorD
 
 def _own_words(details: ErrorDetails) -> str:
     return re.sub(r"^(Value|Assertion) error, ", "", details["msg"])
-
-
-def _unknown_keys(mapping: Mapping[str, Any], prefix: str, siblings: Iterable[str]) -> list[str]:
-    return [
-        f"{prefix}{key}: {_unknown(str(key), prefix, list(siblings))}"
-        for key in mapping
-        if key not in siblings
-    ]
-
-
-def _unknown(key: str, prefix: str, siblings: list[str]) -> str:
-    places = _places()
-    if not prefix and key in _WORKERS:
-        return "unknown; the number of workers is no key of a job, set it at the start (-n)"
-    if key in _OTHER_WORDS:
-        return f"unknown; did you mean {_OTHER_WORDS[key]}?"
-    if "." in key and key.partition(".")[0] in settings_of(Job):
-        section, _, rest = key.partition(".")
-        return f"unknown; dots are for overrides, in a file write {section}: {{{rest}: ...}}"
-    if key in places:
-        return f"unknown; did you mean {' or '.join(places[key][:3])}?"
-    if near := did_you_mean(key, siblings):
-        return "unknown" + near.replace("did you mean ", f"did you mean {prefix}")
-    meant = {**_OTHER_WORDS, **{word: found[0] for word, found in places.items()}}
-    if near := did_you_mean(key, meant):
-        close = near.removeprefix("; did you mean ").removesuffix("?")
-        return f"unknown; did you mean {meant[close]}?"
-    return f"unknown (allowed: {', '.join(siblings)})"
-
-
-@cache
-def _places() -> dict[str, list[str]]:
-    """Every key of a job by its last word, outer ones first."""
-    found: dict[str, list[str]] = {}
-    for key, info in settings_of(Job).items():
-        found.setdefault(key, []).append(key)
-        if is_section(info.annotation):
-            for inner in keys_of(info.annotation):
-                found.setdefault(inner, []).append(f"{key}.{inner}")
-    for role in PARTS:
-        found.setdefault(role, []).append(f"rule.{role}")
-    for role, kinds in PARTS.items():
-        for kind in kinds.values():
-            for setting in fields(kind):
-                path = f"rule.{role}.{setting.name}"
-                places = found.setdefault(setting.name, [])
-                # A role that is called as its own setting (momentum) is found by the role.
-                if path not in places and setting.name != role:
-                    places.append(path)
-    return found
 
 
 def _place(line: str, order: list[str]) -> int:

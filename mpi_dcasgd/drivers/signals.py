@@ -26,6 +26,8 @@ SIGNALS = (
 )
 """Signals that ask a run to stop with a checkpoint."""
 
+_FOR_THE_PROCESS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 AGAIN_S = 1.0
 """Seconds after a signal from which another one is a second request: a launcher and a scheduler
 may both pass on the first one."""
@@ -97,6 +99,19 @@ class StopFlag:
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+    def hand_on(self) -> None:
+        """Have a signal that is for the process do what it does without us, after a run's end.
+
+        A run that SIGINT, SIGTERM or SIGHUP has stopped is saved by then, and the process is to
+        stop, too: KeyboardInterrupt, its end, or a handler of the caller's. The others are a
+        scheduler's warnings, and the caller is told of them.
+
+        Raises:
+            KeyboardInterrupt: The signal was SIGINT, and nobody handles it otherwise.
+        """
+        if self.signum in _FOR_THE_PROCESS:
+            signal.raise_signal(self.signum)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         now = self._clock()

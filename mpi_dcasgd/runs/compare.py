@@ -23,6 +23,7 @@ from mpi_dcasgd.runs.study_tuning import tune_study
 from mpi_dcasgd.runs.tuning import (
     if_tuned,
     require_tuned,
+    tuned_study,
     tuning_runs,
 )
 from mpi_dcasgd.tools.comparison import Comparison
@@ -67,16 +68,7 @@ def plan_comparison(
     """
     study = _loaded(study, task)
     folder = _folder(study, out)
-    study = if_tuned(study, folder)
-    chosen = choose(study, only)
-    if part is not None:
-        index, count = part
-        if not 0 <= index < count:
-            raise ConfigError("compare", [f"part: got {part}; allowed: (i, n) with 0 <= i < n"])
-        chosen = part_of(chosen, index, count)
-    runs = tuple(planned(element, folder) for element in chosen)
-    first = () if study.tuning is None else tuple(tuning_runs(study.tuning, folder))
-    return ComparisonPlan(study, folder, tuple(chosen), runs, first)
+    return _planned(if_tuned(study, folder), folder, only, part)
 
 
 def compare(
@@ -155,10 +147,13 @@ def compare(
             runs = tuning_runs(study.tuning, folder)
             pairs = list(zip(study.tuning.elements, runs, strict=True))
             make_in_process(study, pairs, folder.tuning, show)
-        before = tune_study(study, study.tuning, folder, begin, show)
-        if before is not None or tune_only:
-            return before or ComparisonResult(folder, (), (), None, None)
-    plan = plan_comparison(study, out, only=only, part=part)
+        chosen = tune_study(study, study.tuning, folder, begin, show)
+        if isinstance(chosen, ComparisonResult):
+            return chosen
+        if tune_only:
+            return ComparisonResult(folder, (), (), None, None)
+        study = tuned_study(study, chosen)
+    plan = _planned(study, folder, only, part)
     folders = tuple(run.folder for run in plan.runs)
     if not plan.runs:
         return ComparisonResult(plan.folder, (), (), None, None)
@@ -232,6 +227,20 @@ def _loaded(study: Study | Path | str, task: GivenTask | None = None) -> Study:
         changes |= dict.fromkeys(brought_by(task))
         changes |= {key: plain(section_of(key, v)) for key, v in sections_with(task).items()}
     return make_study({**mapping, "set": {**(mapping.get("set") or {}), **changes}}, path)
+
+
+def _planned(
+    study: Study, folder: StudyFolder, only: Sequence[str] | None, part: tuple[int, int] | None
+) -> ComparisonPlan:
+    chosen = choose(study, only)
+    if part is not None:
+        index, count = part
+        if not 0 <= index < count:
+            raise ConfigError("compare", [f"part: got {part}; allowed: (i, n) with 0 <= i < n"])
+        chosen = part_of(chosen, index, count)
+    runs = tuple(planned(element, folder) for element in chosen)
+    first = () if study.tuning is None else tuple(tuning_runs(study.tuning, folder))
+    return ComparisonPlan(study, folder, tuple(chosen), runs, first)
 
 
 def _folder(study: Study, out: Path | str | None) -> StudyFolder:

@@ -29,7 +29,7 @@ from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.data_check import check_replayed, replay_changes
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import with_task
-from mpi_dcasgd.runs.process import process_as_it_was
+from mpi_dcasgd.runs.process import process_as_it_was, run_of_one_process
 from mpi_dcasgd.runs.recorded_run import RecordedRun
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.replay_verdict import Replay, Verdict
@@ -112,6 +112,7 @@ def replay(
     Raises:
         RunFolderError: There is no such run, its trace was changed, or it cannot be replayed.
         ConfigError: The changed job is wrong, or ``run_dir`` is given without changes.
+        KeyboardInterrupt: With changes: Ctrl-C has stopped the run, which is saved.
 
     Example:
         The same delays under another rule::
@@ -169,7 +170,7 @@ def replay(
             )
         finally:
             recording.close()
-    return Run(recording.folder.path, stopped_by=flag.signum)
+    return run_of_one_process(recording.folder.path, flag, own=stop is None)
 
 
 def _replay_exactly(path: Path, show: TextIO | None, code: Path | str | None) -> Replay:

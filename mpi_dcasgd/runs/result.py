@@ -28,7 +28,7 @@ class Run:
 
     Attributes:
         path: Its folder.
-        stopped_by: The signal that asked this process's part of it to stop, or None.
+        stopped_by: The signal that stopped this process's part of it, or None.
 
     Raises:
         RunFolderError: There is no run in the folder.
@@ -45,6 +45,20 @@ class Run:
         self._folder = RunFolder.open(path)
         self.path = self._folder.path
         self.stopped_by = stopped_by
+
+    @classmethod
+    def after(cls, path: Path, signum: int | None) -> Run:
+        """Return a run that this process has just left.
+
+        Args:
+            path: Its folder.
+            signum: The signal that asked this process to stop it, if one did. One that came too
+                late, so that the run completed, has stopped nothing.
+        """
+        run = cls(path)
+        if not run._folder.is_finished():
+            run.stopped_by = signum
+        return run
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"

@@ -30,7 +30,7 @@ from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import JobSource, folders_of, resolve_job, with_task
-from mpi_dcasgd.runs.process import process_as_it_was
+from mpi_dcasgd.runs.process import process_as_it_was, run_of_one_process
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.resume import AUTO
@@ -79,8 +79,8 @@ def simulate(
         overwrite: Replace a finished run that ``run_dir`` holds.
         checkpoint_every: Epochs from one checkpoint to the next: ``checkpoint.every`` of the job.
         show: Where progress is shown, such as ``sys.stdout``; None for nowhere.
-        stop: Ends the run at a safe point when it is set. None for one of its own, which SIGINT,
-            SIGTERM and SIGUSR1 set meanwhile, if this is the main thread.
+        stop: Ends the run at a safe point when it is set. None for one of its own, which signals
+            (``drivers.signals.SIGNALS``) set meanwhile, if this is the main thread.
         words: Changes as on the command line, ``key=value``, of the job and of the cluster.
         argv: The command line, for the record; None for this process's own.
         started: When start-up began, in ``time.monotonic``'s seconds; None for this call.
@@ -93,6 +93,7 @@ def simulate(
         ConfigError: The job or the cluster is wrong.
         DataError: The data are missing or not what the job says.
         RunFolderError: The folder cannot be used, or the checkpoint is of another simulation.
+        KeyboardInterrupt: Ctrl-C has stopped the run, which is saved (docs/python.md).
 
     Example:
         Four workers, of which one takes three times as long::
@@ -144,7 +145,7 @@ def simulate(
             )
         finally:
             recording.close()
-    return Run(recording.folder.path, stopped_by=flag.signum)
+    return run_of_one_process(recording.folder.path, flag, own=stop is None)
 
 
 def simulate_timing(

@@ -14,7 +14,9 @@ from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.comparison_plan import ComparisonResult
 from mpi_dcasgd.runs.study_runs import check_models_of, write_job
 from mpi_dcasgd.runs.tuning import (
+    Choice,
     choose_values,
+    has_result,
     left_to_run,
     tell,
     write_choices,
@@ -28,11 +30,11 @@ def tune_study(
     folder: StudyFolder,
     begin: Callable[[StudyFolder], Comparison],
     show: TextIO | None,
-) -> ComparisonResult | None:
+) -> list[Choice] | ComparisonResult:
     """Make the tuning runs that have no result, and write down what they choose.
 
     Returns:
-        None once all have a result; else what came of those that were made.
+        What they choose, once all have a result; else what came of those that were made.
     """
     left = left_to_run(tuning, folder)
     if left:
@@ -52,19 +54,21 @@ def tune_study(
             stopped = True
         outcomes = tuple(comparison.outcomes)
         runs = tuple(run.folder for run in left)
+        stopped = stopped or comparison.stopped_by is not None
         if stopped or len(outcomes) < len(left) or outcomes[-1].status == "interrupted":
             signum = comparison.stopped_by or signal.SIGINT
             return ComparisonResult(folder, runs, outcomes, None, signum)
-        if missing := {run.name for run in left_to_run(tuning, folder)}:
+        # Their jobs are not compared once more: if the package was updated meanwhile, they have
+        # settings that this process does not know.
+        if lost := tuple(outcome for outcome in outcomes if not has_result(outcome.run.folder)):
             # Whatever ended them was not their values, and who lacks a run has a smaller budget.
-            lost = tuple(
+            failed = tuple(
                 replace(outcome, status="failed", reason=outcome.reason or "it left no result")
-                for outcome in outcomes
-                if outcome.run.name in missing
+                for outcome in lost
             )
-            return ComparisonResult(folder, runs, lost, None, None)
+            return ComparisonResult(folder, runs, failed, None, None)
     choices = choose_values(study, tuning, folder)
     write_choices(tuning, choices, folder)
     if show is not None:
         tell(choices, show)
-    return None
+    return choices

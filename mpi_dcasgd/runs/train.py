@@ -28,7 +28,7 @@ from mpi_dcasgd.record.environment import RankPlace, git_state
 from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job, with_task
-from mpi_dcasgd.runs.process import process_as_it_was
+from mpi_dcasgd.runs.process import process_as_it_was, run_of_one_process
 from mpi_dcasgd.runs.rank import Rank
 from mpi_dcasgd.runs.rank_failure import abort, fail_together, leave_reason
 from mpi_dcasgd.runs.recording import Recording
@@ -93,6 +93,7 @@ def train(
         LaunchError: The world is not one that the algorithm can have.
         DataError: The data are missing or not what the job says.
         RunFolderError: The folder cannot be used, or the checkpoint is of another job.
+        KeyboardInterrupt: Ctrl-C has stopped a run of one process, which is saved (docs/python.md).
 
     Example:
         In a script for ``mpirun -n 5 python script.py``::
@@ -122,7 +123,9 @@ def train(
             path = _train_alone(request)
         else:
             path = _train_in_world(request, comm, on_error)
-    return Run(path, stopped_by=flag.signum)
+    if checked.mode == "sequential":
+        return run_of_one_process(path, flag, own=stop is None)
+    return Run.after(path, flag.signum)  # the ranks of a world stop together
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def tuning_runs(tuning: Tuning, folder: StudyFolder) -> list[PlannedRun]:
 
 def left_to_run(tuning: Tuning, folder: StudyFolder) -> list[PlannedRun]:
     """The tuning runs that have no result: one that diverged has one, and is not repeated."""
-    return [run for run in tuning_runs(tuning, folder) if not _has_result(run)]
+    return [run for run in tuning_runs(tuning, folder) if not _is_done(run)]
 
 
 def has_diverged(folder: RunFolder) -> bool:
@@ -95,9 +95,14 @@ def has_diverged(folder: RunFolder) -> bool:
     return summary.get("status") == "failed" and reason.startswith("NonFiniteError")
 
 
-def _has_result(run: PlannedRun) -> bool:
-    state = look_at(run).state
-    return state == "finished" or (state == "unfinished" and has_diverged(run.folder))
+def has_result(folder: RunFolder) -> bool:
+    """Return whether a run completed or diverged: both count when values are chosen."""
+    return folder.is_finished() or has_diverged(folder)
+
+
+def _is_done(run: PlannedRun) -> bool:
+    """Return whether a run of this very job has a result."""
+    return look_at(run).state in ("finished", "unfinished") and has_result(run.folder)
 
 
 def choose_values(study: Study, tuning: Tuning, folder: StudyFolder) -> list[Choice]:

@@ -198,7 +198,7 @@ class Comparison:
         shared = [run.name for run in runs] if self._beside_others else None
         with alone_in(self.out, shared), self._heeding(signal.SIGUSR1):
             for number, run in enumerate(runs, start=1):
-                if self.stopped_by:  # by a signal that the run before did not live to see
+                if self.stopped_by:  # by a signal that came too late for the run before
                     break
                 place = f"[{number:>{len(str(len(runs)))}}/{len(runs)}] {run.name:<{width}}"
                 outcomes.append(self._one(run, place, rerun=rerun))

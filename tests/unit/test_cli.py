@@ -117,6 +117,29 @@ def test_words_that_make_no_command_have_status_2(
     refused(capsys, words, "usage: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("trian job.yaml", "invalid choice: 'trian' (choose from 'init', 'train',"),
+        ("trian job.yaml", "); did you mean train?\n"),
+        (
+            "train job.yaml --run-dri x",
+            "unrecognized arguments: --run-dri; did you mean --run-dir?",
+        ),
+        ("train job.yaml --run_dir=x", "--run_dir=x; did you mean --run-dir?\n"),
+        ("run job.yaml --launcher mpirn", "); did you mean mpirun?\n"),
+        ("simulate job.yaml --lr 0.1", "--lr; a key of the job is set without dashes: lr=...\n"),
+        ("train job.yaml --data.name=x", "; a key of the job is set without dashes: data.name=x\n"),
+        ("report runs/x -o y --lr=0.1", "unrecognized arguments: --lr=0.1\n"),
+    ],
+)
+def test_a_mistyped_word_is_told_with_what_it_may_have_meant(
+    words: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_overrides_may_stand_before_and_after_options() -> None:
     args = parse(["train", "a.yaml", "lr=1", "--run-dir", "x", "seed=2", "model.hidden=[1, 2]"])
     assert args.overrides == ["lr=1", "seed=2", "model.hidden=[1, 2]"]

@@ -368,23 +368,26 @@ for name, beside in (("b", True), ("a", True), ("b", False)):
 
 # The batch system's signal, in a run that ends without having noticed it.
 UNNOTICED = f"""
-import os, signal
+import os, signal, sys
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-os.kill(os.getppid(), signal.SIGUSR1)
+os.kill(os.getppid(), %d)
 {TRAIN}
 """
 
 
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
 def test_a_signal_that_a_run_did_not_live_to_see_keeps_the_next_from_starting(
-    tmp_path: Path,
+    tmp_path: Path, signum: signal.Signals
 ) -> None:
+    # So it is if the comparison itself was suspended until the run was over.
     comparison = Comparison(tmp_path, io.StringIO())
-    before = signal.getsignal(signal.SIGUSR1)
-    outcomes = comparison.run([planned(tmp_path, "a", UNNOTICED), planned(tmp_path, "b")])
+    before = signal.getsignal(signum)
+    late = planned(tmp_path, "a", UNNOTICED % signum)
+    outcomes = comparison.run([late, planned(tmp_path, "b")])
     assert [outcome.status for outcome in outcomes] == ["completed"]
-    assert comparison.stopped_by == signal.SIGUSR1
+    assert comparison.stopped_by == signum
     assert starts(tmp_path, "b") == 0
-    assert signal.getsignal(signal.SIGUSR1) is before
+    assert signal.getsignal(signum) is before
 
 
 def test_a_run_that_a_signal_stopped_tells_which(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ LAYERS = (
     "cli",
 )
 
-# These two are the MPI driver; everything else must load where there is no MPI.
+# These are the MPI driver and its benchmarks; everything else must load where there is no MPI.
 NEED_MPI = {
     "mpi_dcasgd.drivers.attendance",
     "mpi_dcasgd.drivers.crew",
@@ -50,6 +50,7 @@ NEED_MPI = {
     "mpi_dcasgd.tools.bench.mpi_rank",
     "mpi_dcasgd.tools.bench.mpi_servers",
     "mpi_dcasgd.tools.bench.raw_messages",
+    "mpi_dcasgd.tools.bench.stand_ins",
 }
 OPTIONAL = ("mpi4py", "horovod", "torchvision", "sklearn", "matplotlib", "psutil")
 

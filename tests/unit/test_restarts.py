@@ -41,10 +41,10 @@ def ending(
     summary: dict[str, Any] | None = None,
     version: int | None = 700,
     reached: int = 1000,
-    stopped: bool = False,
+    asked_by: int | None = None,
     killed_by: int | None = None,
 ) -> Ending:
-    end = WorldEnd(status, stopped, killed_by, words)
+    end = WorldEnd(status, asked_by, killed_by, words)
     return Ending(status, end, summary or {}, version, reached)
 
 
@@ -72,7 +72,7 @@ def test_what_ended_a_run_is_one_line(end: Ending, cause: str) -> None:
 @pytest.mark.parametrize(
     ("end", "why"),
     [
-        (ending(138, stopped=True), "told to stop"),
+        (ending(138, asked_by=10), "told to stop"),
         (ending(2), "same mistake"),
         (ending(143, summary={"status": "interrupted", "reason": "stopped by signal 15"}), "told"),
         (ending(1, summary=failed("NonFiniteError: 20 gradients")), "diverges"),

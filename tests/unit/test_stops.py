@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from in_process import command
 
 import mpi_dcasgd
 from mpi_dcasgd.drivers.signals import SIGNALS
@@ -43,7 +45,7 @@ def replayed(folder: Path) -> Run:
     return run
 
 
-COMMANDS: dict[str, Callable[[Path], Run]] = {
+FUNCTIONS: dict[str, Callable[[Path], Run]] = {
     "train": lambda folder: mpi_dcasgd.train({**TINY, "algorithm": "sgd"}, run_dir=folder),
     "simulate": simulated,
     "simulate ssgd": lambda folder: simulated(folder, "ssgd"),
@@ -51,25 +53,94 @@ COMMANDS: dict[str, Callable[[Path], Run]] = {
 }
 CASES = [
     *[("train", signum) for signum in SIGNALS],
-    *[(name, signal.SIGHUP) for name in COMMANDS if name != "train"],
+    *[(name, signal.SIGHUP) for name in FUNCTIONS if name != "train"],
 ]
 
 
-@pytest.mark.parametrize(("command", "signum"), CASES)
-def test_a_signal_after_the_first_push_leaves_a_checkpoint_and_a_summary(
-    command: str, signum: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def signal_after(
+    updates: int, signum: signal.Signals, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine, folder = Recorder.update, tmp_path / "run"
+    genuine = Recorder.update
 
     def update(self: Recorder, *args: Any) -> None:
         genuine(self, *args)
-        if self._folder.path == folder and self._tally.updates == 1:
+        if self._folder.path == folder and self._tally.updates == updates:
             signal.raise_signal(signum)
 
     monkeypatch.setattr(Recorder, "update", update)
-    run = COMMANDS[command](folder)
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """The signals that a caller's own handlers have got."""
+    found: list[int] = []
+    before = {s: signal.signal(s, lambda number, frame: found.append(number)) for s in SIGNALS}
+    yield found
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize(("function", "signum"), CASES)
+def test_a_signal_after_the_first_push_leaves_a_checkpoint_and_a_summary(
+    function: str,
+    signum: signal.Signals,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: list[int],
+) -> None:
+    folder = tmp_path / "run"
+    signal_after(1, signum, folder, monkeypatch)
+    run = FUNCTIONS[function](folder)
     assert run.status == "interrupted"
     assert run.stopped_by == signum
+    # What is for the process reaches it when the run is saved.
+    assert heard == ([signum] if signum in (1, 2, 15) else [])
     assert run.summary["reason"] == f"stopped by signal {int(signum)}"
     assert run.summary["updates"] < 50
     assert len(checkpoints_in(folder / "checkpoints")) == 1
+
+
+def test_a_loop_over_runs_ends_with_the_run_that_ctrl_c_has_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal_after(1, signal.SIGINT, tmp_path / "0", monkeypatch)
+
+    def loop() -> None:
+        for number in range(2):
+            simulated(tmp_path / f"{number}")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        loop()
+    assert caught.value.__notes__ == [
+        f"{tmp_path / '0'} is saved; the same call with this run_dir resumes it"
+    ]
+    assert Run(tmp_path / "0").status == "interrupted"
+    assert not (tmp_path / "1").exists()
+
+
+LAST = 8  # update of the one epoch of these runs
+
+
+@pytest.mark.parametrize("algorithm", ["sgd", "asgd"])
+def test_a_run_that_completes_was_stopped_by_nothing(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: list[int]
+) -> None:
+    folder = tmp_path / "run"
+    signal_after(LAST, signal.SIGTERM, folder, monkeypatch)
+    if algorithm == "sgd":
+        run = mpi_dcasgd.train({**TINY, "algorithm": "sgd", "epochs": 1}, run_dir=folder)
+    else:
+        run = simulated(folder, epochs=1)
+    assert heard == [signal.SIGTERM]
+    assert (run.status, run.stopped_by, run.summary["updates"]) == ("completed", None, LAST)
+
+
+@pytest.mark.parametrize("words", [("train", "algorithm=sgd"), ("simulate", "workers=2")])
+def test_a_signal_as_a_run_completes_makes_no_scheduler_start_it_again(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, folder = tmp_path / "job.yaml", tmp_path / "run"
+    job.write_text(yaml.safe_dump({**TINY, "algorithm": "asgd", "epochs": 1}))
+    signal_after(LAST, signal.SIGUSR1, folder, monkeypatch)
+    assert command(words[0], str(job), *words[1:], "--run-dir", str(folder)) == 0
+    assert Run(folder).summary["updates"] == LAST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from mpi_dcasgd.config.tuning import Tuning
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.record.study_folder import StudyFolder, find_runs
 from mpi_dcasgd.runs.compare import plan_comparison
+from mpi_dcasgd.runs.comparison_plan import ComparisonResult
 from mpi_dcasgd.runs.study_tuning import tune_study
 from mpi_dcasgd.runs.tuning import (
     choose_values,
@@ -229,18 +231,49 @@ def test_a_run_that_fails_for_want_of_memory_is_no_choice_against_its_values(
     tuning = tuning_of(found)
     worked = cast("Comparison", Worked(folder, tuning, fails=True))
     result = tune_study(found, tuning, folder, lambda _: worked, None)
-    assert result is not None
+    assert isinstance(result, ComparisonResult)
     assert [(outcome.run.name, outcome.reason) for outcome in result.failed] == [
         ("ssgd-w2-t1", "MemoryError")
     ]
     assert folder.tuned() is None
 
 
+def test_results_count_that_an_updated_package_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The runs are programs of their own: of the new version, with a setting that is unknown here.
+    found, folder = study(tmp_path), StudyFolder(tmp_path / "out")
+    tuning = tuning_of(found)
+    worked = cast("Comparison", Worked(folder, tuning, fails=False))
+    genuine = worked.run
+
+    def run(runs: Sequence[PlannedRun]) -> None:
+        genuine(runs)
+        for each in runs:
+            each.folder.job_yaml.write_text(each.folder.job_yaml.read_text() + "novelty: 1\n")
+
+    monkeypatch.setattr(worked, "run", run)
+    assert isinstance(tune_study(found, tuning, folder, lambda _: worked, None), list)
+    assert folder.tuned() is not None
+
+
+def test_a_signal_during_the_last_tuning_run_keeps_the_study_from_starting(
+    tmp_path: Path,
+) -> None:
+    found, folder = study(tmp_path), StudyFolder(tmp_path / "out")
+    tuning = tuning_of(found)
+    worked = cast("Comparison", Worked(folder, tuning, fails=False))
+    worked.stopped_by = signal.SIGTERM
+    result = tune_study(found, tuning, folder, lambda _: worked, None)
+    assert isinstance(result, ComparisonResult)
+    assert result.stopped_by == signal.SIGTERM
+
+
 def test_what_is_chosen_is_told_and_written(tmp_path: Path) -> None:
     found, folder, shown = study(tmp_path), StudyFolder(tmp_path / "out"), io.StringIO()
     tuning = tuning_of(found)
     worked = cast("Comparison", Worked(folder, tuning, fails=False))
-    assert tune_study(found, tuning, folder, lambda _: worked, shown) is None
+    assert isinstance(tune_study(found, tuning, folder, lambda _: worked, shown), list)
     assert folder.tuned() is not None
     lines = shown.getvalue().splitlines()
     assert lines[0].startswith("tuning: 12 of 12 runs in ")

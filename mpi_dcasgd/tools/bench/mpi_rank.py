@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import mpi4py
 import torch
-from torch import Tensor
 
 mpi4py.rc.thread_level = "funneled"
 
@@ -29,9 +28,7 @@ with mpi_variables.for_start():
     from mpi4py import MPI  # the thread level has to be chosen before
 
 from mpi_dcasgd.drivers.backoff import wait_until  # noqa: E402
-from mpi_dcasgd.drivers.conductor import Conductor  # noqa: E402
 from mpi_dcasgd.drivers.crew import MpiCrew  # noqa: E402
-from mpi_dcasgd.drivers.divided_link import DividedLink  # noqa: E402
 from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
 from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
 from mpi_dcasgd.drivers.signals import StopFlag  # noqa: E402
@@ -40,8 +37,6 @@ from mpi_dcasgd.drivers.transport import Transport  # noqa: E402
 from mpi_dcasgd.drivers.transport.chunks import AUTO_MB, cuts_of  # noqa: E402
 from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory  # noqa: E402
 from mpi_dcasgd.drivers.world import host_spin_s  # noqa: E402
-from mpi_dcasgd.learning.flat import Field, FlatLayout  # noqa: E402
-from mpi_dcasgd.learning.learner import Batch, Gradient, Learner  # noqa: E402
 from mpi_dcasgd.learning.tickets import TicketPlan  # noqa: E402
 from mpi_dcasgd.pages import zeros  # noqa: E402
 from mpi_dcasgd.rules.algorithms import resolve_rule  # noqa: E402
@@ -50,10 +45,10 @@ from mpi_dcasgd.rules.rule import Rule  # noqa: E402
 from mpi_dcasgd.server.header import HEADER_BYTES  # noqa: E402
 from mpi_dcasgd.server.message import Message  # noqa: E402
 from mpi_dcasgd.server.precision import FLOAT_BYTES, WireSettings  # noqa: E402
-from mpi_dcasgd.server.records import UpdateRecord  # noqa: E402
 from mpi_dcasgd.server.server import ParameterServer  # noqa: E402
 from mpi_dcasgd.server.wire import Wire  # noqa: E402
 from mpi_dcasgd.tools.bench import mpi_servers, raw_messages  # noqa: E402
+from mpi_dcasgd.tools.bench.stand_ins import Instant, Nobody, layout_of  # noqa: E402
 from mpi_dcasgd.tools.bench.ways import Way, wire_of  # noqa: E402
 
 _CPU = torch.device("cpu")
@@ -65,45 +60,6 @@ class Rates(NamedTuple):
     raw: float
     update: float
     server: float
-
-
-class _Vectors:
-    """Stand-in for a flat model: a place where weights arrive and gradients leave."""
-
-    def __init__(self, link: Link | DividedLink) -> None:
-        self.layout = _layout(link.push.vector.numel())
-        self.weights: Tensor = link.reply.vector
-        self.grad: Tensor = link.push.vector
-
-
-class _Instant(Learner):
-    """A learner without a model, whose gradient is always the same."""
-
-    def __init__(self, link: Link | DividedLink) -> None:
-        self.flat = _Vectors(link)  # type: ignore[assignment]
-        self._lookahead = None
-
-    def load(self, ticket: int) -> Batch:
-        return Batch(ticket, 1, ())
-
-    def gradient(self, batch: Batch) -> Gradient:
-        return Gradient(batch.ticket, 1, 0.1, 1.0, stats_finite=True)
-
-
-class _Nobody(Conductor):
-    """Is told, and does nothing."""
-
-    def __init__(self) -> None:
-        pass
-
-    def after(self, record: UpdateRecord) -> None:
-        pass
-
-    def poll(self) -> None:
-        pass
-
-    def fault(self, text: str, missing: Sequence[str]) -> None:
-        print(text, file=sys.stderr, flush=True)
 
 
 def measure(
@@ -161,14 +117,14 @@ def _several(
     raw_s, update_s, server_s = mpi_servers.measure(
         comm,
         world,
-        _layout(size),
+        layout_of(size),
         rule,
         updates,
         pause_s,
         lambda crew: _server(rule, size, updates, workers, crew=crew),
         lambda server: _update_alone(server, updates, Sharing()),
-        _Nobody(),
-        _Instant,
+        Nobody(),
+        Instant,
     )
     if not server_s:
         return Rates(0.0, 0.0, 0.0)
@@ -184,7 +140,7 @@ def _work(
     link.expect()
     wait_until(comm.Ibarrier().Test)  # the server measures its update alone meanwhile
     comm.Barrier()
-    run_worker(link, _Instant(link), background=False)
+    run_worker(link, Instant(link), background=False)
     link.close()
 
 
@@ -202,7 +158,7 @@ def _serve(
     rounding = WireSettings(push=wire.push, reply=wire.reply)
     rule = resolve_rule(algorithm)
     server = _server(rule, wire.size, updates, workers, cuts=cuts, wire=rounding)
-    loop = ServerLoop(comm, server, _Nobody(), StopFlag(), pause_s, shared=sharing.segments)
+    loop = ServerLoop(comm, server, Nobody(), StopFlag(), pause_s, shared=sharing.segments)
     update_s = _update_alone(server, updates, sharing)
     wait_until(comm.Ibarrier().Test)
     comm.Barrier()
@@ -225,7 +181,7 @@ def _server(
 ) -> ParameterServer:
     return ParameterServer(
         zeros(size).normal_(),
-        _layout(size),
+        layout_of(size),
         rule,
         TicketPlan(updates, 1, 0, 1),
         lambda samples: 1e-6,
@@ -235,10 +191,6 @@ def _server(
         crew=crew,
         wire=wire,
     )
-
-
-def _layout(size: int) -> FlatLayout:
-    return FlatLayout((Field("vector", (size,), 0, size),), (), size, 0)
 
 
 def _update_alone(server: ParameterServer, updates: int, sharing: Sharing) -> float:

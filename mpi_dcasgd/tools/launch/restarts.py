@@ -97,7 +97,7 @@ def reason_to_stay(ending: Ending, before: Ending | None) -> str:
         ending: Its end.
         before: The end before it, if it was started again already.
     """
-    if ending.world.stopped:
+    if ending.world.asked_by:
         return "it was told to stop"
     if ending.status == UserError.exit_status:
         return "the same mistake would end it again (status 2)"

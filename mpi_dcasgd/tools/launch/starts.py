@@ -82,7 +82,7 @@ class Starts:
         tell: Shows a line for people; None for stderr.
 
     Attributes:
-        told_to_stop: The signal that came meanwhile, if one did.
+        told_to_stop: The signal that came meanwhile, if one did, though the run came to its end.
     """
 
     def __init__(
@@ -150,6 +150,7 @@ class Starts:
             begin = Path(self._output.name).stat().st_size
             ended = world.run_world(command, run_dir=told, stdout=self._output, stderr=self._output)
             ended = replace(ended, words=_words(Path(self._output.name), begin))
+        self.told_to_stop = self.told_to_stop or ended.asked_by
         # Open MPI 5.0.11 ends with 0 when it has lost a host, and at times after an abort.
         status = end.exit_status(ended.status) or end.status() or 0
         complaint = ""

@@ -17,14 +17,14 @@ class Steering:
     """Effect of signals on a world and on its exit status.
 
     Attributes:
-        asked: There was one.
+        signum: The first signal, or None.
     """
 
     def __init__(self) -> None:
         self._world: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
         self._stops: list[int] = []
-        self.asked = False
+        self.signum: int | None = None
 
     def begin(self, world: subprocess.Popen[bytes]) -> None:
         """Pass on what came before the world was there, and from now on at once."""
@@ -34,7 +34,7 @@ class Steering:
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """A handler: `world.run` says what for."""
-        self.asked = True
+        self.signum = self.signum or signum
         if signum not in (signal.SIGUSR1, signal.SIGUSR2):
             self._stops.append(signum)
             again = self.insisted

@@ -132,13 +132,14 @@ class WorldEnd:
 
     Attributes:
         status: Its exit status, 128 + the signal's number where a signal ended it.
-        stopped: This process was asked to stop it.
+        asked_by: The signal by which this process was asked to stop it, if one came; it may have
+            come too late.
         killed_by: The signal that ended the launcher itself, if one did.
         words: Last part of what it has printed on stderr, if that was kept.
     """
 
     status: int
-    stopped: bool = False
+    asked_by: int | None = None
     killed_by: int | None = None
     words: str = ""
 
@@ -214,7 +215,7 @@ def run_world(
         )
         steering.begin(world)
         status = _wait(world, command, end, Server(mark))
-        if status < 0 and not steering.asked:
+        if status < 0 and steering.signum is None:
             print(f"{command.argv[0]} was killed by signal {-status}", file=sys.stderr, flush=True)
         if killed := end_leftovers(mark, at_once=steering.insisted):
             print(f"killed what {command.argv[0]} had left behind: {killed}", file=sys.stderr)
@@ -223,7 +224,7 @@ def run_world(
         remove_remains(world.pid, begun_s)
     return WorldEnd(
         steering.exit_status(status),
-        stopped=steering.asked,
+        asked_by=steering.signum,
         killed_by=-status if status < 0 else None,
         words=tail.text if tail else "",
     )
