@@ -92,6 +92,10 @@ class DividedLink:
             # Asking for the loss has already waited for the gradient; this waits for the copy.
             torch.cuda.current_stream(self.device).synchronize()
 
+    def statistics(self, flat: FlatModel) -> torch.Tensor:
+        """Return the statistics that the push carries, on the host."""
+        return self.push.vector[flat.layout.num_params :]
+
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""
         for receive in self._receiving:

@@ -139,6 +139,12 @@ class Link:
             # Asking for the loss has already waited for the gradient; this waits for the copy.
             torch.cuda.current_stream(self.device).synchronize()
 
+    def statistics(self, flat: FlatModel) -> torch.Tensor:
+        """Return the statistics that the push carries, on the host."""
+        if isinstance(self.push, NarrowMessage):
+            return self.push.stats
+        return self.push.vector[flat.layout.num_params :]
+
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""
         receives = (self._receiving, *self._chunks)
@@ -198,5 +204,4 @@ def _stats_finite(link: Link | DividedLink, learner: Learner, found: Gradient) -
     """
     if found.stats_finite is not None or not link.chunked:
         return found.stats_finite
-    border = learner.flat.layout.num_params
-    return bool(torch.isfinite(link.push.vector[border:]).all())
+    return bool(torch.isfinite(link.statistics(learner.flat)).all())

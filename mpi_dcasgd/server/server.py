@@ -34,9 +34,10 @@ from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.refusals import Refusals
+from mpi_dcasgd.server.rounding import ReplyRounding
 from mpi_dcasgd.server.slot import Slot, Tally
 from mpi_dcasgd.server.state import LAYOUT, check_fits, written_order
-from mpi_dcasgd.server.wire import ReplyRounding, Wire
+from mpi_dcasgd.server.wire import Wire
 
 
 class ParameterServer:
@@ -104,7 +105,7 @@ class ParameterServer:
             for _ in range(num_workers)
         ]
         self.wire = Wire.of(wire, self.slot_layout.num_params, self.slot_layout.num_stats)
-        self._rounding = ReplyRounding(self.wire, weights.device)
+        self._rounding = ReplyRounding(self.wire, weights.device, self.cuts)
         self.tally = Tally()
         self.samples_of: Callable[[int], int] = plan.size
         self._refusals = Refusals(num_workers)
@@ -352,6 +353,8 @@ class ParameterServer:
             return Action.NONFINITE, 0.0
         verdict = self.rule.admission.verdict(facts)
         if verdict == "apply":
+            if passage is not None and self.goes_on(worker):
+                passage = self._rounding.along(passage, worker, self.slots[worker].message)
             rate = model.apply(push.vector, snapshot, facts, passage)
             self._accept(worker, push, facts)
             self.tally.applied += 1

@@ -37,6 +37,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "server.push": _SERVER,
     "server.records": _SERVER,
     "server.refusals": _SERVER,
+    "server.rounding": ("tests/unit/test_wire.py", "tests/unit/test_passage.py"),
     "server.server": _SERVER,
     "server.shard": ("tests/unit/test_shards.py", *_SHARED),
     "server.slot": _SERVER,
