@@ -141,6 +141,11 @@ class Message:
         """Bytes that a parameter takes on its way."""
         return self.vector.element_size()
 
+    @property
+    def body(self) -> NDArray[np.int32]:
+        """The bytes that travel behind a header, for a server that has them without any."""
+        return self.vector.view(torch.int32).numpy()
+
     def piece(self, begin: int, end: int) -> NDArray[np.int32]:
         """Return the bytes of neighbouring elements, for a server that has those alone.
 
@@ -215,8 +220,12 @@ class Message:
         _PUSH.pack_into(self._header, 0, Kind.PUSH, version, ticket, samples, loss, grad_norm)
         _SPENT.pack_into(self._header, _SPENT_AT, compute_ns, wait_ns, data_ns)
 
-    def read_gradient(self) -> Tensor:
-        """Return the vector of a push that has come, as float32."""
+    def read_gradient(self, norm: float) -> Tensor:
+        """Return the vector of a push that has come, as float32.
+
+        Args:
+            norm: Of the gradient, as the header of the push says.
+        """
         return self.vector
 
     def read_chunk(self, begin: int, end: int) -> None:

@@ -57,7 +57,7 @@ class Push(NamedTuple):
         kind, version, ticket, samples, loss, norm = message.read_push()
         if kind is not Kind.PUSH:
             raise ProtocolError(f"expected a push, got {kind.name}")
-        vector = message.read_gradient() if whole else message.vector
+        vector = message.read_gradient(norm) if whole else message.vector
         return cls(version, ticket, samples, loss, norm, vector, message.stats_finite)
 
     def check(

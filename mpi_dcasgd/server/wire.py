@@ -18,7 +18,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mpi_dcasgd.pages import zeros
@@ -186,6 +188,10 @@ class NarrowMessage(Message):
         self.stats = numbers[stats_begin(precision, num_params) // 4 :].view(torch.float32)
 
     @property
+    def body(self) -> NDArray[np.int32]:
+        return self.raw[HEADER_BYTES // 4 :]
+
+    @property
     def number_bytes(self) -> int:
         return self.narrow.element_size()
 
@@ -212,8 +218,8 @@ class NarrowMessage(Message):
         """Write the statistics alone, where the parameters have been written already."""
         self.stats.copy_(self.vector[self._num_params :])
 
-    def read_gradient(self) -> Tensor:
-        self.unpack(self.grad_norm)
+    def read_gradient(self, norm: float) -> Tensor:
+        self.unpack(norm)
         return self.vector
 
     def unpack(self, norm: float = 0.0, target: Tensor | None = None) -> None:
