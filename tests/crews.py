@@ -13,9 +13,11 @@ from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.follower import Follower
 from mpi_dcasgd.server.orders import Order, OrderKind, orders_in
+from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.server import ParameterServer
 from mpi_dcasgd.server.shard import shards_of, vectors_of, way_of
+from mpi_dcasgd.server.wire import NarrowMessage
 
 
 class LocalCrew:
@@ -29,6 +31,7 @@ class LocalCrew:
         workers: int,
         stats_rate: Tensor,
         servers: int,
+        wire: WireSettings | None = None,
     ) -> None:
         self.num_servers = servers
         self.shards = shards_of(layout, servers)
@@ -41,6 +44,7 @@ class LocalCrew:
                 workers,
                 stats_rate[: shard.layout.num_stats],
                 way_of(layout, "auto"),
+                wire,
             )
             for shard in self.shards[1:]
         ]
@@ -77,20 +81,33 @@ class SharedServer:
         stats_rate: Tensor,
         ahead: int = 0,
         servers: int = 2,
+        wire: WireSettings | None = None,
     ) -> None:
-        self.crew = LocalCrew(weights, layout, rule, workers, stats_rate, servers)
-        self.server = ParameterServer(
-            weights, layout, rule, plan, schedule, workers, stats_rate, ahead, crew=self.crew
-        )
+        self.crew = LocalCrew(weights, layout, rule, workers, stats_rate, servers, wire)
+        given = weights, layout, rule, plan, schedule, workers, stats_rate, ahead
+        self.server = ParameterServer(*given, crew=self.crew, wire=wire)
 
     def snapshot(self, worker: int) -> Tensor:
         """What a worker was sent, of all servers."""
-        theirs = [follower.snapshots[worker] for follower in self.crew.followers]
+        theirs = [follower.replies[worker].vector for follower in self.crew.followers]
         return torch.cat([self.server.slots[worker].snapshot, *theirs])
 
     def push(self, worker: int, push: Push) -> Answer:
-        """Deliver a gradient of the whole model."""
+        """Deliver a gradient of the whole model, as rounding leaves it."""
         for follower in self.crew.followers:
-            follower.pushes[worker].copy_(follower.shard.of(push.vector))
+            message, part = follower.pushes[worker], follower.shard.of(push.vector)
+            if isinstance(message, NarrowMessage):
+                message.pack(push.grad_norm, part)
+            else:
+                message.vector.copy_(part)
         own = self.crew.shards[0].of(push.vector)
-        return self.server.push(worker, push._replace(vector=own))
+        answer = self.server.push(worker, push._replace(vector=own))
+        self.reply(answer.ready)
+        return answer
+
+    def reply(self, ready: list[int]) -> list[int]:
+        """Send replies that are ready, as a driver does."""
+        for worker in ready:
+            working = self.server.slots[worker].status == "working"
+            self.crew.tell(Order(OrderKind.REPLY if working else OrderKind.LAST_REPLY, worker))
+        return ready

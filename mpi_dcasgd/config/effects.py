@@ -62,8 +62,6 @@ def _chunks(job: Job) -> str:
         return "all workers share memory with the server (transport)"
     if job.mode == "asynchronous" and job.servers > 1:
         return "pushes to several servers travel in one piece each (servers)"
-    if job.mode == "asynchronous" and job.wire.rounds:
-        return "numbers of 16 bits travel in one piece (wire)"
     return _transport(job)
 
 

@@ -87,12 +87,15 @@ def needs_of(
         # A push that comes in chunks can be put back: weights, snapshot and one worker's state.
         kept = (2 + rule.state_vectors(1)) * layout.num_params * ELEMENT_BYTES
         undo = ("copies of what a push in chunks changes", kept if chunks else 0)
-        read = ("a push as float32", vector if wire.push != "float32" else 0)
-        shares = transport != "messages" and len(shards) == 1
+        shares = transport != "messages"
+        held = [_mail(shard.layout, wire, shares=shares)[0] for shard in shards]
+        if transport == "shared":  # the first server has the memory of all
+            held = [_mail(layout, wire, shares=True)[0], *(0 for _ in shards[1:])]
         served = [
-            _serving(shard, copies, num_workers, wire=wire, shares=shares) for shard in shards
+            _serving(shard, copies, num_workers, its, wire)
+            for shard, its in zip(shards, held, strict=True)
         ]
-        server = _need("server", weights, *served[0], read, undo, evaluation, data)
+        server = _need("server", weights, *served[0], undo, evaluation, data)
         others = [
             _need(
                 "each other server", ("its weights", shard.layout.size * ELEMENT_BYTES), *its, data
@@ -119,13 +122,25 @@ def needs_of(
 
 
 def _serving(
-    shard: Shard, copies: int, num_workers: int, *, wire: WireSettings, shares: bool
+    shard: Shard, copies: int, num_workers: int, held: int, wire: WireSettings
 ) -> list[tuple[str, int]]:
-    """Return what a server has of its stretch, beside the weights."""
+    """Return what a server has of its stretch, beside the weights.
+
+    Args:
+        shard: The stretch.
+        copies: Vectors of the rule's state.
+        num_workers: Number of workers.
+        held: Bytes that the server holds for the vectors of each.
+        wire: What numbers in messages are rounded to.
+    """
     mail = f"a snapshot and a push of {_count(num_workers, 'worker')}"
-    held = _mail(shard.layout, wire, shares=shares)[0]
     state = copies * shard.layout.num_params * ELEMENT_BYTES
-    return [(f"the rule's state, {_count(copies, 'vector')}", state), (mail, num_workers * held)]
+    vector = shard.layout.size * ELEMENT_BYTES
+    return [
+        (f"the rule's state, {_count(copies, 'vector')}", state),
+        (mail, num_workers * held),
+        ("a push as float32", vector if wire.push != "float32" else 0),
+    ]
 
 
 def _mail(layout: FlatLayout, wire: WireSettings, *, shares: bool) -> tuple[int, int]:

@@ -140,8 +140,8 @@ class Job:
         Field(
             description="megabytes of the chunks in which vectors travel where they are messages: "
             "a chunk is applied and sent back while the next is received; 0 for one piece; auto "
-            "takes 4 for vectors of 16 or more between hosts, else 0; numbers of 16 bits (wire) "
-            "travel in one piece"
+            "takes 4 for vectors of 16 or more between hosts, else 0; megabytes of float32, which "
+            "are half as many on their way in 16 bits (wire)"
         ),
     ] = "auto"
     wire: Annotated[
@@ -205,12 +205,10 @@ class Job:
     def cuts(self, num_params: int) -> tuple[int, ...]:
         """Return where vectors that are messages are cut into chunks (``cuts_of``).
 
-        Those whose numbers travel in 16 bits come in one piece.
-
         Args:
             num_params: Parameters at the beginning of the vector.
         """
-        return () if self.wire.rounds else cuts_of(self.chunk_mb, num_params)
+        return cuts_of(self.chunk_mb, num_params)
 
     @property
     def grouping(self) -> Grouping:

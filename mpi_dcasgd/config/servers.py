@@ -15,20 +15,10 @@ def check_servers(job: Job) -> list[str]:
         return []
     several = f"got {job.servers}, but"
     problems = []
-    if job.transport == "shared":
-        problems.append(
-            f"servers: {several} memory is shared with a single server only (transport: shared); "
-            "set transport=auto, or servers=1"
-        )
     if job.faults.respawn:
         problems.append(
             f"servers: {several} new processes in place of lost workers reach a single server only "
             "(faults.respawn); set faults.respawn=false, or servers=1"
-        )
-    if job.wire.rounds:
-        problems.append(
-            f"servers: {several} numbers travel in 16 bits to and from a single server only "
-            f"(wire: {job.wire}); set wire=float32, or servers=1"
         )
     if job.rule.admission.collect(2) > 1 and reads_norm(job.rule):
         problems.append(

@@ -11,6 +11,7 @@ from mpi_dcasgd.config.load import job_as_yaml, read_mapping
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, check_workers, parse_cluster
 from mpi_dcasgd.errors import ConfigError, did_you_mean
+from mpi_dcasgd.server.precision import FLOAT_BYTES
 
 Driver = Literal["real", "simulated"]
 
@@ -98,8 +99,9 @@ def _exchange(job: Job) -> dict[str, Any]:
         found["servers"] = job.servers
     if "float32" not in (job.wire.push, job.wire.reply):
         found["element_bytes"] = 2
-    if job.chunk_mb != "auto" and job.chunk_mb > 0 and not job.wire.rounds:
-        found["chunk_bytes"] = int(job.chunk_mb * 1e6)
+    if job.chunk_mb != "auto" and job.chunk_mb > 0:
+        element_bytes = found.get("element_bytes", FLOAT_BYTES)  # chunks are so many elements
+        found["chunk_bytes"] = int(job.chunk_mb * 1e6) * element_bytes // FLOAT_BYTES
     return found
 
 

@@ -2,7 +2,8 @@
 
 Orders go out in small messages, one after the other, and nobody waits for an answer to them. What
 comes back are notes: whose stretch of a push has arrived where. A push counts as arrived only when
-all servers have theirs. So the leader never orders an update that another server could not make,
+all servers have theirs; one in memory that a worker shares with all of them, when its header has
+come. So the leader never orders an update that another server could not make,
 whenever a worker dies or hangs.
 
 A follower that dies or hangs ends the run, as the server's own end does: nobody else has its
@@ -12,7 +13,7 @@ stretch of the weights.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,15 +47,17 @@ class FollowerLink:
     Args:
         peer: Its address.
         num_workers: Number of workers.
+        shared: Workers whose stretches need not arrive, for they are in memory there.
 
     Attributes:
         here: Whose stretch of the present push has arrived there, by worker.
     """
 
-    def __init__(self, peer: Peer, num_workers: int) -> None:
+    def __init__(self, peer: Peer, num_workers: int, shared: Collection[int] = ()) -> None:
         comm, rank = peer
         self.peer = peer
-        self.here = [False] * num_workers
+        self.here = [worker in shared for worker in range(num_workers)]
+        self._shared = shared
         self._waiting = bytearray()
         self._sending: MPI.Request | None = None
         self._sent = b""  # MPI's, until it is sent
@@ -90,6 +93,10 @@ class FollowerLink:
         self._noting.Start()
         return True
 
+    def forget(self, worker: int) -> None:
+        """Wait for a worker's next push."""
+        self.here[worker] = worker in self._shared
+
     def close(self) -> None:
         """Free the requests."""
         self._noting.Cancel()
@@ -107,6 +114,7 @@ class MpiCrew:
         hosts: Host of each rank.
         spin_s: Seconds that a wait polls before it sleeps.
         clock: Seconds, monotonic.
+        shared: Workers that share memory with all servers.
 
     Attributes:
         peers: Addresses of the followers.
@@ -121,13 +129,14 @@ class MpiCrew:
         hosts: Sequence[str] = (),
         spin_s: float = CROWDED_SPIN_S,
         clock: Callable[[], float] = time.monotonic,
+        shared: Collection[int] = (),
     ) -> None:
         self.peers = [Peer(comm, rank) for rank in world.follower_ranks]
         self._shards = shards[1:]
         self._hosts = hosts
         self._spin_s = spin_s
         self._clock = clock
-        self._links = [FollowerLink(peer, world.num_workers) for peer in self.peers]
+        self._links = [FollowerLink(peer, world.num_workers, shared) for peer in self.peers]
         self._headers: set[int] = set()  # whose header, with the leader's stretch, has arrived
         self._watch = Watch(faults or FaultSettings(), len(self.peers), clock)
         self._next_report_s = clock() + _REPORT_EVERY_S
@@ -188,7 +197,7 @@ class MpiCrew:
         """Wait no longer for what is missing of a worker's push: it is whole, or will not be."""
         self._headers.discard(worker)
         for link in self._links:
-            link.here[worker] = False
+            link.forget(worker)
 
     def watch(self) -> bool:
         """Ask followers whether they are there, from time to time.

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from mpi4py import MPI
 
-from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
+from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S
+from mpi_dcasgd.drivers.link import WorkerLink
 from mpi_dcasgd.drivers.notes import ServerWatch
 from mpi_dcasgd.drivers.topology import Topology
-from mpi_dcasgd.learning.flat import FlatModel
-from mpi_dcasgd.server.message import Message, Tag
+from mpi_dcasgd.drivers.transport.segment import Segment
+from mpi_dcasgd.server.message import Tag
 from mpi_dcasgd.server.shard import Shard
+from mpi_dcasgd.server.wire import Wire
 
 
-class DividedLink:
+class DividedLink(WorkerLink):
     """Two messages as those of ``Link``, whose stretches go to, and come from, different servers.
 
-    The leader's has the header in front of it; the others' are parts of the vector and no more, so
-    nothing is copied here either. The reply is complete when all stretches are here.
+    The leader's has the header in front of it; the others' are stretches of the vector and no more.
+    The reply is complete when all of them are here. Where memory is shared, a push is its header,
+    to the leader alone, for it says that all of the vector is there; a reply is a message of each
+    server all the same, that its stretch is done.
 
     Args:
         comm: The world.
         world: Its topology.
         shards: Of all servers, in order.
+        wire: Form of the whole vectors.
         device: Device of the model.
         spin_s: Seconds that a wait polls before it sleeps.
         watch: Watches over the leading server while replies are waited for; nobody if None.
+        shared: Memory that this worker has in common with all servers; None for messages.
 
     Attributes:
-        shares: False: no memory is shared with several servers.
         chunked: True: the leader decides about a push before, and without, seeing all of it.
-        staged: Whether the model has vectors of its own, and weights and gradient are copied.
     """
 
     def __init__(
@@ -40,28 +45,23 @@ class DividedLink:
         comm: MPI.Comm,
         world: Topology,
         shards: Sequence[Shard],
+        wire: Wire,
         device: torch.device,
         spin_s: float = CROWDED_SPIN_S,
         watch: ServerWatch | None = None,
+        shared: Segment | None = None,
     ) -> None:
-        self._spin_s = spin_s
-        self._wait = watch.wait if watch else wait_until
-        self._expecting = False
-        self.device = device
-        self.shares = False
+        borders = [shard.borders for shard in shards]
+        super().__init__(wire, borders, device, spin_s, watch, shared)
         self.chunked = True
-        self.staged = device.type != "cpu"
-        size, pinned = shards[-1].end, device.type == "cuda"
-        self.reply = Message(size, pinned=pinned)
-        self.push = Message(size, pinned=pinned)
-        servers = list(zip(world.server_ranks, shards, strict=True))
+        told = world.server_ranks[:1] if self.shares else world.server_ranks
         self._receiving = [
-            comm.Recv_init(self.reply.piece(one.begin, one.end), source=rank, tag=Tag.REPLY)
-            for rank, one in servers
+            comm.Recv_init(buffer, source=rank, tag=Tag.REPLY)
+            for rank, buffer in zip(world.server_ranks, self._pulled.buffers, strict=True)
         ]
         self._sending = [
-            comm.Send_init(self.push.piece(one.begin, one.end), dest=rank, tag=Tag.PUSH)
-            for rank, one in servers
+            comm.Send_init(buffer, dest=rank, tag=Tag.PUSH)
+            for rank, buffer in zip(told, self._pushed.buffers, strict=False)
         ]
 
     def expect(self) -> None:
@@ -79,24 +79,13 @@ class DividedLink:
         self._expecting = False
         self._wait(lambda: MPI.Request.Testall(self._sending), self._spin_s)
 
-    def read_weights(self, flat: FlatModel) -> None:
-        """Have the model's weights be those of the reply."""
-        if self.staged:
-            flat.weights.copy_(self.reply.vector, non_blocking=True)
-
-    def write_gradient(self, flat: FlatModel, norm: float) -> None:
-        """Have the push carry the model's gradient; its norm is not needed for that here."""
-        if self.staged:
-            self.push.vector.copy_(flat.grad, non_blocking=True)
-        if self.device.type == "cuda":
-            # Asking for the loss has already waited for the gradient; this waits for the copy.
-            torch.cuda.current_stream(self.device).synchronize()
-
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""
         for receive in self._receiving:
             if self._expecting:
-                receive.Cancel()
+                with suppress(MPI.Exception):  # the server has died
+                    receive.Cancel()
             receive.Free()
         for send in self._sending:
             send.Free()
+        self.unlock()

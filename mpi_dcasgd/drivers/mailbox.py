@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 from mpi4py import MPI
 
@@ -67,6 +68,7 @@ class Mailbox:
         self._once_more = comm.Send_init(self._again.raw, dest=rank, tag=Tag.REPLY)
         self._leaving = [comm.Send_init(part, dest=rank, tag=Tag.CHUNK) for part in replies]
         self._statuses = [MPI.Status() for _ in self._coming]
+        self._pieces = list(pairwise((0, *cuts, push.vector.numel())))
         self._out = Stream()
         self._early = self._stale = 0  # chunks that have left before the reply, or in vain
         self.header_bytes = header.nbytes
@@ -107,6 +109,10 @@ class Mailbox:
             self.missing.discard(chunk)
         if not self.missing:
             self.owed = False
+
+    def read(self, chunk: int) -> None:
+        """Have the push's vector carry a chunk that is here, as float32."""
+        self.push.read_chunk(*self._pieces[chunk])
 
     @property
     def chunk_s(self) -> float:
@@ -187,6 +193,7 @@ class Intake:
         box = self._box
         if chunk in box.missing:
             self._wait(lambda: chunk not in box.missing)
+        box.read(chunk)
         return not box.missing
 
     def arrive_all(self) -> None:

@@ -1,27 +1,29 @@
 """A server that follows, behind nonblocking MPI: stretches of pushes in, orders in, replies out.
 
 It has one persistent receive and one persistent send a worker, of its stretch alone: whose push it
-is says the sender, and what becomes of it the leader. For each pair of worker and follower, pushes
-and replies alternate, as they do between worker and leader, so the n-th push answers the n-th reply
-on all of these ways.
+is says the sender, and what becomes of it the leader. From a worker that shares memory nothing
+comes. For each pair of worker and follower, pushes and replies alternate, as they do between worker
+and leader, so the n-th push answers the n-th reply on all of these ways.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from mpi4py import MPI
+from numpy.typing import NDArray
 
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff
 from mpi_dcasgd.drivers.crew import BATCH_BYTES, COUNT_WORDS
 from mpi_dcasgd.drivers.deaths import failed_ranks, is_death
 from mpi_dcasgd.drivers.notes import ServerWatch
 from mpi_dcasgd.drivers.topology import SERVER, Topology
+from mpi_dcasgd.drivers.transport.segment import Segment
 from mpi_dcasgd.server.follower import Follower
-from mpi_dcasgd.server.message import Tag
+from mpi_dcasgd.server.message import Message, Tag
 from mpi_dcasgd.server.orders import CrewTag, Order, OrderKind, orders_in
 from mpi_dcasgd.server.shard import vectors_of, with_vectors
 
@@ -29,6 +31,8 @@ _LAST_REPLIES_S = 10.0
 """Seconds in which workers have to take their last replies; one that hangs takes none."""
 
 _WRITES_SNAPSHOT = (OrderKind.APPLY, OrderKind.APPLY_HELD, OrderKind.RENEW)
+
+_NOTHING = np.empty(0, dtype=np.int32)
 
 _being_sent: list[Follower] = []
 """Those with replies that are half-way to workers that hang, for as long as this process lives."""
@@ -43,6 +47,9 @@ class FollowerLoop:
         follower: This server's shard.
         watch: Watches over the leader.
         spin_s: Seconds that a wait polls before it sleeps.
+        shared: Memory of this shard that workers have in common with all servers, by worker: their
+            pushes are here when the leader has the header, and what they are sent of this server is
+            a word that their reply is there.
     """
 
     def __init__(
@@ -52,19 +59,27 @@ class FollowerLoop:
         follower: Follower,
         watch: ServerWatch,
         spin_s: float = CROWDED_SPIN_S,
+        shared: Mapping[int, Segment] | None = None,
     ) -> None:
+        self._shared = frozenset(shared or ())
+        for worker, segment in (shared or {}).items():
+            follower.share(worker, segment.push, segment.reply)
         self._comm = comm
         self._world = world
         self._follower = follower
         self._watch = watch
         self._spin_s = spin_s
+        pushes, replies = (
+            [self._travels(worker, message) for worker, message in enumerate(messages)]
+            for messages in (follower.pushes, follower.replies)
+        )
         self._receives = [
-            comm.Recv_init(follower.pushes[worker].numpy(), source=rank, tag=Tag.PUSH)
-            for worker, rank in enumerate(world.worker_ranks)
+            comm.Recv_init(buffer, source=rank, tag=Tag.PUSH)
+            for rank, buffer in zip(world.worker_ranks, pushes, strict=True)
         ]
         self._sends = [
-            comm.Send_init(follower.snapshots[worker].numpy(), dest=rank, tag=Tag.REPLY)
-            for worker, rank in enumerate(world.worker_ranks)
+            comm.Send_init(buffer, dest=rank, tag=Tag.REPLY)
+            for rank, buffer in zip(world.worker_ranks, replies, strict=True)
         ]
         self._owed = [False] * world.num_workers
         self._arrived: list[int] = []  # and not told yet
@@ -108,6 +123,9 @@ class FollowerLoop:
             self._ordered.Cancel()
         self._ordered.Free()
         self._noting.Free()
+
+    def _travels(self, worker: int, message: Message) -> NDArray[np.int32]:
+        return _NOTHING if worker in self._shared else message.body
 
     def _listen(self) -> None:
         self._ordered.Start()
@@ -158,7 +176,7 @@ class FollowerLoop:
         self._follower.carry_out(order)
         if kind in (OrderKind.REPLY, OrderKind.LAST_REPLY):
             self._wait_sent(worker)
-            if kind is OrderKind.REPLY:
+            if kind is OrderKind.REPLY and worker not in self._shared:
                 self._receives[worker].Start()
                 self._owed[worker] = True
             self._sends[worker].Start()

@@ -222,7 +222,7 @@ class ServerLoop:
         intake = self._post.passage(worker, self._spin_s, certain=server.goes_on(worker))
         began = time.perf_counter()
         try:
-            answer = server.push(worker, Push.of(message), intake)
+            answer = server.push(worker, Push.of(message, whole=intake is None), intake)
         except ProtocolError as error:
             raise ProtocolError(f"{self.roll.name(worker)}: {error}") from None
         except BrokenOffError:

@@ -9,27 +9,24 @@ from contextlib import suppress
 import torch
 from mpi4py import MPI
 
-from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
+from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S
 from mpi_dcasgd.drivers.divided_link import DividedLink
+from mpi_dcasgd.drivers.link import WorkerLink
 from mpi_dcasgd.drivers.notes import ServerWatch
 from mpi_dcasgd.drivers.topology import SERVER
-from mpi_dcasgd.drivers.transport.segment import Segment, page_lock, unlock_pages
+from mpi_dcasgd.drivers.transport.segment import Segment
 from mpi_dcasgd.drivers.transport.stream import Stream
-from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Gradient, Learner
 from mpi_dcasgd.learning.prefetch import Pipeline
-from mpi_dcasgd.server.message import Kind, Message, Tag
-from mpi_dcasgd.server.wire import NarrowMessage, Wire, round_gradient
+from mpi_dcasgd.server.message import Kind, Tag
+from mpi_dcasgd.server.shard import Borders
+from mpi_dcasgd.server.wire import Wire
 
 
-class Link:
+class Link(WorkerLink):
     """Connection to the server: two messages and the persistent requests that carry them.
 
     A long vector comes and goes in chunks, as ``mailbox`` says.
-
-    On the CPU the model's weights are the reply's vector and its gradient is the push's: nothing
-    is copied. On a GPU both messages are page-locked and staged through. Where the worker shares
-    memory with the server, both vectors lie there, and messages are headers.
 
     Args:
         comm: The server is its rank 0.
@@ -41,9 +38,7 @@ class Link:
         cuts: Elements at which all chunks but the first begin, where messages come in chunks.
 
     Attributes:
-        shares: Whether it shares memory with the server.
         chunked: Whether vectors come and go in chunks.
-        staged: Whether the model has vectors of its own, and weights and gradient are copied.
     """
 
     def __init__(
@@ -56,25 +51,8 @@ class Link:
         shared: Segment | None = None,
         cuts: Sequence[int] = (),
     ) -> None:
-        self._spin_s = spin_s
-        self._wait = watch.wait if watch else wait_until
-        self._expecting = False
-        pinned = device.type == "cuda"
-        self.device = device
-        self.shares = shared is not None
-        self.staged = device.type != "cpu"
-        self._locked: list[torch.Tensor] = []
-        self._wire = wire
-        if shared is None:
-            # Where vectors are staged, numbers of 16 bits go to and from those of the model.
-            apart = torch.empty(0) if self.staged else None
-            self.reply = wire.reply_message(pinned=pinned, vector=apart)
-            self.push = wire.push_message(pinned=pinned, vector=apart)
-        else:
-            self.reply = Message(wire.size, shared=shared.reply)
-            self.push = Message(wire.size, shared=shared.push)
-            if pinned:
-                self._locked = [one for one in (shared.reply, shared.push) if page_lock(one)]
+        whole = Borders(0, wire.num_params, wire.size)
+        super().__init__(wire, (whole,), device, spin_s, watch, shared)
         if shared is not None:
             cuts = ()
         header, *replies = self.reply.parts(cuts) if cuts else [self.reply.raw]
@@ -112,33 +90,6 @@ class Link:
         self._out.move()  # the push leaves meanwhile
         return MPI.Request.Testall([self._receiving, *self._chunks])
 
-    def read_weights(self, flat: FlatModel) -> None:
-        """Have the model's weights be those of the reply."""
-        if isinstance(self.reply, NarrowMessage):
-            self.reply.unpack(target=flat.weights)
-        elif self.staged:
-            flat.weights.copy_(self.reply.vector, non_blocking=True)
-
-    def write_gradient(self, flat: FlatModel, norm: float) -> None:
-        """Have the push carry the model's gradient.
-
-        Args:
-            flat: The model.
-            norm: Of the gradient, as the push will say.
-        """
-        if isinstance(self.push, NarrowMessage):
-            self.push.pack(norm, flat.grad)
-        else:
-            if self._wire.push != "float32":
-                # Nothing travels where memory is shared, but what a run computes must not depend
-                # on where its workers are.
-                round_gradient(flat.grad[: self._wire.num_params], self._wire.push, norm)
-            if self.staged:
-                self.push.vector.copy_(flat.grad, non_blocking=True)
-        if self.device.type == "cuda":
-            # Asking for the loss has already waited for the gradient; this waits for the copy.
-            torch.cuda.current_stream(self.device).synchronize()
-
     def close(self) -> None:
         """Free the MPI requests, those of a run that failed, too."""
         receives = (self._receiving, *self._chunks)
@@ -148,8 +99,7 @@ class Link:
                     request.Cancel()  # or a reply could still come in, into memory of others
         for request in (*receives, *self._sends):
             request.Free()
-        for vector in self._locked:
-            unlock_pages(vector)
+        self.unlock()
 
 
 def run_worker(link: Link | DividedLink, learner: Learner, *, background: bool) -> None:
@@ -198,5 +148,4 @@ def _stats_finite(link: Link | DividedLink, learner: Learner, found: Gradient) -
     """
     if found.stats_finite is not None or not link.chunked:
         return found.stats_finite
-    border = learner.flat.layout.num_params
-    return bool(torch.isfinite(link.push.vector[border:]).all())
+    return bool(torch.isfinite(link.statistics).all())

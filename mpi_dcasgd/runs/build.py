@@ -215,6 +215,7 @@ class Workshop:
             num_workers,
             initial.stats_rate[: shard.layout.num_stats],
             way_of(initial.layout, self.job.fuse),
+            self.job.wire,
         )
 
     def learner(self, flat: FlatModel, *, capture: bool = True) -> Learner:

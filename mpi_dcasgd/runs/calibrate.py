@@ -12,9 +12,10 @@ import torch
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.yaml12 import dump_yaml
-from mpi_dcasgd.drivers.simulation.cluster import parse_cluster
+from mpi_dcasgd.drivers.simulation.cluster import ServerTimes, parse_cluster
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.learning.layout import ALIGN, FlatLayout
 from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs import jobs
@@ -22,12 +23,16 @@ from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.jobs import JobSource
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.result import Run
+from mpi_dcasgd.server.header import HEADER_BYTES
+from mpi_dcasgd.server.precision import FLOAT_BYTES, WireSettings
+from mpi_dcasgd.server.server import ParameterServer
 from mpi_dcasgd.tools.calibration import (
     cluster_of_run,
     measure_message_s,
-    measure_service_s,
+    measure_service,
     measure_steps,
     merged,
+    settings_of,
 )
 
 _CPU = torch.device("cpu")
@@ -119,13 +124,13 @@ def _measured(job: Job) -> dict[str, Any]:
     workshop = Workshop.open(job, pick_device(job.device, 0))
     learner = workshop.learner(workshop.flat_model(workshop.device))
     steps_s = measure_steps(learner, _STEPS)
-    wire = workshop.server(1, _CPU).wire
-    service_s = _service_s(workshop)
+    server = workshop.server(1, _CPU)
+    wire, service = server.wire, _service(workshop, server)
     message_s = measure_message_s((wire.push_bytes + wire.reply_bytes) // 2)
     return {
         "delays": {"model": "empirical", "steps_s": [steps_s]},
         "network": {"latency_s": float(f"{message_s:.6g}")},
-        "server": {"service_s": float(f"{service_s:.6g}")},
+        "server": settings_of(service),
     }
 
 
@@ -137,9 +142,23 @@ def cluster_of(folder: RunFolder) -> dict[str, Any]:
     """
     job = load_job(folder.job_yaml)
     with job.importing():
-        return cluster_of_run(folder, _service_s(Workshop.open(job, _CPU)))
+        workshop = Workshop.open(job, _CPU)
+        server = workshop.server(1, _CPU)
+        size = HEADER_BYTES + FLOAT_BYTES * server.layout.size
+        service = _service(workshop, server)
+        return cluster_of_run(folder, service, size=size, servers=job.servers)
 
 
-def _service_s(workshop: Workshop) -> float:
-    learner = workshop.learner(workshop.flat_model(_CPU))
-    return measure_service_s(workshop.server(1, _CPU), learner, _PUSHES)
+def _service(workshop: Workshop, server: ParameterServer) -> ServerTimes:
+    """Measure the job's own server, beside one that differs in the length of its vectors alone."""
+    short = ParameterServer(
+        torch.zeros(ALIGN),
+        FlatLayout((), (), ALIGN, 0),
+        server.rule,
+        server.plan,
+        server.schedule,
+        1,
+        torch.empty(0),
+        wire=WireSettings(push=server.wire.push, reply=server.wire.reply),
+    )
+    return measure_service(server, short, _PUSHES)

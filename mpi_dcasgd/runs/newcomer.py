@@ -166,7 +166,7 @@ class _Seat:
         wire = Wire.of(job.wire, layout.num_params, layout.num_stats)
         cuts = job.cuts(layout.num_params)
         link = Link(self._comm, wire, device, self._brief["spin_s"], self._watch, cuts=cuts)
-        views = () if link.staged else (link.reply.vector, link.push.vector)
+        views = () if link.staged else (link.weights, link.grad)
         flat = workshop.flat_model(device, *views)
         facts = facts_of(job, workshop, flat)
         learner = workshop.learner(flat)

@@ -129,7 +129,8 @@ def _serve(rank: Rank) -> None:
     ranks = enumerate(rank.world.worker_ranks)
     accounts = [account_of(worker, rank.places[its]) for worker, its in ranks]
     faults = rank.job.faults
-    shared = rank.sharing.segments
+    shard = rank.shards[SERVER]
+    shared = rank.sharing.parts(shard.begin, shard.end)
     loop = ServerLoop(
         *(comm, server, conductor, rank.stop, rank.spin_s, accounts, faults, shared),
         crew=crew,
@@ -181,18 +182,19 @@ def _link(rank: Rank, watch: ServerWatch) -> Link | DividedLink:
     from mpi_dcasgd.drivers.mpi_worker import Link
 
     comm, device, spin_s = rank.comm, rank.device, rank.spin_s
-    if rank.world.num_servers > 1:
-        return DividedLink(comm, rank.world, rank.shards, device, spin_s, watch)
     wire = Wire.of(rank.job.wire, rank.layout.num_params, rank.layout.num_stats)
+    given = wire, device, spin_s, watch, rank.sharing.own
+    if rank.world.num_servers > 1:
+        return DividedLink(comm, rank.world, rank.shards, *given)
     cuts = rank.cuts if rank.world.worker_of(comm.rank) in rank.chunked else ()
-    return Link(comm, wire, device, spin_s, watch, rank.sharing.own, cuts)
+    return Link(comm, *given, cuts)
 
 
 def _bound_learner(rank: Rank, link: Link | DividedLink) -> Learner:
     """Return the learner, whose vectors are the link's where that can be."""
     workshop = rank.workshop
     if not link.staged:
-        flat = workshop.flat_model(rank.device, link.reply.vector, link.push.vector)
+        flat = workshop.flat_model(rank.device, link.weights, link.grad)
         written = watch_weights(flat) if link.shares else None
         learner = workshop.learner(flat)
         if written is None or not written():

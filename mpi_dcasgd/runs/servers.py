@@ -21,7 +21,8 @@ def make_crew(rank: Rank) -> MpiCrew | None:
     if rank.world.num_servers == 1:
         return None
     return MpiCrew(
-        rank.comm, rank.world, rank.shards, rank.job.faults, rank.meeting.hosts, rank.spin_s
+        *(rank.comm, rank.world, rank.shards, rank.job.faults, rank.meeting.hosts, rank.spin_s),
+        shared=rank.sharing.segments,
     )
 
 
@@ -32,7 +33,8 @@ def follow(rank: Rank) -> None:
     watch = watch_over_server(rank)
     shard = rank.shards[rank.comm.rank]
     follower = rank.workshop.follower(shard, rank.world.num_workers)
-    loop = FollowerLoop(rank.comm, rank.world, follower, watch, rank.spin_s)
+    shared = rank.sharing.parts(shard.begin, shard.end)
+    loop = FollowerLoop(rank.comm, rank.world, follower, watch, rank.spin_s, shared)
     rank.resources.callback(loop.close)
     agree_on_kernel(rank.meeting, follower.chain.kernel)
     rank.in_step = False

@@ -16,9 +16,13 @@ from mpi_dcasgd.rules.alignment import zeros_beside
 from mpi_dcasgd.rules.chain import Chain
 from mpi_dcasgd.rules.fuse import Fuse
 from mpi_dcasgd.rules.rule import Rule
+from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.model_state import ModelState
-from mpi_dcasgd.server.orders import Order, OrderKind
+from mpi_dcasgd.server.orders import COMPUTING, Order, OrderKind
+from mpi_dcasgd.server.precision import Precision, WireSettings
+from mpi_dcasgd.server.rounding import ReplyRounding
 from mpi_dcasgd.server.shard import Shard
+from mpi_dcasgd.server.wire import NarrowMessage, Wire
 
 
 class Follower:
@@ -31,10 +35,12 @@ class Follower:
         num_workers: Number of workers.
         stats_rate: Of the shard, shape (shard.layout.num_stats,).
         fuse: Way in which an update is computed (``shard.way_of``).
+        wire: What gradients and weights are rounded to on their way; None for float32.
 
     Attributes:
-        pushes: What each worker has pushed last, shape (shard.layout.size,); the driver's to write.
-        snapshots: What each worker was sent last.
+        wire: Form of the shard's vectors on their way.
+        pushes: What each worker has pushed last; the driver's to write. Headers are the leader's.
+        replies: What each worker was sent last; their vectors are the snapshots.
     """
 
     def __init__(
@@ -45,14 +51,24 @@ class Follower:
         num_workers: int,
         stats_rate: Tensor,
         fuse: Fuse,
+        wire: WireSettings | None = None,
     ) -> None:
         self.weights = weights
         self.shard = shard
         self._model = ModelState(
             weights, shard.layout, rule, _nobody_asks, num_workers, stats_rate, fuse
         )
-        self.snapshots = [zeros_beside(weights, 1) for _ in range(num_workers)]
-        self.pushes = [zeros_beside(weights, 2) for _ in range(num_workers)]
+        self.wire = form = Wire.of(wire, shard.layout.num_params, shard.layout.num_stats)
+        self._rounding = ReplyRounding(form, weights.device)
+        self.replies = [
+            self._message(form.reply, zeros_beside(weights, 1)) for _ in range(num_workers)
+        ]
+        # One is read at a time, so numbers of 16 bits become float32 in one place for all.
+        place, own = zeros_beside(weights, 2), form.push == "float32"
+        self.pushes = [
+            self._message(form.push, zeros_beside(weights, 2) if own else place)
+            for _ in range(num_workers)
+        ]
 
     @property
     def chain(self) -> Chain:
@@ -64,28 +80,49 @@ class Follower:
         """Number of updates so far."""
         return self._model.version
 
+    def share(self, worker: int, push: Tensor, reply: Tensor) -> None:
+        """Have a worker's vectors in memory that it has, too; values are not kept.
+
+        Args:
+            worker: Which; it has been sent nothing yet.
+            push: The shard of its gradient, shape (shard.layout.size,).
+            reply: The shard of its snapshot, likewise.
+        """
+        self.pushes[worker] = self._message("float32", push)
+        self.replies[worker] = self._message("float32", reply)
+
     def carry_out(self, order: Order) -> None:
         """Change weights, state or snapshots as an order says; others change nothing here.
 
         Raises:
             ProtocolError: It is for another version than the shard has come to.
+            NonFiniteError: A weight is beyond what the wire can carry.
         """
-        worker, facts = order.worker, order.facts
-        if order.kind is OrderKind.HOLD:
-            self._model.hold(worker, self.pushes[worker], order.samples)
-        if order.kind not in (OrderKind.APPLY, OrderKind.APPLY_HELD, OrderKind.RENEW):
+        if order.kind is OrderKind.REPLY:
+            self._rounding.settle(order.worker, self.replies[order.worker])
+        if order.kind not in COMPUTING:
             return
+        worker, facts = order.worker, order.facts
         if facts.version != self.version:
             raise ProtocolError(
                 f"an order for version {facts.version} came to a server that is at version "
                 f"{self.version}"
             )
-        if order.kind is OrderKind.APPLY:
-            self._model.apply(self.pushes[worker], self.snapshots[worker], facts)
+        push, snapshot = self.pushes[worker], self.replies[worker].vector
+        if order.kind is OrderKind.HOLD:
+            self._model.hold(push.read_gradient(facts.grad_norm), order.samples, facts)
+        elif order.kind is OrderKind.APPLY:
+            self._model.apply(push.read_gradient(facts.grad_norm), snapshot, facts)
         elif order.kind is OrderKind.APPLY_HELD:
-            self._model.apply_held(self.snapshots[worker], facts)
+            self._model.apply_held(snapshot, facts)
         else:
-            self._model.renew(self.snapshots[worker], facts)
+            self._model.renew(snapshot, facts)
+
+    def _message(self, precision: Precision, vector: Tensor) -> Message:
+        layout = self.shard.layout
+        if precision == "float32":
+            return Message(layout.size, shared=vector)
+        return NarrowMessage(layout.num_params, layout.num_stats, precision, vector=vector)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the shard's state (``ModelState.state_dict``); samples are the leader's."""

@@ -88,7 +88,7 @@ class Intake:
             self.tally.dropped += 1
             return Action.DROPPED, 0.0
         self._accept(worker, push, facts)
-        model.hold(worker, push.vector, push.samples)
+        model.hold(push.vector, push.samples, facts)
         wanted = self.rule.admission.collect(self._num_workers)
         if model.num_held < wanted and not self.ledger.done:
             return Action.HELD, 0.0

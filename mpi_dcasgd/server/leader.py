@@ -138,10 +138,10 @@ class LeadingModel:
         self._crew.tell(Order(OrderKind.APPLY, facts.worker, facts))
         return self._own.apply(vector, snapshot, facts)
 
-    def hold(self, worker: int, vector: Tensor, samples: int) -> None:
-        """Keep a worker's gradient for a common step."""
-        self._crew.tell(Order(OrderKind.HOLD, worker, samples=samples))
-        self._own.hold(worker, vector, samples)
+    def hold(self, vector: Tensor, samples: int, facts: Facts) -> None:
+        """Keep a gradient for a common step, as ``ModelState.hold``."""
+        self._crew.tell(Order(OrderKind.HOLD, facts.worker, facts, samples))
+        self._own.hold(vector, samples, facts)
 
     def apply_held(self, snapshot: Tensor, facts: Facts) -> float:
         """Make one update along the mean of the held gradients."""

@@ -136,6 +136,16 @@ class Message:
             raise ProtocolError("a message whose vector is not on the CPU cannot be sent")
         return self._raw
 
+    @property
+    def number_bytes(self) -> int:
+        """Bytes that a parameter takes on its way."""
+        return self.vector.element_size()
+
+    @property
+    def body(self) -> NDArray[np.int32]:
+        """The bytes that travel behind a header, for a server that has them without any."""
+        return self.vector.view(torch.int32).numpy()
+
     def piece(self, begin: int, end: int) -> NDArray[np.int32]:
         """Return the bytes of neighbouring elements, for a server that has those alone.
 
@@ -152,7 +162,7 @@ class Message:
         Args:
             cuts: Elements at which all chunks but the first begin, in order.
         """
-        words = self.vector.element_size() / self.raw.itemsize
+        words = self.number_bytes / self.raw.itemsize
         ends = [HEADER_BYTES // 4 + int(cut * words) for cut in (0, *cuts)]
         return [self.raw[begin:end] for begin, end in pairwise((0, *ends, len(self.raw)))]
 
@@ -210,9 +220,21 @@ class Message:
         _PUSH.pack_into(self._header, 0, Kind.PUSH, version, ticket, samples, loss, grad_norm)
         _SPENT.pack_into(self._header, _SPENT_AT, compute_ns, wait_ns, data_ns)
 
-    def read_gradient(self) -> Tensor:
-        """Return the vector of a push that has come, as float32."""
+    def read_gradient(self, norm: float) -> Tensor:
+        """Return the vector of a push that has come, as float32.
+
+        Args:
+            norm: Of the gradient, as the header of the push says.
+        """
         return self.vector
+
+    def read_chunk(self, begin: int, end: int) -> None:
+        """Have the vector carry neighbouring elements of a push that have come, as float32.
+
+        Args:
+            begin: First element.
+            end: The element after the last; the statistics come with the last parameter.
+        """
 
     def read_push(self) -> tuple[Kind, int, int, int, float, float]:
         """Return kind, version, ticket, samples, loss and norm of a push."""

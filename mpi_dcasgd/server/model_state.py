@@ -149,8 +149,14 @@ class ModelState:
         undo.forget()
         return rate
 
-    def hold(self, worker: int, vector: Tensor, samples: int) -> None:
-        """Keep a worker's gradient, a mean over ``samples``, for a common step."""
+    def hold(self, vector: Tensor, samples: int, facts: Facts) -> None:
+        """Keep a gradient, a mean over ``samples``, for a common step.
+
+        Args:
+            vector: As of ``apply``.
+            samples: Of the push.
+            facts: What is known about the push.
+        """
         self._held.add(vector, samples)
 
     def apply_held(self, snapshot: Tensor, facts: Facts) -> float:

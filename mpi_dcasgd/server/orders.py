@@ -60,6 +60,10 @@ class OrderKind(IntEnum):
     """There will be no more orders."""
 
 
+COMPUTING = (OrderKind.APPLY, OrderKind.HOLD, OrderKind.APPLY_HELD, OrderKind.RENEW)
+"""Kinds of orders about vectors, at one version and with facts about a push or a worker."""
+
+
 class Order(NamedTuple):
     """One order.
 
@@ -112,6 +116,6 @@ def orders_in(packed: bytes | memoryview) -> Iterator[Order]:
             known = OrderKind(kind)
         except ValueError:
             raise ProtocolError(f"order of unknown kind {kind}") from None
-        computes = known in (OrderKind.APPLY, OrderKind.APPLY_HELD, OrderKind.RENEW)
+        computes = known in COMPUTING
         about = Facts(lr, lr_max, staleness, version, worker, num_workers, norm)
         yield Order(known, worker, about if computes else _NO_FACTS, samples)

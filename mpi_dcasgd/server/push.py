@@ -44,8 +44,12 @@ class Push(NamedTuple):
         return cls(version, ticket, samples, loss, norm, vector, stats_finite)
 
     @classmethod
-    def of(cls, message: Message) -> Push:
+    def of(cls, message: Message, *, whole: bool = True) -> Push:
         """Read a push from the message that carried it.
+
+        Args:
+            message: The message.
+            whole: Whether all of it has come; else its vector is filled in chunk by chunk.
 
         Raises:
             ProtocolError: The message is not a push.
@@ -53,8 +57,8 @@ class Push(NamedTuple):
         kind, version, ticket, samples, loss, norm = message.read_push()
         if kind is not Kind.PUSH:
             raise ProtocolError(f"expected a push, got {kind.name}")
-        vector, stats_finite = message.read_gradient(), message.stats_finite
-        return cls(version, ticket, samples, loss, norm, vector, stats_finite)
+        vector = message.read_gradient(norm) if whole else message.vector
+        return cls(version, ticket, samples, loss, norm, vector, message.stats_finite)
 
     def check(
         self,

@@ -10,9 +10,10 @@ from mpi_dcasgd.server.leader import LeadingModel
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.message import Kind
 from mpi_dcasgd.server.model_state import ModelState
+from mpi_dcasgd.server.passage import Passage
 from mpi_dcasgd.server.records import Action, UpdateRecord
+from mpi_dcasgd.server.rounding import ReplyRounding
 from mpi_dcasgd.server.slot import Slot
-from mpi_dcasgd.server.wire import ReplyRounding
 
 
 class Replies:
@@ -90,6 +91,12 @@ class Replies:
         more = self.ledger.available or len(self.ledger.held(worker)) > 1
         free = type(self.rule.admission).may_go_on is Admission.may_go_on
         return bool(more) and free and not self.halted
+
+    def along(self, passage: Passage, worker: int) -> Passage:
+        """Return the passage of a push by which chunks of the reply can leave as they are."""
+        if not self.goes_on(worker):
+            return passage
+        return self._rounding.along(passage, worker, self._slots[worker].message)
 
     def serve(self, worker: int, *, renew: bool) -> list[int]:
         """Write a worker's reply if there is anything to tell it; park it if there is not.

@@ -33,9 +33,10 @@ from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.replies import Replies
+from mpi_dcasgd.server.rounding import ReplyRounding
 from mpi_dcasgd.server.slot import Slot, Tally
 from mpi_dcasgd.server.state import LAYOUT, check_fits, written_order
-from mpi_dcasgd.server.wire import ReplyRounding, Wire
+from mpi_dcasgd.server.wire import Wire
 
 
 class ParameterServer:
@@ -104,7 +105,7 @@ class ParameterServer:
         self.wire = Wire.of(wire, self.slot_layout.num_params, self.slot_layout.num_stats)
         self.samples_of: Callable[[int], int] = plan.size
         self._intake = Intake(self._model, rule, ledger, num_workers)
-        rounding = ReplyRounding(self.wire, weights.device)
+        rounding = ReplyRounding(self.wire, weights.device, self.cuts)
         self._replies = Replies(self._model, rule, ledger, self.slots, rounding, ahead)
 
     @property
@@ -208,6 +209,8 @@ class ParameterServer:
         push.check(worker, slot, self.ledger.held(worker), self.samples_of, model.layout.size)
         version = self.version
         facts = model.facts(worker, version - push.version, push.grad_norm)
+        if passage is not None:
+            passage = self._replies.along(passage, worker)
         action, rate = self._intake.take_in(worker, push, slot.snapshot, facts, passage)
         slot.clock += 1
         record = UpdateRecord(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -23,6 +23,20 @@ from mpi_dcasgd.rules.stretch import Stretch
 _PAGE = PAGE_BYTES // 4
 _MANY_PAGES = 64
 """Pages of a shard from which shards begin with one: unequal by a page, they are equal enough."""
+
+
+class Borders(NamedTuple):
+    """Where a stretch of a vector lies in it.
+
+    Attributes:
+        begin: First parameter.
+        border: The parameter after the last.
+        end: The element after the last, statistics included.
+    """
+
+    begin: int
+    border: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,11 @@ class Shard:
     border: int
     end: int
     layout: FlatLayout
+
+    @property
+    def borders(self) -> Borders:
+        """Where it lies in the whole vector."""
+        return Borders(self.begin, self.border, self.end)
 
     def of(self, vector: Tensor) -> Tensor:
         """Return the view of this shard in a whole vector, with statistics or without."""

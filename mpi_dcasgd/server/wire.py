@@ -18,18 +18,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mpi_dcasgd.errors import NonFiniteError
 from mpi_dcasgd.pages import zeros
 from mpi_dcasgd.rules.block_ops import split
 from mpi_dcasgd.server.header import HEADER_BYTES
 from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.precision import Precision, WireSettings, message_bytes, stats_begin
 
-_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_LARGEST = 65504.0  # of float16
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _BLOCK = 1 << 17
 """Elements that are converted to and fro at once, so that the way back is out of the cache."""
 
@@ -77,8 +77,8 @@ def round_gradient(grad: Tensor, precision: Precision, norm: float) -> None:
     """
     if precision == "float32":
         return
-    scale, kind = scale_of(precision, norm), _TYPES[precision]
-    for block in _blocks(grad):
+    scale, kind = scale_of(precision, norm), TYPES[precision]
+    for block in blocks_of(grad):
         if scale == 1.0:
             block.copy_(block.to(kind))
         else:
@@ -150,6 +150,7 @@ class NarrowMessage(Message):
 
     Attributes:
         narrow: The parameters as they travel, shape (num_params,).
+        stats: The statistics likewise, shape (num_stats,), float32.
 
     Example:
         >>> sent, received = (NarrowMessage(2, 1, "bf16") for _ in range(2))
@@ -183,8 +184,16 @@ class NarrowMessage(Message):
         self._precision: Precision = precision
         self._num_params = num_params
         numbers = self._storage[HEADER_BYTES // 4 :]
-        self.narrow = numbers.view(_TYPES[precision])[:num_params]
-        self._stats = numbers[stats_begin(precision, num_params) // 4 :].view(torch.float32)
+        self.narrow = numbers.view(TYPES[precision])[:num_params]
+        self.stats = numbers[stats_begin(precision, num_params) // 4 :].view(torch.float32)
+
+    @property
+    def body(self) -> NDArray[np.int32]:
+        return self.raw[HEADER_BYTES // 4 :]
+
+    @property
+    def number_bytes(self) -> int:
+        return self.narrow.element_size()
 
     def pack(self, norm: float = 0.0, source: Tensor | None = None) -> None:
         """Write what is to travel.
@@ -201,16 +210,16 @@ class NarrowMessage(Message):
         elif scale == 1.0:
             self.narrow.copy_(numbers)
         else:
-            for few, block in zip(_blocks(self.narrow), _blocks(numbers), strict=True):
+            for few, block in zip(blocks_of(self.narrow), blocks_of(numbers), strict=True):
                 few.copy_(block.mul(scale))
-        self._stats.copy_(stats, non_blocking=True)
+        self.stats.copy_(stats, non_blocking=True)
 
     def carry_statistics(self) -> None:
         """Write the statistics alone, where the parameters have been written already."""
-        self._stats.copy_(self.vector[self._num_params :])
+        self.stats.copy_(self.vector[self._num_params :])
 
-    def read_gradient(self) -> Tensor:
-        self.unpack(self.grad_norm)
+    def read_gradient(self, norm: float) -> Tensor:
+        self.unpack(norm)
         return self.vector
 
     def unpack(self, norm: float = 0.0, target: Tensor | None = None) -> None:
@@ -221,69 +230,26 @@ class NarrowMessage(Message):
             target: Where to write it, on any device; to ``vector`` if None.
         """
         target = self.vector if target is None else target
-        narrow = self.narrow
+        self._widen(self.narrow, target[: self._num_params], norm)
+        target[self._num_params :].copy_(self.stats, non_blocking=True)
+
+    def read_chunk(self, begin: int, end: int) -> None:
+        border = self._num_params
+        self._widen(self.narrow[begin:end], self.vector[begin : min(end, border)], self.grad_norm)
+        if end >= border:
+            self.vector[border:].copy_(self.stats)
+
+    def _widen(self, narrow: Tensor, target: Tensor, norm: float) -> None:
         if target.device.type != "cpu":
             narrow = narrow.to(target.device, non_blocking=True)
         scale = scale_of(self._precision, norm)
-        for block, few in zip(_blocks(target[: self._num_params]), _blocks(narrow), strict=True):
+        for block, few in zip(blocks_of(target), blocks_of(narrow), strict=True):
             block.copy_(few)
             if scale != 1.0:
                 block.mul_(1 / scale)
-        target[self._num_params :].copy_(self._stats, non_blocking=True)
 
 
-class ReplyRounding:
-    """Rounds a worker's snapshot to what the worker is sent, at the moment it is sent.
-
-    Args:
-        wire: Form of the vectors.
-        device: Of the snapshots.
-    """
-
-    def __init__(self, wire: Wire, device: torch.device) -> None:
-        self._wire = wire
-        self._device = device
-        self._spare: Tensor | None = None
-
-    def settle(self, worker: int, message: Message) -> None:
-        """Round a reply's vector, and have its message carry it where it is a narrow one.
-
-        Args:
-            worker: Who is sent it.
-            message: The reply.
-
-        Raises:
-            NonFiniteError: A weight is beyond what float16 holds.
-        """
-        precision, border = self._wire.reply, self._wire.num_params
-        if precision == "float32":
-            return
-        mine = message if isinstance(message, NarrowMessage) else None
-        narrow = self._memory() if mine is None else mine.narrow
-        weights = message.vector[:border]
-        total = 0.0  # of finite numbers as small as float16's it is finite
-        for few, block in zip(_blocks(narrow), _blocks(weights), strict=True):
-            few.copy_(block)
-            block.copy_(few)
-            if precision == "fp16":
-                total += float(block.sum())
-        if not math.isfinite(total):
-            raise NonFiniteError(
-                f"training diverged, or fp16 is too narrow for it: a weight that worker {worker} "
-                f"was to be sent is beyond {_LARGEST:.0f}, the largest number of float16. Lower "
-                "lr, or set wire.reply to bf16 or float32."
-            )
-        if mine is not None:
-            mine.carry_statistics()
-
-    def _memory(self) -> Tensor:
-        if self._spare is None:
-            kind = _TYPES[self._wire.reply]
-            self._spare = torch.empty(self._wire.num_params, dtype=kind, device=self._device)
-        return self._spare
-
-
-def _blocks(vector: Tensor) -> Sequence[Tensor]:
+def blocks_of(vector: Tensor) -> Sequence[Tensor]:
     """Cut a vector on the CPU into pieces that a cache holds."""
     whole = vector.device.type != "cpu" or vector.numel() <= _BLOCK
     return (vector,) if whole else split(vector, _BLOCK)

@@ -16,16 +16,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, Network, ServerTimes
 from mpi_dcasgd.drivers.simulation.delays import Empirical
+from mpi_dcasgd.drivers.simulation.network import Exchange
 from mpi_dcasgd.drivers.simulation.timing import simulate_timing_in_full
 from mpi_dcasgd.errors import LaunchError, RunFolderError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
+from mpi_dcasgd.server.header import HEADER_BYTES
+from mpi_dcasgd.server.precision import FLOAT_BYTES
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
 from mpi_dcasgd.tools.launch.world import plan
@@ -37,6 +41,8 @@ _DIGITS = 6
 _WARM_UP = 5
 _FIT_ROUNDS = 20
 _FIT_UPDATES = 4000
+_NOTICED = 0.05
+"""Share of a push that its length has to make for it to be told apart from the rest."""
 
 
 def delays_of_run(folder: RunFolder) -> dict[str, Any]:
@@ -67,12 +73,16 @@ def delays_of_run(folder: RunFolder) -> dict[str, Any]:
     return {"model": "empirical", "steps_s": lists}
 
 
-def cluster_of_run(folder: RunFolder, service_s: float) -> dict[str, Any]:
+def cluster_of_run(
+    folder: RunFolder, server: ServerTimes, *, size: int = 0, servers: int = 1
+) -> dict[str, Any]:
     """A cluster on which a simulation waits as long for its replies as the run did.
 
     Args:
         folder: The run's.
-        service_s: Seconds that a push takes the server.
+        server: What a push costs a server.
+        size: Bytes of a push to all servers, as float32.
+        servers: How many the run had.
 
     Raises:
         RunFolderError: As ``delays_of_run``.
@@ -87,9 +97,10 @@ def cluster_of_run(folder: RunFolder, service_s: float) -> dict[str, Any]:
         cluster = Cluster(
             delays=steps,
             network=Network(latency_s=latency_s),
-            server=ServerTimes(service_s=service_s),
+            server=server,
+            exchange=Exchange(servers=servers),
         )
-        engine = simulate_timing_in_full(cluster, workers, _FIT_UPDATES)
+        engine = simulate_timing_in_full(cluster, workers, _FIT_UPDATES, size)
         accounts = engine.accounts
         return sum(a.wait_s for a in accounts) / sum(a.updates for a in accounts)
 
@@ -101,8 +112,19 @@ def cluster_of_run(folder: RunFolder, service_s: float) -> dict[str, Any]:
         "workers": workers,
         "delays": delays,
         "network": {"latency_s": _rounded((low_s + high_s) / 2)},
-        "server": {"service_s": _rounded(service_s)},
+        "server": settings_of(server),
     }
+
+
+def settings_of(server: ServerTimes) -> dict[str, float]:
+    """Return the settings of a cluster's ``server``.
+
+    Example:
+        >>> settings_of(ServerTimes(service_s=2e-5))
+        {'service_s': 2e-05}
+    """
+    settings = {"service_s": server.service_s, "bytes_per_s": server.bytes_per_s}
+    return {key: _rounded(value) for key, value in settings.items() if value is not None}
 
 
 def measure_steps(learner: Learner, steps: int) -> list[float]:
@@ -116,27 +138,40 @@ def measure_steps(learner: Learner, steps: int) -> list[float]:
     return _quantiles(np.array(times[_WARM_UP:]))
 
 
-def measure_service_s(server: ParameterServer, learner: Learner, pushes: int) -> float:
+def measure_service(server: ParameterServer, short: ParameterServer, pushes: int) -> ServerTimes:
+    """Measure what a push costs a server: whatever its length, and by its length.
+
+    The second is what several servers have to divide between them.
+
+    Args:
+        server: With one worker, at the start of a run.
+        short: The same for the shortest of vectors.
+        pushes: How many to measure.
+    """
+    whole_s, fixed_s = measure_push_s(server, pushes), measure_push_s(short, pushes)
+    by_length_s = whole_s - fixed_s
+    if by_length_s < _NOTICED * whole_s:
+        return ServerTimes(service_s=whole_s)
+    size = HEADER_BYTES + FLOAT_BYTES * server.layout.size
+    return ServerTimes(service_s=fixed_s, bytes_per_s=size / by_length_s)
+
+
+def measure_push_s(server: ParameterServer, pushes: int) -> float:
     """Median seconds in which the server deals with a push and renews a snapshot.
 
     Args:
-        server: With one worker, at the start of a run; its weights change.
-        learner: Gives the one gradient that is pushed again and again.
+        server: With one worker, at the start of a run; its weights stay where they are.
         pushes: How many.
     """
     server.pull(0)
-    slot, flat = server.slots[0], learner.flat
-    flat.weights.copy_(slot.snapshot)
-    found = learner.gradient(learner.load(0))
-    # Zero, so that the weights stay where they are.
-    vector = flat.grad.zero_().to(server.weights.device)
+    slot, vector = server.slots[0], torch.zeros_like(server.weights)
     tickets = list(slot.message.tickets)
     times = []
     for _ in range(pushes):
         if server.slots[0].status != "working":
             break
         ticket = tickets.pop(0)
-        push = Push(slot.version, ticket, server.plan.size(ticket), found.loss, 0.0, vector)
+        push = Push(slot.version, ticket, server.plan.size(ticket), 1.0, 0.0, vector)
         started = time.perf_counter()
         server.push(0, push)
         times.append(time.perf_counter() - started)
@@ -209,10 +244,15 @@ def merged(clusters: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One cluster of several runs' workers; of latencies and service times the mean."""
     steps = [steps for cluster in clusters for steps in cluster["delays"]["steps_s"]]
     latency_s = float(np.mean([cluster["network"]["latency_s"] for cluster in clusters]))
-    service_s = float(np.mean([cluster["server"]["service_s"] for cluster in clusters]))
+    servers = [cluster["server"] for cluster in clusters]
+    by_byte_s = [1 / its["bytes_per_s"] if "bytes_per_s" in its else 0.0 for its in servers]
+    server = ServerTimes(
+        service_s=float(np.mean([its["service_s"] for its in servers])),
+        bytes_per_s=1 / float(np.mean(by_byte_s)) if any(by_byte_s) else None,
+    )
     return {
         "workers": len(steps),
         "delays": {"model": "empirical", "steps_s": steps},
         "network": {"latency_s": _rounded(latency_s)},
-        "server": {"service_s": _rounded(service_s)},
+        "server": settings_of(server),
     }

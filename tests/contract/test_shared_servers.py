@@ -15,8 +15,10 @@ from mpi_dcasgd.learning.layout import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
 from mpi_dcasgd.rules.stretch import Stretch
+from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.server.wire import round_gradient
 
 PARAMS, STATS = 7 * 16, 16
 PLAN = TicketPlan(num_samples=53, batch_size=8, seed=0, epochs=8)  # the last of an epoch has 5
@@ -40,6 +42,14 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "dropped": ("ringmaster", {"admission": {"threshold": 2}, "momentum": "dana"}),
     "held": ("rennala", {"admission": {"gradients": 3}, "momentum": "adam"}),
     "waiting": ("ssp", {"admission": {"bound": 1}}),
+    "in fp16": ("dcasgd-a", {}),
+    "held in fp16": ("rennala", {"admission": {"gradients": 3}}),
+    "ahead in bf16": ("dana", {}),
+}
+WIRES = {
+    "in fp16": WireSettings(push="fp16", reply="fp16"),
+    "held in fp16": WireSettings(push="fp16", reply="bf16"),
+    "ahead in bf16": WireSettings(push="bf16", reply="bf16"),
 }
 
 
@@ -54,8 +64,9 @@ class Pair:
         rule = resolve_rule(*RULES[name])
         share = torch.full((STATS,), 0.3)
         given = LAYOUT, rule, PLAN, rate, workers, share, 1
-        self.alone = ParameterServer(start.clone(), *given)
-        self.shared = SharedServer(start.clone(), *given, servers=servers)
+        self.wire = WIRES.get(name, WireSettings())
+        self.alone = ParameterServer(start.clone(), *given, wire=self.wire)
+        self.shared = SharedServer(start.clone(), *given, servers=servers, wire=self.wire)
 
     def same(self) -> None:
         assert torch.equal(self.shared.server.weights, self.alone.weights)
@@ -70,7 +81,10 @@ class Pair:
         slot = self.alone.slots[worker]
         ticket = self.alone.ledger.held(worker)[0]
         vector = torch.randn(LAYOUT.size, generator=rng)
+        # As small as gradients may be, so that float16 has to be scaled.
+        vector[:PARAMS] *= 1e-9 if self.wire.push == "fp16" else 1.0
         norm = math.nan if torn else float(torch.linalg.vector_norm(vector[:PARAMS]))
+        round_gradient(vector[:PARAMS], self.wire.push, norm)
         push = Push(slot.version, ticket, PLAN.size(ticket), 1.0, norm, vector, stats_finite=True)
         assert self.shared.push(worker, push) == self.alone.push(worker, push)
 
@@ -82,7 +96,7 @@ def test_they_have_the_bits_of_one(name: str) -> None:
     pair = Pair(name, 3, 2, torch.randn(LAYOUT.size, generator=rng))
     lost: set[int] = set()
     for worker in range(3):
-        assert pair.shared.server.pull(worker) == pair.alone.pull(worker)
+        assert pair.shared.reply(pair.shared.server.pull(worker)) == pair.alone.pull(worker)
     for number in range(60):
         working = [w for w, slot in enumerate(pair.alone.slots) if slot.status == "working"]
         if not working:
@@ -95,14 +109,14 @@ def test_they_have_the_bits_of_one(name: str) -> None:
             pair.shared.server.take_over(states[1])
             lost.clear()
             for worker in range(2):
-                assert pair.shared.server.pull(worker) == pair.alone.pull(worker)
+                assert pair.shared.reply(pair.shared.server.pull(worker)) == pair.alone.pull(worker)
         elif lost and choose.random() < 0.3:
             back = lost.pop()
-            assert pair.shared.server.rejoin(back) == pair.alone.rejoin(back)
+            assert pair.shared.reply(pair.shared.server.rejoin(back)) == pair.alone.rejoin(back)
         elif len(working) > 1 and choose.random() < 0.05:
             gone = choose.choice(working)
             lost.add(gone)
-            assert pair.shared.server.lose(gone) == pair.alone.lose(gone)
+            assert pair.shared.reply(pair.shared.server.lose(gone)) == pair.alone.lose(gone)
         else:
             pair.push(choose.choice(working), rng, torn=choose.random() < 0.1)
         pair.same()

@@ -38,11 +38,11 @@ def test_every_size_and_rule_is_measured(processes: Any) -> None:
 
 
 def test_several_servers_are_measured_in_turns_with_one(shared_world: Callable[..., Any]) -> None:
-    spec = {"params": [4096], "rules": ["dcasgd-a"], "rounds": 1, "transports": ["messages"]}
-    spec |= {"servers": [2, 1], "pushes": 40}
+    spec = {"params": [4096], "rules": ["dcasgd-a"], "rounds": 1, "pushes": 40}
+    spec |= {"servers": [2, 1], "transports": ["messages", "shared", "bf16"]}
     first, *others = shared_world("world_calls:bench", spec)
     results = json.loads(first.stdout)
-    assert [(r["servers"], r["workers"]) for r in results] == [(1, 3), (2, 3)]
+    assert [(r["servers"], r["workers"]) for r in results] == 3 * [(1, 3)] + 3 * [(2, 3)]
     assert all(min(*r["per_s"], *r["raw_per_s"], *r["update_per_s"]) > 0 for r in results)
     assert not any(other.stdout for other in others)
 

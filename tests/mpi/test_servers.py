@@ -26,9 +26,15 @@ GROUPS = "groups=[{match: '*bias', lr: 0.5, weight_decay: 0}]"
 NET = "model={name: cnn, batchnorm: true}"
 
 RUNS = {
-    "statistics-and-groups": ["algorithm=dcasgd-a", "servers=2", NET, GROUPS],
-    "held": ["algorithm=rennala", "servers=3", "lr=0.2"],
-    "dropped-and-ahead": ["algorithm=ringmaster", "servers=2", "ahead=2", "rule.momentum=dana"],
+    "statistics-and-groups": [
+        *("algorithm=dcasgd-a", "servers=2", NET, GROUPS),
+        *("transport=messages", "wire.push=fp16", "wire.reply=bf16"),
+    ],
+    "held": ["algorithm=rennala", "servers=3", "lr=0.2", "transport=shared", "wire.push=fp16"],
+    "dropped-and-ahead": [
+        *("algorithm=ringmaster", "servers=2", "ahead=2", "rule.momentum=dana"),
+        "transport=messages",
+    ],
 }
 
 
@@ -52,7 +58,8 @@ def test_runs_replay_identically_on_one_server(
     assert roles == 3 * ["server"] + 2 * ["worker"]
     log = (tmp_path / "held" / "logs" / "rank-0.log").read_text()
     assert "3 servers and 2 workers" in log
-    assert "memory is shared with a single server only" in log
+    assert "2 of 2 workers share memory with all 3 servers" in log
+    assert [rank["transport"] for rank in environment["ranks"]] == 3 * [""] + 2 * ["shared"]
 
 
 def test_a_run_resumes_with_another_number_of_servers(

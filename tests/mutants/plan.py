@@ -39,6 +39,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "server.records": _SERVER,
     "server.refusals": _SERVER,
     "server.replies": _SERVER,
+    "server.rounding": ("tests/unit/test_wire.py", "tests/unit/test_passage.py"),
     "server.server": _SERVER,
     "server.shard": ("tests/unit/test_shards.py", *_SHARED),
     "server.slot": _SERVER,

@@ -14,6 +14,7 @@ from toy import World
 from mpi_dcasgd.drivers.transport.chunks import GRAIN, MOST, cuts_of
 from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
 from mpi_dcasgd.server.passage import BrokenOffError
+from mpi_dcasgd.server.precision import Precision, WireSettings
 from mpi_dcasgd.server.records import Action
 
 CHUNK_MB = 0.0002  # 48 elements
@@ -82,6 +83,9 @@ HALVES = Grouping(groups=(ParameterGroup(match=("*.weight",), lr=0.5),))
         ("rennala", {}),
         ("ringmaster", {"rule": {"admission": {"threshold": 1}}}),
         ("dcasgd-c", {"ahead": 2, "grouping": HALVES}),
+        ("dcasgd-a", {"wire": WireSettings(push="fp16", reply="fp16")}),
+        ("dana", {"wire": WireSettings(reply="bf16")}),
+        ("rennala", {"wire": WireSettings(push="bf16", reply="bf16")}),
     ],
 )
 def test_chunks_have_the_bits_of_one_piece(algorithm: str, options: dict[str, Any]) -> None:
@@ -96,10 +100,13 @@ def test_chunks_have_the_bits_of_one_piece(algorithm: str, options: dict[str, An
         assert_same(apart.server.state_dict(), whole.server.state_dict())
 
 
+@pytest.mark.parametrize("reply", ["float32", "bf16"])
 @pytest.mark.parametrize("algorithm", ["dcasgd-a", "dana", "rennala"])
 @pytest.mark.parametrize("lacks", [0, 1, 2])
-def test_a_push_that_breaks_off_has_changed_nothing(algorithm: str, lacks: int) -> None:
-    apart, whole = worlds(algorithm)
+def test_a_push_that_breaks_off_has_changed_nothing(
+    algorithm: str, lacks: int, reply: Precision
+) -> None:
+    apart, whole = worlds(algorithm, wire=WireSettings(reply=reply))
     for worker in (0, 1, 0):
         passage = Chunks(apart, lacks)
         with pytest.raises(BrokenOffError):

@@ -67,7 +67,11 @@ def test_shards_of_a_vector_that_is_worth_compiling_are_compiled_however_short()
 
 def test_an_order_travels_whole_and_anything_else_is_refused() -> None:
     facts = Facts(0.1, 0.2, 3, 4, 5, 6, 7.5)
-    told = [Order(OrderKind.APPLY, 5, facts), Order(OrderKind.HOLD, 2, samples=16)]
+    told = [
+        Order(OrderKind.APPLY, 5, facts),
+        Order(OrderKind.HOLD, 5, facts, samples=16),
+        Order(OrderKind.REPLY, 2),
+    ]
     assert list(orders_in(b"".join(order.pack() for order in told))) == told
     with pytest.raises(ProtocolError, match="order of unknown kind 0"):
         list(orders_in(bytes(ORDER_BYTES)))
@@ -79,7 +83,7 @@ def test_a_follower_refuses_an_order_for_another_version() -> None:
     (one,) = shards_of(FlatLayout((), (), 32, 0), 1)
     rule, none = resolve_rule("asgd"), torch.empty(0)
     follower = Follower(torch.zeros(32), one, rule, 1, none, "blocks")
-    follower.pushes[0].fill_(1.0)
+    follower.pushes[0].vector.fill_(1.0)
     follower.carry_out(Order(OrderKind.APPLY, 0, Facts(0.5, 0.5, 0, 0, 0, 1, 1.0)))
     assert torch.equal(follower.weights, torch.full((32,), -0.5))
     with pytest.raises(ProtocolError, match="for version 0 came to a server that is at version 1"):
@@ -104,8 +108,6 @@ def test_pieces_of_a_message_are_the_message() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["transport=shared"], "servers: got 2, but memory is shared with a single server only"),
-        (["wire=bf16"], "servers: got 2, but numbers travel in 16 bits to and from a"),
         (["faults.respawn=true"], "servers: got 2, but new processes in place of lost workers"),
         (
             ["algorithm=rennala", "rule.clipping=norm"],
@@ -125,6 +127,20 @@ def test_which_rules_read_the_norm() -> None:
     assert load_job(JOB, ["servers=2", "rule.clipping=norm"]).servers == 2
 
 
+def test_a_plan_knows_who_holds_the_vectors_of_workers() -> None:
+    mail, read = "a snapshot and a push of 3 workers", "a push as float32"
+    words = ["servers=2", "model={name: mlp, hidden: [2048, 2048]}"]
+    ways = ["transport=messages"], ["transport=shared"], ["transport=messages", "wire=bf16"]
+    plans = [plan_job(load_job(JOB, [*words, *way]), 5) for way in ways]
+    apart, shared, narrow = ([dict(need.items) for need in plan.needs] for plan in plans)
+    both = apart[0][mail] + apart[1][mail]
+    assert shared[0][mail] == pytest.approx(both, rel=0.01)
+    assert mail not in shared[1]
+    assert narrow[0][mail] == pytest.approx(apart[0][mail], rel=0.01)  # a snapshot and 16 bits
+    assert narrow[0][read] + narrow[1][read] == narrow[0]["the weights"]
+    assert plans[2].push_bytes == pytest.approx(plans[0].push_bytes / 2, rel=0.01)
+
+
 def test_a_plan_has_the_servers() -> None:
     job = load_job(JOB, ["servers=2", "model={name: mlp, hidden: [2048, 2048]}"])
     plan = plan_job(job, 5)
@@ -136,7 +152,7 @@ def test_a_plan_has_the_servers() -> None:
     mail = dict(leader.items)["a snapshot and a push of 3 workers"]
     assert mail == pytest.approx(6 * plan.push_bytes, rel=0.01)
     assert follower.total_bytes < leader.total_bytes
-    assert "on the server's host" not in str(worker.items)
+    assert "on the server's host they are the server's" in str(worker.items)
     text = describe_needs(job, 5)
     assert "ranks:      5; ranks 0 to 1 serve, ranks 2 to 4 train" in text
     assert "8.30 MiB a reply (float32), from and to each server" in text

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ import yaml
 
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.drivers.simulation.cluster import Network
+from mpi_dcasgd.drivers.simulation.cluster import Network, ServerTimes
 from mpi_dcasgd.drivers.simulation.delays import Constant, Gamma
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.checkpoints import checkpoints_in
@@ -27,6 +28,8 @@ from mpi_dcasgd.runs import virtual
 from mpi_dcasgd.runs.simulate import simulate as simulate_run
 from mpi_dcasgd.runs.simulation import resolve_simulation, split_overrides
 from mpi_dcasgd.runs.train import train
+from mpi_dcasgd.server.header import HEADER_BYTES
+from mpi_dcasgd.tools import calibration
 from mpi_dcasgd.tools.calibration import cluster_of_run, delays_of_run
 
 pytestmark = pytest.mark.usefixtures("every_checkpoint")
@@ -421,7 +424,7 @@ def known(job: Path, tmp_path: Path) -> RunFolder:
 
 
 def test_calibration_finds_the_cluster_that_a_run_ran_on(known: RunFolder) -> None:
-    settings = cluster_of_run(known, service_s=0.0)
+    settings = cluster_of_run(known, ServerTimes())
     means = [sum(steps) / len(steps) for steps in settings["delays"]["steps_s"]]
     assert means[0] == pytest.approx(0.1, rel=0.02)
     assert means[1] == pytest.approx(0.2, rel=0.02)
@@ -429,8 +432,39 @@ def test_calibration_finds_the_cluster_that_a_run_ran_on(known: RunFolder) -> No
 
 
 def test_a_service_time_is_not_taken_for_a_message(known: RunFolder) -> None:
-    settings = cluster_of_run(known, service_s=0.004)
+    server = ServerTimes(service_s=0.002, bytes_per_s=500_000.0)
+    settings = cluster_of_run(known, server, size=1000)
     assert settings["network"]["latency_s"] == pytest.approx(0.018, rel=0.05)
+    assert settings["server"] == {"service_s": 0.002, "bytes_per_s": 500_000.0}
+
+
+def test_several_servers_divide_what_grows_with_the_length_of_a_push(known: RunFolder) -> None:
+    server = ServerTimes(service_s=0.002, bytes_per_s=500_000.0)
+    settings = cluster_of_run(known, server, size=1000, servers=2)
+    # A push of 3 ms in place of 4, and two latencies more until all servers are agreed about it.
+    assert settings["network"]["latency_s"] == pytest.approx((0.04 - 0.003) / 4, rel=0.05)
+
+
+def test_a_push_costs_so_much_whatever_its_length_and_so_much_by_its_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    costs_s = {32: 25e-6, 1_000_000: 1.025e-3, 64: 26e-6}
+    monkeypatch.setattr(
+        calibration, "measure_push_s", lambda server, pushes: costs_s[server.layout.size]
+    )
+    short, long, same = (
+        SimpleNamespace(layout=SimpleNamespace(size=size)) for size in (32, 1_000_000, 64)
+    )
+    found = calibration.measure_service(long, short, 5)  # type: ignore[arg-type]
+    assert found.service_s == 25e-6
+    assert found.push_s(HEADER_BYTES + 4_000_000) == pytest.approx(1.025e-3)
+    found = calibration.measure_service(same, short, 5)  # type: ignore[arg-type]
+    assert (found.service_s, found.bytes_per_s) == (26e-6, None), "within what a clock can tell"
+    both = [
+        {"delays": {"steps_s": []}, "network": {"latency_s": 0.0}, "server": server}
+        for server in ({"service_s": 1.0, "bytes_per_s": 4.0}, {"service_s": 3.0})
+    ]
+    assert calibration.merged(both)["server"] == {"service_s": 2.0, "bytes_per_s": 8.0}
 
 
 def test_a_calibrated_cluster_predicts_the_run(
@@ -478,6 +512,7 @@ def test_this_machine_can_be_measured(
     assert settings["delays"]["steps_s"][0][0] > 0
     assert 0 < settings["network"]["latency_s"] < 1
     assert 0 < settings["server"]["service_s"] < 1
+    assert settings["server"].get("bytes_per_s", 1e9) > 1e6
     assert resolve_simulation([f"cluster={out}", "workers=2"]).workers == 2
 
 

@@ -9,13 +9,17 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from thread_ranks import meet
 from torch import nn
 from toy import World
 
+from mpi_dcasgd.drivers.meeting import Meeting
+from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport import segment as segment_module
 from mpi_dcasgd.drivers.transport.segment import (
     Offer,
@@ -24,7 +28,7 @@ from mpi_dcasgd.drivers.transport.segment import (
     page_lock,
     unlock_pages,
 )
-from mpi_dcasgd.drivers.transport.sharing import Place, Sharing
+from mpi_dcasgd.drivers.transport.sharing import Place, Sharing, share_memory
 from mpi_dcasgd.errors import LaunchError, ProtocolError
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.trial import watch_weights
@@ -187,6 +191,37 @@ def test_the_log_names_workers_that_are_near_and_share_nothing() -> None:
     assert Sharing().lines() == []
     assert Sharing().transport(0) == ""
     assert (sharing.chunked(4.0), sharing.chunked("auto")) == ({1, 2}, {1})
+
+
+@pytest.mark.parametrize("apart", [None, 1, 3])
+def test_several_servers_share_memory_with_a_worker_all_or_none(
+    apart: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks 0 and 1 serve, 2 and 3 work; one of them may be in a container of its own."""
+    genuine, rank = Place.here(), threading.local()
+    lone = genuine._replace(processes="pid:[1]")
+    here = classmethod(lambda cls: lone if rank.number == apart else genuine)
+    monkeypatch.setattr(Place, "here", here)
+
+    def share(meeting: Meeting) -> Sharing:
+        rank.number = number = meeting.rank
+        found = share_memory(meeting, "auto", 40, Topology("asynchronous", 2, servers=2))
+        for part in found.parts(20 * number, 20 * number + 20).values() if number < 2 else ():
+            part.reply.fill_(1.0 + number)
+        return found
+
+    ranks = meet(4, share)
+    near = {None: {0, 1}, 1: set(), 3: {0}}[apart]
+    assert [set(ranks[server].segments) for server in (0, 1)] == [near, near]
+    assert [set(ranks[2 + worker].segments) for worker in (0, 1)] == [{0} & near, {1} & near]
+    for worker in near:
+        assert ranks[2 + worker].own.reply.tolist() == 20 * [1.0] + 20 * [2.0]
+    lines = ranks[0].lines()
+    assert lines[0] == f"{len(near)} of 2 workers share memory with all 2 servers"
+    if apart:
+        assert "worker 1 (rank 3 on " in lines[-1]
+        with pytest.raises(LaunchError, match="with all 2 servers; start all of them on one host"):
+            ranks[2].require_all()
 
 
 def test_a_message_whose_vector_is_shared_is_its_header() -> None:

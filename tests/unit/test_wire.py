@@ -14,14 +14,16 @@ from torch import Tensor
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.config.check import try_job
 from mpi_dcasgd.config.load import job_as_yaml, make_job, with_overrides
+from mpi_dcasgd.config.simulated import _exchange
 from mpi_dcasgd.errors import ConfigError, NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.learner import norm_of
 from mpi_dcasgd.server import wire as wire_module
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.precision import Precision, WireSettings, message_bytes
 from mpi_dcasgd.server.push import Push
+from mpi_dcasgd.server.rounding import ReplyRounding
 from mpi_dcasgd.server.slot import Slot
-from mpi_dcasgd.server.wire import NarrowMessage, ReplyRounding, Wire, round_gradient, scale_of
+from mpi_dcasgd.server.wire import NarrowMessage, Wire, round_gradient, scale_of
 from mpi_dcasgd.tools.bench import wire as bench
 from tests.toy import CPU, World
 
@@ -243,11 +245,61 @@ def test_the_benchmark_says_below_which_bandwidth_16_bits_pay(
     torch.set_num_threads(threads)
 
 
-def test_numbers_of_16_bits_travel_in_one_piece() -> None:
-    job, _ = try_job({**BASE, "chunk_mb": 1}, name="x")
-    narrow, _ = try_job({**BASE, "chunk_mb": 1, "wire": "bf16"}, name="x")
-    assert job is not None
-    assert narrow is not None
-    assert (len(job.cuts(1_000_000)), narrow.cuts(1_000_000)) == (3, ())
-    with pytest.raises(ConfigError, match=r"chunk_mb: got 2.*16 bits travel in one piece \(wire\)"):
-        make_job({**BASE, "wire": "bf16"}, Path("x.yaml"), ["chunk_mb=2"])
+@pytest.mark.parametrize("precision", NARROW)
+@pytest.mark.parametrize("num_stats", [0, 5])
+def test_a_message_in_chunks_is_read_chunk_by_chunk(precision: Narrow, num_stats: int) -> None:
+    cuts, size = (48, 96), 112 + num_stats
+    sent, received = (NarrowMessage(112, num_stats, precision) for _ in range(2))
+    sent.vector.copy_(wild(size))
+    norm = norm_of(sent.vector[:112])
+    sent.write_push(version=3, ticket=5, samples=8, loss=0.5, grad_norm=norm, stats_finite=True)
+    sent.pack(norm)
+    expected = torch.cat([rounded(sent.vector[:112], precision), sent.vector[112:]])
+    here, *coming = received.parts(cuts)
+    header, *chunks = sent.parts(cuts)
+    assert sum(map(len, (header, *chunks))) == len(sent.raw)
+    here[:] = header
+    assert Push.of(received, whole=False).vector is received.vector
+    assert not received.vector.any()
+    for ends, mine, theirs in zip(((0, 48), (48, 96), (96, size)), coming, chunks, strict=True):
+        mine[:] = theirs
+        received.read_chunk(*ends)
+        assert torch.equal(received.vector[: ends[1]], expected[: ends[1]])
+        assert not received.vector[ends[1] :].any()
+
+
+def test_chunks_of_a_reply_are_rounded_one_by_one_and_not_again() -> None:
+    wire = Wire("float32", "fp16", 112, 3)
+    whole, message = wire.reply_message(), wire.reply_message()
+    for one in (whole, message):
+        one.vector.copy_(wild(115, spread=1.0).clamp(-1e4, 1e4))
+    ReplyRounding(wire, CPU).settle(0, whole)
+    rounding, left = ReplyRounding(wire, CPU, (48, 96)), []
+
+    class Early:
+        def arrive(self, chunk: int) -> bool:
+            return True
+
+        def arrive_all(self) -> None: ...
+
+        def leave(self, chunk: int) -> None:
+            left.append(message.parts((48, 96))[1 + chunk].copy())
+
+    passage = rounding.along(Early(), 0, message)
+    for chunk in range(3):
+        passage.leave(chunk)
+    assert [*map(bytes, left)] == [*map(bytes, whole.parts((48, 96))[1:])]
+    assert torch.equal(message.vector, whole.vector)
+    message.vector[0] = 1 + 2**-20  # what is being sent is not written again
+    rounding.settle(0, message)
+    assert message.vector[0] == 1 + 2**-20
+    rounding.settle(0, message)  # the next reply
+    assert message.vector[0] == 1
+
+
+def test_chunks_are_of_so_many_numbers_whatever_their_bits() -> None:
+    wide = make_job({**BASE, "chunk_mb": 1}, Path("x.yaml"))
+    narrow = make_job({**BASE, "chunk_mb": 1, "wire": "bf16"}, Path("x.yaml"))
+    assert wide.cuts(1_000_000) == narrow.cuts(1_000_000)
+    assert len(narrow.cuts(1_000_000)) == 3
+    assert _exchange(wide)["chunk_bytes"] == 2 * _exchange(narrow)["chunk_bytes"] == 1_000_000

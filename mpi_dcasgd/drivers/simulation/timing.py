@@ -178,9 +178,12 @@ class Timing:
         return values[int(np.searchsorted(counts, share * counts[-1]))] if values else 0
 
 
-def simulate_timing_in_full(cluster: Cluster, num_workers: int, updates: int) -> Engine:
+def simulate_timing_in_full(
+    cluster: Cluster, num_workers: int, updates: int, message_bytes: int = 0
+) -> Engine:
     """Simulate plain asynchronous updates, and give back the engine with all that it knows."""
-    engine = engine_of(cluster, num_workers, 0, 0, CountingSite(num_workers, updates))
+    site = CountingSite(num_workers, updates)
+    engine = engine_of(cluster, num_workers, message_bytes, 0, site)
     engine.run()
     return engine
 

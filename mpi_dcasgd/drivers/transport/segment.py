@@ -3,7 +3,8 @@
 The server creates it without a name (``memfd_create``) and the worker opens it through ``/proc``,
 so that nothing can be left in /dev/shm, whoever is killed when, and its size does not matter. The
 memory lives until neither of the two maps it any more. It is reserved when it is created, and
-sealed at its size: whatever the worker does, the server's loads and stores find memory.
+sealed at its size: whatever the worker does, the server's loads and stores find memory. Of several
+servers the first creates it, the others open it as the worker does, and each uses its stretch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import secrets
 import stat
 import struct
 from contextlib import suppress
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -77,6 +79,12 @@ class Segment:
         reply, push, _ = _places(size)
         self.reply = _vector(mapping, size, reply)
         self.push = _vector(mapping, size, push)
+
+    def part(self, begin: int, end: int) -> Segment:
+        """Return a stretch of both vectors, for a server that has no more of them."""
+        one = copy(self)
+        one.reply, one.push = self.reply[begin:end], self.push[begin:end]
+        return one
 
     @classmethod
     def create(cls, size: int) -> tuple[Segment, Offered]:

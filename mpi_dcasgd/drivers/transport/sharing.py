@@ -23,7 +23,6 @@ from mpi_dcasgd.errors import LaunchError
 
 _FAR = "is on another host"
 _CHOSEN = "the job says so (transport)"
-_SEVERAL = "memory is shared with a single server only (servers)"
 
 
 class Place(NamedTuple):
@@ -69,7 +68,7 @@ class Sharing:
     Attributes:
         reasons: Why a worker exchanges messages, one a worker; empty for one that shares memory.
         hosts: Where the workers are.
-        segments: This rank's, by worker: on the server one for each that shares, on such a worker
+        segments: This rank's, by worker: on a server one for each that shares, on such a worker
             its own.
         servers: Number of servers.
     """
@@ -96,6 +95,10 @@ class Sharing:
         wanted = (_FAR,) if choice == "auto" else tuple(filter(None, self.reasons))
         return frozenset(w for w, reason in enumerate(self.reasons) if reason in wanted)
 
+    def parts(self, begin: int, end: int) -> dict[int, Segment]:
+        """Return stretches of the segments, for a server that has no more of the vector."""
+        return {worker: segment.part(begin, end) for worker, segment in self.segments.items()}
+
     @property
     def own(self) -> Segment | None:
         """The segment of this rank, a worker; None if it exchanges messages."""
@@ -106,21 +109,23 @@ class Sharing:
         near = [worker for worker, reason in enumerate(self.reasons) if not reason]
         if not self.reasons:
             return []
-        if self.servers > 1:
-            return [f"all workers exchange messages with {self.servers} servers: {_SEVERAL}"]
-        lines = [f"{len(near)} of {len(self.reasons)} workers share memory with the server"]
+        lines = [f"{len(near)} of {len(self.reasons)} workers share memory with {self._whom}"]
         for worker, reason in enumerate(self.reasons):
             if reason not in ("", _FAR, _CHOSEN):
-                lines.append(f"{self._name(worker)} exchanges messages with the server: {reason}")
+                lines.append(f"{self._name(worker)} exchanges messages with {self._whom}: {reason}")
         return lines
+
+    @property
+    def _whom(self) -> str:
+        return "the server" if self.servers == 1 else f"all {self.servers} servers"
 
     def idle_wire(self) -> list[str]:
         """Describe, where numbers are rounded for their way, that no worker has a way to go."""
         if not self.reasons or any(self.reasons):
             return []
         return [
-            "all workers share memory with the server, where nothing travels: numbers are rounded "
-            "all the same (wire), and no time is saved"
+            f"all workers share memory with {self._whom}, where nothing travels: numbers are "
+            "rounded all the same (wire), and no time is saved"
         ]
 
     def require_all(self) -> None:
@@ -134,10 +139,11 @@ class Sharing:
             for worker, reason in enumerate(self.reasons)
             if reason
         ]
+        where = "its host" if self.servers == 1 else "one host with them"
         if lines:
             raise LaunchError(
-                "transport: got shared, but not every worker can share memory with the server; "
-                "start all of them on its host, or allow messages (transport=auto):"
+                f"transport: got shared, but not every worker can share memory with {self._whom}; "
+                f"start all of them on {where}, or allow messages (transport=auto):"
                 + "".join(lines)
             )
 
@@ -156,34 +162,42 @@ def share_memory(
         choice: ``auto`` for memory where it can be shared, ``shared`` to refuse any other world,
             ``messages`` for no memory.
         size: Elements of a vector.
-        world: Its topology; with several servers all vectors travel in messages.
+        world: Its topology; with several servers a worker shares memory with all or none of them.
 
     Raises:
         LaunchError: On every rank, if memory is to be shared and cannot be.
     """
     world = world or Topology.of_world("asynchronous", comm.size, algorithm="of this run")
     places = comm.allgather(Place.here())
-    created: dict[int, Segment] = {}
+    segments: dict[int, Segment] = {}
     with ExitStack() as descriptors:
         offers: list[Offer | str] = []
         if comm.rank == SERVER:
             for worker, rank in enumerate(world.worker_ranks):
-                obstacle = places[SERVER].apart(places[rank])
+                obstacle = _apart([places[server] for server in world.server_ranks], places[rank])
                 if choice == "messages" and obstacle != _FAR:
                     obstacle = _CHOSEN
-                elif world.num_servers > 1:
-                    obstacle = _SEVERAL
-                offers.append(obstacle or _create(worker, size, created, descriptors))
+                offers.append(obstacle or _create(worker, size, segments, descriptors))
         offers = comm.bcast(offers)
-        reason, segments = _take_up(world.worker_of(comm.rank), offers)
-        reasons = comm.allgather(reason)[world.num_servers :]
-    if comm.rank == SERVER:
-        segments = {worker: one for worker, one in created.items() if not reasons[worker]}
+        reasons = {w: offer for w, offer in enumerate(offers) if isinstance(offer, str)}
+        if comm.rank != SERVER:
+            own = world.worker_of(comm.rank)
+            for worker in range(world.num_workers) if own is None else (own,):
+                reasons |= _take_up(worker, offers[worker], segments)
+        told = comm.allgather(reasons)
+    # Those of the server first: who was offered none has nothing else to say.
+    why = [next((its[w] for its in told if w in its), "") for w in range(world.num_workers)]
     hosts = [places[rank].host for rank in world.worker_ranks]
-    sharing = Sharing(reasons, hosts, segments, world.num_servers)
+    segments = {worker: one for worker, one in segments.items() if not why[worker]}
+    sharing = Sharing(why, hosts, segments, world.num_servers)
     if choice == "shared":
         sharing.require_all()
     return sharing
+
+
+def _apart(servers: Sequence[Place], worker: Place) -> str:
+    """Return why a worker has no memory in common with all servers; empty if it may."""
+    return next(filter(None, (place.apart(worker) for place in servers)), "")
 
 
 def _create(
@@ -198,14 +212,12 @@ def _create(
     return descriptor.offer
 
 
-def _take_up(worker: int | None, offers: Sequence[Offer | str]) -> tuple[str, dict[int, Segment]]:
-    """Map what this rank is offered; return why that is not possible, and the segment if it is."""
-    if worker is None:
-        return "", {}
-    offer = offers[worker]
+def _take_up(worker: int, offer: Offer | str, segments: dict[int, Segment]) -> dict[int, str]:
+    """Map a worker's segment if it is offered; return why that is not possible, by worker."""
     if isinstance(offer, str):
-        return offer, {}
+        return {}
     try:
-        return "", {worker: Segment.attach(offer)}
+        segments[worker] = Segment.attach(offer)
     except UnsharedError as error:
-        return str(error), {}
+        return {worker: str(error)}
+    return {}

@@ -86,7 +86,7 @@ def measure(
         starter: Starts the world.
         transports: Ways for the vectors to travel, in turns.
         chunk_mb: Megabytes of a chunk, where they travel in chunks.
-        servers: Numbers of servers, in turns; several exchange messages, in one piece.
+        servers: Numbers of servers, in turns; several have no chunks.
         pushes: Pushes of a measurement; None for as many as the size allows.
 
     Raises:

@@ -80,7 +80,7 @@ def measure(
         updates: How many pushes.
         way: How vectors travel between server and workers.
         chunk_mb: Megabytes of a chunk, if they travel in chunks.
-        servers: Servers, which come first; several exchange messages in one piece.
+        servers: Servers, which come first; several have no chunks.
 
     Raises:
         LaunchError: They are to share memory, and cannot.
@@ -89,7 +89,7 @@ def measure(
     rounds = -(-updates // world.num_workers)
     pause_s = host_spin_s(comm)
     if servers > 1:
-        return _several(comm, world, algorithm, size, updates, pause_s)
+        return _several(comm, world, algorithm, size, updates, pause_s, way)
     wire = Wire.of(wire_of(way), size)
     sent = 0 if way == "shared" else (wire.push_bytes - HEADER_BYTES) // FLOAT_BYTES
     cuts = cuts_of(chunk_mb if way == "chunks" else 0, size)
@@ -111,9 +111,16 @@ def _world(comm: MPI.Comm, servers: int = 1) -> Topology:
 
 
 def _several(
-    comm: MPI.Comm, world: Topology, algorithm: str, size: int, updates: int, pause_s: float
+    comm: MPI.Comm,
+    world: Topology,
+    algorithm: str,
+    size: int,
+    updates: int,
+    pause_s: float,
+    way: Way,
 ) -> Rates:
     rule, workers = resolve_rule(algorithm), world.num_workers
+    wire = wire_of(way)
     raw_s, update_s, server_s = mpi_servers.measure(
         comm,
         world,
@@ -121,7 +128,9 @@ def _several(
         rule,
         updates,
         pause_s,
-        lambda crew: _server(rule, size, updates, workers, crew=crew),
+        "shared" if way == "shared" else "messages",
+        wire,
+        lambda crew: _server(rule, size, updates, workers, crew=crew, wire=wire),
         lambda server: _update_alone(server, updates, Sharing()),
         Nobody(),
         Instant,
@@ -254,7 +263,7 @@ def main(spec: dict[str, Any]) -> None:
             for rule in spec["rules"]
             for servers in worlds.servers
             for way in spec["transports"]
-            if servers == 1 or way == "messages"
+            if servers == 1 or way != "chunks"
         }
         for warm in (True, *[False] * spec["rounds"]):
             for (rule, way, servers), rates in found.items():

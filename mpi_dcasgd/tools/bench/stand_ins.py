@@ -24,9 +24,9 @@ class Vectors:
     """Stand-in for a flat model: a place where weights arrive and gradients leave."""
 
     def __init__(self, link: Link | DividedLink) -> None:
-        self.layout = layout_of(link.push.vector.numel())
-        self.weights: Tensor = link.reply.vector
-        self.grad: Tensor = link.push.vector
+        self.layout = layout_of(link.grad.numel())
+        self.weights: Tensor = link.weights
+        self.grad: Tensor = link.grad
 
 
 class Instant(Learner):

@@ -17,7 +17,8 @@ import torch
 
 from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.precision import Precision, message_bytes
-from mpi_dcasgd.server.wire import NarrowMessage, ReplyRounding, Wire
+from mpi_dcasgd.server.rounding import ReplyRounding
+from mpi_dcasgd.server.wire import NarrowMessage, Wire
 from mpi_dcasgd.tools.bench.spread import Spread, table
 
 SIZES = (270_000, 25_600_000)
