@@ -17,6 +17,7 @@ from torch import nn
 from toy import World
 
 from mpi_dcasgd.drivers.transport import segment as segment_module
+from mpi_dcasgd.drivers.transport.place import Place
 from mpi_dcasgd.drivers.transport.segment import (
     Offer,
     Segment,
@@ -24,7 +25,7 @@ from mpi_dcasgd.drivers.transport.segment import (
     page_lock,
     unlock_pages,
 )
-from mpi_dcasgd.drivers.transport.sharing import Place, Sharing
+from mpi_dcasgd.drivers.transport.sharing import Sharing
 from mpi_dcasgd.errors import LaunchError, ProtocolError
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.trial import watch_weights
