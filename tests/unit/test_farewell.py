@@ -1,38 +1,47 @@
-"""The end of a world does not wait for those that hang, nor for those that have died."""
+"""What a rank has printed is read before the world is ended."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from mpi_dcasgd.drivers import farewell
+from mpi_dcasgd.drivers.farewell import await_reader
 
 
-class Request:
-    def __init__(self, done: bool | Exception) -> None:
-        self.done = done
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, TextIO]]:
+    """The end that is read from, and a stream that has printed something into the other."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        print("the reason", file=stream, flush=True)
+        yield reader, stream
+    os.close(reader)
 
-    def Test(self) -> bool:  # noqa: N802 - as in MPI
-        if isinstance(self.done, Exception):
-            raise self.done
-        return self.done
+
+def test_it_waits_until_a_pipe_is_read(pipe: tuple[int, TextIO]) -> None:
+    reader, stream = pipe
+    heard: list[bool] = []
+    waiting = threading.Thread(target=lambda: heard.append(await_reader(stream, 60)))
+    waiting.start()
+    waiting.join(0.05)
+    assert heard == []
+    os.read(reader, 1000)
+    waiting.join()
+    assert heard == [True]
 
 
-def test_who_takes_no_notice_of_the_end_is_named_and_who_has_died_needs_none(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    mpi = pytest.importorskip("mpi4py.MPI")
-    hung: list[str] = []
-    monkeypatch.setattr(farewell, "_LEAVE_S", 0.05)
-    monkeypatch.setattr(farewell, "_break", hung.append)
-    answers = {1: True, 2: False, 3: mpi.Exception(mpi.ERR_OTHER)}
+def test_it_does_not_wait_for_ever(pipe: tuple[int, TextIO]) -> None:
+    assert await_reader(pipe[1], 0.01) is False
 
-    class Comm:
-        def Issend(self, word: Any, dest: int, tag: int) -> Request:  # noqa: N802 - as in MPI
-            return Request(answers[dest])
 
-    comm: Any = Comm()
-    assert farewell.take_leave([(comm, 1), (comm, 3)])
-    assert not farewell.take_leave([(comm, rank) for rank in answers])
-    assert hung == ["rank 2"]
+def test_only_pipes_are_waited_for(tmp_path: Path) -> None:
+    with (tmp_path / "err").open("w") as stream:
+        print("the reason", file=stream, flush=True)
+        assert await_reader(stream)
+    assert await_reader(stream)  # closed
+    assert await_reader(None)  # as in a process without a terminal
