@@ -214,7 +214,7 @@ def walk(comm: MPI.Intracomm, path: str) -> tuple[int, int, int, float] | str:
 def train_apart(comm: MPI.Intracomm, job: str, path: str, words: Sequence[str]) -> str:
     """How a run ended, or what was wrong with it, whose rank 2 takes itself for a container's."""
     import mpi_dcasgd
-    from mpi_dcasgd.drivers.transport.sharing import Place
+    from mpi_dcasgd.drivers.transport.place import Place
     from mpi_dcasgd.errors import UserError
 
     here = Place.here

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=4,
         metavar="N",
-        help="workers beside the server (default: 4)",
+        help="workers, which a synchronous job has no server beside (default: 4)",
     )
     parser.add_argument(
         "--kinds",
@@ -77,7 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the runs and print a table; 1 if one of them failed."""
-    from mpi_dcasgd.runs.chaos import chaos_runs, prepare
+    from mpi_dcasgd.runs.chaos import chaos_runs
+    from mpi_dcasgd.runs.chaos_plan import prepare
     from mpi_dcasgd.tools.chaos.plan import KINDS
 
     file, words = args.job, list(args.overrides)

@@ -1,4 +1,4 @@
-"""End of an asynchronous world: workers leave when the server says so, and never before.
+"""End of a world: workers leave when the server says so, and never before.
 
 A worker that left while the server still writes may have the launcher end the server with it. The
 server takes leave of those that are there; nobody waits for one that died or hangs. MPI cannot be
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import numpy as np
 
-from mpi_dcasgd.drivers.backoff import Backoff
+from mpi_dcasgd.drivers.backoff import Backoff, wait_until
 from mpi_dcasgd.drivers.launcher_above import find_launcher
 from mpi_dcasgd.drivers.signals import leave, outlives_deaths, sleep_for_ever
 from mpi_dcasgd.drivers.topology import SERVER
@@ -77,7 +77,7 @@ def take_leave(peers: Iterable[tuple[MPI.Comm, int]], hung: str = "") -> bool:
             waiting.remove(each)
         backoff.pause()
     if waiting:
-        hung = ", ".join(filter(None, (hung, *(f"rank {rank}" for _, rank in waiting))))
+        hung = ", ".join(filter(None, (hung, *(f"rank {rank}" for rank, _ in waiting))))
     if hung:
         _break(hung)
     return not hung
@@ -99,6 +99,17 @@ def await_leave(comm: MPI.Comm, spin_s: float, watch: ServerWatch) -> bool:
     if word[0]:
         _break("another worker")
     return bool(word[0])
+
+
+def wait_for_leave(comm: MPI.Comm, spin_s: float) -> None:
+    """Wait, as a rank of a synchronous group, until rank 0 has finished (``take_leave``).
+
+    Args:
+        comm: The group; another thread watches over it.
+        spin_s: Seconds that a wait polls before it sleeps.
+    """
+    word = np.zeros(1, dtype=np.int32)
+    wait_until(comm.Irecv(word, source=SERVER, tag=Tag.END).Test, spin_s)
 
 
 def world_is_broken() -> bool:

@@ -93,15 +93,10 @@ class GroupWatch:
         if self._state == _BETWEEN:
             self._between.asked(0)
 
-    def ends(self, *, works: bool) -> None:
-        """Training is over: rank 0 still works, and the others wait for it.
-
-        Args:
-            works: Whether this is rank 0.
-        """
-        if not works:
-            self.step()
-            self.waits()
+    def ends(self) -> None:
+        """Training is over: this rank waits for the others, to compare and then to leave."""
+        self.step()
+        self.waits()
 
     def close(self) -> None:
         """End the thread."""

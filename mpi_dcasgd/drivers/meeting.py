@@ -253,5 +253,35 @@ class Meeting:
         return ", ".join(map(self.name, sorted(ranks)))
 
 
+def own_copy(comm: MPI.Intracomm, patience: Patience = "auto") -> MPI.Intracomm:
+    """Duplicate a caller's communicator; all its ranks must call.
+
+    Args:
+        comm: Not used otherwise: receives that the caller has posted would take what start-up
+            sends, and nobody can say here who is missing.
+        patience: Seconds that one rank may be later than the others, ``auto`` or ``never``.
+
+    Raises:
+        RanksLostError: One of them does not come.
+    """
+    copy, request = comm.Idup()
+    seconds = setup_patience_s(patience)
+    watch, backoff = (
+        Watch(FaultSettings(patience="never" if patience == "never" else seconds), 1),
+        Backoff(),
+    )
+    watch.asked(0)
+    while not request.Test():
+        if watch.look():
+            raise RanksLostError(
+                f"rank {comm.rank} has waited for {watch.silent_s(0):.1f} s for the other ranks of "
+                f"the communicator of {comm.size} that train() was given (faults.setup_patience): "
+                "all of them have to call it",
+                hung=True,
+            )
+        backoff.pause()
+    return copy
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

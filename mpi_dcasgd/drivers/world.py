@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mpi_dcasgd.drivers.backoff import spin_s, usable_cores
+from mpi_dcasgd.drivers.transport.place import Place
 from mpi_dcasgd.errors import LaunchError
 
 if TYPE_CHECKING:
     import torch
-    from mpi4py import MPI
+
+    from mpi_dcasgd.drivers.meeting import Ranks
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 
@@ -115,33 +117,32 @@ def check_world(size: int, env: Mapping[str, str] = os.environ, *, library: str 
     )
 
 
-def host_ranks(comm: MPI.Comm) -> tuple[int, int]:
+def host_ranks(ranks: Ranks) -> tuple[int, int]:
     """Return this rank's number on its host and the number of ranks there; all ranks must call."""
-    from mpi4py import MPI
-
-    shared = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    rank, size = shared.Get_rank(), shared.Get_size()
-    shared.Free()
-    found = comm.allgather((size, MPI.Get_processor_name()))
-    if any(size > 1 for size, _ in found):
-        return rank, size
-    # Started by srun (seen with SLURM 22.05's PMIx), Open MPI 5 may know of no rank beside it: all
+    # Not MPI_Comm_split_type: it waits for ever for a rank that hangs. Nor does it always know:
+    # started by srun (seen with SLURM 22.05's PMIx), Open MPI 5 may find no rank beside it, and all
     # workers of a host would then take its first GPU.
-    same = [other for other, (_, name) in enumerate(found) if name == found[comm.Get_rank()][1]]
-    return same.index(comm.Get_rank()), len(same)
+    found = ranks.allgather((*_host(), ranks.rank))
+    *own, _ = found[ranks.rank]
+    there = [rank for *host, rank in found if host == own]
+    return there.index(ranks.rank), len(there)
 
 
-def host_spin_s(comm: MPI.Comm) -> float:
+def host_spin_s(ranks: Ranks) -> float:
     """Return the seconds that waits of this rank should poll without sleeping; all ranks must call.
 
     Ranks that a launcher has bound to a core each have one of their own, though each sees one only.
     """
-    from mpi4py import MPI
-
     cores, granted = usable_cores()
-    name = MPI.Get_processor_name()
-    there = [cores for other, cores in comm.allgather((name, cores)) if other == name]
+    own = _host()
+    there = [cores for other, cores in ranks.allgather((own, cores)) if other == own]
     return spin_s(len(there), min(granted, len(frozenset().union(*there))))
+
+
+def _host() -> tuple[str, str]:
+    """Return the name of this host, and what tells it from another of that name."""
+    place = Place.here()
+    return place.host, place.kernel
 
 
 def pick_device(choice: DeviceChoice, local_rank: int) -> torch.device:

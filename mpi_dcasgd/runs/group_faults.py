@@ -12,9 +12,11 @@ from logging import Logger
 from typing import TYPE_CHECKING
 
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.collective import collectively
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256
 from mpi_dcasgd.drivers.farewell import end_world
 from mpi_dcasgd.drivers.group_watch import GroupWatch
+from mpi_dcasgd.drivers.meeting import Meeting
 from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
 from mpi_dcasgd.errors import ProtocolError, RanksLostError
 from mpi_dcasgd.learning.layout import FlatLayout
@@ -32,34 +34,49 @@ _KNOWN_S = 2.0
 """Seconds in which MPI knows of a death that a reducer has met with."""
 
 
+def watchers(meeting: Meeting, job: Job) -> MPI.Comm | None:
+    """Make the communicator of the watch over a synchronous group; every rank must call this.
+
+    Args:
+        meeting: Of the group.
+        job: How patient to be.
+
+    Returns:
+        The communicator, or None if there is nobody to watch or MPI does not allow it.
+
+    Raises:
+        RanksLostError: On all ranks that are left, if one died or hangs meanwhile.
+    """
+    from mpi4py import MPI
+
+    several = MPI.Query_thread() == MPI.THREAD_MULTIPLE  # or a caller has started MPI otherwise
+    if meeting.size == 1 or job.faults.patience == "never":
+        return None
+    meeting.doing = "beginning to watch over the group"
+    if not all(meeting.allgather(several)):
+        return None
+    return collectively(meeting, meeting.comm.Dup)
+
+
 def watch_group(
-    comm: MPI.Comm,
+    own: MPI.Comm,
     job: Job,
     places: Sequence[RankPlace],
     stop: StopFlag,
     logger: Logger,
     records: tuple[Recording, Conductor] | None,
-) -> GroupWatch | None:
-    """Begin to watch over a synchronous group; every rank must call this.
+) -> GroupWatch:
+    """Begin to watch over a synchronous group.
 
     Args:
-        comm: The group.
+        own: What ``watchers`` made.
         job: How patient to be.
         places: Host of each rank.
         stop: Has the watch be less patient.
         logger: This rank's log.
         records: On the rank that records, who does so.
-
-    Returns:
-        The watch, or None if there is nobody to watch or MPI does not allow it.
     """
-    from mpi4py import MPI
-
-    several = MPI.Query_thread() == MPI.THREAD_MULTIPLE  # or a caller has started MPI otherwise
-    if comm.size == 1 or job.faults.patience == "never" or not all(comm.allgather(several)):
-        return None
     names = [f"rank {place.rank} on {place.host}" for place in places]
-    own = comm.Dup()
 
     def save(text: str, missing: Sequence[str], failures: list[str]) -> None:
         try:

@@ -79,11 +79,12 @@ class Rank:
         self.resources = ExitStack()
         self.meeting = Meeting(comm, job.faults.setup_patience)
         self.synchronous = job.mode == "synchronous"
-        self.local_rank, _ = host_ranks(comm)
+        self.meeting.doing = "looking at the hosts"
+        self.local_rank, _ = host_ranks(self.meeting)
         launch = Launch.of()
         if launch.size > comm.size:  # others, who are not of this run, have their GPUs
             self.local_rank = launch.local_rank
-        self.spin_s = host_spin_s(comm)
+        self.spin_s = host_spin_s(self.meeting)
 
     def set_up(self, begin_recording: Callable[[], Recording]) -> None:
         """Set this rank up; a user's mistake raises the same UserError on every rank."""

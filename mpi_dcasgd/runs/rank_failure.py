@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mpi_dcasgd.drivers import start_guard
 from mpi_dcasgd.drivers.farewell import end_world
-from mpi_dcasgd.drivers.meeting import Meeting
+from mpi_dcasgd.drivers.meeting import Meeting, own_copy
 from mpi_dcasgd.drivers.signals import leave
 from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.drivers.world import Launch
@@ -42,7 +42,7 @@ def fail_together(comm: MPI.Intracomm | None, error: UserError) -> NoReturn:
             raise error from None
         ours = comm = MPI.COMM_WORLD
     else:
-        ours = comm.Dup()
+        ours = own_copy(comm)
 
     def fail() -> NoReturn:
         raise error

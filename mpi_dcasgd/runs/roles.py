@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from mpi_dcasgd.drivers.account import Account
-from mpi_dcasgd.drivers.backoff import wait_until
 from mpi_dcasgd.drivers.buckets import BUCKET_BYTES, split_in_buckets
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.evaluation_watch import watch_evaluations
-from mpi_dcasgd.drivers.farewell import await_leave, take_leave
+from mpi_dcasgd.drivers.farewell import await_leave, take_leave, wait_for_leave
 from mpi_dcasgd.drivers.lifelines import Lifelines
 from mpi_dcasgd.drivers.signals import outlives_deaths
 from mpi_dcasgd.drivers.simulation.slowed_learner import SlowedLearner
@@ -25,7 +24,7 @@ from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.trial import watch_weights
 from mpi_dcasgd.record.environment import RankPlace
 from mpi_dcasgd.record.recorder import Recorder
-from mpi_dcasgd.runs.group_faults import check_replicas, naming_the_dead, watch_group
+from mpi_dcasgd.runs.group_faults import check_replicas, naming_the_dead, watch_group, watchers
 from mpi_dcasgd.runs.rank import Rank, mpi_library
 from mpi_dcasgd.runs.respawn import recruiting
 from mpi_dcasgd.runs.run_end import reason_of
@@ -50,7 +49,6 @@ def train_in_role(rank: Rank) -> None:
     """Train from start to end; rank 0 is the last to be done, and all wait for it."""
     if rank.synchronous:
         _average(rank)
-        rank.in_step = True
     elif rank.comm.rank == SERVER:
         _serve(rank)
     elif rank.comm.rank in rank.world.server_ranks:
@@ -75,6 +73,7 @@ def _average(rank: Rank) -> None:
     else:
         together(rank.meeting, lambda: None)
     learner = together(rank.meeting, lambda: workshop.learner(flat, capture=not streams))
+    watchers_own = watchers(rank.meeting, rank.job)
     rank.in_step = False
     conductor = None
     if rank.recording:
@@ -85,7 +84,9 @@ def _average(rank: Rank) -> None:
         rank.recording.begin(conductor, time.monotonic() - rank.started)
     records = (rank.recording, conductor) if rank.recording and conductor else None
     assert rank.logger is not None  # it was opened by set_up
-    watch = watch_group(comm, rank.job, rank.places, rank.stop, rank.logger, records)
+    watch = None
+    if watchers_own:
+        watch = watch_group(watchers_own, rank.job, rank.places, rank.stop, rank.logger, records)
     naming = naming_the_dead(comm, rank.places, watch, conductor)
     with _at_work(rank, conductor), naming:
         account = run_synchronous(
@@ -101,13 +102,19 @@ def _average(rank: Rank) -> None:
             watch=watch,
         )
         if watch:
-            watch.ends(works=comm.rank == 0)
+            watch.ends()
         check_replicas(comm, server.weights, rank.layout)
-    accounts = comm.gather(account)
-    rank.resources.close()
+        accounts = comm.gather(account)
+    rank.resources.close()  # Horovod waits for all here, too
+    if watch and comm.rank == SERVER:
+        watch.stepped()  # it is at work for all of them
     if conductor and rank.recording:
         _finish(rank, conductor, server, accounts or [])
-    wait_until(rank.comm.Ibarrier().Test, rank.spin_s)
+        # Not a barrier: the run is complete, whoever dies or hangs from now on.
+        rank.in_step = take_leave([(comm, other) for other in range(1, comm.size)])
+    else:
+        wait_for_leave(comm, rank.spin_s)
+        rank.in_step = True
     if watch:
         watch.close()
 

@@ -14,7 +14,7 @@ from mpi_dcasgd.config.load import parse_overrides
 from mpi_dcasgd.config.plan import world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers import mpi_variables, start_guard
-from mpi_dcasgd.drivers.meeting import Meeting
+from mpi_dcasgd.drivers.meeting import Meeting, own_copy
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
 from mpi_dcasgd.drivers.simulation.injection import Injection
@@ -174,8 +174,7 @@ def _train_as_rank(
     whole = _whole_world(threads) if given is None else given
     comm, rank = whole, None
     try:
-        # First: receives that a caller has posted would take what start-up sends.
-        comm = whole if given is None else given.Dup()
+        comm = whole if given is None else own_copy(given, request.job.faults.setup_patience)
         together(Meeting(comm), lambda: None)  # for a rank that cannot read the job
         rank = Rank(comm, request.job, request.stop, request.started, loaders)
         rank.set_up(lambda: request.record(git))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mpi_dcasgd.runs.chaos import chaos_runs, prepare
+from mpi_dcasgd.runs.chaos import chaos_runs
+from mpi_dcasgd.runs.chaos_plan import prepare
 
 pytestmark = [pytest.mark.mpi, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -49,7 +49,8 @@ from mpi_dcasgd.drivers.signals import (  # noqa: E402
     outlives_deaths,
 )
 from mpi_dcasgd.drivers.transport.chunks import cuts_of  # noqa: E402
-from mpi_dcasgd.drivers.transport.sharing import Place, Sharing, share_memory  # noqa: E402
+from mpi_dcasgd.drivers.transport.place import Place  # noqa: E402
+from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory  # noqa: E402
 from mpi_dcasgd.errors import DcasgdError, WorkersLostError  # noqa: E402
 from mpi_dcasgd.learning.flat import FlatModel  # noqa: E402
 from mpi_dcasgd.learning.learner import Batch, Gradient, Learner  # noqa: E402

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mpi_dcasgd.drivers import backoff as backoff_module
+from mpi_dcasgd.drivers import world
 from mpi_dcasgd.drivers.backoff import (
     BURST,
     CROWDED_LONGEST_S,
@@ -23,6 +24,7 @@ from mpi_dcasgd.drivers.backoff import (
     wait_until,
 )
 from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.transport.place import Place
 
 
 class Clock:
@@ -162,12 +164,12 @@ def test_a_containers_share_of_cores_is_read(
 def test_ranks_that_are_bound_to_a_core_each_have_one_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    mpi = pytest.importorskip("mpi4py.MPI")
-    from mpi_dcasgd.drivers import world
+    place = Place.here()
+    here = (place.host, place.kernel)
 
-    here = mpi.Get_processor_name()
+    class Ranks:
+        rank = 0
 
-    class Comm:
         def __init__(self, *others: Any) -> None:
             self.others = others
 
@@ -177,11 +179,11 @@ def test_ranks_that_are_bound_to_a_core_each_have_one_of_their_own(
     cores, granted = frozenset({0}), math.inf
     monkeypatch.setattr(world, "usable_cores", lambda: (cores, granted))
     bound = (here, frozenset({1})), (here, frozenset({2}))
-    assert world.host_spin_s(Comm(*bound)) == SPIN_S
-    assert world.host_spin_s(Comm(*bound, (here, frozenset({0})))) == CROWDED_SPIN_S
-    assert world.host_spin_s(Comm(("another", frozenset({0})))) == SPIN_S
+    assert world.host_spin_s(Ranks(*bound)) == SPIN_S
+    assert world.host_spin_s(Ranks(*bound, (here, frozenset({0})))) == CROWDED_SPIN_S
+    assert world.host_spin_s(Ranks((("another", place.kernel), frozenset({0})))) == SPIN_S
     granted = 2.0
-    assert world.host_spin_s(Comm(*bound)) == CROWDED_SPIN_S
+    assert world.host_spin_s(Ranks(*bound)) == CROWDED_SPIN_S
 
 
 def test_a_signal_only_sets_the_flag() -> None:

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from mpi_dcasgd.cli import main
+from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace, read_trace
 from mpi_dcasgd.record.trace_writer import TraceWriter
-from mpi_dcasgd.runs.chaos import chaos_runs, prepare
+from mpi_dcasgd.runs.chaos import chaos_runs
+from mpi_dcasgd.runs.chaos_plan import prepare
 from mpi_dcasgd.runs.replay_verdict import Replay
 from mpi_dcasgd.runs.train import train
 from mpi_dcasgd.server.records import Action
@@ -33,7 +35,8 @@ from mpi_dcasgd.tools.chaos.table import table
 from mpi_dcasgd.tools.chaos.verdict import Verdict, judge_start
 from mpi_dcasgd.tools.chaos.watch import Watch
 
-META = {"epochs": 2, "num_samples": 40, "batch_size": 10}  # eight tickets
+META = {"epochs": 2, "num_samples": 40, "batch_size": 10}
+TOTAL = 8
 MIDDLE = Moment("training", fraction=0.5)
 
 
@@ -60,10 +63,21 @@ def test_a_run_is_drawn_from_the_seed_and_its_number_alone() -> None:
 
 
 def test_with_several_servers_any_of_them_is_struck_and_workers_come_behind_them() -> None:
-    struck = [draw(3, run, ["kill-server", "kill-worker"], 2, servers=2) for run in range(40)]
+    two = Topology("asynchronous", 2, servers=2)
+    struck = [draw(3, run, ["kill-server", "kill-worker"], 2, world=two) for run in range(40)]
     ranks = {(fault.kind, fault.rank) for plan in struck for fault in plan.faults}
     servers, workers = [("kill-server", n) for n in (0, 1)], [("kill-worker", n) for n in (2, 3)]
     assert ranks == {*servers, *workers}
+    assert {(fault.rank, fault.worker) for plan in struck for fault in plan.faults} == {
+        *((0, None), (1, None), (2, 0), (3, 1))
+    }
+
+
+def test_in_a_group_rank_0_stands_for_the_server_and_any_other_for_a_worker() -> None:
+    group = Topology("synchronous", 3)
+    struck = [draw(3, run, ["hang-server", "hang-worker"], 3, world=group) for run in range(40)]
+    ranks = {(fault.kind, fault.rank) for plan in struck for fault in plan.faults}
+    assert ranks == {("hang-server", 0), ("hang-worker", 1), ("hang-worker", 2)}
 
 
 def test_kinds_are_picked_by_name_or_by_family() -> None:
@@ -78,14 +92,14 @@ def test_kinds_are_picked_by_name_or_by_family() -> None:
 
 
 def test_jobs_of_which_nothing_could_be_checked_are_refused() -> None:
-    with pytest.raises(ConfigError, match="ssgd is synchronous"):
-        prepare(words=["algorithm=ssgd"])
+    with pytest.raises(ConfigError, match="sgd is one process"):
+        prepare(words=["algorithm=sgd"])
     with pytest.raises(ConfigError, match=r"record\.trace: got false"):
         prepare(words=["record.trace=false"])
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", ["runs.chaos", "tools.chaos.plan"])
+@pytest.mark.parametrize("name", ["runs.chaos_plan", "tools.chaos.plan"])
 def test_the_examples_are_true(name: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(f"mpi_dcasgd.{name}"))
     assert failed == 0
@@ -136,34 +150,34 @@ def sorts(failures: list[checks.Failure]) -> list[str]:
 
 def test_a_whole_trace_is_all_right(tmp_path: Path) -> None:
     trace = trace_of(tmp_path / "trace.bin", [1, 0, 2, 3, 5, 4, 6, 7])
-    assert checks.check_tickets(trace, complete=True) == []
+    assert checks.check_tickets(trace, total=TOTAL, complete=True) == []
     assert checks.check_summary(trace, {"samples": 80, "updates": 8}) == []
 
 
 def test_a_lost_ticket_is_found(tmp_path: Path) -> None:
     trace = trace_of(tmp_path / "trace.bin", [0, 1, 2, 4, 5, 6, 7])
-    (found,) = checks.check_tickets(trace, complete=True)
+    (found,) = checks.check_tickets(trace, total=TOTAL, complete=True)
     assert str(found) == "lost: never applied: tickets 3 of 8"
-    assert checks.check_tickets(trace, complete=False) == []
+    assert checks.check_tickets(trace, total=TOTAL, complete=False) == []
     (found,) = checks.check_summary(trace, {"samples": 70, "updates": 7})
     assert str(found) == "lost: the summary tells of 70 samples, not of 80"
 
 
 def test_a_ticket_that_was_refused_and_given_up_is_not_lost(tmp_path: Path) -> None:
     trace = trace_of(tmp_path / "trace.bin", list(range(8)), action=Action.NONFINITE)
-    assert checks.check_tickets(trace, complete=True) == []
+    assert checks.check_tickets(trace, total=TOTAL, complete=True) == []
 
 
 @pytest.mark.parametrize("complete", [False, True])
 def test_a_ticket_applied_twice_is_found(tmp_path: Path, complete: bool) -> None:
     trace = trace_of(tmp_path / "trace.bin", [0, 1, 2, 3, 4, 5, 6, 7, 2])
-    (found,) = checks.check_tickets(trace, complete=complete)
+    (found,) = checks.check_tickets(trace, total=TOTAL, complete=complete)
     assert str(found) == "twice: applied more than once: tickets 2"
 
 
 def test_a_ticket_of_another_run_is_found(tmp_path: Path) -> None:
     trace = trace_of(tmp_path / "trace.bin", list(range(9)))
-    assert sorts(checks.check_tickets(trace, complete=True)) == ["twice"]
+    assert sorts(checks.check_tickets(trace, total=TOTAL, complete=True)) == ["twice"]
 
 
 def test_a_resumed_trace_goes_on_with_what_was_there(tmp_path: Path) -> None:
@@ -234,7 +248,7 @@ def test_damaged_files_are_found(trained: RunFolder) -> None:
 def struck(kind: str, **changes: Any) -> Struck:
     signum = signal.SIGTERM if kind.startswith("stop") else signal.SIGKILL
     rank = {"worker": 2, "server": 0}.get(kind.partition("-")[2])
-    fault = Fault(kind, MIDDLE, rank, signum=signum)
+    fault = Fault(kind, MIDDLE, rank, None if not rank else rank - 1, signum=signum)
     victims = (Process(1, 1, rank, ("x",)),)
     values = {"at_s": 0.0, "heard": 0, "pushes": 4, "ending": False, "victims": victims}
     return Struck(fault, **{**values, **changes})
@@ -483,8 +497,9 @@ def test_a_replay_that_differs_is_found_and_the_command_that_repeats_the_run_is_
 ) -> None:
     def stand_in(argv: Any, folder: RunFolder, *arguments: Any, **others: Any) -> Start:
         folder.path.mkdir()
-        trace_of(folder.trace_bin, list(range(8)))
-        folder.write_summary({"status": "completed", "samples": 80, "updates": 8})
+        trace_of(folder.trace_bin, list(range(others["total"])))
+        summary = {"status": "completed", "samples": 80, "updates": others["total"]}
+        folder.write_summary(summary)
         return Start(status=0, told=0, seconds=0.1)
 
     def replayed(identical: bool) -> None:
@@ -507,3 +522,36 @@ def test_a_replay_that_differs_is_found_and_the_command_that_repeats_the_run_is_
     assert "replay: DIFFERENT: every gradient is the same, but the final weights are aaaa" in shown
     assert "\n  again: mpi-dcasgd chaos seed=3 --kinds kill -n 4 --seed 0 --only 0\n" in shown
     assert f"\n  kept: {tmp_path / 'again' / 'run-0'}\n" in shown
+
+
+@pytest.mark.mpi
+def test_a_synchronous_run_is_held_against_one_that_nothing_strikes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks, weights = [0], iter("aabcd")
+
+    def stand_in(argv: Any, folder: RunFolder, *arguments: Any, **others: Any) -> Start:
+        folder.path.mkdir()
+        writer = TraceWriter(folder.trace_bin, META)
+        for ticket in range(others["total"]):
+            writer.add(0, ticket, 0, Action.APPLIED, 0.0, ticket + marks[0] * (ticket > 4))
+        writer.end("completed")
+        summary = {"status": "completed", "samples": 80, "updates": others["total"]}
+        folder.write_summary({**summary, "weights_sha256": next(weights)})
+        return Start(status=0, told=0, seconds=0.1)
+
+    monkeypatch.setattr("mpi_dcasgd.runs.chaos.run_start", stand_in)
+    chaos = prepare(words=["algorithm=ssgd", "epochs=1"], runs=3, kinds=["kill"])
+    assert chaos.total == 23  # of 64 samples
+    told: list[str] = []
+
+    def tell(verdict: Verdict) -> None:
+        told.append("; ".join(map(str, verdict.failures)))
+        marks[0] = len(told) // 2
+
+    chaos_runs(chaos, keep=tmp_path / "kept", told=tell)
+    assert told == [
+        "",
+        "replay: the final weights are not those of a run without faults",
+        "replay: from ticket 5 on, gradients are not those of a run without faults",
+    ]

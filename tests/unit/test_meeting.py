@@ -6,12 +6,17 @@ import threading
 from typing import Any
 
 import pytest
-from thread_ranks import HOST, meet
+from thread_ranks import HOST, Comm, Request, meet
 
+from mpi_dcasgd.config.check import try_job
+from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers import meeting as meetings
-from mpi_dcasgd.drivers.meeting import Meeting
+from mpi_dcasgd.drivers.meeting import Meeting, own_copy
+from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.startup import together
 from mpi_dcasgd.errors import DataError, LaunchError, RanksLostError, StartError
+from mpi_dcasgd.runs.group_faults import watchers
+from mpi_dcasgd.runs.rank import Rank
 
 
 def test_all_ranks_hear_what_all_say_and_what_rank_0_says() -> None:
@@ -133,3 +138,56 @@ def test_a_users_mistake_stays_one(both: bool, kind: type[Exception]) -> None:
     found = meet(2, lambda meeting: together(meeting, lambda: fail(meeting)))
     assert {type(error) for error in found.values()} == {kind}
     assert "no such folder" in str(found[0])
+
+
+JOB: dict[str, Any] = {"algorithm": "ssgd", "epochs": 1, "batch_size": 8, "lr": 0.1}
+JOB |= {"model": {"name": "mlp"}, "data": {"name": "digits"}}
+
+
+def group_job() -> Job:
+    job, problems = try_job(JOB, name="x")
+    assert job, problems
+    return job
+
+
+def test_a_rank_finds_those_on_its_host_without_an_operation_that_waits_for_ever() -> None:
+    job = group_job()
+    # The communicator of these ranks has no collective operations at all.
+    found = meet(3, lambda meeting: Rank(meeting.comm, job, StopFlag(), 0.0, None).local_rank)  # type: ignore[arg-type]
+    assert found == {0: 0, 1: 1, 2: 2}
+
+
+def test_a_rank_that_is_lost_while_the_watch_over_a_group_begins_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mpi = pytest.importorskip("mpi4py.MPI")
+    monkeypatch.setattr(mpi, "Query_thread", lambda: mpi.THREAD_MULTIPLE)
+    never = threading.Event()
+
+    def dup(comm: Comm) -> None:
+        if comm.rank == 2:
+            raise OSError("no more communicators")
+        never.wait()
+
+    monkeypatch.setattr(Comm, "Dup", dup, raising=False)
+    job = group_job()
+    found = meet(3, lambda meeting: watchers(meeting, job), 20.0)
+    never.set()
+    assert {str(error) for error in found.values()} == {
+        f"rank 2 on {HOST}: OSError: no more communicators"
+    }
+
+
+def test_a_communicator_whose_other_ranks_do_not_call_is_not_waited_for_for_ever() -> None:
+    class Late(Request):
+        def Test(self) -> bool:  # noqa: N802 - as in MPI
+            return False
+
+    class Given:
+        rank, size = 1, 2
+
+        def Idup(self) -> Any:  # noqa: N802 - as in MPI
+            return self, Late()
+
+    with pytest.raises(RanksLostError, match=r"rank 1 has waited .* all of them have to call it"):
+        own_copy(Given(), 0.2)  # type: ignore[arg-type]

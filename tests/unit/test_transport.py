@@ -21,6 +21,7 @@ from toy import World
 from mpi_dcasgd.drivers.meeting import Meeting
 from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.drivers.transport import segment as segment_module
+from mpi_dcasgd.drivers.transport.place import Place
 from mpi_dcasgd.drivers.transport.segment import (
     Offer,
     Segment,
@@ -28,7 +29,7 @@ from mpi_dcasgd.drivers.transport.segment import (
     page_lock,
     unlock_pages,
 )
-from mpi_dcasgd.drivers.transport.sharing import Place, Sharing, share_memory
+from mpi_dcasgd.drivers.transport.sharing import Sharing, share_memory
 from mpi_dcasgd.errors import LaunchError, ProtocolError
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.trial import watch_weights

@@ -7,58 +7,20 @@ see the server's memory, is left with messages, and the reason is kept.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from mpi_dcasgd.drivers.meeting import Ranks
 from mpi_dcasgd.drivers.topology import SERVER, Topology
 from mpi_dcasgd.drivers.transport import Transport, TransportChoice
 from mpi_dcasgd.drivers.transport.chunks import ChunkSize
+from mpi_dcasgd.drivers.transport.place import FAR, Place
 from mpi_dcasgd.drivers.transport.segment import Offer, Segment, UnsharedError
 from mpi_dcasgd.errors import LaunchError
 
-_FAR = "is on another host"
 _CHOSEN = "the job says so (transport)"
-
-
-class Place(NamedTuple):
-    """Place of a process, as far as memory is concerned.
-
-    Attributes:
-        host: Name of the host.
-        kernel: Identity of the running kernel, the same in all containers of a host.
-        processes: Identity of the PID namespace: process numbers mean the same within one.
-    """
-
-    host: str
-    kernel: str
-    processes: str
-
-    @classmethod
-    def here(cls) -> Place:
-        """Return the place of this process; what cannot be told is empty."""
-        try:
-            kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-            processes = str(Path("/proc/self/ns/pid").readlink())
-        except OSError:
-            kernel = processes = ""
-        return cls(socket.gethostname(), kernel, processes)
-
-    def apart(self, other: Place) -> str:
-        """Return why a process there and one here have no memory in common; empty if they may."""
-        if self.host != other.host:
-            return _FAR
-        if not self.kernel or not other.kernel:
-            return "there is no /proc that tells where processes are"
-        if self.kernel != other.kernel:  # hosts of one name
-            return _FAR
-        if self.processes != other.processes:
-            return "is in another container (PID namespace) than the server"
-        return ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +54,7 @@ class Sharing:
         Args:
             choice: The job's ``chunk_mb``; ``auto`` for chunks between hosts alone.
         """
-        wanted = (_FAR,) if choice == "auto" else tuple(filter(None, self.reasons))
+        wanted = (FAR,) if choice == "auto" else tuple(filter(None, self.reasons))
         return frozenset(w for w, reason in enumerate(self.reasons) if reason in wanted)
 
     def parts(self, begin: int, end: int) -> dict[int, Segment]:
@@ -111,7 +73,7 @@ class Sharing:
             return []
         lines = [f"{len(near)} of {len(self.reasons)} workers share memory with {self._whom}"]
         for worker, reason in enumerate(self.reasons):
-            if reason not in ("", _FAR, _CHOSEN):
+            if reason not in ("", FAR, _CHOSEN):
                 lines.append(f"{self._name(worker)} exchanges messages with {self._whom}: {reason}")
         return lines
 
@@ -175,7 +137,7 @@ def share_memory(
         if comm.rank == SERVER:
             for worker, rank in enumerate(world.worker_ranks):
                 obstacle = _apart([places[server] for server in world.server_ranks], places[rank])
-                if choice == "messages" and obstacle != _FAR:
+                if choice == "messages" and obstacle != FAR:
                     obstacle = _CHOSEN
                 offers.append(obstacle or _create(worker, size, segments, descriptors))
         offers = comm.bcast(offers)

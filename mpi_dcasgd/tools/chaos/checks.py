@@ -37,16 +37,12 @@ class Failure:
         return f"{self.sort}: {self.text}"
 
 
-def tickets_of(meta: dict[str, Any]) -> int:
-    """The tickets of a run, from what its trace says that it is of."""
-    return int(meta["epochs"]) * -(-int(meta["num_samples"]) // int(meta["batch_size"]))
-
-
-def check_tickets(trace: Trace, *, complete: bool) -> list[Failure]:
+def check_tickets(trace: Trace, *, total: int, complete: bool) -> list[Failure]:
     """Find tickets that were applied twice, and those of a complete run that never were.
 
     Args:
         trace: Of all starts; what a resume cut off is not in it.
+        total: Tickets of the run.
         complete: Whether the run came to its end.
     """
     entered = np.isin(trace.action, (Action.APPLIED, Action.HELD))
@@ -55,7 +51,6 @@ def check_tickets(trace: Trace, *, complete: bool) -> list[Failure]:
     twice = sorted(ticket for ticket, times in counts.items() if times > 1)
     if twice:
         found.append(Failure("twice", f"applied more than once: tickets {_some(twice)}"))
-    total = tickets_of(trace.meta)
     strange = sorted(ticket for ticket in counts if not 0 <= ticket < total)
     if strange:
         found.append(Failure("twice", f"applied, but not of this run: tickets {_some(strange)}"))
@@ -101,6 +96,26 @@ def check_continued(before: Trace | None, after: Trace, *, resumable: bool) -> l
     if not resumable:
         return []
     return [Failure("lost", "began anew, although there was a whole checkpoint")]
+
+
+def check_repeated(folder: RunFolder, reference: RunFolder) -> list[Failure]:
+    """Check that a complete run of a synchronous job did what the same run does without faults.
+
+    Args:
+        folder: Of the run.
+        reference: Of a run of the same job, with as many ranks, that nothing struck.
+    """
+    trace, other = folder.trace(), reference.trace()
+    if len(trace) != len(other):
+        return [Failure("replay", f"{len(trace)} updates in place of {len(other)}")]
+    apart = np.flatnonzero(trace.mark != other.mark)
+    if len(apart):
+        text = f"from ticket {apart[0]} on, gradients are not those of a run without faults"
+        return [Failure("replay", text)]
+    names = [each.summary().get("weights_sha256") for each in (folder, reference)]
+    if names[0] != names[1]:
+        return [Failure("replay", "the final weights are not those of a run without faults")]
+    return []
 
 
 def check_files(folder: RunFolder) -> list[Failure]:

@@ -16,8 +16,8 @@ from mpi_dcasgd.drivers.topology import SERVER, Topology
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 
 KINDS = {
-    "kill-worker": "SIGKILL of a worker",
-    "kill-server": "SIGKILL of the server",
+    "kill-worker": "SIGKILL of a worker; of any rank but 0 where all of them train",
+    "kill-server": "SIGKILL of the server; of rank 0 where there is none",
     "kill-mpirun": "SIGKILL of mpirun",
     "stop-launcher": "a signal that asks for a stop, to `mpi-dcasgd run`",
     "stop-ranks": "the same, to every rank",
@@ -75,6 +75,7 @@ class Fault:
     Attributes:
         kind: A name of `KINDS`.
         rank: The victim, where it is a rank.
+        worker: Number of the worker that this is; None for a server.
         moment: When.
         signum: The signal, where the kind does not decide it.
         patience: Length of a pause, as a share of the patience.
@@ -84,6 +85,7 @@ class Fault:
     kind: str
     moment: Moment
     rank: int | None = None
+    worker: int | None = None
     signum: int = signal.SIGKILL
     patience: float = 0.0
     extra_bytes: int = 0
@@ -152,7 +154,7 @@ def draw(
     workers: int,
     *,
     modes: Sequence[bool] = (False,),
-    servers: int = 1,
+    world: Topology | None = None,
 ) -> Plan:
     """Draw what happens to a run.
 
@@ -165,8 +167,9 @@ def draw(
         kinds: Those to choose from.
         workers: Number of workers.
         modes: Whether to start with ``--fault-tolerant``: one of these.
-        servers: Number of servers, which are the first ranks.
+        world: Ranks of the run; None for one server and its workers.
     """
+    world = Topology("asynchronous", workers) if world is None else world
     order = list(kinds)
     random.Random(f"kinds {seed}").shuffle(order)
     turn, place = divmod(run, len(order))
@@ -176,15 +179,16 @@ def draw(
     chosen = [kind]
     if kind == FOLLOWED:
         chosen = [rng.choice(single or ["kill-worker"]) for _ in range(2)]
-    faults = tuple(_fault(one, rng, workers, servers) for one in chosen)
+    faults = tuple(_fault(one, rng, world) for one in chosen)
     return Plan(run, kind, faults, modes[turn % len(modes)])
 
 
-def _fault(kind: str, rng: random.Random, workers: int, servers: int) -> Fault:
-    who = kind.partition("-")[2]
-    worker = rng.randrange(workers)
+def _fault(kind: str, rng: random.Random, world: Topology) -> Fault:
+    who, servers = kind.partition("-")[2], world.num_servers
+    worker = rng.randrange(world.num_workers)
     server = rng.randrange(servers) if servers > 1 else SERVER  # with one, drawn as ever
-    world = Topology("asynchronous", workers, servers)
+    if not servers and world.num_workers > 1:  # rank 0 stands for the server
+        worker = 1 + worker % (world.num_workers - 1)
     rank = {"worker": world.rank_of(worker), "server": server}.get(who)
     stop = signal.SIGSTOP
     # A host is cut off by a signal to what makes the hosts.
@@ -193,6 +197,7 @@ def _fault(kind: str, rng: random.Random, workers: int, servers: int) -> Fault:
         kind,
         _moment(rng),
         rank,
+        None if rank is None else world.worker_of(rank),
         signum=int(signum.get(kind.partition("-")[0], signal.SIGKILL)),
         patience=round(rng.uniform(0.2, 1.8), 2) if kind.startswith("pause") else 0.0,
         extra_bytes=rng.randrange(0, 4096) if kind == "full-disk" else 0,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from mpi_dcasgd.drivers.topology import Topology
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools.chaos import hosts
 from mpi_dcasgd.tools.chaos.plan import Fault
@@ -18,12 +17,20 @@ NAMED_WITHIN_S = 2.0
 """Seconds within which a death, or the end of the patience with a rank, is to be told."""
 
 _GONE = r"(died|dead|killed|signal|exited|hangs|lost|failed|is no more)"
+
+
+def _rank_gone(fault: Fault) -> str:
+    names = [rf"rank {fault.rank}\b"]
+    names.append("the server" if fault.worker is None else rf"worker {fault.worker}\b")
+    return rf"({'|'.join(names)}).{{0,200}}{_GONE}"
+
+
 _NAMED: dict[str, Callable[[Fault], str]] = {
-    "kill-worker": lambda fault: _rank_gone(fault.rank or 0),
-    "kill-server": lambda fault: _rank_gone(fault.rank or 0),
+    "kill-worker": _rank_gone,
+    "kill-server": _rank_gone,
     "kill-mpirun": lambda fault: rf"(mpirun|launcher|prterun)\b.{{0,200}}{_GONE}",
-    "hang-worker": lambda fault: _rank_gone(fault.rank or 0),
-    "hang-server": lambda fault: _rank_gone(fault.rank or 0),
+    "hang-worker": _rank_gone,
+    "hang-server": _rank_gone,
     "full-disk": lambda fault: r"(too large|no space|cannot be written)",
     "cut-off": lambda fault: rf"\b(h\d|host|node|daemon|rank \d+)\b.{{0,300}}{_GONE}",
 }
@@ -123,13 +130,6 @@ class Striker:
             with suppress(OSError):
                 sizes.append(path.stat().st_size)
         return max(sizes)
-
-
-def _rank_gone(rank: int) -> str:
-    names = [rf"rank {rank}\b"]
-    worker = Topology("asynchronous", max(rank, 1)).worker_of(rank)
-    names.append("the server" if worker is None else rf"worker {worker}\b")
-    return rf"({'|'.join(names)}).{{0,200}}{_GONE}"
 
 
 def _runs(process: Process, what: str) -> bool:
