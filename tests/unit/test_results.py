@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.errors import DcasgdError, UserError
 from mpi_dcasgd.tools.results.__main__ import main
 from mpi_dcasgd.tools.results.build import bare, filled, made
 from mpi_dcasgd.tools.results.delay_limit import largest_rate
@@ -131,6 +131,17 @@ def test_the_row_of_a_run_has_its_end_and_some_points() -> None:
 def test_a_study_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "arbitrary-delay"]) == 2
     assert "did you mean arbitrary-delays?" in capsys.readouterr().err
+
+
+def test_a_study_whose_run_fails_tells_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(kept: Kept, short: bool) -> None:
+        raise DcasgdError("a run failed")
+
+    monkeypatch.setattr(study("demo"), "run", fail)
+    assert main(["run", "demo", "--runs", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "results: a run failed\n"
 
 
 @pytest.mark.parametrize("tau", [0, 1, 2, 8, 39])

@@ -44,7 +44,6 @@ def test_tables_say_how_far_numbers_are_from_the_formulas() -> None:
             "part": "minimum",
             "staleness": 0,
             "curvature": 20.0,
-            "curvature_after": 12.0,
             "leaves": 0.095,
             "runs": 6,
         },

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.errors import DcasgdError, UserError
 from mpi_dcasgd.tools.results.build import build, tables_of
 from mpi_dcasgd.tools.results.kept import Kept
 from mpi_dcasgd.tools.results.store import results_of, write_results
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run studies, or build their pages.
 
     Returns:
-        The exit status: 2 for a user's mistake, which is told on stderr.
+        The exit status: 2 for a user's mistake, 1 for a run that failed; both are told on stderr.
     """
     args = _parser().parse_args(argv)
     try:
@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _run(name, args)
             else:
                 _build(name, _PAGES if args.out is None else args.out)
-    except UserError as error:
+    except DcasgdError as error:
         print(f"results: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
     return 0
 
 

@@ -70,7 +70,7 @@ def _slow_worker(kept: Kept, *, short: bool) -> list[Row]:
     for factor in FACTORS:
         its = {"part": "slow", "factor": factor}
         for algorithm in ("asgd", "adaptive-asgd"):
-            for seed in (1,) if short else (1, 2, 3):
+            for seed in (1,) if short else (1, 2, 3, 4, 5):
                 key = {**its, "algorithm": algorithm, "seed": seed}
                 epochs = 40 if short else 120
                 rows.append(kept.row(key, partial(_simulated, kept, key, epochs)))

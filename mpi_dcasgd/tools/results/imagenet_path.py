@@ -1,7 +1,7 @@
 """What do ResNet-50 on ImageNet and 16 workers need?
 
-Memory and time by plan, from stated step times. The page also tells of the same job on a small
-folder of made-up images under SLURM.
+Memory and time by plan, from stated step times; and, where there is a SLURM, the same job on a
+small folder of made-up images the whole way, through time limits and requeues.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import mpi_dcasgd
 from mpi_dcasgd.shipped import shipped
 from mpi_dcasgd.tools.bench.spread import table
+from mpi_dcasgd.tools.results.imagenet_slurm import way, way_table
 from mpi_dcasgd.tools.results.kept import Kept
 from mpi_dcasgd.tools.results.means import chosen
 from mpi_dcasgd.tools.results.runs import finite, printed
@@ -48,7 +49,7 @@ def run(kept: Kept, short: bool) -> list[Row]:
             for workers in (16,) if short else (4, 8, 16, 32):
                 key = {"part": "plan", "step_s": step_s, "algorithm": algorithm, "workers": workers}
                 rows.append(kept.row(key, partial(_plan, key)))
-    return rows
+    return [*rows, *way(kept, short=short)]
 
 
 def page(rows: Sequence[Row]) -> Page:
@@ -57,6 +58,7 @@ def page(rows: Sequence[Row]) -> Page:
         {
             "memory": _memory_table(chosen(rows, part="memory")),
             "plan": _plan_table(chosen(rows, part="plan")),
+            "way": way_table(chosen(rows, part="way")),
         }
     )
 
