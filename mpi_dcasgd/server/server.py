@@ -218,8 +218,12 @@ class ParameterServer:
         # A part of a user's own may look at anything, a subclass of these at the gradient's norm.
         if type(self.rule.admission) not in (Threshold, Collect):
             return False
-        facts = self._model.facts(worker, self.version - self.slots[worker].version, 0.0)
-        return self.rule.admission.verdict(facts) == "drop"
+        return self.rule.admission.verdict(self.facts(worker, 0.0)) == "drop"
+
+    def facts(self, worker: int, grad_norm: float) -> Facts:
+        """Return what the rule would be told about a gradient that the worker delivered now."""
+        staleness = self.version - self.slots[worker].version
+        return self._model.facts(worker, staleness, grad_norm)
 
     def lose(self, worker: int) -> list[int]:
         """Handle the death of a worker: requeue its tickets.
