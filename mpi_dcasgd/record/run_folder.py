@@ -227,6 +227,19 @@ class RunFolder(RunFiles):
 
         return read_steps(self.steps_bin, records)
 
+    def sharpness(self) -> dict[str, Any]:
+        """Read what ``sharpness`` found at the run's weights; empty if it was not used.
+
+        Raises:
+            RunFolderError: The file is damaged.
+        """
+        try:
+            return _mapping(self.sharpness_json, json.loads)
+        except RunFolderError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return {}
+            raise
+
     def closeup(self) -> Closeup:
         """Read what was found when the run was looked at closer.
 
@@ -245,6 +258,10 @@ class RunFolder(RunFiles):
                 "again"
             )
         return found
+
+    def write_sharpness(self, found: dict[str, Any]) -> None:
+        """Replace sharpness.json."""
+        write_atomic(self.sharpness_json, _json_text(found))
 
     def write_closeup(self, closeup: Closeup) -> None:
         """Replace closeup.jsonl."""

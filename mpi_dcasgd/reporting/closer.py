@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.closeup import Closeup
+from mpi_dcasgd.record.rate_limit import exceeded_at_the_end
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace
-from mpi_dcasgd.reporting.document import Block, Heading, Image, Paragraph, Table
+from mpi_dcasgd.record.warnings import RATE
+from mpi_dcasgd.reporting.document import Block, Bullets, Heading, Image, Paragraph, Table
 from mpi_dcasgd.server.records import Action
 
 if TYPE_CHECKING:
@@ -75,24 +77,38 @@ class Closer:
         course: Its staleness; None without a trace, and where nothing was stale.
         closeup: What ``closeup`` measured; None if it was not used.
         problem: Why that cannot be read; empty if it can.
+        warnings: What the run warned of while it was at work, and kinds of these.
+        too_large: By how much its learning rate was beyond the largest stable one; empty if it was
+            not, or if no curvature is known.
     """
 
     course: Course | None = None
     closeup: Closeup | None = None
     problem: str = ""
+    warnings: tuple[str, ...] = ()
+    too_large: str = ""
 
 
-def look_closer(folder: RunFolder, trace: Trace | None) -> Closer:
+def look_closer(
+    folder: RunFolder, trace: Trace | None, events: Sequence[Mapping[str, Any]]
+) -> Closer:
     """Read what there is of one run."""
-    if trace is None:
-        return Closer()
-    course = course_of(trace)
-    if not folder.closeup_jsonl.is_file():
-        return Closer(course)
+    warnings = [each for each in events if each["event"] == "warning"]
+    rates = [str(each["text"]) for each in warnings if each["kind"] == RATE]
+    closeup, problem = None, ""
     try:
-        return Closer(course, folder.closeup())
+        rates += [text] if (text := exceeded_at_the_end(folder.sharpness())) else []
+        if trace is not None and folder.closeup_jsonl.is_file():
+            closeup = folder.closeup()
     except RunFolderError as error:
-        return Closer(course, problem=str(error))
+        problem = str(error)
+    return Closer(
+        course=course_of(trace) if trace is not None else None,
+        closeup=closeup,
+        problem=problem,
+        warnings=tuple(str(each["text"]) for each in warnings),
+        too_large=rates[0] if rates else "",
+    )
 
 
 def course_of(trace: Trace) -> Course | None:
@@ -136,6 +152,19 @@ def mean_of(values: Numbers) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
+def rates_too_large(groups: Sequence[Group]) -> str:
+    """Say which rows had a learning rate beyond the largest stable one; empty if none is known."""
+    told = []
+    for group in groups:
+        texts = [run.closer.too_large for run in group.runs if run.closer.too_large]
+        if texts:
+            of = f" in {len(texts)} of {len(group.runs)} runs" if len(group.runs) > 1 else ""
+            told.append(f"{group.label}{of}: {texts[0]}")
+    if not told:
+        return ""
+    return f"The learning rate was beyond the stability limit of the delay. {'. '.join(told)}."
+
+
 def closer_blocks(groups: Sequence[Group], title: Heading, images: Sequence[Image]) -> list[Block]:
     """Write the section; empty if nothing is known of any run.
 
@@ -144,23 +173,31 @@ def closer_blocks(groups: Sequence[Group], title: Heading, images: Sequence[Imag
         title: Heading of the section.
         images: Its pictures, in order.
     """
-    if not any(run.closer.course for group in groups for run in group.runs):
+    each = [(group, run.closer) for group in groups for run in group.runs]
+    warned = [f"{group.label}: {text}" for group, closer in each for text in closer.warnings]
+    stale = any(closer.course for _, closer in each)
+    if not stale and not warned:
         return []
-    blocks: list[Block] = [title, Paragraph(_STALENESS_NOTE), *images]
+    blocks: list[Block] = [title]
+    if warned:
+        blocks += [Paragraph("Runs warned of:"), Bullets(tuple(dict.fromkeys(warned)))]
+    if not stale:
+        return blocks
+    blocks += [Paragraph(_STALENESS_NOTE), *images]
     measured = [(group, seen) for group in groups if (seen := looked_at(group))]
     if measured:
         blocks += [_table(measured), Paragraph(_CLOSEUP_NOTE)]
         others = [
             f"{seen.meta['run']} (from push {seen.meta['first_other']} on)"
-            for _, each in measured
-            for seen in each
+            for _, all_seen in measured
+            for seen in all_seen
             if not seen.meta["identical"]
         ]
         if others:
             blocks.append(
                 Paragraph(f"Not computed again bit for bit, but in order: {', '.join(others)}.")
             )
-    problems = [run.closer.problem for group in groups for run in group.runs if run.closer.problem]
+    problems = [closer.problem for _, closer in each if closer.problem]
     blocks += [Paragraph(f"Left out: {problem}.") for problem in problems]
     if not measured:
         blocks.append(Paragraph(_HINT))

@@ -223,7 +223,7 @@ def _load(
             sizes=_sizes(trace) if trace else (),
             idle=find_idle(stored),
             restarts=tuple(restart.cause for restart in folder.restarts()),
-            closer=look_closer(folder, trace),
+            closer=look_closer(folder, trace, events),
         )
         # What the grouping relies on has to be there before it is relied on.
         _ = (run.algorithm, run.driver, run.num_workers, run.seed, run.histogram)
