@@ -103,8 +103,11 @@ def test_the_report_shows_what_was_measured_and_says_what_could_be(tmp_path: Pat
     assert "do not match their digest" in section
 
 
-def test_runs_without_a_trace_have_no_such_section(tmp_path: Path) -> None:
+def test_of_runs_without_a_trace_only_warnings_are_shown(tmp_path: Path) -> None:
     folder = synthetic_run(tmp_path, "ssgd")
     RunFolder(folder).trace_bin.unlink(missing_ok=True)
     assert look_closer(RunFolder(folder), None, []).course is None
-    assert "Looking closer" not in report([folder], tmp_path / "out").markdown.read_text()
+    section = section_of(report([folder], tmp_path / "out").markdown)
+    assert "Runs warned of:" in section
+    assert "- ssgd: the training loss does not fall" in section
+    assert "Staleness over time" not in section
