@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mpi_dcasgd.rules.part import Part
     from mpi_dcasgd.runs.advise import Advice, advise
     from mpi_dcasgd.runs.calibrate import Calibration, calibrate
+    from mpi_dcasgd.runs.closeup import WrittenCloseup, closeup
     from mpi_dcasgd.runs.compare import compare
     from mpi_dcasgd.runs.doctor import doctor
     from mpi_dcasgd.runs.jobs import load_job
@@ -68,6 +69,7 @@ __all__ = [
     "advise",
     "sharpness",
     "timeline",
+    "closeup",
     "watch",
     "doctor",
     "Job",
@@ -79,6 +81,7 @@ __all__ = [
     "Advice",
     "Sharpness",
     "WrittenTimeline",
+    "WrittenCloseup",
     "Watched",
     "Finding",
     "StopFlag",
@@ -111,6 +114,7 @@ if not TYPE_CHECKING:  # or a type checker would believe in any attribute
         "advise": "runs.advise",
         "sharpness": "runs.sharpness",
         "timeline": "runs.timeline",
+        "closeup": "runs.closeup",
         "watch": "runs.watch",
         "doctor": "runs.doctor",
         "Job": "config.schema",
@@ -121,6 +125,7 @@ if not TYPE_CHECKING:  # or a type checker would believe in any attribute
         "Advice": "runs.advise",
         "Sharpness": "runs.sharpness",
         "WrittenTimeline": "runs.timeline",
+        "WrittenCloseup": "runs.closeup",
         "Watched": "runs.watch",
         "Finding": "tools.doctor.finding",
         "StopFlag": "drivers.signals",

@@ -26,6 +26,7 @@ COMMANDS = {
     "status": "mpi_dcasgd.cli.status",
     "watch": "mpi_dcasgd.cli.watch",
     "timeline": "mpi_dcasgd.cli.timeline",
+    "closeup": "mpi_dcasgd.cli.closeup",
     "stability": "mpi_dcasgd.cli.stability",
     "sharpness": "mpi_dcasgd.cli.sharpness",
     "advise": "mpi_dcasgd.cli.advise",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         best=args.best,
         words=args.overrides,
     )
-    print(_as_json(found) if args.json else _as_text(found))
+    print(json.dumps(found.plain(), indent=2) if args.json else _as_text(found))
     return 0
 
 
@@ -100,23 +98,3 @@ def _row(row: Allowed) -> str:
         f"  {row.what:<26}{row.staleness:10d}{mark + f'{row.stable_lr:.4g}':>20}"
         f"{row.used_lr:12.4g}{row.share:14.3g}"
     )
-
-
-def _as_json(found: Sharpness) -> str:
-    def plain(row: Allowed) -> dict[str, object]:
-        stable = row.stable_lr if math.isfinite(row.stable_lr) else None
-        return {**asdict(row), "stable_lr": stable, "share": row.share}
-
-    values = {
-        "algorithm": found.job.algorithm,
-        "weights": found.weights,
-        "curvature": found.found.value,
-        "error": found.found.error,
-        "products": found.found.products,
-        "samples": found.samples,
-        "train_samples": found.of,
-        "last_lr": found.last_lr,
-        "allowed": [plain(row) for row in found.allowed],
-        "notes": list(found.notes),
-    }
-    return json.dumps(values, indent=2)

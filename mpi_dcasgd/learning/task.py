@@ -170,6 +170,14 @@ class Task(_Made):
         """
         return {}
 
+    def curvature(self) -> float | None:
+        """Return the largest curvature of the training loss, where it is known.
+
+        That is the largest eigenvalue of its Hessian, on all samples, wherever training may go. A
+        run then warns of a learning rate that is too large for its delays.
+        """
+        return None
+
     def derived(self, means: Mapping[str, float]) -> Mapping[str, float]:
         """Compute further metrics from the means of a whole split.
 

@@ -118,6 +118,8 @@ def _files(folder: RunFolder) -> Iterator[Path]:
         folder.metrics_csv,
         folder.trace_bin,
         folder.steps_bin,
+        folder.closeup_jsonl,
+        folder.sharpness_json,
         folder.summary_json,
         folder.weights_pt,
         folder.best_pt,

@@ -17,6 +17,7 @@ from mpi_dcasgd.record.display import Display, spread
 from mpi_dcasgd.record.energy import EnergyMeter
 from mpi_dcasgd.record.metrics import finite
 from mpi_dcasgd.record.progress import make_progress
+from mpi_dcasgd.record.rate_limit import RateLimit
 from mpi_dcasgd.record.restarts import Restart
 from mpi_dcasgd.record.results import Results, event_of
 from mpi_dcasgd.record.run_folder import RunFolder
@@ -49,6 +50,9 @@ class Recorder:
             are cut back to where they were then.
         energy: Counts this host's joules; nobody does if None.
 
+    Attributes:
+        limit: What the learning rate is held against; None where no curvature is known.
+
     Raises:
         RunFolderError: A file cannot be written, or is not the one that ``saved`` belongs to.
     """
@@ -76,6 +80,7 @@ class Recorder:
         self._steps: StepWriter | None = None
         self._saved_steps = saved.get("steps") if saved else None
         self._warnings = Warnings(saved.get("warned") if saved else None)
+        self.limit: RateLimit | None = None
         progress = make_progress(
             settings.progress,
             stream,
@@ -272,6 +277,9 @@ class Recorder:
         )
         tally.begin_window(time_s)
         self._warn(warned)
+        if self.limit is not None:
+            now = tally.samples, tally.histogram, self._run.num_workers
+            self._warn(self._warnings.of_rate(self.limit, *now))
 
     def _load_of(self, passed_s: float) -> tuple[dict[str, Any], list[Warned]]:
         """The work of server and workers since the last progress event, and warnings about it."""

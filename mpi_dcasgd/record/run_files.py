@@ -27,6 +27,8 @@ class RunFiles:
         tensorboard: A folder: events for TensorBoard, where the job asks for them.
         trace_bin: Every push; runs without a server have none.
         steps_bin: Where the time of each push went, where that is known.
+        sharpness_json: The largest curvature, where somebody has measured it.
+        closeup_jsonl: Norms and distances of pushes, where somebody has looked closer.
         restarts_jsonl: Restarts by the launcher, one a line, if there were any.
         summary_json: The outcome, from the end of the run on.
         weights_pt: The final weights.
@@ -52,6 +54,8 @@ class RunFiles:
         self.tensorboard = self.path / "tensorboard"
         self.trace_bin = self.path / "trace.bin"
         self.steps_bin = self.path / "steps.bin"
+        self.sharpness_json = self.path / "sharpness.json"
+        self.closeup_jsonl = self.path / "closeup.jsonl"
         self.summary_json = self.path / "summary.json"
         self.restarts_jsonl = self.path / "restarts.jsonl"
         self.weights_pt = self.path / "weights.pt"

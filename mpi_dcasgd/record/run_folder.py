@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from mpi_dcasgd.record.closeup import Closeup
     from mpi_dcasgd.record.trace import Trace
 
 
@@ -225,6 +226,48 @@ class RunFolder(RunFiles):
         from mpi_dcasgd.record.steps import read_steps  # loads NumPy
 
         return read_steps(self.steps_bin, records)
+
+    def sharpness(self) -> dict[str, Any]:
+        """Read what ``sharpness`` found at the run's weights; empty if it was not used.
+
+        Raises:
+            RunFolderError: The file is damaged.
+        """
+        try:
+            return _mapping(self.sharpness_json, json.loads)
+        except RunFolderError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return {}
+            raise
+
+    def closeup(self) -> Closeup:
+        """Read what was found when the run was looked at closer.
+
+        Raises:
+            RunFolderError: Nobody has, the file is damaged, or the run has changed since.
+        """
+        from mpi_dcasgd.record.closeup import read_closeup  # loads NumPy
+
+        again = f"`mpi-dcasgd closeup {self.path}`"
+        if not self.closeup_jsonl.is_file():
+            raise RunFolderError(f"{self.closeup_jsonl}: no such file; {again} makes it")
+        found = read_closeup(self.closeup_jsonl)
+        if self.trace_bin.is_file() and not found.is_of(self.trace_bin):
+            raise RunFolderError(
+                f"{self.closeup_jsonl}: is of pushes that the run has not kept; {again} makes it "
+                "again"
+            )
+        return found
+
+    def write_sharpness(self, found: dict[str, Any]) -> None:
+        """Replace sharpness.json."""
+        write_atomic(self.sharpness_json, _json_text(found))
+
+    def write_closeup(self, closeup: Closeup) -> None:
+        """Replace closeup.jsonl."""
+        from mpi_dcasgd.record.closeup import write_closeup  # loads NumPy
+
+        write_closeup(self.closeup_jsonl, closeup)
 
     def weights(self, *, best: bool = False) -> dict[str, Tensor]:
         """The weights of the run, a ``state_dict`` of tensors on the CPU.

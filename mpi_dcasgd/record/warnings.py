@@ -1,4 +1,4 @@
-"""Warnings about a run as they happen: busy server, lagging worker, loss that does not fall."""
+"""Warnings about a run as they happen: busy server, lagging worker, rate too large, loss stuck."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
 
+from mpi_dcasgd.record.rate_limit import RateLimit
 from mpi_dcasgd.record.steps import Load
 
 BUSY = 0.9
@@ -19,6 +20,8 @@ LAGS = 2.0
 _ENOUGH = 8
 """Pushes of a usual worker, fewer of which prove nothing."""
 _EVALUATIONS = 4
+RATE = "lr too large"
+"""Kind of the warning about a learning rate beyond the largest stable one."""
 _FALLS = 0.98
 
 
@@ -27,7 +30,7 @@ class Warned:
     """One warning.
 
     Attributes:
-        kind: ``server saturated``, ``worker 3 lags`` or ``loss not falling``.
+        kind: ``server saturated``, ``worker 3 lags``, ``lr too large`` or ``loss not falling``.
         text: A sentence for people.
     """
 
@@ -76,6 +79,22 @@ class Warnings:
         steps_s = [step_s / count if count else math.nan for count, step_s in pairs]
         usual_s = median_low([step_s for step_s in steps_s if not math.isnan(step_s)])
         return self._new([*_saturated(load, passed_s, usual_s), *_lagging(load, steps_s, usual_s)])
+
+    def of_rate(
+        self, limit: RateLimit, samples: int, staleness: Mapping[int, int], workers: int
+    ) -> list[Warned]:
+        """Hold the learning rate against the largest stable one, once enough delays are known.
+
+        Args:
+            limit: What it is held against.
+            samples: Applied so far.
+            staleness: Gradients that were applied, by their staleness.
+            workers: Of the run.
+        """
+        if RATE in self._told or sum(staleness.values()) < _ENOUGH * workers:
+            return []
+        text = limit.exceeded(samples, staleness)
+        return self._new([Warned(RATE, text)] if text else [])
 
     def of_losses(self, losses: Sequence[float]) -> list[Warned]:
         """Judge the mean training losses between evaluations, from the first on."""

@@ -17,6 +17,7 @@ from mpi_dcasgd.record.run_files import JOB_YAML
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.study_folder import find_runs
 from mpi_dcasgd.record.trace import Trace
+from mpi_dcasgd.reporting.closer import Closer, look_closer
 from mpi_dcasgd.reporting.sound import check_events, check_summary
 from mpi_dcasgd.server.records import Action
 
@@ -58,6 +59,7 @@ class RunResult:
         sizes: Numbers of workers, one for each start of the run, as far as its trace tells.
         idle: Keys and sections of the job that had no effect.
         restarts: What its launcher started it again for, oldest first.
+        closer: Its staleness over time, and what ``closeup`` measured.
     """
 
     path: Path
@@ -70,6 +72,7 @@ class RunResult:
     sizes: tuple[int, ...] = ()
     idle: frozenset[str] = frozenset()
     restarts: tuple[str, ...] = ()
+    closer: Closer = Closer()
 
     @property
     def measures(self) -> Measures:
@@ -220,6 +223,7 @@ def _load(
             sizes=_sizes(trace) if trace else (),
             idle=find_idle(stored),
             restarts=tuple(restart.cause for restart in folder.restarts()),
+            closer=look_closer(folder, trace, events),
         )
         # What the grouping relies on has to be there before it is relied on.
         _ = (run.algorithm, run.driver, run.num_workers, run.seed, run.histogram)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpi_dcasgd.reporting.closer import NAME as CLOSER
+from mpi_dcasgd.reporting.closer import closer_blocks
 from mpi_dcasgd.reporting.collect import Collection, RunResult
 from mpi_dcasgd.reporting.document import (
     Block,
@@ -176,6 +178,8 @@ class Content:
         target = self.first_screen(part).target
         if (cost := cost_table(groups, target)) is not None:
             blocks += [title("Cost"), cost, Paragraph(cost_note(groups))]
+        closer = [Image(path, text) for path, text in pictures if CLOSER in path.name]
+        pictures = [(path, text) for path, text in pictures if CLOSER not in path.name]
         if pictures:
             blocks.append(title("Plots"))
             blocks += [Image(path, text) for path, text in pictures]
@@ -183,6 +187,7 @@ class Content:
             blocks += [title("Where the workers' time went"), times]
         if (unequal := worker_table(groups)) is not None:
             blocks += [title("How unequal the workers were"), unequal, Paragraph(UNEQUAL_NOTE)]
+        blocks += closer_blocks(groups, title("Looking closer"), closer)
         return blocks + settings_blocks(groups, part.runs, heading)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mpi_dcasgd.reporting.closer import rates_too_large
 from mpi_dcasgd.reporting.collect import UnfinishedRun
 from mpi_dcasgd.reporting.criteria import (
     by_cost,
@@ -98,6 +99,7 @@ class FirstScreen:
             return []
         found = [
             _few_seeds(groups),
+            rates_too_large(groups),
             *tuning_remarks(groups, tunings(self.part.runs)),
             crowded(self.part.runs),
             server_rank(groups),

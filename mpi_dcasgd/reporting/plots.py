@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.reporting.closer_plots import closer_pictures
 from mpi_dcasgd.reporting.curves import draw_curves, plotted_metrics
 from mpi_dcasgd.reporting.groups import Group, twins
 from mpi_dcasgd.reporting.scaling import draw_scaling, scales
@@ -105,6 +106,8 @@ def draw_all(
                 "Samples a second against workers",
                 lambda figure: _throughput(figure, groups, setting),
             )
+        for name, text, picture in closer_pictures(groups, setting):
+            draw(f"{prefix}{name}", text, picture)
     return drawn
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mpi_dcasgd.record.run_files import CLUSTER_YAML
+from mpi_dcasgd.reporting.closer import rates_too_large
 from mpi_dcasgd.reporting.collect import RunResult
 from mpi_dcasgd.reporting.groups import Group, Stat
 from mpi_dcasgd.reporting.time_to_error import is_synchronous
@@ -18,6 +19,7 @@ def remarks(groups: Sequence[Group], runs: Sequence[RunResult]) -> list[str]:
     """Cautions that apply to these runs, and only those."""
     found = [
         _seeds(groups),
+        rates_too_large(groups),
         virtual_seconds(groups),
         server_rank(groups),
         crowded(runs),

@@ -90,7 +90,7 @@ class StretchStep:
         lanes = Lanes(grad, grad, params, snapshot)
         new_state: list[Tensor] = []
         if self.parts:
-            for part, scalars, old in self._shares(numbers, state):
+            for part, scalars, old in self.shares(numbers, state):
                 lanes, new = part.update(lanes, old, scalars)
                 new_state += new
         new_params = params - lanes.direction * numbers[0]
@@ -101,14 +101,14 @@ class StretchStep:
     def sent(self, params: Tensor, numbers: Tensor, state: tuple[Tensor, ...]) -> Tensor:
         """Return what a worker is sent instead of ``params``, after the update."""
         value = params
-        for part, scalars, vectors in self._shares(numbers, state):
+        for part, scalars, vectors in self.shares(numbers, state):
             value = part.sent(value, vectors, scalars, numbers[-1])
         return value
 
-    def _shares(
+    def shares(
         self, numbers: Tensor, state: tuple[Tensor, ...]
     ) -> Iterator[tuple[Part, tuple[Tensor, ...], tuple[Tensor, ...]]]:
-        """Every part with its scalars and its state."""
+        """Return every part, in the order in which they act, with its scalars and its state."""
         scalars = numbers.unbind()
         first_number, first_vector = 1, 0
         for (_, part), (num_scalars, num_vectors) in zip(self.parts, self._counts, strict=True):

@@ -72,6 +72,8 @@ class RecordedRun:
         words: Sequence[str] = (),
         overrides: dict[str, Any] | None = None,
         code: Path | str | None = None,
+        *,
+        drivers: Sequence[str] = ("mpi",),
     ) -> RecordedRun:
         """Read a run with its trace, and change its job.
 
@@ -81,6 +83,7 @@ class RecordedRun:
             overrides: Changes by key.
             code: Where the user's own modules are looked for first: a folder, ``recorded`` for the
                 copies in the run folder, or None for where the run had them from.
+            drivers: Kinds of runs that are taken.
 
         Raises:
             RunFolderError: There is no such run, its trace was changed, or it has no order.
@@ -99,7 +102,7 @@ class RecordedRun:
             )
         except ConfigError as error:
             raise ConfigError(error.where, [*error.problems, *_missing_code(folder)]) from error
-        if trace.meta.get("driver") != "mpi":
+        if trace.meta.get("driver") not in drivers:
             raise RunFolderError(
                 f"{path}: a {trace.meta.get('driver')} run; only asynchronous runs over MPI have "
                 "an order of pushes to replay (the others repeat themselves when run again)"

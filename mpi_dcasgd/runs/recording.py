@@ -35,6 +35,7 @@ from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.data_check import check_resumed, write_down
 from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint
+from mpi_dcasgd.runs.rate_limit import rate_limit
 from mpi_dcasgd.runs.resume import AUTO, NEVER, find_checkpoint, make_checkpointer, with_kernel
 from mpi_dcasgd.runs.run_end import (
     how_to_resume,
@@ -209,6 +210,7 @@ class Recording:
             saved=saved,
             energy=None if run.virtual else EnergyMeter(),
         )
+        recorder.limit = rate_limit(self.folder, workshop, server)
         devices = ", ".join(f"{p.role} {p.rank}: {p.host} {p.device}" for p in places)
         self.logger.info(devices)
         recorder.message(f"{job.name}: {who_trains(job, driver, num_workers)}")

@@ -13,30 +13,24 @@ import torch
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.conductor import weights_sha256
 from mpi_dcasgd.drivers.signals import StopFlag
-from mpi_dcasgd.drivers.simulation.recorded_order import (
-    Difference,
-    OrderReplay,
-    RecordedLedger,
-)
-from mpi_dcasgd.drivers.simulation.recorded_order import replay as replay_pushes
+from mpi_dcasgd.drivers.simulation.recorded_order import OrderReplay
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.shown import ShownStream
-from mpi_dcasgd.record.trace import TraceRecord
 from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.data_check import check_replayed, replay_changes
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import with_task
 from mpi_dcasgd.runs.process import process_as_it_was, run_of_one_process
+from mpi_dcasgd.runs.recompute import recompute
 from mpi_dcasgd.runs.recorded_run import RecordedRun
 from mpi_dcasgd.runs.recording import Recording
 from mpi_dcasgd.runs.replay_verdict import Replay, Verdict
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.resume import AUTO
 from mpi_dcasgd.runs.virtual import VirtualSetup, run_virtually
-from mpi_dcasgd.server.server import ParameterServer
 
 _CPU = torch.device("cpu")
 
@@ -188,7 +182,7 @@ def _compute_again(run: RecordedRun, show: TextIO | None, loaders: Loaders) -> R
         head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
         print(head, file=ShownStream(show), flush=True)
     began = time.monotonic()
-    server, difference = _replay(run, workshop, pushes)
+    server, difference = recompute(run, workshop, pushes)
     seconds = time.monotonic() - began
     sha = weights_sha256(server.weights, server.layout)
     verdict: Verdict = "identical"
@@ -213,27 +207,6 @@ def _compute_again(run: RecordedRun, show: TextIO | None, loaders: Loaders) -> R
         code_changes=tuple(run.code_changes()),
         data_changes=data_changes,
     )
-
-
-def _replay(
-    run: RecordedRun, workshop: Workshop, pushes: Sequence[TraceRecord]
-) -> tuple[ParameterServer, Difference | None]:
-    """The server after the last push, or after the first that differs."""
-    learner = workshop.learner(workshop.flat_model(workshop.device))
-    state: dict[str, Any] | None = None
-    for stretch in run.stretches:
-        mine = pushes[stretch.begin : stretch.end]
-        finished = run.trace.status == "completed" and stretch.end == len(pushes)
-        ledger = RecordedLedger(mine, stretch.num_workers, finished=finished)
-        server = workshop.server(stretch.num_workers, _CPU, ledger)
-        if state is not None:
-            server.take_over(state, tickets=False)
-        difference = replay_pushes(server, learner, mine, [push.mark for push in mine])
-        if difference is not None:
-            number = stretch.begin + difference.number
-            return server, difference._replace(number=number)
-        state = server.lasting_state()
-    return server, None
 
 
 def _setup(recorded: RecordedRun, loaders: Loaders) -> tuple[VirtualSetup, OrderReplay]:

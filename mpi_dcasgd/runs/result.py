@@ -12,6 +12,7 @@ from mpi_dcasgd.runs.jobs import load_job
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mpi_dcasgd.record.closeup import Closeup
     from mpi_dcasgd.record.trace import Trace
 
 RunStatus = Literal["completed", "interrupted", "failed", "unfinished"]
@@ -118,3 +119,12 @@ class Run:
             RunFolderError: There is none (``record.trace`` of the job), or it was changed.
         """
         return self._folder.trace()
+
+    def closeup(self) -> Closeup:
+        """Return gaps, norms of compensations and of steps, as ``closeup`` has found them.
+
+        Raises:
+            RunFolderError: Nobody has looked closer, the file is damaged, or the run has changed
+                since.
+        """
+        return self._folder.closeup()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,11 @@ from mpi_dcasgd.runs.data_check import replay_changes
 from mpi_dcasgd.runs.jobs import JobSource, load_job
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.result import Run
+from mpi_dcasgd.tools.largest_rate import LAGS, LargestRate
 from mpi_dcasgd.tools.sharpness import Largest, largest_curvature
-from mpi_dcasgd.tools.stable_rates import stable_rates
 
 WORKERS = (1, 2, 4, 8, 16, 32)
 """Numbers of workers whose delays a job is held against."""
-
-_LAGS = 31
-"""Delay up to which a rule is taken through its own arithmetic, which takes time by its cube."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class Allowed:
         stable_lr: The largest stable rate; infinite where nothing bounds it.
         used_lr: The rate of the run or the job.
         exact: False where it is continued from the rate at a smaller delay.
+        formula: True where that of plain SGD stands in for a rule of which no rate is known.
     """
 
     what: str
@@ -46,6 +44,7 @@ class Allowed:
     stable_lr: float
     used_lr: float
     exact: bool = True
+    formula: bool = False
 
     @property
     def share(self) -> float:
@@ -77,6 +76,26 @@ class Sharpness:
     allowed: tuple[Allowed, ...]
     notes: tuple[str, ...] = ()
 
+    def plain(self) -> dict[str, Any]:
+        """Return all of it in plain values, as JSON has them."""
+
+        def row(row: Allowed) -> dict[str, Any]:
+            stable = row.stable_lr if math.isfinite(row.stable_lr) else None
+            return {**asdict(row), "stable_lr": stable, "share": row.share}
+
+        return {
+            "algorithm": self.job.algorithm,
+            "weights": self.weights,
+            "curvature": self.found.value,
+            "error": self.found.error,
+            "products": self.found.products,
+            "samples": self.samples,
+            "train_samples": self.of,
+            "last_lr": self.last_lr,
+            "allowed": [row(each) for each in self.allowed],
+            "notes": list(self.notes),
+        }
+
 
 def sharpness(
     source: JobSource | Run,
@@ -89,6 +108,9 @@ def sharpness(
     **overrides: Any,
 ) -> Sharpness:
     """Measure the largest curvature of the training loss, and what delays it allows at which rate.
+
+    Of a run it is kept in the run's folder (sharpness.json): when the run is resumed, and in
+    reports, its learning rate is held against it.
 
     Args:
         source: A run or its folder, for its final weights and its own delays; or a job, for its
@@ -105,7 +127,7 @@ def sharpness(
         ConfigError: The job is wrong, changes are given with a run, or the loss has no finite
             second derivatives.
         DataError: The data are missing or not what the job says.
-        RunFolderError: The run has no weights.
+        RunFolderError: The run has no weights, or its folder cannot be written.
 
     Example:
         >>> found = sharpness("jobs/digits.yaml", workers=[1, 8], samples=256)
@@ -135,7 +157,7 @@ def sharpness(
         found, seen = largest_curvature(learner, samples, tolerance)
     rows, more = _allowed(job, folder, workers, found.value)
     which = "best" if best else "final"
-    return Sharpness(
+    result = Sharpness(
         job=job,
         weights="initial weights" if folder is None else f"{which} weights of {folder.path}",
         found=found,
@@ -145,6 +167,12 @@ def sharpness(
         allowed=rows,
         notes=(*notes, *more),
     )
+    if folder is not None:
+        kept = result.plain()
+        if workers is not None:
+            kept["allowed"] = []  # not at the run's own delays
+        folder.write_sharpness(kept)
+    return result
 
 
 def _folder_of(source: JobSource | Run) -> RunFolder | None:
@@ -165,14 +193,15 @@ def _allowed(
 ) -> tuple[tuple[Allowed, ...], list[str]]:
     """A row for each delay, and what to know about them."""
     rows, notes = [], []
+    largest = LargestRate(job.rule, job.algorithm)
     if workers is None and folder is not None:
         wanted = _measured(job, folder)
     else:
         wanted = [_of_workers(job, count) for count in workers or WORKERS]
     for what, staleness, lr in wanted:
-        rate, exact, note = _rate(job, staleness)
+        rate, exact, note = _rate(largest, job, staleness)
         stable = rate / curvature if curvature > 0 else math.inf
-        rows.append(Allowed(what, staleness, stable, lr, exact))
+        rows.append(Allowed(what, staleness, stable, lr, exact, bool(note)))
         notes += [note] if note and note not in notes else []
     return tuple(rows), notes
 
@@ -203,16 +232,11 @@ def _lr(job: Job, count: int) -> float:
     return job.lr * group if job.sync.lr_scaling == "linear" else job.lr
 
 
-def _rate(job: Job, staleness: int) -> tuple[float, bool, str]:
+def _rate(largest: LargestRate, job: Job, staleness: int) -> tuple[float, bool, str]:
     """The largest stable rate times curvature, whether it is exact, and what to know about it."""
-    near = min(staleness, _LAGS)
     try:
-        rate = stable_rates(job.rule, [near + 1], job.algorithm)[0].rate
+        return largest.at(staleness), staleness <= LAGS, ""
     except ConfigError:
         plain = 2 * math.sin(math.pi / (2 * (2 * staleness + 1)))
         note = f"by the formula for plain SGD: no largest stable rate is known of {job.algorithm}"
         return plain, True, f"{note}, whose steps are not linear near a minimum"
-    if near == staleness:
-        return rate, True, ""
-    # Far from no delay at all, what is stable falls as 1 / (2 tau + 1), with momentum or without.
-    return rate * (2 * near + 1) / (2 * staleness + 1), False, ""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.rate_limit import exceeded_at_the_end
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.result import Run
@@ -129,4 +131,13 @@ def _look(path: Path, status: RunStatus, events: dict[str, _Events]) -> Watched:
         left = (epochs or 0) * (start.get("num_samples") or 0) - (progress.get("samples") or 0)
         rate = progress.get("samples_per_s") or 0
         eta_s = left / rate if rate > 0 and math.isfinite(left) else None
-    return Watched(status, epochs, progress, eta_s, tuple(known.warnings))
+    return Watched(status, epochs, progress, eta_s, (*known.warnings, *_too_large(folder)))
+
+
+def _too_large(folder: RunFolder) -> list[str]:
+    """Say that the rate was too large for the curvature that somebody has measured since."""
+    try:
+        text = exceeded_at_the_end(folder.sharpness())
+    except RunFolderError:
+        return []
+    return [text] if text else []

@@ -21,6 +21,7 @@ from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.fuse import Fuse
+from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import MAX_AHEAD
 from mpi_dcasgd.server.intake import Intake
@@ -237,8 +238,12 @@ class ParameterServer:
         Returns:
             False also where only the gradient itself could tell.
         """
+        return self._intake.drops(self.facts(worker, 0.0))
+
+    def facts(self, worker: int, grad_norm: float) -> Facts:
+        """Return what the rule would be told about a gradient that the worker delivered now."""
         staleness = self.version - self.slots[worker].version
-        return self._intake.drops(self._model.facts(worker, staleness, 0.0))
+        return self._model.facts(worker, staleness, grad_norm)
 
     def lose(self, worker: int) -> list[int]:
         """Handle the death of a worker: requeue its tickets.

@@ -119,7 +119,7 @@ def test_runs_are_found_below_a_folder_but_submitted_jobs_are_none(tmp_path: Pat
 
 NAMES = (
     *("summary.json", "job.yaml", "metrics.jsonl", "trace.bin", "cluster.yaml", "weights.pt"),
-    *("output.log", "environment.json", "submissions.jsonl"),
+    *("output.log", "environment.json", "submissions.jsonl", "closeup.jsonl", "sharpness.json"),
 )
 PLACES = {"jobs", "clusters", "replaced", ".lock", ".locks", "slurm", "checkpoints", "logs"}
 

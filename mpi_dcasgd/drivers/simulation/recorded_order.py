@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from mpi_dcasgd.drivers.account import Account
-from mpi_dcasgd.drivers.simulation.turn import take_turn
+from mpi_dcasgd.drivers.simulation.turn import Deliver, drop_turn, take_turn
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.server.ledger import TicketLedger
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint
@@ -99,6 +99,9 @@ def replay(
     pushes: Iterable[RecordedPush],
     fingerprints: Iterable[int] | None = None,
     told: Callable[[UpdateRecord], None] = lambda record: None,
+    *,
+    deliver: Deliver = ParameterServer.push,
+    simulated: bool = False,
 ) -> Difference | None:
     """Put the recorded pushes to a server again.
 
@@ -108,6 +111,8 @@ def replay(
         pushes: The record, in order.
         fingerprints: What ``fingerprint`` gave for each push, if it was recorded.
         told: Called with what the server says of each push.
+        deliver: Hands each push to the server.
+        simulated: It is a simulator's record: what would be dropped was not computed.
 
     Returns:
         The first difference, or None if there is none.
@@ -124,15 +129,20 @@ def replay(
         slot = server.slots[push.worker]
         if slot.status != "working":
             return Difference(number, f"worker {push.worker}", "working", slot.status)
-        found, answer = take_turn(server, learner, push.worker, push.ticket)
-        record = answer.record
+        turn = server, learner, push.worker, push.ticket
+        if simulated and server.drops(push.worker):
+            record = drop_turn(*turn, deliver).record
+            loss, norm = record.loss, record.grad_norm
+        else:
+            (_, _, loss, norm, _), answer = take_turn(*turn, deliver)
+            record = answer.record
         told(record)
         for what in ("version", "staleness", "action"):
             before, now = getattr(push, what), getattr(record, what)
             if before != now:
                 return Difference(number, what, before, now)
         if marks is not None:
-            mark, found_mark = next(marks), fingerprint(found.loss, found.norm)
+            mark, found_mark = next(marks), fingerprint(loss, norm)
             if mark != found_mark:
                 return Difference(number, "the gradient's fingerprint", mark, found_mark)
     return None

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from mpi_dcasgd.learning.learner import Gradient, Learner
 from mpi_dcasgd.server.push import Answer, Push
 from mpi_dcasgd.server.server import ParameterServer
 from mpi_dcasgd.server.wire import round_gradient
 
+Deliver = Callable[[ParameterServer, int, Push], Answer]
+"""Hands a worker's push to a server."""
+
 
 def take_turn(
-    server: ParameterServer, learner: Learner, worker: int, ticket: int
+    server: ParameterServer,
+    learner: Learner,
+    worker: int,
+    ticket: int,
+    deliver: Deliver = ParameterServer.push,
 ) -> tuple[Gradient, Answer]:
     """Compute the gradient of a ticket at the weights that the worker was sent, and push it.
 
@@ -20,6 +28,7 @@ def take_turn(
         learner: Computes all workers' gradients, one after the other, on any device.
         worker: Whose turn it is; it has been sent work.
         ticket: One that it was granted.
+        deliver: Hands the push over.
 
     Returns:
         What was found, and what the server answers.
@@ -29,10 +38,16 @@ def take_turn(
     found = learner.gradient(learner.load(ticket))
     wire, vector = server.wire, flat.grad.to(server.weights.device)
     round_gradient(vector[: wire.num_params], wire.push, found.norm)
-    return found, server.push(worker, Push.found(slot.version, found, vector))
+    return found, deliver(server, worker, Push.found(slot.version, found, vector))
 
 
-def drop_turn(server: ParameterServer, learner: Learner, worker: int, ticket: int) -> Answer:
+def drop_turn(
+    server: ParameterServer,
+    learner: Learner,
+    worker: int,
+    ticket: int,
+    deliver: Deliver = ParameterServer.push,
+) -> Answer:
     """Push a gradient that is dropped whatever it is, without computing it.
 
     With thousands of workers and a rule that takes fresh gradients only, nearly all are.
@@ -42,6 +57,7 @@ def drop_turn(server: ParameterServer, learner: Learner, worker: int, ticket: in
         learner: As for ``take_turn``.
         worker: Whose turn it is; it has been sent work.
         ticket: One that it was granted.
+        deliver: Hands the push over.
 
     Returns:
         What the server answers; the record has no loss.
@@ -49,4 +65,5 @@ def drop_turn(server: ParameterServer, learner: Learner, worker: int, ticket: in
     learner.skip(ticket)
     slot, samples = server.slots[worker], server.samples_of(ticket)
     # Nobody reads the vector, and the norm of what is not there cannot be infinite.
-    return server.push(worker, Push(slot.version, ticket, samples, math.nan, 0.0, slot.snapshot))
+    empty = Push(slot.version, ticket, samples, math.nan, 0.0, slot.snapshot)
+    return deliver(server, worker, empty)

@@ -73,6 +73,9 @@ class LeastSquares(Objective):
         gap = beyond.dot(gradient) / 2
         return Measured(gap, gradient.square().sum(), gap + _problem(*self._settings).least)
 
+    def curvature(self) -> float:
+        return _problem(*self._settings).sharpest
+
     @cached_property
     def _optimum(self) -> Tensor:
         import torch
@@ -94,6 +97,7 @@ class _Problem(NamedTuple):
     curvature: NDArray[np.float64]
     optimum: NDArray[np.float64]
     least: float
+    sharpest: float
 
 
 @lru_cache(maxsize=1)
@@ -114,4 +118,18 @@ def _problem(samples: int, dimension: int, noise: float, data_seed: int) -> _Pro
     # Of the normal equations, whose condition number is 2,000: far quicker than of the rows.
     optimum = np.linalg.lstsq(curvature, exact.T @ targets / samples, rcond=None)[0]
     least = float(np.square(exact @ optimum - targets).mean() / 2)
-    return _Problem(rows, single, curvature, optimum, least)
+    return _Problem(rows, single, curvature, optimum, least, _largest_eigenvalue(curvature))
+
+
+def _largest_eigenvalue(matrix: NDArray[np.float64]) -> float:
+    """Find the largest eigenvalue by powers of the matrix, which take few since no entry is < 0."""
+    import numpy as np
+
+    vector, value = np.ones(len(matrix)), 0.0
+    for _ in range(1000):
+        image = matrix @ vector
+        before, value = value, float(np.linalg.norm(image))
+        vector = image / value
+        if abs(value - before) <= 1e-13 * value:
+            break
+    return value

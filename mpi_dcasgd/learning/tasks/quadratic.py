@@ -79,6 +79,9 @@ class Quadratic(Objective):
         # What is added is linear in x, so it adds to the gradient and to no curvature.
         return exact + (self._drawn(x, len(batch)) * x).sum()
 
+    def curvature(self) -> float:
+        return (1 + math.cos(math.pi / (self.dimension + 1))) / 2
+
     def measure(self, x: Tensor) -> Measured:
         beyond = x - _optimum(x)
         return Measured(
