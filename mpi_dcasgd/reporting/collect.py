@@ -15,6 +15,7 @@ from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import flatten
 from mpi_dcasgd.record.run_files import JOB_YAML
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.steps import FIELDS
 from mpi_dcasgd.record.study_folder import find_runs
 from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.reporting.sound import check_events, check_summary
@@ -58,6 +59,7 @@ class RunResult:
         sizes: Numbers of workers, one for each start of the run, as far as its trace tells.
         idle: Keys and sections of the job that had no effect.
         restarts: What its launcher started it again for, oldest first.
+        server_busy: Share of its time that the server applied pushes; None if that is not known.
     """
 
     path: Path
@@ -70,6 +72,7 @@ class RunResult:
     sizes: tuple[int, ...] = ()
     idle: frozenset[str] = frozenset()
     restarts: tuple[str, ...] = ()
+    server_busy: float | None = None
 
     @property
     def measures(self) -> Measures:
@@ -220,6 +223,7 @@ def _load(
             sizes=_sizes(trace) if trace else (),
             idle=find_idle(stored),
             restarts=tuple(restart.cause for restart in folder.restarts()),
+            server_busy=_server_busy(folder, trace) if trace else None,
         )
         # What the grouping relies on has to be there before it is relied on.
         _ = (run.algorithm, run.driver, run.num_workers, run.seed, run.histogram)
@@ -233,6 +237,13 @@ def _load(
 
 def _sizes(trace: Trace) -> tuple[int, ...]:
     return (int(trace.meta["num_workers"]), *(again.num_workers for again in trace.restarts))
+
+
+def _server_busy(folder: RunFolder, trace: Trace) -> float | None:
+    steps = folder.steps(len(trace))
+    if steps is None or not len(trace) or not np.isfinite(steps).all() or not trace.time_us[-1]:
+        return None
+    return float(steps[:, FIELDS.index("apply_s")].sum(dtype=np.float64) / trace.time_us[-1] * 1e6)
 
 
 def _staleness(trace: Trace) -> dict[int, tuple[int, int]]:
