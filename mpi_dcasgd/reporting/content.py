@@ -226,8 +226,9 @@ def _task_title(part: TaskRuns) -> str:
 def _overview(part: TaskRuns, found: Collection | None) -> str:
     algorithms = list(dict.fromkeys(group.algorithm for group in part.groups))
     seeds = sorted({run.seed for run in part.runs})
+    runs = "1 run" if len(part.runs) == 1 else f"{len(part.runs)} runs"
     text = (
-        f"{len(part.runs)} runs of {', '.join(algorithms)} on {setting_of(part.runs)};"
+        f"{runs} of {', '.join(algorithms)} on {setting_of(part.runs)};"
         f" seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}."
     )
     if found and found.unfinished:

@@ -67,8 +67,9 @@ def plan_comparison(
     """
     study = _loaded(study, task)
     folder = _folder(study, out)
+    names = {element.name for element in choose(study, only)}
     study = if_tuned(study, folder)
-    chosen = choose(study, only)
+    chosen = [element for element in study.elements if element.name in names]
     if part is not None:
         index, count = part
         if not 0 <= index < count:
@@ -89,6 +90,7 @@ def compare(
     rerun: bool = False,
     report: bool = True,
     tune_only: bool = False,
+    tuned: bool = False,
     in_process: bool = False,
     launcher: str | None = None,
     mpirun: str | None = None,
@@ -107,12 +109,14 @@ def compare(
         out: Folder of its runs; None for ``runs/<study>``.
         task: A task of one's own in place of that of the study's job, as in ``load_job``. Every run
             is a process of its own, so that a script's or a notebook's own class does not serve.
-        only: Names or patterns of runs; None for all.
+        only: Names or patterns of runs, with ``tune_only`` of tuning runs; None for all.
         part: ``(i, n)`` for the i-th of n parts of the runs, counted from 0.
         rerun: Run again what is finished, too; the run before is kept aside.
         report: Write a report. Without one, other comparisons may work on other runs of the study
             at the same time.
-        tune_only: Make the tuning runs and choose, and none of the runs that are compared.
+        tune_only: Make the tuning runs and choose, and none of the runs that are compared. With
+            ``only``, and runs left that others make, nothing is chosen yet.
+        tuned: Refuse a study of which tuning runs are left, instead of making them.
         in_process: Make runs that need no ranks in this process, which spares each of them the
             start of Python and PyTorch: the longest part of a small simulated run.
         launcher: ``auto``, ``mpirun`` or ``srun``; None for the variable MPI_DCASGD_LAUNCHER.
@@ -143,19 +147,27 @@ def compare(
     if tune_only and study.tuning is None:
         raise ConfigError(str(study.file), ["tune: missing; there is nothing to tune"])
     if study.tuning is not None:
-        if part is not None:
-            require_tuned(study, folder, "a part of the runs")
+        if part is not None or tuned:
+            what = "this" if part is None else "a part of the runs"
+            require_tuned(study, folder, what)
 
         def begin(where: StudyFolder) -> Comparison:
             return Comparison(
-                where, show, mpirun, mpirun_args, launcher=launcher, restarts=restarts
+                where,
+                show,
+                mpirun,
+                mpirun_args,
+                launcher=launcher,
+                beside_others=tune_only and not report,
+                restarts=restarts,
             )
 
         if in_process:
             runs = tuning_runs(study.tuning, folder)
             pairs = list(zip(study.tuning.elements, runs, strict=True))
             make_in_process(study, pairs, folder.tuning, show)
-        before = tune_study(study, study.tuning, folder, begin, show)
+        chosen = only if tune_only else None
+        before = tune_study(study, study.tuning, folder, begin, show, chosen)
         if before is not None or tune_only:
             return before or ComparisonResult(folder, (), (), None, None)
     plan = plan_comparison(study, out, only=only, part=part)

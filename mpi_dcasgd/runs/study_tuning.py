@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TextIO
 
@@ -12,7 +12,7 @@ from mpi_dcasgd.config.tuning import Tuning
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.comparison_plan import ComparisonResult
-from mpi_dcasgd.runs.study_runs import check_models_of, write_job
+from mpi_dcasgd.runs.study_runs import check_models_of, named, write_job
 from mpi_dcasgd.runs.tuning import (
     choose_values,
     left_to_run,
@@ -28,13 +28,26 @@ def tune_study(
     folder: StudyFolder,
     begin: Callable[[StudyFolder], Comparison],
     show: TextIO | None,
+    only: Sequence[str] | None = None,
 ) -> ComparisonResult | None:
     """Make the tuning runs that have no result, and write down what they choose.
 
+    Args:
+        study: The study.
+        tuning: Of the study.
+        folder: Of its runs.
+        begin: Makes what runs them, in a folder.
+        show: Stream for one line a run; None for silence.
+        only: Names or patterns of tuning runs, for one that makes them beside others; None for all.
+
     Returns:
         None once all have a result; else what came of those that were made.
+
+    Raises:
+        ConfigError: A name or a pattern fits none.
     """
-    left = left_to_run(tuning, folder)
+    mine = {element.name for element in named(tuning.elements, only, str(study.file))}
+    left = [run for run in left_to_run(tuning, folder) if run.name in mine]
     if left:
         names = {run.name for run in left}
         elements = [element for element in tuning.elements if element.name in names]
@@ -55,7 +68,7 @@ def tune_study(
         if stopped or len(outcomes) < len(left) or outcomes[-1].status == "interrupted":
             signum = comparison.stopped_by or signal.SIGINT
             return ComparisonResult(folder, runs, outcomes, None, signum)
-        if missing := {run.name for run in left_to_run(tuning, folder)}:
+        if missing := {run.name for run in left_to_run(tuning, folder)} & names:
             # Whatever ended them was not their values, and who lacks a run has a smaller budget.
             lost = tuple(
                 replace(outcome, status="failed", reason=outcome.reason or "it left no result")
@@ -63,6 +76,8 @@ def tune_study(
                 if outcome.run.name in missing
             )
             return ComparisonResult(folder, runs, lost, None, None)
+    if only is not None and left_to_run(tuning, folder):
+        return ComparisonResult(folder, (), (), None, None)
     choices = choose_values(study, tuning, folder)
     write_choices(tuning, choices, folder)
     if show is not None:
