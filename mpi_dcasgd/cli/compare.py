@@ -46,10 +46,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     report.add_argument(
         "--report-only", action="store_true", help="report on the existing runs; start none"
     )
-    parser.add_argument(
+    tuning = parser.add_mutually_exclusive_group()
+    tuning.add_argument(
         "--tune-only",
         action="store_true",
-        help="make the study's tuning runs and choose by them, and make no other run",
+        help="make the study's tuning runs, or those that --only names, choose once all have a "
+        "result, and make no other run",
+    )
+    tuning.add_argument(
+        "--tuned",
+        action="store_true",
+        help="make no tuning runs: refuse if any have no result, as a job array does",
     )
     add_mpirun(parser)
     add_restarts(parser)
@@ -69,9 +76,10 @@ def run(args: argparse.Namespace) -> int:
     study = load_study(args.study)
     if args.report_only:
         return _report_only(study, args.out)
-    plan = plan_comparison(study, args.out, only=args.only, part=args.part)
+    of_runs = None if args.tune_only else args.only
+    plan = plan_comparison(study, args.out, only=of_runs, part=args.part)
     if not plan.runs:
-        print(f"{study.name}: no run is left for part {args.part[0]} of {args.part[1]}")
+        print(f"{study.name}: {_nothing_for(args)}")
         return 0
     if args.dry_run:
         print(plan.overview())
@@ -85,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
             rerun=args.rerun,
             report=not args.no_report,
             tune_only=args.tune_only,
+            tuned=args.tuned,
             launcher=args.launcher,
             mpirun=args.mpirun,
             mpirun_args=shlex.split(args.mpirun_args),
@@ -101,6 +110,12 @@ def run(args: argparse.Namespace) -> int:
         told = "\n  ".join([f"{outcome.run.name} failed:", *outcome.reason.splitlines()])
         print(told, file=sys.stderr)
     return 1 if result.failed else 0
+
+
+def _nothing_for(args: argparse.Namespace) -> str:
+    if args.part is not None:
+        return f"no run is left for part {args.part[0]} of {args.part[1]}"
+    return f"tuning left out {', '.join(args.only)}: no tuning run of that algorithm has won"
 
 
 def _report_only(study: Study, out: Path | None) -> int:

@@ -14,7 +14,7 @@ from mpi_dcasgd.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from mpi_dcasgd.runs.submit import Submitted
+    from mpi_dcasgd.runs.submission import Submitted
 
 HELP = "submit a job or a study to SLURM"
 
@@ -151,12 +151,17 @@ def _tell(found: Submitted) -> None:
         limit = f", {found.array_limit} at a time" if found.array_limit else ""
         what += f" ({count} run{'s' * (count != 1)} in an array of {len(found.parts)}{limit})"
         what += f", and job {found.report_id} for the report"
+    if found.tuning_id is not None:
+        count = sum(map(len, found.tuning_parts))
+        tuning = f"job {found.tuning_id} ({count} tuning run{'s' * (count != 1)} in an array of "
+        what = f"{tuning}{len(found.tuning_parts)}), then {what}"
     short = _short(found.folder)
     print(f"submitted {what}")
     print(f"  folder: {short}")
     if found.logs:
         print(f"  logs:   {', '.join(f'{short}/{log}' for log in found.logs)}")
-    print(f"  watch:  mpi-dcasgd status {short}")
+    both = f"{short}/tuning {short}" if found.tuning_id is not None else short
+    print(f"  watch:  mpi-dcasgd status {both}")
     print(f"  cancel: scancel {' '.join(found.job_ids)}")
 
 

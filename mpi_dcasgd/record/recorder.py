@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from logging import Logger
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from mpi_dcasgd.drivers.account import Account
@@ -48,7 +49,7 @@ class Recorder:
         environ: The environment, for progress.
         saved: What ``state_dict`` returned, where the run resumes from a checkpoint; the files
             are cut back to where they were then.
-        energy: Counts this host's joules; nobody does if None.
+        energy: Count this host's joules, each under its key of the summary.
 
     Attributes:
         limit: What the learning rate is held against; None where no curvature is known.
@@ -67,14 +68,14 @@ class Recorder:
         logger: Logger | None = None,
         environ: Mapping[str, str] = os.environ,
         saved: Mapping[str, Any] | None = None,
-        energy: EnergyMeter | None = None,
+        energy: Mapping[str, EnergyMeter] = MappingProxyType({}),
     ) -> None:
         self._folder = folder
         self._run = run
         self._results = Results(run.measures)
         self._logger = logger
         self._energy = energy
-        self._joules_before: float | None = 0.0 if saved is None else saved.get("energy_j")
+        self._joules_before = {key: saved.get(key) if saved else 0.0 for key in energy}
         self._metrics = Sinks(folder, settings.all_sinks, _offsets(saved))
         self._trace = open_trace(folder, run, settings, saved)
         self._steps: StepWriter | None = None
@@ -117,8 +118,8 @@ class Recorder:
 
     def started(self, startup_s: float) -> None:
         self._startup_s += startup_s
-        if self._energy is not None:
-            self._energy.start(self._joules_before)
+        for key, meter in self._energy.items():
+            meter.start(self._joules_before[key])
         event = "resume" if self._resumes else "start"
         self._metrics.write(event, self._time_s, startup_s=startup_s, **asdict(self._run))
 
@@ -192,7 +193,7 @@ class Recorder:
                     **summary_of(self._tally, self._results, self._startup_s, time_s),
                     "restarts": max(self._restarts, len(self._folder.restarts())),
                     "weights_sha256": weights_sha256,
-                    **({} if joules is None else {"energy_j": joules}),
+                    **{key: value for key, value in joules.items() if value is not None},
                 }
                 self._folder.write_summary(finite(summary))
 
@@ -214,7 +215,7 @@ class Recorder:
             **self._tally.sums(),
             "evaluations": self._results.state(),
             "restarts": self._restarts,
-            "energy_j": self._joules(),
+            **self._joules(),
             "next_log_s": self._next_log_s,
             "logged": self._logged,
         }
@@ -254,12 +255,11 @@ class Recorder:
     def _until_next_log(self) -> float:
         return spread(self._log_every_s, self._logged, _SPARSER, self._run)
 
-    def _joules(self) -> float | None:
+    def _joules(self) -> dict[str, float | None]:
         """Joules of this host until now; None if they are not known."""
-        if self._energy is None:
-            return None
-        self._energy.sample()
-        return self._energy.joules
+        for meter in self._energy.values():
+            meter.sample()
+        return {key: meter.joules for key, meter in self._energy.items()}
 
     def _log(self, time_s: float) -> None:
         self._joules()  # often enough for counters that begin again

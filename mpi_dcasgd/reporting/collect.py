@@ -15,6 +15,7 @@ from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import flatten
 from mpi_dcasgd.record.run_files import JOB_YAML
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.record.steps import FIELDS
 from mpi_dcasgd.record.study_folder import find_runs
 from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.reporting.closer import Closer, look_closer
@@ -60,6 +61,7 @@ class RunResult:
         idle: Keys and sections of the job that had no effect.
         restarts: What its launcher started it again for, oldest first.
         closer: Its staleness over time, and what ``closeup`` measured.
+        server_busy: Share of its time that the server applied pushes; None if that is not known.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class RunResult:
     idle: frozenset[str] = frozenset()
     restarts: tuple[str, ...] = ()
     closer: Closer = Closer()
+    server_busy: float | None = None
 
     @property
     def measures(self) -> Measures:
@@ -224,6 +227,7 @@ def _load(
             idle=find_idle(stored),
             restarts=tuple(restart.cause for restart in folder.restarts()),
             closer=look_closer(folder, trace, events),
+            server_busy=_server_busy(folder, trace) if trace else None,
         )
         # What the grouping relies on has to be there before it is relied on.
         _ = (run.algorithm, run.driver, run.num_workers, run.seed, run.histogram)
@@ -237,6 +241,13 @@ def _load(
 
 def _sizes(trace: Trace) -> tuple[int, ...]:
     return (int(trace.meta["num_workers"]), *(again.num_workers for again in trace.restarts))
+
+
+def _server_busy(folder: RunFolder, trace: Trace) -> float | None:
+    steps = folder.steps(len(trace))
+    if steps is None or not len(trace) or not np.isfinite(steps).all() or not trace.time_us[-1]:
+        return None
+    return float(steps[:, FIELDS.index("apply_s")].sum(dtype=np.float64) / trace.time_us[-1] * 1e6)
 
 
 def _staleness(trace: Trace) -> dict[int, tuple[int, int]]:

@@ -69,7 +69,11 @@ class Content:
     targets: Sequence[Target]
 
     def document(
-        self, title: str, pictures: Sequence[Pictures], missing: PlotsUnavailableError | None
+        self,
+        title: str,
+        pictures: Sequence[Pictures],
+        missing: PlotsUnavailableError | None,
+        waits: Sequence[Sequence[Block]] = (),
     ) -> list[Block]:
         """The whole report.
 
@@ -77,6 +81,7 @@ class Content:
             title: Empty for the name of the runs' job.
             pictures: Of each part.
             missing: Why there are none, if there are none.
+            waits: What is shown of each part's single runs.
         """
         found, several = self.found, len(self.parts) > 1
         first: list[Block] = [Heading(1, title or _title(found))]
@@ -90,13 +95,19 @@ class Content:
             drawn = pictures[number] if number < len(pictures) else ()
             heading = f"{_task_title(part)}: " if several else ""
             first += [] if several else [Paragraph(_overview(part, found))]
-            first += self.first_screen(part).blocks(heading, () if several else found.unfinished)
+            screen = self.first_screen(part)
+            first += screen.blocks(heading, () if several else found.unfinished)
             shown = [each for each in drawn if each[0].name.endswith((VS_TIME, TO_TARGET))]
             if shown:
                 first.append(Pair(tuple(Image(path, text) for path, text in shown)))
             elif missing is not None:
                 first.append(Paragraph(f"{missing}."))
+            if note := screen.note():
+                first.append(Paragraph(note))
             below += self._part(part, heading, [each for each in drawn if each not in shown])
+            if number < len(waits) and waits[number]:
+                below += [Heading(2, f"{heading}Who waits, run by run"), *waits[number]]
+            below += settings_blocks(part.groups, part.runs, heading)
         below += environment_blocks(found.runs)
         if found.unfinished:
             below += [Heading(2, "Runs that are not in the comparison"), _unfinished(found)]
@@ -188,7 +199,7 @@ class Content:
         if (unequal := worker_table(groups)) is not None:
             blocks += [title("How unequal the workers were"), unequal, Paragraph(UNEQUAL_NOTE)]
         blocks += closer_blocks(groups, title("Looking closer"), closer)
-        return blocks + settings_blocks(groups, part.runs, heading)
+        return blocks
 
 
 def setting_of(runs: Sequence[RunResult]) -> str:
@@ -220,8 +231,9 @@ def _task_title(part: TaskRuns) -> str:
 def _overview(part: TaskRuns, found: Collection | None) -> str:
     algorithms = list(dict.fromkeys(group.algorithm for group in part.groups))
     seeds = sorted({run.seed for run in part.runs})
+    runs = "1 run" if len(part.runs) == 1 else f"{len(part.runs)} runs"
     text = (
-        f"{len(part.runs)} runs of {', '.join(algorithms)} on {setting_of(part.runs)};"
+        f"{runs} of {', '.join(algorithms)} on {setting_of(part.runs)};"
         f" seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}."
     )
     if found and found.unfinished:

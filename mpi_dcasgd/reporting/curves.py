@@ -8,7 +8,9 @@ from typing import Any
 
 from mpi_dcasgd.learning.measures import PERCENT, Measures
 from mpi_dcasgd.reporting.groups import Group
-from mpi_dcasgd.reporting.style import Colours, title
+from mpi_dcasgd.reporting.style import FIRST_SCREEN_WIDTH, Colours, legend_below, title
+
+_MOST_ROWS = 3
 
 
 def plotted_metrics(groups: Sequence[Group]) -> list[str]:
@@ -35,9 +37,13 @@ def draw_curves(
     measures = groups[0].measures
     sizes = sorted({g.num_workers for g in groups if not g.sequential}) or [1]
     colours = Colours(groups)
-    columns = min(2, len(sizes))
+    # Against seconds is on the first screen, where a phone has room for one panel beside another.
+    columns = min(2, len(sizes)) if in_epochs or len(sizes) > _MOST_ROWS else 1
     rows = math.ceil(len(sizes) / columns)
-    figure.set_size_inches(3.6 + 4.2 * columns, 0.9 + 3.6 * rows)
+    if in_epochs:
+        figure.set_size_inches(3.6 + 4.2 * columns, 0.9 + 3.6 * rows)
+    else:
+        figure.set_size_inches(FIRST_SCREEN_WIDTH, 1.9 + (2.6 if rows == 1 else 2.1) * rows)
     axes = figure.subplots(rows, columns, sharex=in_epochs, sharey=True, squeeze=False)
     scale = measures.scale(metric)
     values = [scale * point.value for group in groups for point in group.curve(metric)]
@@ -62,7 +68,9 @@ def draw_curves(
     if in_epochs:
         figure.supxlabel("epochs (passes of all workers together)", fontsize=11)
     else:
-        figure.supxlabel("seconds since training began, mean over runs", fontsize=11)
+        # A label of the whole figure would lie on the legend.
+        for axis in panels[: len(sizes)][-columns:]:
+            axis.set_xlabel("seconds since training began, mean over runs")
     figure.supylabel(f"test {metric}", fontsize=11)
     against = "epochs" if in_epochs else "wall-clock"
     text = f"Test {metric} against {against}: {setting}"
@@ -77,7 +85,11 @@ def draw_curves(
         # In the order in which the lines end, so that the eye finds them.
         ordered = sorted(names, key=lambda name: (math.isnan(names[name]), -names[name]))
         labels = [f"{name}  {_short(measures, metric, names[name])}" for name in ordered]
-    figure.legend([handles[name] for name in ordered], labels, loc="outside right center")
+    lines = [handles[name] for name in ordered]
+    if in_epochs:
+        figure.legend(lines, labels, loc="outside right center")
+    else:
+        legend_below(figure, lines, labels)
 
 
 def _curve(axis: Any, group: Group, colours: Colours, metric: str, in_epochs: bool) -> Any:

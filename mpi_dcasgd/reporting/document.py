@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpi_dcasgd.reporting.strips import STYLE as STRIPS
+
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
        max-width: 72rem; margin: 1.5rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
@@ -24,7 +26,7 @@ th.left, td.left { text-align: left; white-space: normal; }
 table.narrow th, table.narrow td { white-space: normal; overflow-wrap: normal; }
 img { max-width: 100%; height: auto; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr));
-        gap: 1rem; align-items: start; }
+        gap: 1rem; align-items: start; margin: 1rem 0; }
 .pair p { margin: 0; }
 @media (max-width: 40rem) { body { font-size: 15px; }
   ul { padding-left: 1.2rem; } th, td { padding: .3rem .35rem; }
@@ -49,9 +51,10 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Bullets:
-    """A list of sentences."""
+    """A list of sentences; with ``lead`` a page has the first sentence of each in bold."""
 
     items: tuple[str, ...]
+    lead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,21 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawing:
+    """A picture that a page has as a part of itself, and Markdown as a file beside it.
+
+    Attributes:
+        path: The file.
+        text: What it shows.
+        markup: The same picture in HTML.
+    """
+
+    path: Path
+    text: str
+    markup: str
+
+
+@dataclass(frozen=True, slots=True)
 class Folded:
     """A section that a page shows when it is asked for. Markdown has it open under a heading."""
 
@@ -109,7 +127,7 @@ class Folded:
     blocks: tuple[Block, ...]
 
 
-Block = Heading | Paragraph | Bullets | Table | Image | Pair | Folded
+Block = Heading | Paragraph | Bullets | Table | Image | Pair | Drawing | Folded
 
 
 def fold(blocks: Sequence[Block]) -> list[Block]:
@@ -137,7 +155,7 @@ def to_html(blocks: Sequence[Block]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n{body}\n</html>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}{STRIPS}</style>\n{body}\n</html>\n"
     )
 
 
@@ -148,7 +166,7 @@ def _markdown(block: Block) -> str:
         return block.text
     if isinstance(block, Bullets):
         return "\n".join(f"- {item}" for item in block.items)
-    if isinstance(block, Image):
+    if isinstance(block, (Image, Drawing)):
         return f"![{block.text}]({block.path.name})"
     if isinstance(block, Pair):
         return "\n\n".join(map(_markdown, block.images))
@@ -168,12 +186,14 @@ def _html(block: Block) -> str:
     if isinstance(block, Paragraph):
         return f"<p>{html.escape(block.text)}</p>"
     if isinstance(block, Bullets):
-        items = "".join(f"<li>{html.escape(item)}</li>" for item in block.items)
+        items = "".join(f"<li>{_item(item, lead=block.lead)}</li>" for item in block.items)
         return f"<ul>{items}</ul>"
     if isinstance(block, Image):
         data = base64.b64encode(block.path.read_bytes()).decode("ascii")
         text = html.escape(block.text, quote=True)
         return f'<p><img alt="{text}" src="data:image/png;base64,{data}"></p>'
+    if isinstance(block, Drawing):
+        return block.markup
     if isinstance(block, Pair):
         return f'<div class="pair">{"".join(map(_html, block.images))}</div>'
     if isinstance(block, Folded):
@@ -183,6 +203,13 @@ def _html(block: Block) -> str:
     rows = "\n".join(_html_row("td", row, block.left) for row in block.rows)
     kind = ' class="narrow"' if block.narrow else ""
     return f'<div class="scroll"><table{kind}>\n{head}\n{rows}\n</table></div>'
+
+
+def _item(text: str, *, lead: bool) -> str:
+    first, stop, rest = text.partition(". ")
+    if not lead:
+        return html.escape(text)
+    return f"<strong>{html.escape(first + stop.strip())}</strong> {html.escape(rest)}".rstrip()
 
 
 def _html_row(tag: str, cells: Sequence[str], left: frozenset[int]) -> str:

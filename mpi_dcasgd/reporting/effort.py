@@ -7,8 +7,8 @@ from mpi_dcasgd.reporting.document import Table
 from mpi_dcasgd.reporting.groups import Group, Stat, first_reaching
 from mpi_dcasgd.reporting.table import NONE, digits_of, name_of, show
 
-ENERGY = "energy_j"
-"""Key of the summary: joules of rank 0's host."""
+ENERGY = {"energy_j": "joules (rank 0's host)", "gpu_energy_j": "joules (its GPUs)"}
+"""Keys of the summary that tell of energy, and their columns."""
 
 NOTE = (
     "Rank-seconds are seconds since training began times ranks; a device-hour is 3,600 of them, and"
@@ -17,7 +17,8 @@ NOTE = (
 )
 _ENERGY_NOTE = (
     " Joules are those that the counters of rank 0's host told between start and end, of all that"
-    " ran there; those of other hosts and of GPUs are not in them."
+    " ran there: of processors and memory, and of GPUs, each if they can be read. Those of other"
+    " hosts are not in them."
 )
 _HOUR_S = 3_600.0
 
@@ -57,9 +58,8 @@ def cost_table(groups: tuple[Group, ...], target: float | None) -> Table | None:
     header = ["algorithm", "workers", "ranks", "rank-s", "without server", "device-h"]
     if target is not None:
         header += ["rank-s to target", "without server"]
-    measured = any(group.stat(ENERGY) for group in groups)
-    if measured:
-        header += ["joules (rank 0's host)"]
+    measured = _measured(groups)
+    header += [ENERGY[key] for key in measured]
     rows = []
     for group in groups:
         totals = [(ranks(run), run.num_workers, run.number("wall_s")) for run in group.runs]
@@ -79,15 +79,18 @@ def cost_table(groups: tuple[Group, ...], target: float | None) -> Table | None:
             for of in (ranks, _workers):
                 values = [of(r) * (t or 0.0) for r, t in zip(group.runs, times, strict=True)]
                 row.append(_shown(Stat.of(values)) if all_there else NONE)
-        if measured:
-            row.append(show(group.stat(ENERGY), 0))
+        row += [show(group.stat(key), 0) for key in measured]
         rows.append(tuple(row))
     return Table(tuple(header), tuple(rows)) if rows else None
 
 
 def cost_note(groups: tuple[Group, ...]) -> str:
     """Say how the table is to be read."""
-    return NOTE + (_ENERGY_NOTE if any(group.stat(ENERGY) for group in groups) else "")
+    return NOTE + (_ENERGY_NOTE if _measured(groups) else "")
+
+
+def _measured(groups: tuple[Group, ...]) -> list[str]:
+    return [key for key in ENERGY if any(group.stat(key) for group in groups)]
 
 
 def _workers(run: RunResult) -> int:

@@ -120,7 +120,10 @@ class FirstScreen:
         """
         found: list[Block] = [Heading(2, f"{heading}Verdict")]
         if sentences := self.sentences():
-            found.append(Bullets(tuple(sentences)))
+            judged = len(self.verdicts())
+            found.append(Bullets(tuple(sentences[:judged]), lead=True))
+            if why := sentences[judged:]:
+                found.append(Bullets(tuple(why)))
         else:
             found.append(Paragraph("There is but one row: nothing to compare it with."))
         cautions = self.cautions()
@@ -129,12 +132,12 @@ class FirstScreen:
         if cautions:
             found += [Paragraph("Mind:"), Bullets(tuple(cautions))]
         found.append(self.table())
-        if sentences:
-            found.append(Paragraph(self.note()))
         return found
 
     def note(self) -> str:
-        """Say how the words and the table were made."""
+        """Say how the words and the table were made; empty where there is but one row."""
+        if len(self.part.groups) < 2:
+            return ""
         if self.target is None:
             return METHOD
         text = f"{_RESOLUTION} {METHOD}"

@@ -190,7 +190,7 @@ def group_runs(runs: Sequence[RunResult]) -> list[Group]:
         label = [algorithm]
         if several_sizes and driver != "sequential":
             label.append(f"{workers} worker{'' if workers == 1 else 's'}")
-        label += [f"{key.rpartition('.')[2]}={value}" for key, value in settings_of]
+        label += in_words(settings_of)
         if several_drivers and driver in _DRIVER_WORDS:
             label.append(_DRIVER_WORDS[driver])
         groups.append(
@@ -204,6 +204,27 @@ def group_runs(runs: Sequence[RunResult]) -> list[Group]:
             )
         )
     return sorted(groups, key=_order)
+
+
+def in_words(settings: Sequence[tuple[str, Any]]) -> list[str]:
+    """Settings as a job has them: of the rule by their last word, which says enough.
+
+    Example:
+        >>> in_words([("wire.push", "bf16"), ("wire.reply", "bf16"), ("rule.momentum.beta", 0.9)])
+        ['wire=bf16', 'beta=0.9']
+        >>> in_words([("wire.push", "bf16"), ("wire.reply", "float32")])
+        ['wire.push=bf16', 'wire.reply=float32']
+    """
+    values = dict(settings)
+    if "wire.push" in values and values["wire.push"] == values.get("wire.reply"):
+        values = {"wire": values.pop("wire.push")} | values
+        del values["wire.reply"]
+    found = []
+    for key, value in values.items():
+        last = key.rpartition(".")[2]
+        short = key.startswith("rule.") and last != "name"
+        found.append(f"{last if short else key}={value}")
+    return found
 
 
 def most_alike(group: Group, others: Sequence[Group]) -> Group | None:

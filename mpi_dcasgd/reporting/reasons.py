@@ -14,6 +14,8 @@ _WAITING = 0.1
 """Share of its workers' time above which a synchronous row is said to wait."""
 _BUSY = 0.2
 """Share of their time that asynchronous workers wait for a server that is said to be busy."""
+_LOADED = 0.5
+"""Share of its time from which a server that has written it down is busy."""
 _UNEQUAL = 1.2
 """Slowest over fastest worker from which workers are said to be unequal."""
 _SAMPLES = 0.05
@@ -86,10 +88,14 @@ def _server(group: Group) -> str:
     share = waiting_share(group)
     if share is None or share < _BUSY:
         return ""
-    return (
-        f"The workers of {called(group)} waited {100 * share:.0f} % of their time for the server:"
-        " it is busy, and more workers would wait longer."
-    )
+    text = f"The workers of {called(group)} waited {100 * share:.0f} % of their time for the server"
+    busy = [run.server_busy for run in group.runs if run.server_busy is not None]
+    if busy and fmean(busy) < _LOADED:
+        return (
+            f"{text}, which was busy for {100 * fmean(busy):.0f} % of it: the rest is messages, or"
+            " ranks that share a processor."
+        )
+    return f"{text}: it is busy, and more workers would wait longer."
 
 
 def waiting_share(group: Group) -> float | None:

@@ -7,7 +7,14 @@ from typing import Any
 
 from mpi_dcasgd.reporting.effort import seconds_to
 from mpi_dcasgd.reporting.groups import Group, Stat
-from mpi_dcasgd.reporting.style import Colours, against_workers, by_variant, title
+from mpi_dcasgd.reporting.style import (
+    FIRST_SCREEN_WIDTH,
+    Colours,
+    against_workers,
+    by_variant,
+    legend_below,
+    title,
+)
 
 Measured = list[tuple[Group, Stat]]
 
@@ -42,7 +49,7 @@ def draw_scaling(
         reached: The same in words.
     """
     colours, rows = Colours(groups), measured(groups, target)
-    figure.set_size_inches(7.8, 4.5)
+    figure.set_size_inches(FIRST_SCREEN_WIDTH, 4.5)
     axis = figure.subplots()
     everything = [pair for pairs in rows.values() for pair in pairs]
     sizes = sorted({group.num_workers for group, _ in everything})
@@ -68,7 +75,7 @@ def draw_scaling(
     name = first[0].label
     text = f"Seconds to {reached}: {setting}\nperfect scaling: from {name}, time × workers constant"
     title(figure, text)
-    figure.legend(loc="outside right center")
+    legend_below(figure, *axis.get_legend_handles_labels())
 
 
 def _reference(rows: Measured) -> tuple[Group, Stat]:

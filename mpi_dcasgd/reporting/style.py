@@ -17,6 +17,9 @@ _REFERENCE = "#000000"
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
+FIRST_SCREEN_WIDTH = 6.4
+"""Inches of the pictures on the first screen: letters can still be read on a phone."""
+
 STYLE: Any = {
     "font.size": 11,
     "axes.spines.top": False,
@@ -77,7 +80,14 @@ class Colours:
 def title(figure: Any, text: str) -> None:
     """Write the title of a picture."""
     # To the left: in the middle it would run into the legend.
-    figure.suptitle(text, x=0.01, ha="left", fontsize=12)
+    figure.suptitle(text, x=0.01, ha="left", fontsize=12, wrap=True)
+
+
+def legend_below(figure: Any, lines: Sequence[Any], labels: Sequence[str]) -> None:
+    """Put a legend below a picture, in as many columns as there is room for."""
+    longest = max(map(len, labels), default=1)
+    columns = max(1, min(len(labels), int(FIRST_SCREEN_WIDTH / (0.75 + 0.09 * longest))))
+    figure.legend(lines, labels, loc="outside lower center", ncols=columns)
 
 
 def against_workers(axis: Any, sizes: Sequence[int], what: str) -> None:

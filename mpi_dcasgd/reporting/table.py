@@ -13,6 +13,7 @@ from mpi_dcasgd.reporting.groups import (
     Stat,
     at_epoch,
     first_reaching,
+    in_words,
     last_before,
     most_alike,
 )
@@ -189,7 +190,7 @@ def show_metric(stat: Stat | None, measures: Measures, metric: str) -> str:
 
 def name_of(group: Group) -> str:
     """The label without the number of workers, which has a column."""
-    settings = [f"{key.rpartition('.')[2]}={value}" for key, value in group.settings]
+    settings = in_words(group.settings)
     return ", ".join([group.algorithm, *settings, *([group.manner] if group.manner else [])])
 
 

@@ -67,6 +67,7 @@ class Timeline:
 
 SERVER = -1
 _NEARBY = 16
+_STEPS = 8
 
 
 def timeline_of(
@@ -94,6 +95,7 @@ def timeline_of(
         begun_s = float(times[first - 1]) if first else 0.0
         for worker in np.unique(trace.worker[first:last]).tolist():
             pushes = first + np.flatnonzero(trace.worker[first:last] == worker)
+            pushes = _within(pushes, times, start_s, end_s)
             slices += _of_worker(worker, pushes, times, columns, begun_s)
     slices = [one for one in slices if one.end_s >= start_s and one.start_s <= end_s]
     slices.sort(key=lambda one: (one.push, one.worker, one.start_s, -one.end_s))
@@ -101,6 +103,14 @@ def timeline_of(
     workers = max(workers, int(trace.meta.get("num_workers", 0)))
     latest = float(times[-1]) if len(times) else 0.0
     return Timeline(name, trace, workers, slices, known, (start_s, min(end_s, latest)))
+
+
+def usual_span(trace: Trace) -> tuple[float, float]:
+    """Return the seconds in which a usual worker makes eight steps, in the middle of a run."""
+    latest = float(trace.time_us[-1]) / 1e6 if len(trace) else 0.0
+    workers = max(1, len(np.unique(trace.worker)))
+    width = min(latest, _STEPS * workers * latest / max(1, len(trace)))
+    return (latest - width) / 2, (latest + width) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +162,20 @@ def shares(timeline: Timeline) -> list[WorkerShare]:
             )
         )
     return found
+
+
+def _within(
+    pushes: NDArray[np.int64], times: Floats, start_s: float, end_s: float
+) -> NDArray[np.int64]:
+    """The pushes of a worker that bear on a span: long runs have very many others.
+
+    Twice as many on either side as tell where the worker's clock lies; of those that are left, the
+    outer ones lie outside of the span, so that it does not matter that they are placed with less.
+    """
+    ends = times[pushes]
+    first = int(np.searchsorted(ends, start_s)) - 2 * _NEARBY
+    last = int(np.searchsorted(ends, end_s, side="right")) + 2 * _NEARBY
+    return pushes[max(0, first) : last]
 
 
 def _of_worker(

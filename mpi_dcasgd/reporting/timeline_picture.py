@@ -5,44 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.reporting.plots import PlotsUnavailableError
+from mpi_dcasgd.reporting.strips import COLOURS, WORDS
 from mpi_dcasgd.reporting.style import STYLE
 from mpi_dcasgd.reporting.timeline import SERVER, Timeline
 
-COLOURS = {
-    "compute": "#009E73",
-    "data": "#56B4E9",
-    "wait": "#e0e0e0",
-    "push": "#E69F00",
-    "reply": "#CC79A7",
-    "apply": "#0072B2",
-    "step": "#009E73",
-}
-"""Colour of each kind of slice, told apart with any colour vision."""
-
-_WORDS = {
-    "push": "push under way, or queued",
-    "reply": "reply under way, or held back",
-    "apply": "server applies",
-    "step": "from push to push",
-}
 _DPI = 150
 _MOST = 20_000
-_STEPS = 8
-
-
-def usual_span(timeline: Timeline) -> tuple[float, float]:
-    """Return the seconds in which a usual worker makes eight steps, in the middle of a run."""
-    begin, end = timeline.span
-    trace = timeline.trace
-    workers = max(1, len(np.unique(trace.worker)))
-    pushes = max(1, len(trace))
-    width = min(end - begin, _STEPS * workers * (end - begin) / pushes)
-    middle = (begin + end) / 2
-    return middle - width / 2, middle + width / 2
 
 
 def draw(timeline: Timeline, path: Path) -> None:
@@ -98,7 +68,7 @@ def _bars(axes: Any, timeline: Timeline) -> None:
             color=colour,
             edgecolor="white" if kind in ("compute", "step") else "none",
             linewidth=0.4,
-            label=_WORDS.get(kind, kind),
+            label=WORDS.get(kind, kind),
             zorder=4 if kind in ("push", "reply") else 3,
         )
 

@@ -14,6 +14,7 @@ from mpi_dcasgd.reporting.document import to_html, to_markdown
 from mpi_dcasgd.reporting.groups import Group
 from mpi_dcasgd.reporting.plots import PlotsUnavailableError, draw_all
 from mpi_dcasgd.reporting.tasks import Target, by_task
+from mpi_dcasgd.reporting.who_waits import who_waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,13 @@ def write_report(
     content = Content(found, by_task(found.runs), targets)
     pictures: list[list[tuple[Path, str]]] = []
     missing: PlotsUnavailableError | None = None
+    several = len(content.parts) > 1
+    prefixes = [f"task-{n}-" if several else "" for n in range(1, len(content.parts) + 1)]
+    waits = [
+        who_waits(p.groups, out, prefix) for p, prefix in zip(content.parts, prefixes, strict=True)
+    ]
     try:
-        for number, part in enumerate(content.parts, start=1):
-            prefix = f"task-{number}-" if len(content.parts) > 1 else ""
+        for prefix, part in zip(prefixes, content.parts, strict=True):
             screen = content.first_screen(part)
             pictures.append(
                 draw_all(
@@ -105,7 +110,7 @@ def write_report(
             )
     except PlotsUnavailableError as error:
         missing = error
-    blocks = content.document(title, pictures, missing)
+    blocks = content.document(title, pictures, missing, waits)
     report = Report(
         markdown=out / "report.md",
         html=out / "report.html",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -68,7 +68,8 @@ def plan_comparison(
     """
     study = _loaded(study, task)
     folder = _folder(study, out)
-    return _planned(if_tuned(study, folder), folder, only, part)
+    names = _names(study, only)
+    return _planned(if_tuned(study, folder), folder, names, part)
 
 
 def compare(
@@ -81,6 +82,7 @@ def compare(
     rerun: bool = False,
     report: bool = True,
     tune_only: bool = False,
+    tuned: bool = False,
     in_process: bool = False,
     launcher: str | None = None,
     mpirun: str | None = None,
@@ -99,12 +101,14 @@ def compare(
         out: Folder of its runs; None for ``runs/<study>``.
         task: A task of one's own in place of that of the study's job, as in ``load_job``. Every run
             is a process of its own, so that a script's or a notebook's own class does not serve.
-        only: Names or patterns of runs; None for all.
+        only: Names or patterns of runs, with ``tune_only`` of tuning runs; None for all.
         part: ``(i, n)`` for the i-th of n parts of the runs, counted from 0.
         rerun: Run again what is finished, too; the run before is kept aside.
         report: Write a report. Without one, other comparisons may work on other runs of the study
             at the same time.
-        tune_only: Make the tuning runs and choose, and none of the runs that are compared.
+        tune_only: Make the tuning runs and choose, and none of the runs that are compared. With
+            ``only``, and runs left that others make, nothing is chosen yet.
+        tuned: Refuse a study of which tuning runs are left, instead of making them.
         in_process: Make runs that need no ranks in this process, which spares each of them the
             start of Python and PyTorch: the longest part of a small simulated run.
         launcher: ``auto``, ``mpirun`` or ``srun``; None for the variable MPI_DCASGD_LAUNCHER.
@@ -134,26 +138,35 @@ def compare(
     folder = _folder(study, out)
     if tune_only and study.tuning is None:
         raise ConfigError(str(study.file), ["tune: missing; there is nothing to tune"])
+    names = set() if tune_only else _names(study, only)
     if study.tuning is not None:
-        if part is not None:
-            require_tuned(study, folder, "a part of the runs")
+        if part is not None or tuned:
+            what = "this" if part is None else "a part of the runs"
+            require_tuned(study, folder, what)
 
         def begin(where: StudyFolder) -> Comparison:
             return Comparison(
-                where, show, mpirun, mpirun_args, launcher=launcher, restarts=restarts
+                where,
+                show,
+                mpirun,
+                mpirun_args,
+                launcher=launcher,
+                beside_others=tune_only and not report,
+                restarts=restarts,
             )
 
         if in_process:
             runs = tuning_runs(study.tuning, folder)
             pairs = list(zip(study.tuning.elements, runs, strict=True))
             make_in_process(study, pairs, folder.tuning, show)
-        chosen = tune_study(study, study.tuning, folder, begin, show)
+        mine = only if tune_only else None
+        chosen = tune_study(study, study.tuning, folder, begin, show, mine)
         if isinstance(chosen, ComparisonResult):
             return chosen
         if tune_only:
             return ComparisonResult(folder, (), (), None, None)
         study = tuned_study(study, chosen)
-    plan = _planned(study, folder, only, part)
+    plan = _planned(study, folder, names, part)
     folders = tuple(run.folder for run in plan.runs)
     if not plan.runs:
         return ComparisonResult(plan.folder, (), (), None, None)
@@ -229,10 +242,15 @@ def _loaded(study: Study | Path | str, task: GivenTask | None = None) -> Study:
     return make_study({**mapping, "set": {**(mapping.get("set") or {}), **changes}}, path)
 
 
+def _names(study: Study, only: Sequence[str] | None) -> set[str]:
+    # Before it is tuned: tuning may leave out an algorithm that is rightly named here.
+    return {element.name for element in choose(study, only)}
+
+
 def _planned(
-    study: Study, folder: StudyFolder, only: Sequence[str] | None, part: tuple[int, int] | None
+    study: Study, folder: StudyFolder, names: Container[str], part: tuple[int, int] | None
 ) -> ComparisonPlan:
-    chosen = choose(study, only)
+    chosen = [element for element in study.elements if element.name in names]
     if part is not None:
         index, count = part
         if not 0 <= index < count:

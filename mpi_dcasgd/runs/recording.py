@@ -23,7 +23,7 @@ from mpi_dcasgd.drivers.observer import Status
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.atomic import write_atomic
-from mpi_dcasgd.record.energy import EnergyMeter
+from mpi_dcasgd.record.energy import host_energy
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
 from mpi_dcasgd.record.logs import close_logger, rank_logger
 from mpi_dcasgd.record.own_files import is_ours, remove_logs
@@ -208,7 +208,7 @@ class Recording:
             stream=self._show,
             logger=self.logger,
             saved=saved,
-            energy=None if run.virtual else EnergyMeter(),
+            energy={} if run.virtual else host_energy(),
         )
         recorder.limit = rate_limit(self.folder, workshop, server)
         devices = ", ".join(f"{p.role} {p.rank}: {p.host} {p.device}" for p in places)

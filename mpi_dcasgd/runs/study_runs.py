@@ -26,17 +26,31 @@ def choose(study: Study, only: Sequence[str] | None) -> list[Element]:
     Raises:
         ConfigError: A name or a pattern fits none.
     """
+    return named(study.elements, only, str(study.file))
+
+
+def named(elements: Sequence[Element], only: Sequence[str] | None, where: str) -> list[Element]:
+    """Choose runs by their names.
+
+    Args:
+        elements: All of them.
+        only: Names or patterns; None for all runs.
+        where: What they are of, for the message.
+
+    Raises:
+        ConfigError: A name or a pattern fits none.
+    """
     if only is None:
-        return list(study.elements)
-    names = [element.name for element in study.elements]
+        return list(elements)
+    names = [element.name for element in elements]
     problems = [
         f"--only {pattern}: no such run{did_you_mean(pattern, names)} (allowed: {', '.join(names)})"
         for pattern in only
         if not fnmatch.filter(names, pattern)
     ]
     if problems:
-        raise ConfigError(str(study.file), problems)
-    return [e for e in study.elements if any(fnmatch.fnmatchcase(e.name, p) for p in only)]
+        raise ConfigError(where, problems)
+    return [e for e in elements if any(fnmatch.fnmatchcase(e.name, p) for p in only)]
 
 
 def groups(elements: Sequence[Element]) -> list[list[Element]]:

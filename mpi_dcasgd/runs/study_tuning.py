@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TextIO
 
@@ -12,7 +12,7 @@ from mpi_dcasgd.config.tuning import Tuning
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.comparison_plan import ComparisonResult
-from mpi_dcasgd.runs.study_runs import check_models_of, write_job
+from mpi_dcasgd.runs.study_runs import check_models_of, named, write_job
 from mpi_dcasgd.runs.tuning import (
     Choice,
     choose_values,
@@ -30,13 +30,26 @@ def tune_study(
     folder: StudyFolder,
     begin: Callable[[StudyFolder], Comparison],
     show: TextIO | None,
+    only: Sequence[str] | None = None,
 ) -> list[Choice] | ComparisonResult:
     """Make the tuning runs that have no result, and write down what they choose.
 
+    Args:
+        study: The study.
+        tuning: Of the study.
+        folder: Of its runs.
+        begin: Makes what runs them, in a folder.
+        show: Stream for one line a run; None for silence.
+        only: Names or patterns of tuning runs, for one that makes them beside others; None for all.
+
     Returns:
         What they choose, once all have a result; else what came of those that were made.
+
+    Raises:
+        ConfigError: A name or a pattern fits none.
     """
-    left = left_to_run(tuning, folder)
+    mine = {element.name for element in named(tuning.elements, only, str(study.file))}
+    left = [run for run in left_to_run(tuning, folder) if run.name in mine]
     if left:
         names = {run.name for run in left}
         elements = [element for element in tuning.elements if element.name in names]
@@ -67,6 +80,8 @@ def tune_study(
                 for outcome in lost
             )
             return ComparisonResult(folder, runs, failed, None, None)
+    if only is not None and left_to_run(tuning, folder):
+        return ComparisonResult(folder, (), (), None, None)
     choices = choose_values(study, tuning, folder)
     write_choices(tuning, choices, folder)
     if show is not None:

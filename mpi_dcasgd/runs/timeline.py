@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
-from mpi_dcasgd.reporting.timeline import Timeline, timeline_of
+from mpi_dcasgd.reporting.timeline import Timeline, timeline_of, usual_span
 from mpi_dcasgd.runs.result import Run
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -72,11 +72,9 @@ def timeline(
         )
     trace = folder.trace()
     steps = folder.steps(len(trace))
-    found = timeline_of(folder.path.name, trace, steps, begin, end)
     if path.suffix in PICTURES and start_s is None and end_s is None:
-        from mpi_dcasgd.reporting.timeline_picture import usual_span
-
-        found = timeline_of(folder.path.name, trace, steps, *usual_span(found))
+        begin, end = usual_span(trace)
+    found = timeline_of(folder.path.name, trace, steps, begin, end)
     if not found.slices:
         latest = trace.time_us[-1] / 1e6 if len(trace) else 0.0
         raise RunFolderError(

@@ -253,7 +253,8 @@ def require_tuned(study: Study, folder: StudyFolder, what: str) -> Study:
             str(study.file),
             [
                 f"tune: {len(left)} tuning runs have no result, and {what} needs what they choose; "
-                f"first make them: mpi-dcasgd compare {study.file} --tune-only -o {folder.path}"
+                f"first make them: mpi-dcasgd compare {study.file} --tune-only -o {folder.path} "
+                "(mpi-dcasgd submit makes them under SLURM, before the others)"
             ],
         )
     return if_tuned(study, folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mpi_dcasgd.tools.doctor.ask import ask_probe
 from mpi_dcasgd.tools.launch import world as launch
 from mpi_dcasgd.tools.launch.mpirun import detect_flavour, find_mpirun
 
@@ -35,6 +36,13 @@ def test_every_rank_starts_and_the_status_is_passed_on(mpirun: Callable[..., obj
     finished = mpirun(3, "-c", code)
     assert finished.stdout == "[(0, 3), (1, 3), (2, 3)]\n", str(finished)
     assert finished.status == 2
+
+
+def test_doctor_sees_this_mpi_whole() -> None:
+    answer = ask_probe("mpi", limit_s=60, env=os.environ)
+    # What MPICH 5 is asked before it is initialised ends the process.
+    assert not answer.trouble
+    assert {"library", "paths", "threads", "cuda", "alone"} <= answer.facts.keys()
 
 
 def test_no_mpirun_meets_what_a_killed_one_has_left(mpirun: Callable[..., object]) -> None:

@@ -103,6 +103,30 @@ def test_a_cancelled_run_of_a_study_is_submitted_again_alone(
     assert "ssgd" in (out / "report" / "report.md").read_text()
 
 
+def test_the_runs_of_a_study_wait_for_its_tuning_runs_and_take_what_they_choose(
+    slurm: LocalSlurm, tmp_path: Path
+) -> None:
+    study, out = tmp_path / "tuned.yaml", tmp_path / "out"
+    job = REPOSITORY / "jobs" / "digits.yaml"
+    study.write_text(
+        f"job: {job}\nalgorithms: [sgd]\nworkers: [1]\nseeds: [0]\n"
+        "set: {epochs: 1, schedule: {name: constant}, data.validation: 0.1}\n"
+        "tune: {grid: {lr: [0.0001, 0.1]}}\n"
+    )
+    done = command(slurm, "submit", study, "-o", out)
+    assert done.returncode == 0, done.stderr
+    tuning, runs = SlurmFolder(out / "tuning").submissions()[-1], SlurmFolder(out).submissions()[-1]
+    assert f"submitted job {tuning.job_id} (2 tuning runs in an array of 2)" in done.stdout
+    assert "afterany" in slurm.job(f"{runs.job_id}_0")["Dependency"]
+    assert runs.report_id
+    slurm.wait(runs.report_id, "COMPLETED", timeout=200)
+    [chosen] = json.loads((out / "tuning.json").read_text())["chosen"]
+    assert (chosen["runs"], chosen["values"]) == (2, {"lr": 0.1})
+    assert "lr: 0.1\n" in (out / "jobs" / "sgd-s0.yaml").read_text()
+    assert {run["state"] for run in status(slurm, out).values()} == {"done"}
+    assert {run["state"] for run in status(slurm, out / "tuning").values()} == {"done"}
+
+
 def test_nodes_and_gpus_are_asked_for(slurm: LocalSlurm, tmp_path: Path) -> None:
     run = tmp_path / "run"
     job = REPOSITORY / "jobs" / "digits.yaml"

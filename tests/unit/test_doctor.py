@@ -23,6 +23,7 @@ from mpi_dcasgd.tools.doctor.ask import Answer, ask
 from mpi_dcasgd.tools.doctor.checks import CHECKS, look
 from mpi_dcasgd.tools.doctor.finding import Finding, fail, ok, warn
 from mpi_dcasgd.tools.doctor.learning_checks import check_gpus
+from mpi_dcasgd.tools.doctor.machine_checks import check_cores, check_slurm
 from mpi_dcasgd.tools.doctor.surroundings import Surroundings, existing
 from mpi_dcasgd.tools.doctor.world_check import judge_world
 
@@ -317,6 +318,23 @@ def test_a_machine_that_grants_too_little_is_found(
     assert found.fix
 
 
+def test_in_an_allocation_of_several_nodes_its_tasks_count(healthy: Surroundings) -> None:
+    env = {"SLURM_JOB_ID": "12", "SLURM_JOB_NUM_NODES": "4", "SLURM_NTASKS": "16"}
+    inside = replace(healthy, env={**healthy.env, **env}, cores=frozenset((0, 1)))
+    few, many = (check_cores(replace(inside, ranks=ranks)) for ranks in (16, 17))
+    assert (few.result, many.result) == ("ok", "warn")
+    assert many.seen.endswith("on this node, one of 4; the allocation has 16 tasks for 17 ranks")
+    alone = replace(inside, env={**inside.env, "SLURM_JOB_NUM_NODES": "1"}, ranks=16)
+    assert check_cores(alone).result == "warn"
+
+
+def test_a_step_of_slurm_is_told_of_salloc(healthy: Surroundings) -> None:
+    env = {"SLURM_JOB_ID": "12", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
+    env |= {"SLURM_TASKS_PER_NODE": "1(x2)", "SLURM_STEP_ID": "0"}
+    found = check_slurm(replace(healthy, env={**healthy.env, **env}))
+    assert (found.result, found.fix.split()[0]) == ("fail", "salloc")
+
+
 def test_a_slurm_that_does_not_answer_is_a_warning(healthy: Surroundings, tmp_path: Path) -> None:
     scontrol = tmp_path / "scontrol"
     scontrol.write_text("#!/bin/sh\necho 'slurm_ping: no controller' >&2; exit 1\n")
@@ -391,6 +409,8 @@ def test_a_world_is_judged() -> None:
     alone = judge_world(3, Answer({"ranks": 1, "hosts": ["a"], "round_s": {}}))
     assert alone.result == "fail"
     assert "each of 3 ranks sees a world of 1" in alone.seen
+    by_srun = judge_world(3, Answer({"ranks": 1}), by_srun=True)
+    assert "--mpi=list" in by_srun.fix
     assert judge_world(3, Answer({}, "no answer in 33 s")).result == "fail"
     facts["round_s"] = {"8": [1e-5, 0.5]}
     assert judge_world(3, Answer(facts)).result == "warn"

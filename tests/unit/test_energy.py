@@ -11,7 +11,7 @@ import pytest
 from synthetic_runs import NOW
 
 from mpi_dcasgd.record.description import RunDescription
-from mpi_dcasgd.record.energy import EnergyMeter
+from mpi_dcasgd.record.energy import EnergyMeter, gpus, processors
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
@@ -45,7 +45,7 @@ def test_packages_and_memory_count_and_parts_of_packages_do_not(tmp_path: Path) 
         zone(tmp_path, number, name, 1_000_000)
         for number, name in (("0", "package-0"), ("0:0", "core"), ("0:1", "dram"), ("1", "psys"))
     ]
-    meter = EnergyMeter(tmp_path)
+    meter = EnergyMeter(processors(tmp_path))
     meter.start()
     for counter in counters:
         counter.write_text("1500000\n")
@@ -55,7 +55,7 @@ def test_packages_and_memory_count_and_parts_of_packages_do_not(tmp_path: Path) 
 
 def test_a_counter_that_began_again_is_followed(tmp_path: Path) -> None:
     counter = zone(tmp_path, "0", "package-0", 9_000_000)
-    meter = EnergyMeter(tmp_path)
+    meter = EnergyMeter(processors(tmp_path))
     meter.start(before=100.0)
     counter.write_text("500000\n")
     meter.sample()
@@ -67,7 +67,7 @@ def test_without_a_counter_that_can_be_read_nothing_is_claimed(tmp_path: Path, w
     counter = None if when == "never there" else zone(tmp_path, "0", "package-0", 1)
     if counter and when == "at the start":
         counter.unlink()
-    meter = EnergyMeter(tmp_path)
+    meter = EnergyMeter(processors(tmp_path))
     meter.start()
     if counter and when == "later":
         counter.unlink()
@@ -87,7 +87,7 @@ def test_a_resumed_run_goes_on_counting_and_the_summary_has_the_sum(tmp_path: Pa
             stream=io.StringIO(),
             environ={},
             saved=saved,
-            energy=EnergyMeter(tmp_path / "cap"),
+            energy={"energy_j": EnergyMeter(processors(tmp_path / "cap"))},
         )
         made.started(0.1)
         return made
@@ -102,3 +102,48 @@ def test_a_resumed_run_goes_on_counting_and_the_summary_has_the_sum(tmp_path: Pa
     second.ended("completed", 1.0)
     # What was used after the checkpoint, and before the run was resumed, is not its own.
     assert json.loads(folder.summary_json.read_text())["energy_j"] == pytest.approx(4.0)
+
+
+class Nvml:
+    """NVIDIA's library, as ctypes calls it: two GPUs, whose counters a test turns."""
+
+    def __init__(self) -> None:
+        self.millijoules = [5_000, 7_000]
+        self.error = 0
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802
+        return 0
+
+    def nvmlDeviceGetCount_v2(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = 2
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: Any, device: Any) -> int:  # noqa: N802
+        device._obj.value = 100 + index.value
+        return 0
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: Any, energy: Any) -> int:  # noqa: N802
+        energy._obj.value = self.millijoules[device.value - 100]
+        return self.error
+
+
+def test_gpus_count_where_the_driver_tells(tmp_path: Path) -> None:
+    nvml = Nvml()
+    meter = EnergyMeter(gpus(lambda name: nvml))
+    meter.start()
+    nvml.millijoules = [6_500, 7_250]
+    meter.sample()
+    assert meter.joules == pytest.approx(1.75)
+    nvml.error = 3
+    meter.sample()
+    assert meter.joules is None, "one that cannot be read any more"
+
+
+def test_without_a_driver_or_its_functions_no_gpus_joules_are_claimed() -> None:
+    def missing(name: str) -> Any:
+        raise OSError(name)
+
+    assert gpus(missing) == gpus(lambda name: object()) == []
+    refuses = Nvml()
+    refuses.nvmlInit_v2 = lambda: 9  # type: ignore[method-assign]
+    assert gpus(lambda name: refuses) == []

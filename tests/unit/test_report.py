@@ -129,6 +129,7 @@ def test_a_report_has_tables_pictures_settings_and_what_failed(grid: Path, tmp_p
         "## Where the workers' time went",
         "## How unequal the workers were",
         "## Looking closer",
+        "## Who waits, run by run",
         "## Settings of all runs",
         "## Hardware and software",
         "## Runs that are not in the comparison",
@@ -139,9 +140,10 @@ def test_a_report_has_tables_pictures_settings_and_what_failed(grid: Path, tmp_p
     assert "| batch_size | 50 |" in text
     assert "rank 2 on c7: out of memory" in text
     assert "| processor | Imagined CPU (64 logical) |" in text
-    assert sorted(path.name for path in report.markdown.parent.iterdir()) == sorted(
-        [*names, "report.md", "report.html"]
-    )
+    there = {path.name for path in report.markdown.parent.iterdir()}
+    steps = {name for name in there if name.startswith("timeline-")}
+    assert len(steps) == sum(len(g.runs) for g in report.groups if not g.sequential)
+    assert there == {*names, *steps, "report.md", "report.html"}
 
 
 def test_the_terminal_gets_the_same_rows(grid: Path, tmp_path: Path) -> None:

@@ -41,10 +41,13 @@ def test_the_server_is_a_rank_that_costs(tmp_path: Path) -> None:
 
 def test_joules_are_shown_where_they_were_recorded(tmp_path: Path) -> None:
     file = synthetic_run(tmp_path, "asgd", epochs=1) / "summary.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"energy_j": 1234.5}))
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"energy_j": 1234.5, "gpu_energy_j": 99.6})
+    )
     table = cost_table(groups_of(tmp_path), None)
     assert table is not None
-    assert (table.header[-1], table.rows[0][-1]) == ("joules (rank 0's host)", "1,234")
+    assert table.header[-2:] == ("joules (rank 0's host)", "joules (its GPUs)")
+    assert table.rows[0][-2:] == ("1,234", "100")
     assert "Joules" in cost_note(groups_of(tmp_path))
 
 

@@ -169,6 +169,18 @@ def test_a_setting_that_varies_within_an_algorithm_makes_groups(tmp_path: Path) 
     assert not {"seed", "name", "algorithm", "record.progress"} & (common.keys() | differing.keys())
 
 
+def test_a_setting_is_named_as_the_job_has_it(tmp_path: Path) -> None:
+    for wire in ({"push": "float32", "reply": "float32"}, {"push": "bf16", "reply": "bf16"}):
+        synthetic_run(tmp_path, "asgd", job={"wire": wire})
+    groups = groups_in(tmp_path)
+    assert [group.label for group in groups] == ["asgd, wire=bf16", "asgd, wire=float32"]
+    assert [row[0] for row in result_table(groups, Matching.of(groups)).rows] == [
+        group.label for group in groups
+    ]
+    synthetic_run(tmp_path, "asgd", job={"wire": {"push": "bf16", "reply": "float32"}})
+    assert "asgd, wire.push=bf16, wire.reply=float32" in [g.label for g in groups_in(tmp_path)]
+
+
 def test_the_same_algorithm_measured_and_simulated_is_two_groups(tmp_path: Path) -> None:
     synthetic_run(tmp_path, "asgd")
     synthetic_run(tmp_path, "asgd", driver="simulator")

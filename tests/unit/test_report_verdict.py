@@ -135,6 +135,18 @@ def test_a_tie_is_called_one() -> None:
     assert time == "By time to 2 % test error: a tie at 10.0 s of ssgd and asgd."
 
 
+def test_means_that_differ_in_the_last_bit_are_a_tie() -> None:
+    assert statistics.fmean((0.1, 0.2, 0.3)) != statistics.fmean((0.2, 0.2, 0.2))
+    errors = {"ssgd": (0.1, 0.2, 0.3), "asgd": (0.2, 0.2, 0.2)}
+    runs = [
+        made_up(name, seed, 10, error)
+        for name, of in errors.items()
+        for seed, error in enumerate(of)
+    ]
+    [result] = [text for text in screen(*runs).sentences() if text.startswith("By final")]
+    assert result.startswith("By final test error: a tie at 20.00 % of ")
+
+
 def test_with_one_seed_no_interval_is_claimed() -> None:
     one = screen(made_up("ssgd", 1, 15, 0.03), made_up("asgd", 1, 10, 0.02), target=0.03)
     time, *_ = one.sentences()

@@ -133,6 +133,76 @@ def test_a_study_becomes_an_array_and_a_last_job(
     assert "5 runs in an array of 5, 2 at a time" in capsys.readouterr().out
 
 
+TUNE = "tune: {grid: {lr: [0.1, 0.2]}, driver: simulated, cluster: {delays: gamma}}\n"
+
+
+def tuned_grid() -> None:
+    Path("grid.yaml").write_text(f"{STUDY}set: {{data.validation: 0.1}}\n{TUNE}")
+
+
+def test_a_study_waits_for_the_array_of_its_tuning_runs(
+    slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned_grid()
+    assert main(["submit", "grid.yaml", "--ranks", "7", "-o", "out"]) == 0
+    out = Path("out").absolute()
+    tuning = f"{out}/tuning/slurm/submit-1.sbatch"
+    array, report = f"{out}/slurm/submit-1.sbatch", f"{out}/slurm/report-1.sbatch"
+    assert slurm.calls == [
+        ["--parsable", tuning],
+        ["--parsable", "--dependency=afterany:1", array],
+        ["--parsable", "--dependency=afterany:2", report],
+    ]
+    first, then = Path(tuning).read_text(), Path(array).read_text()
+    names = SlurmFolder(out / "tuning").submissions()[-1].parts
+    assert len(names) == 10
+    assert "#SBATCH --array=0-9\n#SBATCH --ntasks=1\n" in first
+    assert "#SBATCH --array=0-4\n#SBATCH --ntasks=7\n" in then
+    assert f"out={out}\n" in first
+    assert '--no-report --tune-only --only "${only[@]}" &' in first
+    assert '--no-report --tuned --only "${only[@]}" &' in then
+    assert len(list((out / "tuning" / "jobs").glob("*.yaml"))) == 10
+    assert not (out / "jobs").exists(), "nobody knows their values yet"
+    told = capsys.readouterr().out
+    assert "job 1 (10 tuning runs in an array of 10), then job 2 (5 runs in an array" in told
+    assert "mpi-dcasgd status out/tuning out\n" in told
+    assert "scancel 1 2 3\n" in told
+    assert "logs:   out/tuning/slurm/grid-tuning-1_*.out, out/slurm/grid-2_*.out" in told
+
+
+def test_tuning_runs_that_have_a_result_or_wait_are_not_submitted_again(
+    slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned_grid()
+    assert main(["submit", "grid.yaml", "-o", "out"]) == 0
+    tuning = SlurmFolder(Path("out/tuning"))
+    [name] = tuning.submissions()[0].parts[0]
+    # One of them has failed, and all others wait: as many runs would begin without it.
+    slurm.queue(*[(f"1_{index}", "PENDING", "Priority", 0) for index in range(1, 10)])
+    assert main(["submit", "grid.yaml", "-o", "out"]) == 0
+    assert tuning.submissions()[-1].parts == ((name,),)
+    assert slurm.calls[-2][1] == "--dependency=afterany:1:4"
+    slurm.queue(("2_0", "PENDING", "Dependency", 0))
+    before = len(slurm.calls)
+    assert main(["submit", "grid.yaml", "-o", "out"]) == 2
+    assert "would not wait for them; scancel 2 and submit again" in capsys.readouterr().err
+    assert len(slurm.calls) == before
+
+
+def test_an_element_of_the_array_makes_no_tuning_runs(
+    slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned_grid()
+    assert main(["submit", "grid.yaml", "-o", "out"]) == 0
+    [study] = Path("out/slurm").glob("study-*/grid.yaml")
+    words = ["compare", str(study), "-o", "out", "--no-report", "--tuned", "--only", "sgd-s0"]
+    assert main(words) == 2
+    assert (
+        "10 tuning runs have no result, and this needs what they choose" in capsys.readouterr().err
+    )
+    assert not Path("out/sgd-s0").exists()
+
+
 def test_a_submitted_study_is_a_copy(slurm: FakeSlurm) -> None:
     assert main(["submit", "grid.yaml", "-o", "out"]) == 0
     copy = Path("out/slurm/study-1/grid.yaml").absolute()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Sequence
@@ -278,6 +279,49 @@ def test_what_is_chosen_is_told_and_written(tmp_path: Path) -> None:
     lines = shown.getvalue().splitlines()
     assert lines[0].startswith("tuning: 12 of 12 runs in ")
     assert lines[1] == "tuned ssgd, 2 workers: lr 0.2 (validation error 10.00 %; 4 runs)"
+
+
+def test_tuning_runs_that_are_made_beside_others_choose_when_all_are_there(tmp_path: Path) -> None:
+    found, folder = study(tmp_path), StudyFolder(tmp_path / "out")
+    tuning, asked = tuning_of(found), []
+
+    class Some:
+        outcomes: tuple[Outcome, ...] = ()
+        stopped_by = None
+
+        def run(self, runs: Sequence[PlannedRun]) -> None:
+            asked.extend(run.name for run in runs)
+            names = {run.name for run in runs}
+            record(folder, tuning, BEST)
+            for element in tuning.elements:
+                if element.name not in names:
+                    shutil.rmtree(folder.tuning.run(element.name).path)
+            self.outcomes = tuple(Outcome(run, "completed", {}) for run in runs)
+
+    def made(only: list[str]) -> Any:
+        return tune_study(found, tuning, folder, lambda _: cast("Comparison", Some()), None, only)
+
+    result = made(["asgd-w2-*"])
+    assert asked == [f"asgd-w2-t{number}" for number in range(1, 5)]
+    assert result is not None
+    assert result.failed == ()
+    assert folder.tuned() is None
+    record(folder, tuning, BEST)
+    assert made(["asgd-w2-*"]) is None
+    assert folder.tuned() is not None
+    with pytest.raises(ConfigError, match="--only asgd-w2-s0: no such run"):
+        made(["asgd-w2-s0"])
+
+
+def test_a_run_that_tuning_left_out_is_no_mistake_of_an_array(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, folder = study(tmp_path), StudyFolder(tmp_path / "out")
+    record(folder, tuning_of(found), {**BEST, "asgd": [None] * 4})
+    words = ["compare", str(found.file), "-o", str(folder.path), "--tuned", "--no-report"]
+    assert main([*words, "--only", "asgd-w2-s0"]) == 0
+    assert "tuning left out asgd-w2-s0" in capsys.readouterr().out
+    assert main([*words, "--only", "asdg-w2-s0"]) == 2
 
 
 def test_either_end_of_a_grid_is_its_edge(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.tools.doctor.ask import bounded
 from mpi_dcasgd.tools.doctor.finding import Finding, fail, ok, warn
 from mpi_dcasgd.tools.doctor.surroundings import Surroundings
-from mpi_dcasgd.tools.launch.surroundings import refuse_leftovers
+from mpi_dcasgd.tools.launch.surroundings import in_step, refuse_leftovers
 
 _SLURM_LIMIT_S = 5.0
 _SEGMENT_BYTES = 16 << 20  # Open MPI's btl_sm_segment_size, one for each rank of a host
@@ -25,10 +26,11 @@ def check_slurm(where: Surroundings) -> Finding:
         try:
             refuse_leftovers(where.launcher.facts.get("launcher", "mpirun"), env=where.env)
         except LaunchError as error:
-            return fail(
-                name, str(error), "unset ${!SLURM_@}  (outside of an allocation), or salloc"
-            )
-        return ok(name, f"in the allocation of job {where.env['SLURM_JOB_ID']}")
+            fix = "unset ${!SLURM_@}  (outside of an allocation), or salloc"
+            if in_step(where.env):
+                fix = "salloc ...  (in place of srun --pty ...; or sbatch)"
+            return fail(name, str(error), fix)
+        return ok(name, f"in the allocation of job {where.env['SLURM_JOB_ID']}{_size(where.env)}")
     scontrol = shutil.which("scontrol", path=path)
     if scontrol is None:
         return ok(name, "none here; `run` and `compare` work without, `submit` does not")
@@ -40,10 +42,31 @@ def check_slurm(where: Surroundings) -> Finding:
     return warn(name, seen, "scontrol ping  (ask the site; a login node may be the right place)")
 
 
+def _size(env: Mapping[str, str]) -> str:
+    nodes, tasks = _number(env, "SLURM_JOB_NUM_NODES"), _number(env, "SLURM_NTASKS")
+    parts = [f"{nodes} node{'s' * (nodes > 1)}"] if nodes else []
+    parts += [f"{tasks} task{'s' * (tasks > 1)}"] if tasks else []
+    return f": {', '.join(parts)}" if parts else ""
+
+
+def _number(env: Mapping[str, str], name: str) -> int:
+    value = env.get(name, "")
+    return int(value) if value.isdecimal() else 0
+
+
 def check_cores(where: Surroundings) -> Finding:
     """Are there cores enough for the ranks?"""
     name, granted = "cores", min(len(where.cores), where.quota)
     label = f"{granted:g} of {where.machine_cores}"
+    nodes = _number(where.env, "SLURM_JOB_NUM_NODES") if "SLURM_JOB_ID" in where.env else 0
+    tasks = _number(where.env, "SLURM_NTASKS")
+    if where.ranks is not None and nodes > 1 and tasks:
+        # Ranks lie on other nodes, too, whose cores only SLURM knows.
+        seen = f"{label} on this node, one of {nodes}; the allocation has {tasks} tasks"
+        if where.ranks > tasks:
+            fix = f"salloc -n {where.ranks}  (or mpi-dcasgd run -n {tasks} JOB)"
+            return warn(name, f"{seen} for {where.ranks} ranks", fix)
+        return ok(name, seen)
     if where.ranks is not None and where.ranks > granted:
         seen = f"{label} for {where.ranks} ranks, which share them: speeds say little"
         return warn(name, seen, f"mpi-dcasgd run -n {max(2, int(granted))} JOB  (or more cores)")

@@ -37,7 +37,7 @@ def probe_mpi() -> None:
     from mpi4py import MPI
 
     library = MPI.Get_library_version().replace("\0", "").split("\n")[0]
-    tell(library=library, paths=mapped("libmpi"), cuda=_cuda_aware())
+    tell(library=library, paths=mapped("libmpi"))
     with _own_tmpdir():
         _start_alone()
 
@@ -50,6 +50,7 @@ def _start_alone() -> None:
     levels = ("SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE")
     names = {getattr(MPI, f"THREAD_{name}"): name for name in levels}
     tell(threads=names.get(provided, str(provided)))
+    tell(cuda=_cuda_aware())  # not before: MPICH 5 ends a process that asks too early
     MPI.Finalize()
     tell(alone=True)
 

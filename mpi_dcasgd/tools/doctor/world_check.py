@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from pathlib import Path
 
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.tools.doctor.ask import Answer, ask
@@ -38,15 +39,20 @@ def check_world(
     except LaunchError as error:
         return fail(world_name(ranks), f"cannot be started: {error}", "mpi-dcasgd doctor")
     limit_s = _LIMIT_S + ranks * _LIMIT_OF_A_RANK_S
-    return judge_world(ranks, ask(command.argv, limit_s, {**os.environ, **command.env}))
+    answer = ask(command.argv, limit_s, {**os.environ, **command.env})
+    return judge_world(ranks, answer, by_srun=Path(command.argv[0]).name == "srun")
 
 
-def judge_world(ranks: int, answer: Answer) -> Finding:
-    """Say what the ranks have found."""
+def judge_world(ranks: int, answer: Answer, *, by_srun: bool = False) -> Finding:
+    """Say what the ranks have found; ``by_srun`` says who has started them."""
     name, facts = world_name(ranks), answer.facts
     try_it = f"mpi-dcasgd doctor --ranks {ranks} --mpirun PATH"
     if facts.get("ranks", ranks) != ranks:
         seen = f"each of {ranks} ranks sees a world of {facts['ranks']}: not the mpirun of this MPI"
+        if by_srun:
+            seen = f"each of {ranks} ranks that srun started sees a world of {facts['ranks']}"
+            fix = "srun --mpi=list  (export MPI_DCASGD_SRUN_ARGS=--mpi=..., or --launcher mpirun)"
+            return fail(name, f"{seen}: it does not speak to this MPI", fix)
         return fail(name, seen, f"{try_it}  (the mpirun of mpi4py's MPI)")
     if answer.trouble or "hosts" not in facts:
         why = answer.trouble or "the ranks have said nothing"

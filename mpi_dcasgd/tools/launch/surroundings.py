@@ -80,7 +80,7 @@ def refuse_leftovers(
             f"allocation{drop}"
         )
     nodes = env.get("SLURM_JOB_NUM_NODES") or env.get("SLURM_NNODES") or "1"
-    if _in_step(env) and (launcher == "srun" or nodes != "1") and "--overlap" not in arguments:
+    if in_step(env) and (launcher == "srun" or nodes != "1") and "--overlap" not in arguments:
         raise LaunchError(
             f"this shell is a step of SLURM's job {job}, which holds the allocation: srun, with "
             "which ranks are started on its nodes, would wait for ever; use `salloc` in place of "
@@ -100,6 +100,7 @@ def _refuse_over(job: str, env: Mapping[str, str], drop: str) -> None:
         raise LaunchError(f"SLURM_JOB_ID is {job}, but SLURM knows no such job{drop}")
 
 
-def _in_step(env: Mapping[str, str]) -> bool:
+def in_step(env: Mapping[str, str]) -> bool:
+    """Return whether a process is of a step that srun started, and not of a batch script."""
     step = env.get("SLURM_STEP_ID") or env.get("SLURM_STEPID") or ""
     return step.isdecimal() and int(step) < _SPECIAL_STEPS

@@ -16,9 +16,10 @@ from mpi_dcasgd.tools.slurm import text
 from mpi_dcasgd.tools.slurm.directives import directives, output_option
 from mpi_dcasgd.tools.slurm.site import Site
 
-Kind = Literal["async", "sync", "compare", "simulate", "hetjob", "report"]
+Kind = Literal["async", "sync", "compare", "simulate", "hetjob", "report", "tune"]
 
 KINDS: tuple[Kind, ...] = ("async", "sync", "compare", "simulate", "hetjob", "report")
+"""Those that the repository has; ``tune`` is for studies that are submitted."""
 
 DEFAULT_JOB = "jobs/digits.yaml"
 DEFAULT_STUDY = "jobs/compare_digits_workers.yaml"
@@ -32,6 +33,7 @@ _DEFAULT_SITES = {
     "report": Site(tasks=1, time="00:15:00"),
 }
 DEFAULT_PARTS = 8
+_ARRAYS = ("compare", "tune")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class Work:
         folder: The run folder, or the folder of the study's runs.
         logs: An existing folder, for what the script prints.
         parts: The runs of each element of a study's array.
+        tuned: The study's values are chosen by tuning runs, which come before.
         search_path: Folder that holds ``mpi-dcasgd``.
     """
 
@@ -52,6 +55,7 @@ class Work:
     folder: Path
     logs: Path
     parts: tuple[tuple[str, ...], ...] = ()
+    tuned: bool = False
     search_path: Path | None = None
 
 
@@ -84,7 +88,7 @@ def render(kind: Kind, site: Site | None = None, work: Work | None = None) -> st
 def _options(kind: Kind, site: Site, work: Work | None) -> str:
     """The #SBATCH lines; of a heterogeneous job, those of its two components."""
     shared = _words(time=site.time, partition=site.partition, account=site.account, qos=site.qos)
-    number = "%A_%a" if kind == "compare" else "%j"
+    number = "%A_%a" if kind in _ARRAYS else "%j"
     # A job's name may have a slash, which would begin a folder that is not there.
     log = (
         output_option(str(work.logs), f"{plain_name(work.name)}-{number}.out")
@@ -92,7 +96,7 @@ def _options(kind: Kind, site: Site, work: Work | None) -> str:
         else f"--output=%x-{number}.out"
     )
     own = [f"--job-name={work.name if work else kind}"]
-    if kind == "compare":
+    if kind in _ARRAYS:
         count = len(work.parts) if work else DEFAULT_PARTS
         limit = f"%{site.array_limit}" if site.array_limit else ""
         own.append(f"--array=0-{count - 1}{limit}")
@@ -123,7 +127,7 @@ def _words(**options: object) -> list[str]:
 
 
 def _settings(kind: Kind, site: Site, work: Work | None) -> str:
-    study = kind in ("compare", "report")
+    study = kind in (*_ARRAYS, "report")
     what, where = ("study", "out") if study else ("job", "run_dir")
     if work is None:
         default = DEFAULT_STUDY if study else DEFAULT_JOB
@@ -158,12 +162,13 @@ def _environment(site: Site, work: Work | None) -> str:
 
 
 def _command(kind: Kind, work: Work | None) -> str:
-    if kind == "compare":
+    if kind in _ARRAYS:
         if work is None:
             return text.COMPARE
+        how = " --tune-only" if kind == "tune" else " --tuned" if work.tuned else ""
         # shlex.join: names have neither blanks nor quotes, but that is config's to say, not ours.
         lists = "\n".join(f"    {shlex.quote(' '.join(names))}" for names in work.parts)
-        return text.COMPARE_PARTS.replace("@parts@", lists)
+        return text.COMPARE_PARTS.replace("@parts@", lists).replace("@how@", how)
     command = text.COMMANDS[kind]
     if work:  # whose job is settled
         command = command.replace(" algorithm=ssgd", "")

@@ -30,18 +30,18 @@ def find_sbatch() -> str:
     return found
 
 
-def sbatch(script: Path, after: str | None = None) -> str:
+def sbatch(script: Path, after: Sequence[str] = ()) -> str:
     """Submit a script and return the job's number.
 
     Args:
         script: The file.
-        after: The job, or array, that has to end first, however it ends.
+        after: The jobs, or arrays, that have to end first, however they end.
 
     Raises:
         LaunchError: There is no sbatch, or it refuses; with what it says.
     """
     words = [find_sbatch(), "--parsable"]
-    words += [f"--dependency=afterany:{after}"] if after else []
+    words += [f"--dependency=afterany:{':'.join(after)}"] if after else []
     try:
         done = subprocess.run(
             [*words, str(script)],

@@ -100,6 +100,7 @@ STARTS = {
     "simulate": _ONE_RUN,
     "hetjob": _ONE_RUN,
     "compare": "",
+    "tune": "",
     "report": """
 exec mpi-dcasgd compare "$study" -o "$out" --report-only
 """,
@@ -174,7 +175,7 @@ parts=(
 @parts@
 )
 read -ra only <<<"${parts[SLURM_ARRAY_TASK_ID]}"
-mpi-dcasgd compare "$study" -o "$out" --no-report --only "${only[@]}" &
+mpi-dcasgd compare "$study" -o "$out" --no-report@how@ --only "${only[@]}" &
 """
 
 WAITING = """
