@@ -113,6 +113,32 @@ def test_imports_go_one_way(module: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+# Documented in spite of their names, or internals of others that have no other way in.
+NOT_PRIVATE = {"_replace", "_asdict", "_fields", "_exit"}
+OTHERS = {"_SubParsersAction", "_actions", "_buffers", "_foreach_copy_"}
+OTHERS |= {"_local_scalar_dense", "_ops", "_schema", "_version"}
+
+
+def strange_attributes(tree: ast.AST) -> list[str]:
+    """Reads of what belongs to an object of another module: it saves and tells its state itself."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    nodes = [node for node in nodes if node.attr[0] == "_" != node.attr[1:2]]
+    own = {node.attr for node in nodes if ast.unparse(node.value) in ("self", "cls", "super()")}
+    own |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}  # of a class's body
+    return [ast.unparse(node) for node in nodes if node.attr not in own | NOT_PRIVATE | OTHERS]
+
+
+def test_no_module_reads_what_is_private_to_another() -> None:
+    trees = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in FILES.items()}
+    found = {name: strange_attributes(tree) for name, tree in trees.items()}
+    assert {name: read for name, read in found.items() if read} == {}
+
+
+def test_a_read_of_a_private_attribute_is_seen() -> None:
+    source = "self._a = server._weights\nother._a\nfacts._replace(x=1)\nserver.__class__"
+    assert strange_attributes(ast.parse(source)) == ["server._weights"]
+
+
 def test_a_wrong_import_is_seen() -> None:
     source = "def f():\n    from mpi_dcasgd import cli\n    import mpi_dcasgd.record.trace\n"
     found = imports(ast.parse(source), {"mpi_dcasgd.cli"})
