@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -99,12 +100,17 @@ def imports(tree: ast.AST, modules: set[str]) -> list[tuple[int, str]]:
 FILES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
 
 
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("module", FILES)
 def test_imports_go_one_way(module: str) -> None:
     own = layer(module)
     if own is None:
         return
-    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    tree = tree_of(module)
     wrong = [
         f"{FILES[module]}:{line}: {LAYERS[min(own, len(LAYERS) - 1)]} imports {imported}"
         for line, imported in imports(tree, set(FILES))
@@ -129,8 +135,7 @@ def strange_attributes(tree: ast.AST) -> list[str]:
 
 
 def test_no_module_reads_what_is_private_to_another() -> None:
-    trees = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in FILES.items()}
-    found = {name: strange_attributes(tree) for name, tree in trees.items()}
+    found = {name: strange_attributes(tree_of(name)) for name in FILES}
     assert {name: read for name, read in found.items() if read} == {}
 
 
@@ -172,7 +177,7 @@ def unlike_a_library(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("module", [name for name in FILES if ".runs." in name])
 def test_the_api_is_a_library(module: str) -> None:
-    assert unlike_a_library(ast.parse(FILES[module].read_text(encoding="utf-8"))) == []
+    assert unlike_a_library(tree_of(module)) == []
 
 
 def test_what_is_unlike_a_library_is_seen() -> None:
