@@ -32,7 +32,7 @@ help: ## this list
 setup: $(stamp) ## create .venv: PyTorch, an MPI, Horovod (built against both), this package
 	@:
 
-demo: $(stamp) ## who waits for whom, and what delay does: three minutes on this machine
+demo: $(stamp) ## who waits for whom, and what delay does: a minute or two on two cores
 	@$(bin)/python -m mpi_dcasgd.tools.results run demo --runs runs/demo --out runs/demo
 
 # Numbers of a study as it is published: $(bin)/python -m mpi_dcasgd.tools.results run NAME

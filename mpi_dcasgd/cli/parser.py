@@ -43,7 +43,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _hint(unknown: Iterable[str], parser: argparse.ArgumentParser, *, keys: bool) -> str:
-    """What the first of some unknown options was meant to be, as far as that can be told."""
+    """A guess at the option or key that was meant, or an empty string."""
     # Without their dashes, which all have in common.
     options = [o[2:] for action in parser._actions for o in action.option_strings if o[1] == "-"]
     for word in unknown:

@@ -34,7 +34,7 @@ def values_of(grid: Mapping[str, Any], problems: list[str]) -> dict[str, tuple[A
 
 
 def _powers(value: Mapping[str, Any]) -> list[float] | None:
-    """``base``, ``base * factor``, ... of ``steps`` values; None if they are not to be had."""
+    """``base``, ``base * factor``, ... of ``steps`` values; None if the value is no such range."""
     if set(value) != set(_POWERS):
         return None
     base, factor, steps = (value[key] for key in _POWERS)

@@ -18,7 +18,7 @@ from mpi_dcasgd.server.server import ParameterServer
 
 
 class Attendance:
-    """What the server does about each worker that goes or comes.
+    """The server's dealings with workers that go and come.
 
     Args:
         server: The server; it loses workers, and gets them back.

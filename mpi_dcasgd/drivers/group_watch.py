@@ -21,6 +21,7 @@ import numpy as np
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
 from mpi_dcasgd.drivers.patience import LAST_ONES, Watch
 from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.server.message import Tag
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -29,7 +30,7 @@ _LOOK_EVERY_S = 0.1
 _ANSWER_S = 1.0
 """Seconds in which a rank that is alive answers."""
 
-_ASK, _ANSWER, _FOUND, _TOLD = 11, 12, 13, 14  # tags
+_ASK, _ANSWER, _FOUND, _TOLD = Tag.ASK, Tag.ANSWER, Tag.FOUND, Tag.TOLD
 _COMPUTES, _WAITS, _BETWEEN = range(3)  # states of a rank
 
 

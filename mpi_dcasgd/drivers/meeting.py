@@ -25,6 +25,7 @@ from mpi_dcasgd.drivers.backoff import Backoff
 from mpi_dcasgd.drivers.fault_settings import FaultSettings, Patience, setup_patience_s
 from mpi_dcasgd.drivers.patience import Watch
 from mpi_dcasgd.errors import RanksLostError
+from mpi_dcasgd.server.message import Tag
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -38,7 +39,7 @@ _BEATS = 4.0
 _APART_S = 1.0
 """Seconds from one rank that gives up rank 0 to the next, so that one of them speaks."""
 
-_ARRIVE, _ANSWER = 21, 22  # tags
+_ARRIVE, _ANSWER = Tag.ARRIVE, Tag.ARRIVED
 
 
 class Ranks(Protocol):

@@ -22,8 +22,9 @@ from mpi_dcasgd.drivers.patience import LAST_ONES, Watch
 from mpi_dcasgd.drivers.signals import outlives_deaths
 from mpi_dcasgd.drivers.topology import SERVER
 from mpi_dcasgd.errors import RanksLostError
+from mpi_dcasgd.server.message import Tag
 
-_NOTE, _HERE = 31, 32  # tags
+_NOTE, _HERE = Tag.NOTE, Tag.HERE
 
 _LOOK_EVERY_S = 0.1
 _ASK_EVERY_S = 5.0

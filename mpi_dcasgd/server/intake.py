@@ -21,7 +21,7 @@ from mpi_dcasgd.server.slot import Tally
 
 
 class Intake:
-    """What becomes of each gradient, in the model's state, the ledger and the counts.
+    """Acceptance of gradients: into the model's state, the ledger and the counts.
 
     Args:
         model: State of the model that gradients are applied to.

@@ -74,13 +74,24 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 
 class Tag(IntEnum):
-    """MPI tag of a message, by its direction."""
+    """MPI tag of a message between ranks; those between servers are ``orders.CrewTag``."""
 
     PUSH = 1
     REPLY = 2
     END = 3
     HELLO = 4
     CHUNK = 5
+    # Start-up (drivers.meeting)
+    ARRIVE = 21
+    ARRIVED = 22
+    # A worker that fails or asks (drivers.notes)
+    NOTE = 31
+    HERE = 32
+    # Ranks of a synchronous run that wait for others (drivers.group_watch)
+    ASK = 41
+    ANSWER = 42
+    FOUND = 43
+    TOLD = 44
 
 
 class Message:

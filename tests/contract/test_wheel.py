@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,7 @@ class Environment:
             env=variables,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
 
@@ -73,7 +74,7 @@ def build_wheel(folder: Path) -> Path:
 
 
 def call(words: list[str], folder: Path) -> None:
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
 
 
@@ -134,6 +135,14 @@ def test_the_starter_job_and_study_can_be_used(environment: Environment, project
     done = environment.run(project, "mpi-dcasgd", "compare", *study)
     assert done.returncode == 0, done.stderr
     assert "asgd-w4-s0" in done.stdout
+
+
+def test_the_example_simulates_and_compares(environment: Environment, tmp_path: Path) -> None:
+    done = environment.run(tmp_path, "python", str(REPOSITORY / "examples" / "api.py"), "out")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^asgd, simulated +8 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^dcasgd-a, simulated +8 ", done.stdout, re.MULTILINE)
+    assert (tmp_path / "out" / "report" / "report.html").is_file()
 
 
 def test_a_site_file_is_found_without_any_project(environment: Environment, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -100,18 +101,48 @@ def imports(tree: ast.AST, modules: set[str]) -> list[tuple[int, str]]:
 FILES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
 
 
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("module", FILES)
 def test_imports_go_one_way(module: str) -> None:
     own = layer(module)
     if own is None:
         return
-    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    tree = tree_of(module)
     wrong = [
         f"{FILES[module]}:{line}: {LAYERS[min(own, len(LAYERS) - 1)]} imports {imported}"
         for line, imported in imports(tree, set(FILES))
         if (layer(imported) or 0) > own
     ]
     assert not wrong, "\n".join(wrong)
+
+
+# Documented in spite of their names, or internals of others that have no other way in.
+NOT_PRIVATE = {"_replace", "_asdict", "_fields", "_exit"}
+OTHERS = {"_SubParsersAction", "_actions", "_buffers", "_foreach_copy_"}
+OTHERS |= {"_local_scalar_dense", "_ops", "_schema", "_version"}
+
+
+def strange_attributes(tree: ast.AST) -> list[str]:
+    """Reads of what belongs to an object of another module: it saves and tells its state itself."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    nodes = [node for node in nodes if node.attr[0] == "_" != node.attr[1:2]]
+    own = {node.attr for node in nodes if ast.unparse(node.value) in ("self", "cls", "super()")}
+    own |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}  # of a class's body
+    return [ast.unparse(node) for node in nodes if node.attr not in own | NOT_PRIVATE | OTHERS]
+
+
+def test_no_module_reads_what_is_private_to_another() -> None:
+    found = {name: strange_attributes(tree_of(name)) for name in FILES}
+    assert {name: read for name, read in found.items() if read} == {}
+
+
+def test_a_read_of_a_private_attribute_is_seen() -> None:
+    source = "self._a = server._weights\nother._a\nfacts._replace(x=1)\nserver.__class__"
+    assert strange_attributes(ast.parse(source)) == ["server._weights"]
 
 
 def test_a_wrong_import_is_seen() -> None:
@@ -147,7 +178,7 @@ def unlike_a_library(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("module", [name for name in FILES if ".runs." in name])
 def test_the_api_is_a_library(module: str) -> None:
-    assert unlike_a_library(ast.parse(FILES[module].read_text(encoding="utf-8"))) == []
+    assert unlike_a_library(tree_of(module)) == []
 
 
 def test_what_is_unlike_a_library_is_seen() -> None:

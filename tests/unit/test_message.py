@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
+from mpi_dcasgd import drivers
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.learner import Gradient
 from mpi_dcasgd.server.header import HEADER_BYTES, MAX_GRANTS
 from mpi_dcasgd.server.message import Kind, Message, Tag
+from mpi_dcasgd.server.orders import CrewTag
 from mpi_dcasgd.server.push import Push
 
 
@@ -60,8 +64,26 @@ def test_a_buffer_that_nobody_wrote_is_noticed() -> None:
 def test_the_numbers_of_kinds_and_tags_are_part_of_the_layout() -> None:
     kinds = {"PUSH": 1, "WORK": 2, "STOP": 3, "AFRESH": 4, "AGAIN": 5}
     tags = {"PUSH": 1, "REPLY": 2, "END": 3, "HELLO": 4, "CHUNK": 5}
+    tags |= {"ARRIVE": 21, "ARRIVED": 22, "NOTE": 31, "HERE": 32}
+    tags |= {"ASK": 41, "ANSWER": 42, "FOUND": 43, "TOLD": 44}
     assert {kind.name: int(kind) for kind in Kind} == kinds
     assert {tag.name: int(tag) for tag in Tag} == tags
+
+
+def test_tags_have_one_owner_and_no_two_have_one_number() -> None:
+    numbers = [*Tag, *CrewTag]
+    assert len(set(map(int, numbers))) == len(numbers)
+    sources = {
+        file: file.read_text("utf-8") for file in Path(drivers.__file__).parent.rglob("*.py")
+    }
+    used = {
+        (f, word) for f, text in sources.items() for word in re.findall(r"\btag=([\w.]+)", text)
+    }
+    assert len(used) > 20
+    for file, word in used:
+        short = re.search(rf"^.*\b{re.escape(word)}\b.* = (.*)$", sources[file], re.MULTILINE)
+        owner = short[1] if short and word.startswith("_") else word
+        assert re.match(r"(Crew)?Tag\.|tag$", owner), (file, word)
 
 
 def test_a_push_is_read_from_its_message_field_by_field() -> None:

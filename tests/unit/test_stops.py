@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 import yaml
-from in_process import command
+from in_process import command, handlers_as_they_were
 
 import mpi_dcasgd
+from mpi_dcasgd import cli
 from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.record.checkpoints import checkpoints_in
 from mpi_dcasgd.record.recorder import Recorder
@@ -144,3 +146,15 @@ def test_a_signal_as_a_run_completes_makes_no_scheduler_start_it_again(
     signal_after(LAST, signal.SIGUSR1, folder, monkeypatch)
     assert command(words[0], str(job), *words[1:], "--run-dir", str(folder)) == 0
     assert Run(folder).summary["updates"] == LAST
+
+
+def test_a_signal_while_the_process_ends_does_not_change_its_status() -> None:
+    def mine(number: int, frame: FrameType | None) -> None: ...
+
+    with handlers_as_they_were():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, mine)
+        cli._decide()
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is mine

@@ -1,6 +1,6 @@
 """Who waits for whom, and what does delay do to training?
 
-What `make demo` runs in some three minutes: real runs with a slow worker, and simulated ones with
+What `make demo` runs in a minute or two: real runs with a slow worker, and simulated ones with
 32 workers.
 """
 
