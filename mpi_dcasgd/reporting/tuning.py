@@ -41,6 +41,7 @@ class Tuned:
 
     Attributes:
         algorithm: Its name.
+        label: What it is called where an algorithm is compared with several settings.
         workers: Number of workers it is for; None for any.
         runs: The budget that was spent.
         values: Chosen, by key.
@@ -56,6 +57,7 @@ class Tuned:
     values: tuple[tuple[str, Any], ...]
     edge: tuple[str, ...]
     diverged: int
+    label: str
     cut_off: int = 0
     left_out: bool = False
 
@@ -78,6 +80,7 @@ class Tuned:
             values=tuple((str(key), value) for key, value in entry["values"].items()),
             edge=tuple(map(str, entry.get("edge") or ())),
             diverged=int(entry.get("diverged") or 0),
+            label=str(entry.get("label") or entry["algorithm"]),
             cut_off=int(entry.get("cut_off") or 0),
             left_out=left_out,
         )
@@ -114,7 +117,7 @@ def left_out_remarks(tuned: Sequence[Tuned]) -> list[str]:
             lost = [f"{each.diverged} diverged"] if each.diverged else []
             lost += [f"{each.cut_off} did not reach the target in time"] if each.cut_off else []
             found.append(
-                f"Left out by tuning: {each.algorithm}{_workers(each)}, of whose {each.runs} tuning"
+                f"Left out by tuning: {each.label}{_workers(each)}, of whose {each.runs} tuning"
                 f" runs {' and '.join(lost) or 'none had a result'}."
             )
     return found
@@ -137,7 +140,7 @@ def tuning_remarks(groups: Sequence[Group], tuned: Sequence[Tuned]) -> list[str]
     if without:
         found.append(f"Untuned, beside rows that were tuned: {', '.join(without)}.")
     used = [each for each in tuned if any(each.covers(group) for group in groups)]
-    budgets = {each.algorithm: each.runs for each in used}
+    budgets = {each.label: each.runs for each in used}
     if len(set(budgets.values())) > 1:
         told = ", ".join(f"{name} {runs}" for name, runs in budgets.items())
         found.append(f"Unequal budgets of tuning, in runs: {told}.")
@@ -145,7 +148,7 @@ def tuning_remarks(groups: Sequence[Group], tuned: Sequence[Tuned]) -> list[str]
         chosen = "; ".join(map(_chosen, used))
         found.append(f"Tuned with {next(iter(budgets.values()))} runs for each: {chosen}.")
     if edges := dict.fromkeys(
-        f"{', '.join(each.edge)} of {each.algorithm}{_workers(each)}" for each in used if each.edge
+        f"{', '.join(each.edge)} of {each.label}{_workers(each)}" for each in used if each.edge
     ):
         whose = "its" if len(edges) == 1 else "their"
         found.append(
@@ -161,4 +164,4 @@ def _workers(tuned: Tuned) -> str:
 def _chosen(tuned: Tuned) -> str:
     values = ", ".join(f"{key} {value}" for key, value in tuned.values)
     diverged = f" ({tuned.diverged} diverged)" if tuned.diverged else ""
-    return f"{tuned.algorithm}{_workers(tuned)} {values}{diverged}"
+    return f"{tuned.label}{_workers(tuned)} {values}{diverged}"
