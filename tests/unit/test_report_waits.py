@@ -72,11 +72,15 @@ def test_the_report_shows_who_waits_in_a_page_and_beside_markdown(
     assert re.search(r"The server is busy for [67] %\.", found["asgd"])
 
 
-def test_what_lies_outside_of_the_span_makes_no_difference_within_it(runs: Path) -> None:
+@pytest.mark.parametrize("after_s", [0.0, 0.005, 0.015, 0.5])
+def test_what_lies_outside_of_the_span_makes_no_difference_within_it(
+    runs: Path, after_s: float
+) -> None:
     folder = RunFolder(runs / "asgd")
     trace = folder.trace()
     steps = folder.steps(len(trace))
-    begin, end = usual_span(trace)
+    # From the moment at which a push was applied, or a little later: its reply is on its way.
+    begin, end = trace.time_us[40] / 1e6 + after_s, trace.time_us[50] / 1e6
     whole = timeline_of("run", trace, steps)
     inside = [s for s in whole.slices if s.end_s >= begin and s.start_s <= end]
     found = timeline_of("run", trace, steps, begin, end).slices
