@@ -137,8 +137,9 @@ class Content:
             screen = self.first_screen(part)
             if sentences := screen.sentences():
                 lines += ["verdict:", *(f"- {sentence}" for sentence in sentences)]
-                lines += [f"- mind: {text}" for text in screen.cautions() if text not in first]
-                lines.append(f"- {screen.note()}")
+            lines += [f"- mind: {text}" for text in screen.cautions() if text not in first]
+            if note := screen.note():
+                lines.append(f"- {note}")
         if len(self.parts) > 1:
             lines.append(f"- {_SEVERAL_TASKS}")
         lines += [f"- {text}" for text in self._beside_the_point()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,12 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
          white-space: nowrap; }
 th { border-bottom: 2px solid #888; }
-th.left, td.left { text-align: left; white-space: normal; }
+th.left, td.left { text-align: left; white-space: normal; overflow-wrap: break-word; }
 table.narrow th, table.narrow td { white-space: normal; overflow-wrap: normal; }
 img { max-width: 100%; height: auto; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr));
         gap: 1rem; align-items: start; margin: 1rem 0; }
-.pair p { margin: 0; }
+.pair p { margin: 0; } .pair img { max-width: min(100%, 40rem); }
 @media (max-width: 40rem) { body { font-size: 15px; }
   ul { padding-left: 1.2rem; } th, td { padding: .3rem .35rem; }
   table.narrow { font-size: 13px; width: 100%; } }
@@ -212,9 +213,15 @@ def _item(text: str, *, lead: bool) -> str:
     return f"<strong>{html.escape(first + stop.strip())}</strong> {html.escape(rest)}".rstrip()
 
 
+def _breakable(text: str) -> str:
+    """Text of which a long word, such as a setting or a path, may be broken where it has parts."""
+    return re.sub(r"(?<=\w[=./_])(?=\w)", "<wbr>", html.escape(text))
+
+
 def _html_row(tag: str, cells: Sequence[str], left: frozenset[int]) -> str:
     kinds = [' class="left"' if column in left else "" for column in range(len(cells))]
     inner = "".join(
-        f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
+        f"<{tag}{kind}>{_breakable(cell) if kind else html.escape(cell)}</{tag}>"
+        for kind, cell in zip(kinds, cells, strict=True)
     )
     return f"<tr>{inner}</tr>"

@@ -29,7 +29,7 @@ from mpi_dcasgd.reporting.remarks import (
 )
 from mpi_dcasgd.reporting.table import NONE, digits_of, show, show_metric
 from mpi_dcasgd.reporting.tasks import TaskRuns
-from mpi_dcasgd.reporting.tuning import tuning_remarks, tunings
+from mpi_dcasgd.reporting.tuning import left_out_remarks, tuning_remarks, tunings
 from mpi_dcasgd.reporting.verdict import Verdict, judge
 
 _ENOUGH_SEEDS = 3
@@ -94,13 +94,14 @@ class FirstScreen:
 
     def cautions(self) -> list[str]:
         """Return what makes the comparison less fair, or less sure, than it looks."""
-        groups = self.part.groups
+        groups, tuned = self.part.groups, tunings(self.part.runs)
         if len(groups) < 2:
-            return []
+            return left_out_remarks(tuned)
         found = [
             _few_seeds(groups),
+            *left_out_remarks(tuned),
             rates_too_large(groups),
-            *tuning_remarks(groups, tunings(self.part.runs)),
+            *tuning_remarks(groups, tuned),
             crowded(self.part.runs),
             server_rank(groups),
             fewer_updates(groups),

@@ -25,13 +25,16 @@ def check_summary(summary: Mapping[str, Any]) -> None:
 
 
 def check_events(events: Iterable[Mapping[str, Any]]) -> None:
-    """Check evaluations and the accounts of workers.
+    """Check evaluations and the accounts of workers of a run that has completed.
 
     Raises:
-        ValueError: A value is missing or no finite number; the text names its key.
+        ValueError: A value is missing or no finite number, and the text names its key; or the
+            record ends before the run did.
     """
+    ended = False
     for event in events:
         kind = event["event"]
+        ended |= kind == "end" and event.get("status") == "completed"
         if kind == "evaluation":
             for key in ("time_s", "epoch", "samples"):
                 _number(event, key, kind)
@@ -39,6 +42,8 @@ def check_events(events: Iterable[Mapping[str, Any]]) -> None:
             keys = [key for key in event if key.endswith("_s")]
             for key in ("worker", "updates", *keys):
                 _number(event, key, kind)
+    if not ended:
+        raise ValueError("metrics.jsonl has no end, though the run completed: the file was cut off")
 
 
 def _number(values: Mapping[str, Any], key: str, where: str) -> float:

@@ -9,7 +9,7 @@ a worker's own durations decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -93,10 +93,9 @@ def timeline_of(
     bounds = [0, *(restart.records for restart in trace.restarts), len(trace)]
     for first, last in pairwise(bounds):
         begun_s = float(times[first - 1]) if first else 0.0
-        for worker in np.unique(trace.worker[first:last]).tolist():
-            pushes = first + np.flatnonzero(trace.worker[first:last] == worker)
-            pushes = _within(pushes, times, start_s, end_s)
-            slices += _of_worker(worker, pushes, times, columns, begun_s)
+        for worker, pushes in _by_worker(trace.worker[first:last]):
+            near = _near(first + pushes, times, start_s, end_s)
+            slices += _of_worker(worker, near, times, columns, begun_s, (start_s, end_s))
     slices = [one for one in slices if one.end_s >= start_s and one.start_s <= end_s]
     slices.sort(key=lambda one: (one.push, one.worker, one.start_s, -one.end_s))
     workers = int(trace.worker.max(initial=-1)) + 1
@@ -164,7 +163,14 @@ def shares(timeline: Timeline) -> list[WorkerShare]:
     return found
 
 
-def _within(
+def _by_worker(workers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each worker, and the places of its pushes."""
+    order = np.argsort(workers, kind="stable")
+    found, begins = np.unique(workers[order], return_index=True)
+    yield from zip(found.tolist(), np.split(order, begins[1:]), strict=True)
+
+
+def _near(
     pushes: NDArray[np.int64], times: Floats, start_s: float, end_s: float
 ) -> NDArray[np.int64]:
     """The pushes of a worker that bear on a span: long runs have very many others.
@@ -179,9 +185,14 @@ def _within(
 
 
 def _of_worker(
-    worker: int, pushes: NDArray[np.int64], times: Floats, steps: Floats | None, begun_s: float
+    worker: int,
+    pushes: NDArray[np.int64],
+    times: Floats,
+    steps: Floats | None,
+    begun_s: float,
+    span: tuple[float, float],
 ) -> list[Slice]:
-    """The slices of one worker, and of the server on its behalf."""
+    """The slices of one worker in a span, and of the server on its behalf."""
     ends = times[pushes]
     found: list[Slice] = []
     if steps is None:
@@ -191,8 +202,11 @@ def _of_worker(
         return found
     mine = np.nan_to_num(steps[pushes])
     sent = _sent(ends, mine)
-    rows = zip(pushes.tolist(), ends.tolist(), sent.tolist(), mine.tolist(), strict=True)
-    before: tuple[float, float] | None = None
+    first = int(np.searchsorted(ends, span[0]))
+    last = int(np.searchsorted(sent, span[1], side="right")) + 1
+    before = (float(sent[first - 1]), float(ends[first - 1])) if first else None
+    shown = (each[first:last].tolist() for each in (pushes, ends, sent, mine))
+    rows = zip(*shown, strict=True)
     for push, end, sent_s, (wait_s, data_s, compute_s, apply_s) in rows:
         # Nothing of a step lies before the end of the step before.
         free_s = begun_s if before is None else before[0]

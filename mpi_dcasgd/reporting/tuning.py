@@ -41,11 +41,14 @@ class Tuned:
 
     Attributes:
         algorithm: Its name.
+        label: What it is called where an algorithm is compared with several settings.
         workers: Number of workers it is for; None for any.
         runs: The budget that was spent.
         values: Chosen, by key.
         edge: Keys whose value lies at the end of the grid.
         diverged: Runs that had no result.
+        cut_off: Runs that did not reach the target in time.
+        left_out: No run has won, so that the algorithm is not among those that are compared.
     """
 
     algorithm: str
@@ -54,10 +57,17 @@ class Tuned:
     values: tuple[tuple[str, Any], ...]
     edge: tuple[str, ...]
     diverged: int
+    label: str
+    cut_off: int = 0
+    left_out: bool = False
 
     @classmethod
-    def of(cls, entry: Any) -> Tuned:
+    def of(cls, entry: Any, *, left_out: bool = False) -> Tuned:
         """Read one entry.
+
+        Args:
+            entry: Of ``chosen``, or of ``left_out``.
+            left_out: The latter.
 
         Raises:
             KeyError, TypeError, ValueError, AttributeError: It has another form.
@@ -70,10 +80,15 @@ class Tuned:
             values=tuple((str(key), value) for key, value in entry["values"].items()),
             edge=tuple(map(str, entry.get("edge") or ())),
             diverged=int(entry.get("diverged") or 0),
+            label=str(entry.get("label") or entry["algorithm"]),
+            cut_off=int(entry.get("cut_off") or 0),
+            left_out=left_out,
         )
 
     def covers(self, group: Group) -> bool:
         """Return whether a row has been tuned by this."""
+        if self.left_out:
+            return False
         return self.algorithm == group.algorithm and self.workers in (None, group.num_workers)
 
 
@@ -87,9 +102,25 @@ def tunings(runs: Sequence[RunResult]) -> list[Tuned]:
 
 def _read(path: Path) -> list[Tuned]:
     try:
-        return [Tuned.of(entry) for entry in json.loads(path.read_bytes())["chosen"]]
+        record = json.loads(path.read_bytes())
+        lost = [Tuned.of(entry, left_out=True) for entry in record.get("left_out") or ()]
+        return [*(Tuned.of(entry) for entry in record["chosen"]), *lost]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
+
+
+def left_out_remarks(tuned: Sequence[Tuned]) -> list[str]:
+    """Name the algorithms that tuning left out, each with the reason."""
+    found = []
+    for each in tuned:
+        if each.left_out:
+            lost = [f"{each.diverged} diverged"] if each.diverged else []
+            lost += [f"{each.cut_off} did not reach the target in time"] if each.cut_off else []
+            found.append(
+                f"Left out by tuning: {each.label}{_workers(each)}, of whose {each.runs} tuning"
+                f" runs {' and '.join(lost) or 'none had a result'}."
+            )
+    return found
 
 
 def tuning_remarks(groups: Sequence[Group], tuned: Sequence[Tuned]) -> list[str]:
@@ -109,24 +140,28 @@ def tuning_remarks(groups: Sequence[Group], tuned: Sequence[Tuned]) -> list[str]
     if without:
         found.append(f"Untuned, beside rows that were tuned: {', '.join(without)}.")
     used = [each for each in tuned if any(each.covers(group) for group in groups)]
-    budgets = {each.algorithm: each.runs for each in used}
+    budgets = {each.label: each.runs for each in used}
     if len(set(budgets.values())) > 1:
         told = ", ".join(f"{name} {runs}" for name, runs in budgets.items())
         found.append(f"Unequal budgets of tuning, in runs: {told}.")
     else:
         chosen = "; ".join(map(_chosen, used))
         found.append(f"Tuned with {next(iter(budgets.values()))} runs for each: {chosen}.")
-    for each in used:
-        if each.edge:
-            found.append(
-                f"At the edge of its grid: {', '.join(each.edge)} of {each.algorithm}; a value"
-                " beyond it may be better."
-            )
+    if edges := dict.fromkeys(
+        f"{', '.join(each.edge)} of {each.label}{_workers(each)}" for each in used if each.edge
+    ):
+        whose = "its" if len(edges) == 1 else "their"
+        found.append(
+            f"At the edge of {whose} grid: {'; '.join(edges)}. A value beyond it may be better."
+        )
     return found
+
+
+def _workers(tuned: Tuned) -> str:
+    return "" if tuned.workers is None else f" with {tuned.workers} workers"
 
 
 def _chosen(tuned: Tuned) -> str:
     values = ", ".join(f"{key} {value}" for key, value in tuned.values)
-    workers = "" if tuned.workers is None else f" with {tuned.workers} workers"
     diverged = f" ({tuned.diverged} diverged)" if tuned.diverged else ""
-    return f"{tuned.algorithm}{workers} {values}{diverged}"
+    return f"{tuned.label}{_workers(tuned)} {values}{diverged}"

@@ -137,19 +137,23 @@ def _told(found: Timeline, server: float) -> str:
     if not known:
         return "Only the ends of its steps are known."
     waiting = _range(known, "waits", "of its time")
-    busy = f"{100 * server:.0f} %" if server >= _LITTLE else "less than 1 %"
-    return f"{waiting} The server is busy for {busy}."
+    return f"{waiting} The server is busy for {_percent(server)}."
 
 
 def _range(known: Sequence[tuple[float, int]], verb: str, of: str) -> str:
     (least, least_of), (most, most_of) = min(known), max(known)
     if most - least < _ALIKE:
         mean = sum(share for share, _ in known) / len(known)
-        return f"Each worker {verb} for about {100 * mean:.0f} % {of}."
+        about = "about " if mean >= _LITTLE else ""
+        return f"Each worker {verb} for {about}{_percent(mean)} {of}."
     return (
-        f"Worker {most_of} {verb} for {100 * most:.0f} % {of}, worker {least_of} for"
-        f" {100 * least:.0f} %."
+        f"Worker {most_of} {verb} for {_percent(most)} {of}, worker {least_of} for"
+        f" {_percent(least)}."
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= _LITTLE else "less than 1 %"
 
 
 def _mean_step(run: RunResult) -> Waits | None:

@@ -58,6 +58,9 @@ def test_the_page_fits_a_screen_and_a_phone_and_asks_for_nothing(tmp_path: Path)
         for algorithm in ("ssgd", "dcasgd-a"):
             for workers in (2, 16):
                 synthetic_run(tmp_path / "runs", algorithm, workers=workers, seed=seed, epochs=2)
+    for push in ("float32", "fp16"):
+        wire = {"wire": {"push": push, "reply": "bf16"}}
+        synthetic_run(tmp_path / "runs", "asgd", workers=16, seed=1, epochs=2, job=wire)
     synthetic_run(tmp_path / "runs", seed=4, status="failed", epochs=1)
     out = tmp_path / "out"
     page = write_report([tmp_path / "runs"], out).html

@@ -52,3 +52,14 @@ def test_a_run_with_a_value_of_another_form_is_left_out(
     (left_out,) = found.unfinished
     assert (left_out.path, left_out.status) == (run, "unreadable")
     assert told in left_out.reason
+
+
+@pytest.mark.parametrize("lines", [0, 2])
+def test_a_record_that_was_cut_off_is_left_out(tmp_path: Path, lines: int) -> None:
+    synthetic_run(tmp_path, seed=1, epochs=1)
+    file = synthetic_run(tmp_path, seed=2, epochs=1) / "metrics.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:lines]))
+    found = collect([tmp_path])
+    assert [each.seed for each in found.runs] == [1]
+    (left_out,) = found.unfinished
+    assert "has no end, though the run completed" in left_out.reason

@@ -271,6 +271,22 @@ def test_how_rows_were_tuned_is_said(tmp_path: Path, chosen: Any, said: str, uns
     assert unsaid not in text
 
 
+def test_an_algorithm_that_tuning_left_out_is_named_even_beside_one_row(tmp_path: Path) -> None:
+    chosen = [{"algorithm": "asgd", "runs": 4, "values": {"lr": 0.2}}]
+    lost = {"algorithm": "dcasgd-c", "workers": 8, "runs": 4, "values": {}, "diverged": 3}
+    record = {"chosen": chosen, "left_out": [lost | {"cut_off": 1}]}
+    (tmp_path / "tuning.json").write_text(json.dumps(record))
+    told = (
+        "Left out by tuning: dcasgd-c with 8 workers, of whose 4 tuning runs 3 diverged and 1 did"
+        " not reach the target in time."
+    )
+    assert told in cautions(made_up("asgd", 1, 10, 0.02, folder=tmp_path))
+    rows = [made_up(name, 1, 10, 0.02, folder=tmp_path) for name in ("asgd", "dcasgd-c")]
+    text = cautions(*rows)
+    assert told in text
+    assert "Untuned, beside rows that were tuned: dcasgd-c." in text
+
+
 def test_simulated_rows_do_not_compete_with_real_ones_in_seconds() -> None:
     runs = clear() + [made_up("dcasgd-a", s, 0.1, 0.02, driver="simulator") for s in (1, 2, 3)]
     shown = screen(*runs, target=0.03)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,11 +14,11 @@ from synthetic_runs import synthetic_run
 
 from mpi_dcasgd import simulate
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.reporting import reasons, timeline
 from mpi_dcasgd.reporting import who_waits as module
 from mpi_dcasgd.reporting.collect import collect
 from mpi_dcasgd.reporting.document import Block, Drawing, Paragraph
 from mpi_dcasgd.reporting.groups import group_runs
-from mpi_dcasgd.reporting.reasons import reasons
 from mpi_dcasgd.reporting.strips import Bar, Strips
 from mpi_dcasgd.reporting.timeline import timeline_of, usual_span
 from mpi_dcasgd.reporting.who_waits import who_waits
@@ -72,11 +72,15 @@ def test_the_report_shows_who_waits_in_a_page_and_beside_markdown(
     assert re.search(r"The server is busy for [67] %\.", found["asgd"])
 
 
-def test_what_lies_outside_of_the_span_makes_no_difference_within_it(runs: Path) -> None:
+@pytest.mark.parametrize("after_s", [0.0, 0.005, 0.015, 0.5])
+def test_what_lies_outside_of_the_span_makes_no_difference_within_it(
+    runs: Path, after_s: float
+) -> None:
     folder = RunFolder(runs / "asgd")
     trace = folder.trace()
     steps = folder.steps(len(trace))
-    begin, end = usual_span(trace)
+    # From the moment at which a push was applied, or a little later: its reply is on its way.
+    begin, end = trace.time_us[40] / 1e6 + after_s, trace.time_us[50] / 1e6
     whole = timeline_of("run", trace, steps)
     inside = [s for s in whole.slices if s.end_s >= begin and s.start_s <= end]
     found = timeline_of("run", trace, steps, begin, end).slices
@@ -87,28 +91,36 @@ def test_what_lies_outside_of_the_span_makes_no_difference_within_it(runs: Path)
     assert [s.end_s for s in found] == pytest.approx([s.end_s for s in inside], abs=1e-6)
 
 
-def test_a_span_of_a_long_run_is_laid_out_without_the_rest() -> None:
-    count = 200_000
-    trace: Any = SimpleNamespace(
-        worker=np.arange(count) % 2,
-        time_us=np.arange(1, count + 1) * 1000,
-        restarts=(),
-        meta={},
-        __len__=lambda: count,
-    )
-    trace = cast(Any, type("Long", (), {**vars(trace), "__len__": lambda self: count})())
-    steps = np.full((count, 4), 0.0005, dtype=np.float32)
+class LongTrace:
+    """As much of a trace of two workers in turn as a timeline asks for."""
+
+    restarts = ()
+
+    def __init__(self, pushes: int) -> None:
+        self.worker = np.arange(pushes) % 2
+        self.time_us = np.arange(1, pushes + 1) * 1000
+        self.meta: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.worker)
+
+
+def test_a_span_of_a_long_run_is_laid_out_without_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     laid_out = []
-    of_worker = timeline_of.__globals__["_of_worker"]
+    of_worker = timeline._of_worker
 
     def counted(worker: int, pushes: Any, *others: Any) -> Any:
         laid_out.append(len(pushes))
         return of_worker(worker, pushes, *others)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(timeline_of.__globals__, "_of_worker", counted)
-        timeline_of("long", trace, steps, *usual_span(trace))
+    monkeypatch.setattr(timeline, "_of_worker", counted)
+    trace: Any = LongTrace(200_000)
+    steps = np.full((len(trace), 4), 0.0005, dtype=np.float32)
+    found = timeline_of("long", trace, steps, *usual_span(trace))
     assert max(laid_out) < 100
+    assert len({one.push for one in found.slices}) < 30
 
 
 def test_a_run_without_step_times_or_with_a_damaged_trace_is_no_reason_for_no_report(
@@ -176,6 +188,6 @@ def test_a_server_that_is_idle_is_not_called_busy(runs: Path) -> None:
     for busy, end in ((0.02, "which was busy for 2 % of it"), (0.9, "it is busy, and more")):
         run = SimpleNamespace(workers=waited, server_busy=busy)
         group: Any = SimpleNamespace(label=groups[0].label, manner="", runs=[run])
-        sentence = reasons.__globals__["_server"](group)
+        sentence = reasons._server(group)
         assert "waited 40 % of their time for the server" in sentence
         assert end in sentence

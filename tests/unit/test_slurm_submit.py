@@ -189,6 +189,27 @@ def test_tuning_runs_that_have_a_result_or_wait_are_not_submitted_again(
     assert len(slurm.calls) == before
 
 
+def test_a_study_that_is_tuned_waits_for_nothing(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned_grid()
+    assert main(["submit", "grid.yaml", "-o", "out"]) == 0
+    for job in sorted(Path("out/tuning/jobs").glob("*.yaml")):
+        lr = yaml.safe_load(job.read_text())["lr"]
+        workers = 1 if job.stem.startswith("sgd") else int(job.stem.split("-w")[1][0])
+        run = Path("out/tuning") / job.stem
+        finish(run, job, workers)
+        summary = json.loads((run / "summary.json").read_text()) | {"validation_error": lr}
+        (run / "summary.json").write_text(json.dumps(summary))
+    monkeypatch.setattr("mpi_dcasgd.runs.study_cluster.ClusterFile.differs", lambda *_: False)
+    assert main(["submit", "grid.yaml", "-o", "out"]) == 0
+    array, report = slurm.calls[3:]
+    assert array == ["--parsable", str(Path("out/slurm/submit-2.sbatch").absolute())]
+    assert report[1] == "--dependency=afterany:4"
+    jobs = [yaml.safe_load(job.read_text()) for job in Path("out/jobs").glob("*.yaml")]
+    assert [job["lr"] for job in jobs] == [0.1] * 5
+
+
 def test_an_element_of_the_array_makes_no_tuning_runs(
     slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
