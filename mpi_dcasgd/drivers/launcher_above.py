@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from mpi_dcasgd.drivers.world import Launch
+
 _NAMES = ("mpirun", "mpiexec", "prterun", "prte", "prted")
 _FARTHEST = 4  # a script or two may stand between
 _AGAIN_S = 10.0
@@ -49,6 +51,33 @@ def find_launcher() -> LauncherAbove | None:
             return LauncherAbove(pid, name)
         pid = parent
     return None
+
+
+def stopped_rank(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """Return a rank that a signal has stopped, of those that the launcher of a rank has started.
+
+    Args:
+        pid: Process number of that rank; the others have the same parent.
+        proc: Folder of the processes.
+    """
+    parent = _status(proc / str(pid))[1]
+    for folder in proc.glob("[0-9]*"):
+        if parent and _status(folder) == ("T", parent):
+            with suppress(OSError):  # it has just ended
+                words = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+                launch = Launch.of(dict(word.partition("=")[::2] for word in words))
+                if launch.launcher:
+                    return launch.rank
+    return None
+
+
+def _status(folder: Path) -> tuple[str, int]:
+    """Return the state of a process, and the number of its parent."""
+    try:
+        state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+    except (OSError, ValueError):
+        return "", 0
+    return state, int(parent)
 
 
 def _named(pid: int) -> tuple[str, int]:

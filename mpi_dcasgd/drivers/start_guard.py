@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from mpi_dcasgd.drivers.launcher_above import LauncherAbove, find_launcher
+from mpi_dcasgd.drivers.launcher_above import LauncherAbove, find_launcher, stopped_rank
 from mpi_dcasgd.drivers.signals import outlives_deaths
 
 _ASK_S = 20.0
@@ -214,7 +214,9 @@ def _give_up(
     guarded: int, name: str, waited_s: float, within_init: bool, launcher: LauncherAbove | None
 ) -> NoReturn:
     if within_init:
-        text = f"MPI does not begin on {name}: another rank hangs, or died, before MPI_Init"
+        stopped = stopped_rank(guarded)
+        who = "another rank hangs, or died," if stopped is None else f"rank {stopped} hangs"
+        text = f"MPI does not begin on {name}: {who} before MPI_Init"
     else:
         text = f"{name} hangs before MPI has begun"
     _say(f"{text}; waited for {waited_s:.0f} s (faults.setup_patience)")

@@ -89,8 +89,14 @@ def clear(folder: RunFolder) -> None:
 
 
 def reopen(folder: RunFolder) -> None:
-    """Keep the account of where the run took place before; its summary is out of date."""
+    """Keep the account of where the run took place before; its summary is out of date.
+
+    A checkpoint that a start has left half-written is removed: nothing will ever complete it.
+    """
     folder.summary_json.unlink(missing_ok=True)
+    for path in list(_matching(folder.checkpoints, "checkpoint")):
+        if path.suffix == ".tmp":
+            path.unlink(missing_ok=True)
     if folder.environment_json.is_file():
         number = 1
         while (earlier := folder.path / f"environment-{number}.json").exists():

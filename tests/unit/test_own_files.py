@@ -10,6 +10,7 @@ import pytest
 
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.own_files import reopen
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.run_lock import LOCK
 from mpi_dcasgd.record.slurm_folder import SlurmFolder
@@ -181,3 +182,17 @@ def test_what_crashed_before_there_were_records_is_replaced(
     assert RunFolder("r").is_run()
     assert main(words) == 0
     assert not Path("r", LOCK).exists()
+
+
+def test_a_checkpoint_that_a_start_has_left_half_written_goes_when_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    for name in ("update-000000428.pt.tmp", "update-000000360.pt", "mine.pt.tmp"):
+        (checkpoints / name).write_text("torn")
+    reopen(RunFolder(tmp_path))
+    assert sorted(path.name for path in checkpoints.iterdir()) == [
+        "mine.pt.tmp",
+        "update-000000360.pt",
+    ]

@@ -15,7 +15,7 @@ import pytest
 
 from mpi_dcasgd.cli.train import _setup_patience_s
 from mpi_dcasgd.drivers import start_guard
-from mpi_dcasgd.drivers.launcher_above import LauncherAbove, find_launcher
+from mpi_dcasgd.drivers.launcher_above import LauncherAbove, find_launcher, stopped_rank
 from mpi_dcasgd.drivers.start_guard import Work
 
 RANK = """
@@ -112,6 +112,27 @@ def test_a_rank_that_hangs_is_named_and_killed(
     finished = started(*acts, fault_tolerant=fault_tolerant, alone=not fault_tolerant)
     assert finished.status == (143 if fault_tolerant else 0), finished
     assert finished.stderr.startswith(text), finished
+
+
+@pytest.mark.parametrize(
+    ("state", "parent", "variable", "told"),
+    [
+        ("T", 9, "OMPI_COMM_WORLD_RANK", 4),
+        ("S", 9, "OMPI_COMM_WORLD_RANK", None),
+        ("T", 8, "OMPI_COMM_WORLD_RANK", None),  # of another launcher
+        ("T", 9, "SOMETHING", None),  # no rank
+    ],
+)
+def test_a_rank_of_this_host_that_was_stopped_is_found(
+    tmp_path: Path, state: str, parent: int, variable: str, told: int | None
+) -> None:
+    world = {"OMPI_COMM_WORLD_SIZE": "5", variable: "4", "OMPI_COMM_WORLD_LOCAL_RANK": "4"}
+    for pid, words in {7: "S 9 7 7 0 -1", 12: f"{state} {parent} 7 7 0 -1"}.items():
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a (rank) name) {words}\n")
+        environment = "\0".join(f"{name}={value}" for name, value in world.items())
+        (tmp_path / str(pid) / "environ").write_text(environment)
+    assert stopped_rank(7, tmp_path) == told
 
 
 @pytest.mark.parametrize(("words", "ended"), [(b"iu", 0), (b"u", 0), (b"i", 1), (b"", 1)])
