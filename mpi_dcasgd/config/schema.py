@@ -123,9 +123,10 @@ class Job:
     transport: Annotated[
         TransportChoice,
         Field(
-            description="how vectors travel between the server and workers on its host: auto "
-            "shares memory with them where that is possible, messages never does, shared refuses "
-            "a world in which it is not possible for every worker"
+            description="how vectors travel between the server and workers on its host (several "
+            "servers have to be on one host for it): auto shares memory with them where that is "
+            "possible, messages never does, shared refuses a world in which it is not possible "
+            "for every worker"
         ),
     ] = "auto"
     servers: Annotated[
@@ -205,10 +206,12 @@ class Job:
     def cuts(self, num_params: int) -> tuple[int, ...]:
         """Return where vectors that are messages are cut into chunks (``cuts_of``).
 
+        The stretches of several servers travel in one piece each.
+
         Args:
             num_params: Parameters at the beginning of the vector.
         """
-        return cuts_of(self.chunk_mb, num_params)
+        return () if self.servers > 1 else cuts_of(self.chunk_mb, num_params)
 
     @property
     def grouping(self) -> Grouping:

@@ -95,11 +95,11 @@ def _exchange(job: Job) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if job.mode != "asynchronous":
         return found
-    if job.servers > 1:
-        found["servers"] = job.servers
     if "float32" not in (job.wire.push, job.wire.reply):
         found["element_bytes"] = 2
-    if job.chunk_mb != "auto" and job.chunk_mb > 0:
+    if job.servers > 1:  # the stretches of several travel in one piece each
+        found["servers"] = job.servers
+    elif job.chunk_mb != "auto" and job.chunk_mb > 0:
         element_bytes = found.get("element_bytes", FLOAT_BYTES)  # chunks are so many elements
         found["chunk_bytes"] = int(job.chunk_mb * 1e6) * element_bytes // FLOAT_BYTES
     return found

@@ -8,13 +8,13 @@ servers, both vectors lie there, and messages are headers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, wait_until
-from mpi_dcasgd.drivers.notes import ServerWatch
 from mpi_dcasgd.drivers.transport.segment import Segment, page_lock, unlock_pages
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.pages import zeros
@@ -22,6 +22,9 @@ from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.precision import Precision
 from mpi_dcasgd.server.shard import Borders
 from mpi_dcasgd.server.wire import NarrowMessage, Wire, round_gradient
+
+if TYPE_CHECKING:  # vectors and messages can be made where there is no MPI
+    from mpi_dcasgd.drivers.notes import ServerWatch
 
 _NOTHING = np.empty(0, dtype=np.int32)
 

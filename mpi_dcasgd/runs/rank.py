@@ -131,7 +131,7 @@ class Rank:
             servers = self.world.num_servers
             self.shards = together(meeting, lambda: divide(job, flat.layout, servers))
             self.sharing = share_memory(meeting, job.transport, flat.layout.size, self.world)
-        self.cuts = job.cuts(flat.layout.num_params) if self.world.num_servers == 1 else ()
+        self.cuts = job.cuts(flat.layout.num_params)
         self.chunked = self.sharing.chunked(job.chunk_mb) if self.cuts else frozenset()
         if not self.chunked and not job.faults.respawn:  # processes that come later have chunks
             self.cuts = ()

@@ -133,7 +133,7 @@ def test_a_server_that_follows_leaves_when_its_last_reply_is_received(
 def test_a_worker_that_dies_costs_its_tickets_and_no_more(processes: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     argv = ["-m", "mpi_dcasgd", "run", "--fault-tolerant", "-n", "4", JOB, "--run-dir", str(run)]
-    argv += ["algorithm=dcasgd-a", "epochs=2", "servers=2"]
+    argv += ["algorithm=dcasgd-a", "epochs=2", "servers=2", "transport=messages"]
     env = {
         "PYTHONPATH": os.pathsep.join([str(FAULTS), str(FAULTS.parents[2])]),
         "MPI_DCASGD_TEST_FAULT": "3 mpi_dcasgd.learning.learner:Learner.gradient 20 SIGKILL",

@@ -42,7 +42,6 @@ NEED_MPI = {
     "mpi_dcasgd.drivers.crew",
     "mpi_dcasgd.drivers.deaths",
     "mpi_dcasgd.drivers.divided_link",
-    "mpi_dcasgd.drivers.link",
     "mpi_dcasgd.drivers.mpi_follower",
     "mpi_dcasgd.drivers.mail",
     "mpi_dcasgd.drivers.mailbox",

@@ -11,7 +11,8 @@ import torch
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.servers import reads_norm
-from mpi_dcasgd.errors import ConfigError, LaunchError, ProtocolError
+from mpi_dcasgd.drivers.link import Carrier
+from mpi_dcasgd.errors import ConfigError, LaunchError, NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.layout import ALIGN, FlatLayout
 from mpi_dcasgd.pages import PAGE_BYTES
 from mpi_dcasgd.rules.algorithms import resolve_rule
@@ -22,7 +23,9 @@ from mpi_dcasgd.server import orders, shard
 from mpi_dcasgd.server.follower import Follower
 from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.orders import ORDER_BYTES, Order, OrderKind, orders_in
+from mpi_dcasgd.server.precision import Precision, WireSettings
 from mpi_dcasgd.server.shard import shards_of, way_of
+from mpi_dcasgd.server.wire import Wire, round_gradient
 
 JOB = "jobs/digits.yaml"
 
@@ -88,6 +91,44 @@ def test_a_follower_refuses_an_order_for_another_version() -> None:
     assert torch.equal(follower.weights, torch.full((32,), -0.5))
     with pytest.raises(ProtocolError, match="for version 0 came to a server that is at version 1"):
         follower.carry_out(Order(OrderKind.APPLY, 0, Facts(0.5, 0.5, 0, 0, 0, 1, 1.0)))
+
+
+@pytest.mark.parametrize("lines", [7, 8])  # of float32: stretches begin within one of 16 bits
+@pytest.mark.parametrize("stats", [0, 5])
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_what_a_worker_sends_is_what_each_server_receives(
+    lines: int, stats: int, precision: Precision
+) -> None:
+    layout = FlatLayout((), (), lines * ALIGN, stats)
+    wire, shards = WireSettings(push=precision, reply=precision), shards_of(layout, 3)
+    carrier = Carrier(precision, [shard.borders for shard in shards])
+    grad = torch.randn(layout.size, generator=torch.Generator().manual_seed(1)) * 1e-6
+    norm = float(grad[: layout.num_params].norm())
+    carrier.vector.copy_(grad)
+    carrier.write(carrier.vector, norm)
+    assert torch.equal(carrier.statistics, grad[layout.num_params :])
+    leader, rule = Wire.of(wire, shards[0].layout.num_params).push_message(), resolve_rule("asgd")
+    followers = [
+        Follower(torch.zeros(one.layout.size), one, rule, 1, torch.zeros(stats), "blocks", wire)
+        for one in shards[1:]
+    ]
+    messages = [leader, *(follower.pushes[0] for follower in followers)]
+    bodies = [leader.raw, *(message.body for message in messages[1:])]
+    for body, sent in zip(bodies, carrier.buffers, strict=True):
+        assert len(body) == len(sent)
+        body[:] = sent
+    whole = torch.cat([message.read_gradient(norm) for message in messages])
+    round_gradient(grad[: layout.num_params], precision, norm)
+    assert torch.equal(whole, grad)
+
+
+def test_a_follower_that_cannot_send_a_weight_says_so() -> None:
+    (one,) = shards_of(FlatLayout((), (), 32, 0), 1)
+    wire, rule, none = WireSettings(reply="fp16"), resolve_rule("asgd"), torch.empty(0)
+    follower = Follower(torch.full((32,), 7e4), one, rule, 2, none, "blocks", wire)
+    follower.carry_out(Order(OrderKind.RENEW, 1, Facts(0.5, 0.5, 0, 0, 1, 2, 0.0)))
+    with pytest.raises(NonFiniteError, match="a weight that worker 1 was to be sent is beyond"):
+        follower.carry_out(Order(OrderKind.REPLY, 1))
 
 
 @pytest.mark.parametrize("finite", [True, False, None])

@@ -302,4 +302,6 @@ def test_chunks_are_of_so_many_numbers_whatever_their_bits() -> None:
     narrow = make_job({**BASE, "chunk_mb": 1, "wire": "bf16"}, Path("x.yaml"))
     assert wide.cuts(1_000_000) == narrow.cuts(1_000_000)
     assert len(narrow.cuts(1_000_000)) == 3
+    several = make_job({**BASE, "chunk_mb": 1, "servers": 2}, Path("x.yaml"))
+    assert (several.cuts(1_000_000), _exchange(several)) == ((), {"servers": 2})
     assert _exchange(wide)["chunk_bytes"] == 2 * _exchange(narrow)["chunk_bytes"] == 1_000_000
