@@ -63,21 +63,25 @@ def _table(seen: Closeup) -> str:
     rows = [(name, of) for name, of in rows if of.any()]
     lines = [_HEAD]
     for name, of in [*rows, ("all", np.ones(len(seen), bool))]:
-        share = _mean(seen.compensation_share[of])
+        share = _median(seen.compensation_share[of])
         compensated = "-" if math.isnan(share) else f"{100 * share:.3g} %"
         lines.append(
-            f"  {name:>6}  {of.sum():>9,}  {seen.staleness[of].mean():>9.2f}  "
+            f"  {name:>6}  {of.sum():>9,}  {np.median(seen.staleness[of]):>9g}  "
             f"{_shown(seen.gap[of]):>10}  {_shown(seen.grad_norm[of]):>13}  "
             f"{_shown(seen.effective_lr[of]):>12}  {compensated:>21}"
         )
-    return "\n".join([*lines, "means over pushes; effective lr is step over gradient, both norms"])
+    return "\n".join(
+        [*lines, "medians over pushes; effective lr is step over gradient, both norms"]
+    )
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    known = values[~(values != values)]
-    return float(known.mean()) if len(known) else math.nan
+def _median(values: NDArray[np.float64]) -> float:
+    import numpy as np
+
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else math.nan
 
 
 def _shown(values: NDArray[np.float64]) -> str:
-    mean = _mean(values)
-    return "-" if math.isnan(mean) else f"{mean:.4g}"
+    median = _median(values)
+    return "-" if math.isnan(median) else f"{median:.4g}"

@@ -42,7 +42,7 @@ _CLOSEUP_NOTE = (
     "The gap is the root mean square, over the parameters, of how far the server's weights were"
     " from those that a gradient was computed at. The effective lr is the norm of a step over that"
     " of its gradient; the compensation is what delay compensation added to the gradient, over the"
-    " gradient's norm. Means over the pushes that were looked at."
+    " gradient's norm. Medians over the pushes that were looked at."
 )
 _HINT = (
     "Gaps, compensations and effective steps of a run are measured by `mpi-dcasgd closeup RUN`,"
@@ -146,10 +146,13 @@ def looked_at(group: Group) -> list[Closeup]:
     return [run.closer.closeup for run in group.runs if run.closer.closeup is not None]
 
 
-def mean_of(values: Numbers) -> float | None:
-    """Return the mean of what is a number; None if nothing is."""
+def median_of(values: Numbers) -> float | None:
+    """Return the median of what is a number; None if nothing is.
+
+    A mean of quotients would be that of the few gradients that were next to nothing.
+    """
     known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else None
+    return float(np.median(known)) if len(known) else None
 
 
 def rates_too_large(groups: Sequence[Group]) -> str:
@@ -214,7 +217,7 @@ def _table(measured: Sequence[tuple[Group, Sequence[Closeup]]]) -> Table:
             "lr": np.concatenate([seen.effective_lr for seen in each]),
             "share": 100 * np.concatenate([seen.compensation_share for seen in each]),
         }
-        means = [mean_of(column) for column in values.values()]
-        shown = ["-" if mean is None else f"{mean:.3g}" for mean in means]
+        medians = [median_of(column) for column in values.values()]
+        shown = ["-" if median is None else f"{median:.3g}" for median in medians]
         rows.append((group.label, f"{sum(map(len, each)):,}", *shown))
     return Table(header, tuple(rows), narrow=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from mpi_dcasgd.record.closeup import Closeup
-from mpi_dcasgd.reporting.closer import NAME, Course, Numbers, looked_at, mean_of, points
+from mpi_dcasgd.reporting.closer import NAME, Course, Numbers, looked_at, median_of, points
 from mpi_dcasgd.reporting.groups import Group
 from mpi_dcasgd.reporting.style import Colours, title
+
+_FEWEST = 10
+"""Points of a line of what was looked at, where there are so many: however few they are."""
 
 Picture = tuple[str, str, Callable[[Any], None]]
 
@@ -58,8 +62,13 @@ def _panels(figure: Any, groups: Sequence[Group]) -> Iterator[tuple[Any, Group]]
     for axis in axes[len(groups) :]:
         axis.set_visible(False)
     for axis, group in zip(axes, groups, strict=False):
-        axis.set_title(group.label)
+        axis.set_title(_wrapped(group))
         yield axis, group
+
+
+def _wrapped(group: Group) -> str:
+    """The label in lines that fit above a panel and beside a picture."""
+    return textwrap.fill(group.label, 30)
 
 
 def _over_time(figure: Any, groups: Sequence[Group], colours: Colours, setting: str) -> None:
@@ -72,7 +81,7 @@ def _over_time(figure: Any, groups: Sequence[Group], colours: Colours, setting: 
             axis.fill_between(times_s, *bounds, color=colour, alpha=0.15, linewidth=0)
             axis.plot(times_s, course.mean[known], color=colour, linewidth=1.5)
         axis.set_xlim(left=0)
-        axis.set_ylim(bottom=0)
+    _from_0(figure)
     figure.supxlabel("seconds since training began", fontsize=11)
     figure.supylabel("staleness", fontsize=11)
     title(
@@ -80,6 +89,12 @@ def _over_time(figure: Any, groups: Sequence[Group], colours: Colours, setting: 
         f"Staleness over time: {setting}\n"
         "lines: mean of each run; bands: 10 to 90 % of its gradients",
     )
+
+
+def _from_0(figure: Any) -> None:
+    """Have the axis that the panels share begin at 0, now that all of them are drawn."""
+    for axis in figure.axes:
+        axis.set_ylim(0, None)
 
 
 def _by_worker(figure: Any, groups: Sequence[Group], colours: Colours, setting: str) -> None:
@@ -96,7 +111,7 @@ def _by_worker(figure: Any, groups: Sequence[Group], colours: Colours, setting: 
                 axis.plot([place], [most], "_", color="#666666", markersize=6)
         axis.grid(axis="x", visible=False)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axis.set_ylim(bottom=0)
+    _from_0(figure)
     figure.supxlabel("worker", fontsize=11)
     figure.supylabel("staleness", fontsize=11)
     title(
@@ -115,7 +130,7 @@ def _gap_and_steps(figure: Any, groups: Sequence[Group], colours: Colours, setti
     drawn = [
         (name, of)
         for name, of in measures
-        if any(mean_of(of(seen)) is not None for group in groups for seen in looked_at(group))
+        if any(median_of(of(seen)) is not None for group in groups for seen in looked_at(group))
     ]
     figure.set_size_inches(9.5, 0.9 + 2.2 * len(drawn))
     axes = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)
@@ -127,27 +142,26 @@ def _gap_and_steps(figure: Any, groups: Sequence[Group], colours: Colours, setti
             for seen in looked_at(group):
                 epochs, values = _binned(seen.epoch, of(seen), group.num_workers)
                 if len(epochs):
-                    (handles[group.label],) = axis.plot(epochs, values, **style)
+                    (handles[_wrapped(group)],) = axis.plot(epochs, values, **style)
         axis.set_ylabel(name)
         axis.set_ylim(0, 1.1 * axis.dataLim.y1 or None)
         axis.set_xlim(left=0)
     axes[-1, 0].set_xlabel("epochs (passes of all workers together)")
-    title(figure, f"Gap and steps: {setting}\na line for each run that was looked at")
+    title(figure, f"Gap and steps: {setting}\na line for each run that was looked at: medians")
     figure.legend(list(handles.values()), list(handles), loc="outside right center")
 
 
 def _binned(places: Numbers, values: Numbers, workers: int) -> tuple[Numbers, Numbers]:
-    """Means over stretches of equally many pushes, of what is a number."""
+    """Medians over stretches of equally many pushes, of what is a number."""
     known = np.isfinite(values)
     places, values = places[known], values[known]
     if not len(values):
         return places, values
-    parts = points(len(values), workers)
-    means = [
-        (float(at.mean()), float(value.mean()))
+    parts = max(points(len(values), workers), min(_FEWEST, len(values)))
+    found = [
+        (float(at.mean()), float(np.median(value)))
         for at, value in zip(
             np.array_split(places, parts), np.array_split(values, parts), strict=True
         )
     ]
-    found = np.array(means).T
-    return found[0], found[1]
+    return np.array(found).T[0], np.array(found).T[1]

@@ -9,8 +9,9 @@ a worker's own durations decides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -96,6 +97,7 @@ def timeline_of(
         for worker, pushes in _by_worker(trace.worker[first:last]):
             near = _near(first + pushes, times, start_s, end_s)
             slices += _of_worker(worker, near, times, columns, begun_s, (start_s, end_s))
+    slices = _one_by_one(slices)
     slices = [one for one in slices if one.end_s >= start_s and one.start_s <= end_s]
     slices.sort(key=lambda one: (one.push, one.worker, one.start_s, -one.end_s))
     workers = int(trace.worker.max(initial=-1)) + 1
@@ -184,6 +186,17 @@ def _near(
     return pushes[max(0, first) : last]
 
 
+def _one_by_one(slices: Sequence[Slice]) -> list[Slice]:
+    """Let the server apply a push when it has applied the one before, however both were rounded."""
+    found = [one for one in slices if one.worker != SERVER]
+    free_s = -math.inf
+    for one in sorted((one for one in slices if one.worker == SERVER), key=lambda one: one.push):
+        start_s = min(max(one.start_s, free_s), one.end_s)
+        found.append(replace(one, start_s=start_s))
+        free_s = one.end_s
+    return found
+
+
 def _of_worker(
     worker: int,
     pushes: NDArray[np.int64],
@@ -201,7 +214,7 @@ def _of_worker(
             found.append(Slice(worker, "step", start, end, push))
         return found
     mine = np.nan_to_num(steps[pushes])
-    sent = _sent(ends, mine)
+    sent = _sent(ends, mine, begun_s)
     first = int(np.searchsorted(ends, span[0]))
     last = int(np.searchsorted(sent, span[1], side="right")) + 1
     before = (float(sent[first - 1]), float(ends[first - 1])) if first else None
@@ -213,10 +226,11 @@ def _of_worker(
         compute_from = max(free_s, sent_s - compute_s)
         data_from = max(free_s, compute_from - data_s)
         waited_from = max(free_s, data_from - wait_s) if before is None else free_s
-        found.append(Slice(worker, "wait", waited_from, data_from, push))
+        if waited_from < data_from:
+            found.append(Slice(worker, "wait", waited_from, data_from, push))
         if before is not None and before[1] < data_from:
             found.append(Slice(worker, "reply", before[1], data_from, push))
-        if data_s > 0:
+        if data_from < compute_from:
             found.append(Slice(worker, "data", data_from, compute_from, push))
         found.append(Slice(worker, "compute", compute_from, sent_s, push))
         if sent_s < end - apply_s:
@@ -226,21 +240,25 @@ def _of_worker(
     return found
 
 
-def _sent(ends: Floats, steps: Floats) -> Floats:
+def _sent(ends: Floats, steps: Floats, begun_s: float) -> Floats:
     """The moment at which each push left the worker, on the server's clock."""
     wait_s, data_s, compute_s, apply_s = steps.T
-    latest: Floats = np.asarray(ends - apply_s)
+    # Rounded to microseconds, one may begin to be applied before the last one has been.
+    latest: Floats = np.minimum.accumulate((ends - apply_s)[::-1])[::-1]
     if len(ends) == 1:
         return latest
-    # The reply to it arrived when the next wait was over, and not before the server sent it.
-    earliest = np.concatenate((ends[:-1] - wait_s[1:], [-np.inf]))
-    earliest = np.minimum(earliest, latest)
+    # The reply to it arrived when the next wait was over, and not before the server sent it; and it
+    # was computed with the reply before, or after training had begun.
+    of_reply = np.concatenate((ends[:-1] - wait_s[1:], [-np.inf]))
+    of_before = np.concatenate(([begun_s], ends[:-1])) + data_s + compute_s
+    earliest = np.minimum(np.maximum(of_reply, of_before), latest)
     # The worker's clock, begun anywhere: its own durations one after the other.
     chain = np.cumsum(wait_s + data_s + compute_s)
     # Where it lies on the server's clock may drift, so only pushes nearby tell; as between hosts
     # whose messages take equally long in both directions, it is the middle of the bounds.
     offset = (_nearby(earliest - chain, np.max) + _nearby(latest - chain, np.min)) / 2
-    return np.asarray(np.clip(chain + offset, earliest, latest))
+    # What tells of pushes nearby may jump from one to the next; no push leaves before the last one.
+    return np.maximum.accumulate(np.clip(chain + offset, earliest, latest))
 
 
 def _nearby(values: Floats, reduce: Callable[..., Floats]) -> Floats:

@@ -12,14 +12,18 @@ from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.reporting.timeline import SERVER, Timeline, action_name
 
 _PROCESS = 1
+_SERVER = 1
+"""The server's thread; the one with its process's number comes first. Number 0 is the idle task."""
+_NS = 0.001  # in microseconds
 
 
 def trace_events(timeline: Timeline) -> dict[str, Any]:
     """Return a timeline as a JSON object in Chrome's trace event format.
 
-    Ranks are threads of one process: the server is thread 0, worker n is thread n + 1. Times are
-    microseconds since training began. An arrow leads from the end of a gradient's computation to
-    the server that applies it; a counter shows the staleness.
+    Ranks are threads of one process, the server first. The messages of a worker have a thread of
+    their own, since they are under way while it does something else: slices of one thread must
+    be nested or apart. Times are microseconds since training began. An arrow leads from a
+    gradient's computation to the server that applies it; a counter shows the staleness.
     """
     return {
         "traceEvents": [*_names(timeline), *_events(timeline)],
@@ -39,11 +43,23 @@ def write_json(timeline: Timeline, path: Path) -> None:
 
 
 def _names(timeline: Timeline) -> Iterator[dict[str, Any]]:
-    yield _meta("process_name", 0, {"name": timeline.name})
-    for thread in range(timeline.num_workers + 1):
-        name = f"worker {thread - 1}" if thread else "server"
+    yield _meta("process_name", _SERVER, {"name": timeline.name})
+    names = {_SERVER: "server"}
+    for worker in range(timeline.num_workers):
+        names[_thread(worker)] = f"worker {worker}"
+        if timeline.detailed:
+            names[_messages(worker)] = f"worker {worker}: messages"
+    for thread, name in names.items():
         yield _meta("thread_name", thread, {"name": name})
         yield _meta("thread_sort_index", thread, {"sort_index": thread})
+
+
+def _thread(worker: int) -> int:
+    return _SERVER if worker == SERVER else 2 * worker + 2
+
+
+def _messages(worker: int) -> int:
+    return _thread(worker) + 1
 
 
 def _meta(name: str, thread: int, args: dict[str, Any]) -> dict[str, Any]:
@@ -52,8 +68,10 @@ def _meta(name: str, thread: int, args: dict[str, Any]) -> dict[str, Any]:
 
 def _events(timeline: Timeline) -> Iterator[dict[str, Any]]:
     trace = timeline.trace
-    for one in timeline.slices:
-        thread = one.worker + 1
+    # An arrow must have begun when it ends: of events of equal time those of the server come last.
+    for one in sorted(timeline.slices, key=lambda one: (one.push, one.worker == SERVER)):
+        message = one.kind in ("push", "reply")
+        thread = _messages(one.worker) if message else _thread(one.worker)
         start, end = round(1e6 * one.start_s, 3), round(1e6 * one.end_s, 3)
         event: dict[str, Any] = {
             "ph": "X",
@@ -64,10 +82,8 @@ def _events(timeline: Timeline) -> Iterator[dict[str, Any]]:
             "ts": start,
             "dur": round(max(0.0, end - start), 3),
         }
-        if one.kind in ("push", "reply"):
-            # A message is under way while others compute: no part of the stack of its thread.
-            yield from _message(event, one.push)
-            continue
+        if message:
+            event["args"] = {"push": one.push}
         if one.kind in ("compute", "apply", "step"):
             event["args"] = {
                 "push": one.push,
@@ -81,18 +97,11 @@ def _events(timeline: Timeline) -> Iterator[dict[str, Any]]:
         if one.kind in ("compute", "apply"):
             arrow = {"name": "push", "cat": "push", "pid": _PROCESS, "tid": thread, "id": one.push}
             if one.kind == "compute":
-                yield {**arrow, "ph": "s", "ts": end}
+                # Within the slice: it belongs to whatever is open on its thread at this moment.
+                yield {**arrow, "ph": "s", "ts": round(max(start, end - _NS), 3)}
             else:
                 yield {**arrow, "ph": "f", "bp": "e", "ts": start}
         if one.kind in ("apply", "step"):
             staleness = {"updates": int(trace.staleness[one.push])}
-            counter = {"ph": "C", "name": "staleness", "pid": _PROCESS, "tid": 0}
+            counter = {"ph": "C", "name": "staleness", "pid": _PROCESS, "tid": _SERVER}
             yield {**counter, "ts": end, "args": staleness}
-
-
-def _message(event: dict[str, Any], push: int) -> Iterator[dict[str, Any]]:
-    """A span of its own track beside the worker's."""
-    about = {key: event[key] for key in ("name", "cat", "pid", "tid")}
-    about |= {"id": f"{event['name']}-{push}"}
-    yield {**about, "ph": "b", "ts": event["ts"]}
-    yield {**about, "ph": "e", "ts": round(event["ts"] + event["dur"], 3)}

@@ -125,7 +125,7 @@ def _look(
     stream = None if show is None else ShownStream(show)
     if stream is not None:
         head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
-        print(f"{head}; looking at every {_th(every)}", file=stream, flush=True)
+        print(f"{head}; looking at {_which(every)}", file=stream, flush=True)
     look = CloseLook(every, [push.mark for push in pushes])
     began = time.monotonic()
     server, difference = recompute(run, workshop, pushes, look, _progress(len(pushes), stream))
@@ -190,8 +190,8 @@ def _progress(pushes: int, stream: ShownStream | None) -> Callable[[UpdateRecord
     return told
 
 
-def _th(number: int) -> str:
-    if number == 1:
-        return "one"
-    end = "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{end}"
+def _which(every: int) -> str:
+    if every == 1:
+        return "all of them"
+    end = "th" if every // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(every % 10, "th")
+    return f"every {every}{end}"
