@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from mpi_dcasgd.runs.compare import compare
     from mpi_dcasgd.runs.doctor import doctor
     from mpi_dcasgd.runs.jobs import load_job
-    from mpi_dcasgd.runs.replay import Replay, replay
+    from mpi_dcasgd.runs.replay import replay
+    from mpi_dcasgd.runs.replay_verdict import Replay
     from mpi_dcasgd.runs.report import report
     from mpi_dcasgd.runs.result import Run
     from mpi_dcasgd.runs.sharpness import Sharpness, sharpness
@@ -114,7 +115,7 @@ if not TYPE_CHECKING:  # or a type checker would believe in any attribute
         "doctor": "runs.doctor",
         "Job": "config.schema",
         "Run": "runs.result",
-        "Replay": "runs.replay",
+        "Replay": "runs.replay_verdict",
         "Timing": "drivers.simulation.timing",
         "Calibration": "runs.calibrate",
         "Advice": "runs.advise",

@@ -8,14 +8,18 @@ finalized beside a process that hangs, so such a world is ended by MPI_Abort, on
 from __future__ import annotations
 
 import atexit
+import fcntl
 import logging
 import os
+import stat
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import numpy as np
 
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 
 _LEAVE_S = 10.0
 """Seconds for which workers that have been told to stop may take no notice of the end."""
+
+_HEARD_S = 1.0
+"""Seconds that the launcher has to read what this process has printed, before MPI_Abort."""
 
 _LAUNCHER_S = 5
 """Seconds that the launcher has to end a world after MPI_Abort, before it is ended itself."""
@@ -123,7 +130,10 @@ def end_world(comm: MPI.Comm, status: int) -> None:
 
     A fault-tolerant Open MPI (5.0.11) has been seen to print that MPI_Abort was called, and to do
     nothing for twenty minutes; ``_LAUNCHER_S`` later the launcher above this process is ended.
+    MPICH's (4.3) throws away what it has not read of the output, the reason for the end among it.
     """
+    for stream in (sys.stdout, sys.stderr):
+        await_reader(stream)
     launcher = find_launcher()
     if outlives_deaths() and launcher:
         with suppress(OSError):
@@ -136,6 +146,24 @@ def end_world(comm: MPI.Comm, status: int) -> None:
                 start_new_session=True,
             )
     comm.Abort(status)  # which does not return
+
+
+def await_reader(stream: TextIO | None, patience_s: float = _HEARD_S) -> bool:
+    """Wait until the reader of a pipe has taken what was printed into it, for a while at most.
+
+    Returns:
+        Whether nothing is left in it, as in whatever is no pipe.
+    """
+    deadline = time.monotonic() + patience_s
+    with suppress(OSError, ValueError, AttributeError):  # closed, or none of the system's files
+        descriptor = stream.fileno()  # type: ignore[union-attr]
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return True
+        while struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)  # the kernel has no event for a pipe that is read
+    return True
 
 
 def _break(hung: str) -> None:

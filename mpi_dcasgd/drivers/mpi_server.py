@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
 from mpi4py import MPI
 
 from mpi_dcasgd.drivers.account import Account
+from mpi_dcasgd.drivers.attendance import Attendance
 from mpi_dcasgd.drivers.backoff import CROWDED_SPIN_S, Backoff, wait_until
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.crew import MpiCrew
@@ -31,10 +31,10 @@ from mpi_dcasgd.drivers.deaths import DEATH
 from mpi_dcasgd.drivers.fault_settings import FaultSettings
 from mpi_dcasgd.drivers.host_watch import HostWatch
 from mpi_dcasgd.drivers.mail import Post
-from mpi_dcasgd.drivers.newcomers import Arrival, Newcomers, Peer
+from mpi_dcasgd.drivers.newcomers import Peer
 from mpi_dcasgd.drivers.notes import Desk
 from mpi_dcasgd.drivers.orphan import launcher
-from mpi_dcasgd.drivers.patience import LAST_ONES, Watch
+from mpi_dcasgd.drivers.patience import Watch
 from mpi_dcasgd.drivers.roll_call import RollCall
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.topology import Topology
@@ -43,7 +43,6 @@ from mpi_dcasgd.errors import (
     DcasgdError,
     LauncherLostError,
     ProtocolError,
-    WorkersFailedError,
     WorkersLostError,
 )
 from mpi_dcasgd.server.orders import Order, OrderKind
@@ -74,7 +73,8 @@ class ServerLoop:
         busy_s: Seconds so far in which pushes were applied.
         roll: Which workers are gone.
         desk: Answers workers that ask whether anybody is there.
-        newcomers: Start processes in place of workers that are gone, if that is wanted.
+        attendance: Deals with workers that go and come; starts others in their place, if that is
+            wanted.
     """
 
     def __init__(
@@ -98,9 +98,7 @@ class ServerLoop:
         self._server = server
         self._conductor = conductor
         self._stop = stop
-        self.newcomers: Newcomers | None = None
         self._first = 0
-        self._afresh = [False] * server.num_workers  # who has tickets that are others' by now
         if accounts is None:
             accounts = [Account(worker=worker) for worker in range(server.num_workers)]
         self.accounts = accounts
@@ -112,7 +110,9 @@ class ServerLoop:
         self._watch = Watch(faults or FaultSettings(), server.num_workers)
         hosts = [account.host for account in accounts]
         self._host_watch = HostWatch(hosts, socket.gethostname(), self._watch, conductor.message)
-        self._last_ones: set[int] = set()  # silent, and told, but there is no one else
+        self.attendance = Attendance(
+            server, conductor, stop, self._post, crew, self._watch, accounts, self.roll, self._reply
+        )
 
     def run(self) -> None:
         """Serve until every worker has been told to stop, or is gone.
@@ -127,7 +127,7 @@ class ServerLoop:
         backoff = Backoff(self._spin_s)
         halted = False
         launcher.outlive_launcher()
-        while not server.finished or self._waits_for_newcomers(halted=halted):
+        while not server.finished or self.attendance.waits_for_newcomers(halted=halted):
             if launcher.gone:
                 self._orphaned()
             arrived = self._arrivals(backoff)
@@ -139,14 +139,14 @@ class ServerLoop:
                 self._conductor.stopping()
                 self._reply(server.halt())
             for failure in self.desk.failures():
-                self._fail(failure.worker, failure.text)
+                self.attendance.fail(failure.worker, failure.text)
             if self._host_watch.save_now():
                 self._conductor.stopping()
             answered = self._crew is None or self._crew.watch()
             for worker in self._watch.look() if answered else ():
-                self._lose_patience(worker, halted=halted)
-            for arrival in self.newcomers.look() if self.newcomers else ():
-                self._welcome(arrival)
+                self.attendance.lose_patience(worker, halted=halted)
+            for arrival in self.attendance.arrivals():
+                self.attendance.welcome(arrival)
             if arrived:
                 backoff.reset()
             else:
@@ -167,7 +167,7 @@ class ServerLoop:
 
     def _arrivals(self, backoff: Backoff) -> list[int]:
         """Return the workers whose pushes have arrived; handle those that died meanwhile."""
-        if self.newcomers and not self._post.awaited:
+        if self.attendance.newcomers and not self._post.awaited:
             return []  # all are gone, and a new one is on its way
         try:
             arrived = backoff.attempt(self._look)
@@ -196,83 +196,9 @@ class ServerLoop:
         raise LauncherLostError("mpirun was killed or has lost a host; the state is saved")
 
     def _arrivals_beside_failures(self) -> list[int]:
-        self._lose_the_dead()
+        self.attendance.lose_the_dead()
         arrived = self._post.look_beside_failures()
         return self._crew.whole(arrived) or [] if self._crew else arrived
-
-    def _lose_the_dead(self) -> None:
-        dead = [worker for worker, peer in enumerate(self._post.peers) if peer.dead]
-        if not dead:
-            raise DcasgdError("a receive failed, but MPI reports no dead process")
-        for worker in dead:
-            self._post.abandon(worker)
-            if self._crew:
-                self._crew.forget(worker)
-            if self._server.slots[worker].status != "lost":
-                self._lose(worker, partial(self.roll.died, worker))
-            elif worker in self.roll.hung:
-                self.roll.died(worker, ())
-
-    def _lose(self, worker: int, tell: Callable[[Sequence[int]], None]) -> None:
-        self._watch.forget(worker)
-        tickets = self._server.ledger.held(worker)
-        ready = self._server.lose(worker)
-        tell(tickets)
-        self._reply(ready)
-        if self.newcomers and not self._stop and not self._server.complete:
-            self.newcomers.replace(worker)
-
-    def _fail(self, worker: int, text: str) -> None:
-        """Go on without a worker whose own exception ended it, if that can help."""
-        if self._server.slots[worker].status == "lost":
-            self.roll.failed(worker, text, ())
-        else:
-            self._lose(worker, partial(self.roll.failed, worker, text))
-        if self.roll.repeated:
-            self._conductor.stopping(wait=True)
-            raise WorkersFailedError(self.roll.repeated)
-
-    def _lose_patience(self, worker: int, *, halted: bool) -> None:
-        """Give a worker up, unless nobody would be left who could take its tickets."""
-        silent_s, patience_s = self._watch.silent_s(worker), self._watch.patience_s(worker)
-        others = any(
-            slot.status not in ("lost", "stopped")
-            for other, slot in enumerate(self._server.slots)
-            if other != worker and other not in self._last_ones
-        )
-        if not others and not halted and silent_s < LAST_ONES * patience_s:
-            if worker not in self._last_ones:
-                self._last_ones.add(worker)
-                self.roll.silent(worker, silent_s)
-            return
-        told = partial(self.roll.hangs, worker, silent_s=silent_s, patience_s=patience_s)
-        self._lose(worker, told)
-
-    def _take_back(self, worker: int) -> None:
-        """Take up a worker again that was given up too early: its push has come."""
-        if self.newcomers:
-            self.newcomers.cancel(worker)
-        self._afresh[worker] = True
-        ready = self._server.rejoin(worker)
-        self.roll.back(worker)
-        self._reply(ready)
-
-    def _waits_for_newcomers(self, *, halted: bool) -> bool:
-        """Tell whether all workers are gone before the end, and new ones are on their way."""
-        going_on = not halted and not self._server.complete
-        return going_on and self.newcomers is not None and self.newcomers.coming
-
-    def _welcome(self, arrival: Arrival) -> None:
-        """Give a new process the place of a worker that is gone, and work."""
-        worker = arrival.worker
-        may_speak = worker in self.roll.hung or self._post.boxes[worker].owed
-        self._post.renew(worker, arrival.peer, keep=may_speak)
-        self._afresh[worker] = False
-        self._watch.renew(worker)
-        self.accounts[worker].host, self.accounts[worker].device = arrival.host, arrival.device
-        ready = self._server.rejoin(worker)
-        self.roll.replaced(worker, arrival.number, arrival.host)
-        self._reply(ready)
 
     def _in_turn(self, arrived: Sequence[int]) -> list[int]:
         count = self._server.num_workers
@@ -289,11 +215,9 @@ class ServerLoop:
         wait_until(box.answered, self._spin_s)
         self._watch.heard(worker)
         if worker in self.roll.hung:
-            self._take_back(worker)
+            self.attendance.take_back(worker)
             return
-        if worker in self._last_ones:
-            self._last_ones.discard(worker)
-            self.roll.speaks(worker)
+        self.attendance.heard(worker)
         message, server = box.push, self._server
         intake = self._post.passage(worker, self._spin_s, certain=server.goes_on(worker))
         began = time.perf_counter()
@@ -315,8 +239,8 @@ class ServerLoop:
             wait_s=wait_ns / 1e9,
             data_s=data_ns / 1e9,
         )
-        if self.newcomers:
-            self.newcomers.heard(worker)
+        if self.attendance.newcomers:
+            self.attendance.newcomers.heard(worker)
         self._reply(answer.ready)
         self._conductor.after(answer.record)
 
@@ -325,14 +249,13 @@ class ServerLoop:
         self._post.put_back(worker)
         self._watch.asked(worker)
         if died:
-            self._lose_the_dead()
+            self.attendance.lose_the_dead()
 
     def _reply(self, workers: Sequence[int]) -> None:
         for worker in workers:
             slot, box = self._server.slots[worker], self._post.boxes[worker]
             if slot.status == "working":
-                if self._afresh[worker]:
-                    self._afresh[worker] = False
+                if self.attendance.begins_afresh(worker):
                     slot.message.make_afresh()
                 box.ask()
                 self._watch.asked(worker)

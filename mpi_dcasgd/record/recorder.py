@@ -13,9 +13,9 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.observer import Evaluation, Status
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.description import RunDescription
+from mpi_dcasgd.record.display import Display, spread
 from mpi_dcasgd.record.energy import EnergyMeter
 from mpi_dcasgd.record.metrics import finite
-from mpi_dcasgd.record.progress import Status as ProgressStatus
 from mpi_dcasgd.record.progress import make_progress
 from mpi_dcasgd.record.restarts import Restart
 from mpi_dcasgd.record.results import Results, event_of
@@ -23,22 +23,16 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.sinks import JSONL, Sinks
 from mpi_dcasgd.record.steps import StepWriter
+from mpi_dcasgd.record.summary import summary_of
 from mpi_dcasgd.record.tally import Tally
 from mpi_dcasgd.record.trace_writer import open_trace
 from mpi_dcasgd.record.warnings import Warned, Warnings
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint
 
 _SPARSER = 400
-"""Progress events of a virtual run after which they become half as frequent. Nobody knows before
-how many of its own seconds it takes, and thousands of workers have something new at every one."""
-_FEWER_LINES = 40
-"""Likewise for lines on the terminal."""
-_RATE_MEMORY_S = 10.0
+"""Progress events of a virtual run after which they become half as frequent (``spread``)."""
 _TOLD_WORKERS = 64
 """Workers up to which each has its numbers in progress events."""
-
-_PLAIN = ("startup_s", "time_s", "rate")
-"""The recorder's numbers that a resumed run takes over as they are."""
 
 
 class Recorder:
@@ -82,23 +76,21 @@ class Recorder:
         self._steps: StepWriter | None = None
         self._saved_steps = saved.get("steps") if saved else None
         self._warnings = Warnings(saved.get("warned") if saved else None)
-        self._progress = make_progress(
+        progress = make_progress(
             settings.progress,
             stream,
             line_every_s=settings.line_every_s,
             environ=environ,
             on_failure=logger.warning if logger is not None else lambda text: None,
         )
+        self._tally = Tally()
+        self._display = Display(run, progress, self._tally, self._results)
         self._log_every_s = settings.log_every_s
-        self._logged = self._lines = 0
+        self._logged = 0
         self._startup_s = 0.0
         self._time_s = 0.0
         self._next_log_s = settings.log_every_s
-        self._next_show_s = self._progress.every_s
-        self._next_s = min(self._next_log_s, self._next_show_s)
-        self._tally = Tally()
-        self._rate = math.nan
-        self._shown = (0.0, 0)
+        self._next_s = min(self._next_log_s, self._display.next_s)
         self._restarts, self._resumes = 0, saved is not None
         if saved is not None:
             self._load(saved)
@@ -173,7 +165,7 @@ class Recorder:
             if self._tally.window.count:
                 self._log(time_s)
             if self._tally.samples:
-                self._show(time_s)
+                self._display.show(time_s)
             if not_numbers := self._results.not_numbers():
                 names = ", ".join(name.replace("_", " ", 1) for name in not_numbers)
                 self.message(
@@ -187,7 +179,16 @@ class Recorder:
             whole = True
         finally:
             if whole or status != "completed":
-                summary = self._summary(status, time_s, weights_sha256, reason)
+                joules = self._joules()
+                summary = {
+                    "status": status,
+                    "reason": reason,
+                    **asdict(self._run),
+                    **summary_of(self._tally, self._results, self._startup_s, time_s),
+                    "restarts": max(self._restarts, len(self._folder.restarts())),
+                    "weights_sha256": weights_sha256,
+                    **({} if joules is None else {"energy_j": joules}),
+                }
                 self._folder.write_summary(finite(summary))
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,7 +201,9 @@ class Recorder:
             "steps": self._steps.state_dict() if self._steps else None,
             "warned": self._warnings.state_dict(),
             "plain": {
-                **{name: getattr(self, f"_{name}") for name in _PLAIN},
+                "startup_s": self._startup_s,
+                "time_s": self._time_s,
+                "rate": self._display.rate,
                 **self._tally.plain(),
             },
             **self._tally.sums(),
@@ -212,23 +215,22 @@ class Recorder:
         }
 
     def _load(self, saved: Mapping[str, Any]) -> None:
-        for name in _PLAIN:
-            setattr(self, f"_{name}", saved["plain"][name])
-        self._tally.load(saved["plain"], saved)
+        plain = saved["plain"]
+        self._startup_s, self._time_s = plain["startup_s"], plain["time_s"]
+        self._tally.load(plain, saved)
         self._results.load(saved["evaluations"])
         # Virtual workers do not start again: they are left, and resume, in the middle of a step.
         self._restarts = saved["restarts"] + (not self._run.virtual)
         # Not in the checkpoints of an earlier version; and the settings may be others now.
         self._logged = saved.get("logged", 0)
-        every_s = self._spread(self._log_every_s, self._logged, _SPARSER)
-        self._next_log_s = min(saved.get("next_log_s", math.inf), self._time_s + every_s)
-        self._next_show_s = self._time_s + self._progress.every_s
-        self._next_s = min(self._next_log_s, self._next_show_s)
-        self._shown = (self._time_s, self._tally.samples)
+        next_log_s = self._time_s + self._until_next_log()
+        self._next_log_s = min(saved.get("next_log_s", math.inf), next_log_s)
+        self._display.resume(self._time_s, plain["rate"])
+        self._next_s = min(self._next_log_s, self._display.next_s)
 
     def close(self) -> None:
         """Close the files without an end, as a killed run leaves them."""
-        self._progress.close()
+        self._display.close()
         self._metrics.close()
         if self._trace is not None:
             self._trace.close()
@@ -239,17 +241,13 @@ class Recorder:
         if time_s >= self._next_log_s:
             self._log(time_s)
             self._logged += 1
-            self._next_log_s = time_s + self._spread(self._log_every_s, self._logged, _SPARSER)
-        if time_s >= self._next_show_s:
-            self._show(time_s)
-            self._lines += 1
-            every_s = self._spread(self._progress.every_s, self._lines, _FEWER_LINES)
-            self._next_show_s = time_s + every_s
-        self._next_s = min(self._next_log_s, self._next_show_s)
+            self._next_log_s = time_s + self._until_next_log()
+        if time_s >= self._display.next_s:
+            self._display.due(time_s)
+        self._next_s = min(self._next_log_s, self._display.next_s)
 
-    def _spread(self, every_s: float, count: int, most: int) -> float:
-        """The time to the next of a kind of events of which there have been so many."""
-        return every_s * 2 ** (count // most) if self._run.virtual else every_s
+    def _until_next_log(self) -> float:
+        return spread(self._log_every_s, self._logged, _SPARSER, self._run)
 
     def _joules(self) -> float | None:
         """Joules of this host until now; None if they are not known."""
@@ -294,33 +292,6 @@ class Recorder:
             self._metrics.write("warning", self._time_s, kind=warned.kind, text=warned.text)
             self._say(f"warning: {warned.text}")
 
-    def _show(self, time_s: float) -> None:
-        then, samples_then = self._shown
-        self._shown = (time_s, self._tally.samples)
-        if time_s > then:
-            rate = (self._tally.samples - samples_then) / (time_s - then)
-            weight = 1 - math.exp((then - time_s) / _RATE_MEMORY_S) if then else 1.0
-            self._rate = (
-                rate if math.isnan(self._rate) else self._rate + weight * (rate - self._rate)
-            )
-        left = self._run.total_samples - self._tally.samples
-        self._progress.show(
-            ProgressStatus(
-                epoch=self._epoch,
-                epochs=self._run.epochs,
-                samples=self._tally.samples,
-                total_samples=self._run.total_samples,
-                samples_per_s=0.0 if math.isnan(self._rate) else self._rate,
-                loss=None if math.isnan(self._tally.loss) else self._tally.loss,
-                result=self._results.latest(),
-                staleness_mean=self._tally.staleness,
-                staleness_max=max(self._tally.histogram, default=0),
-                dropped=self._tally.refused[Action.DROPPED],
-                nonfinite=self._tally.refused[Action.NONFINITE],
-                eta_s=left / self._rate if self._rate > 0 and not self._run.virtual else None,
-            )
-        )
-
     @property
     def nonfinite(self) -> int:
         """Gradients that were refused for not being finite."""
@@ -343,32 +314,9 @@ class Recorder:
         return self._tally.samples / self._run.num_samples
 
     def _say(self, text: str) -> None:
-        self._progress.line(text)
+        self._display.say(text)
         if self._logger is not None:
             self._logger.info(text)
-
-    def _summary(
-        self, status: Status, time_s: float, weights_sha256: str, reason: str
-    ) -> dict[str, Any]:
-        return {
-            "status": status,
-            "reason": reason,
-            **asdict(self._run),
-            "updates": self._tally.updates,
-            "samples": self._tally.samples,
-            "dropped": self._tally.refused[Action.DROPPED],
-            "nonfinite": self._tally.refused[Action.NONFINITE],
-            **self._results.summary(),
-            "not_numbers": self._results.not_numbers(),
-            "startup_s": self._startup_s,
-            # As in metrics.jsonl: an evaluation at the very end must not lie after the end.
-            "wall_s": round(time_s, 6),
-            "samples_per_s": self._tally.samples / time_s if time_s > 0 else None,
-            **self._tally.staleness_summary(),
-            "restarts": max(self._restarts, len(self._folder.restarts())),
-            "weights_sha256": weights_sha256,
-            **({} if (joules := self._joules()) is None else {"energy_j": joules}),
-        }
 
 
 def _offsets(saved: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -7,10 +7,9 @@ end here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
 from logging import Logger
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,12 +18,10 @@ from mpi_dcasgd.config.load import job_as_text, job_as_yaml
 from mpi_dcasgd.config.own_code import OwnCode, warnings
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.account import Account
-from mpi_dcasgd.drivers.best_weights import BestWeights
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.observer import Status
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
 from mpi_dcasgd.errors import RunFolderError
-from mpi_dcasgd.learning.outline import model_of
 from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.energy import EnergyMeter
 from mpi_dcasgd.record.environment import RankPlace, describe_environment
@@ -35,15 +32,19 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.run_lock import HeldFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.shown import ShownStream
-from mpi_dcasgd.record.weights_file import save_weights
-from mpi_dcasgd.rules.compatibility import remarks
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.data_check import check_resumed, write_down
-from mpi_dcasgd.runs.idle_settings import idle_beside
-from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint, tell_again
+from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint
 from mpi_dcasgd.runs.resume import AUTO, NEVER, find_checkpoint, make_checkpointer, with_kernel
-from mpi_dcasgd.runs.run_end import record_failure, refuse_nothing_learnt, write_weights
-from mpi_dcasgd.runs.run_start import describe_run, make_folder, who_trains
+from mpi_dcasgd.runs.run_end import (
+    how_to_resume,
+    record_end,
+    record_failure,
+    refuse_nothing_learnt,
+    write_result,
+)
+from mpi_dcasgd.runs.run_start import describe_run, make_folder, remarks_on, who_trains
+from mpi_dcasgd.runs.run_state import RunState
 from mpi_dcasgd.server.server import ParameterServer
 
 
@@ -85,8 +86,7 @@ class Recording:
         self._show = show
         self._recorder: Recorder | None = None
         self._conductor: Conductor | None = None
-        self._best: BestWeights | None = None
-        self._virtual_run: VirtualRun | None = None
+        self._state: RunState | None = None
         # As the user has it: a study must know its runs again, however often they were resumed.
         self._asked = job_as_yaml(job)
         self.argv = argv
@@ -218,10 +218,8 @@ class Recording:
         for line in write_down(self.folder, self.checkpoint, workshop):
             recorder.message(line)
         passed_over = self.checkpoint.passed_over if self.checkpoint else ()
-        for line in (*passed_over, *warnings(job), *code.changes(self._code_before)):
-            recorder.message(line)
-        idle = idle_beside(job, lambda: model_of(workshop.subject.task, job.seed))
-        for line in (*remarks(job.rule), *idle):
+        changes = code.changes(self._code_before)
+        for line in (*passed_over, *warnings(job), *changes, *remarks_on(job, workshop)):
             recorder.message(line)
         return recorder
 
@@ -249,46 +247,20 @@ class Recording:
             job.evaluate_every,
             (lambda: virtual.time_s) if virtual else time.monotonic,
         )
-        self._virtual_run = virtual
-        parts: dict[str, Callable[[], Any]] = {
-            "conductor": conductor.state_dict,
-            "recorder": recorder.state_dict,
-        }
-        if virtual is not None:
-            parts["virtual_run"] = virtual.state_dict
-        else:
-            parts["server"] = server.lasting_state
-        if job.checkpoint.best:
-            write = partial(save_weights, self.folder.best_pt)
-            self._best = evaluator.best = BestWeights(recorder.measures, write)
-            parts["best"] = self._best.state_dict
+        state = self._state = RunState(
+            self.folder, server, recorder, conductor, virtual, keep_best=job.checkpoint.best
+        )
+        evaluator.best = state.best
         conductor.checkpointer = make_checkpointer(
-            job, self.folder, server, workshop, parts, self._asked, self._virtual
+            job, self.folder, server, workshop, state.parts(), self._asked, self._virtual
         )
         return conductor
 
     def begin(self, conductor: Conductor, startup_s: float) -> None:
         """Training begins, or goes on from the checkpoint, now."""
         conductor.begin(startup_s)
-        if self.checkpoint is None:
-            return
-        content = self.checkpoint.content
-        if self._virtual_run is not None:
-            self._virtual_run.load_state_dict(content.pop("virtual_run"))  # it is large
-        if not self.checkpoint.has_records and self._recorder is not None:
-            tell_again(content.pop("history"), self._recorder)
-        self._resume_best(content.pop("best", None))
-        conductor.resume(content["conductor"])
-
-    def _resume_best(self, saved: Mapping[str, Any] | None) -> None:
-        """Go on with the best weights; those of the folder may have come after the checkpoint."""
-        if saved is None or saved["weights"] is None or self._best is None:
-            self.folder.best_pt.unlink(missing_ok=True)
-        if self._best is None or self._recorder is None:
-            return
-        # A run that did not keep them until now cannot have those of earlier evaluations again.
-        earlier = {"value": self._recorder.best_value, "version": -1, "weights": None}
-        self._best.load_state_dict(earlier if saved is None else saved)
+        if self.checkpoint is not None and self._state is not None:
+            self._state.resume(self.checkpoint)
 
     @contextmanager
     def at_work(self, conductor: Conductor) -> Iterator[None]:
@@ -299,10 +271,7 @@ class Recording:
             self.logger.error("training failed", exc_info=True)
             if self._recorder is not None:
                 reason = f"{type(error).__name__}: {error}"
-                try:
-                    self._recorder.ended("failed", conductor.time_s, reason=reason)
-                except (OSError, RunFolderError) as again:  # the first is the reason
-                    self.logger.error("the end cannot be recorded: %s", again)
+                record_end(self._recorder, "failed", conductor.time_s, reason, self.logger)
             raise
 
     def break_off(
@@ -354,31 +323,19 @@ class Recording:
         stopped = "" if server.complete else reason
 
         def close() -> None:
-            if not self.folder.is_run():  # somebody has removed it
-                write_atomic(self.folder.job_yaml, job_as_text(self.job).encode())
-            write_weights(self.folder, workshop, server)
+            write_result(self.folder, self.job, workshop, server)
             if stopped:
-                conductor.message(
-                    f"{stopped}; to resume, rerun the same command with "
-                    f"--run-dir {self.folder.path}"
-                )
+                conductor.message(how_to_resume(stopped, self.folder))
 
         try:
             conductor.finish(totals, reason=stopped, closing=close)
         except (OSError, RunFolderError) as error:
             told = f"{type(error).__name__}: {error}"
             whole = bool(stopped) and self.folder.has_checkpoint(server.version)
-            self._end("interrupted" if whole else "failed", conductor, stopped, told)
+            self._say(f"{told}; the checkpoint is whole" if whole else told)
+            if self._recorder is not None:
+                status: Status = "interrupted" if whole else "failed"
+                why = f"{told}; {stopped}" if stopped else told  # a signal's number comes last
+                record_end(self._recorder, status, conductor.time_s, why, self.logger)
             if not whole:
                 raise
-
-    def _end(self, status: Status, conductor: Conductor, reason: str, told: str) -> None:
-        """Write down the end of a run whose records cannot be written, as far as they can."""
-        self._say(f"{told}; the checkpoint is whole" if status == "interrupted" else told)
-        if self._recorder is None:
-            return
-        reason = f"{told}; {reason}" if reason else told  # a signal's number comes last
-        try:
-            self._recorder.ended(status, conductor.time_s, reason=reason)
-        except (OSError, RunFolderError) as error:
-            self.logger.error("the end cannot be recorded: %s", error)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO, overload
+from typing import Any, TextIO, overload
 
 import torch
 
@@ -24,7 +23,6 @@ from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import git_state
-from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.trace import TraceRecord
 from mpi_dcasgd.runs.build import Workshop, start_loaders
@@ -34,93 +32,13 @@ from mpi_dcasgd.runs.jobs import with_task
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recorded_run import RecordedRun
 from mpi_dcasgd.runs.recording import Recording
+from mpi_dcasgd.runs.replay_verdict import Replay, Verdict
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.resume import AUTO
 from mpi_dcasgd.runs.virtual import VirtualSetup, run_virtually
 from mpi_dcasgd.server.server import ParameterServer
 
 _CPU = torch.device("cpu")
-
-Verdict = Literal["identical", "different", "cut"]
-
-
-@dataclass(frozen=True)
-class Replay:
-    """Result of computing a run again.
-
-    Attributes:
-        verdict: ``identical``; ``different``; or ``cut``, if all gradients are the same as far as
-            the trace goes, but the run came to its end and its trace does not.
-        path: The run's folder.
-        pushes: The pushes in the trace.
-        updates: Updates that were made again.
-        seconds: How long that took.
-        difference: The first push that differs, if one does.
-        push: That push as it was recorded.
-        weights_sha256: Name of the weights that were computed, up to the difference if there is
-            one.
-        recorded_sha256: Name of the run's final weights; empty if it was killed, so that there are
-            none to compare.
-        code_changes: The modules of the user's own that are not what the run was made with, a line
-            each.
-        data_changes: What of the data is not what the run was made with, a line each.
-
-    Example:
-        Whether a run can be repeated::
-
-            result = replay("runs/digits-asgd-20240506-070809")
-            assert result.identical, str(result)
-    """
-
-    verdict: Verdict
-    path: Path
-    pushes: int
-    updates: int
-    seconds: float
-    difference: Difference | None
-    push: TraceRecord | None
-    weights_sha256: str
-    recorded_sha256: str
-    code_changes: tuple[str, ...] = ()
-    data_changes: tuple[str, ...] = ()
-
-    @property
-    def identical(self) -> bool:
-        """True if every gradient is the same, and the final weights if there are any."""
-        return self.verdict == "identical"
-
-    def __bool__(self) -> bool:
-        return self.identical
-
-    def __str__(self) -> str:
-        return "\n".join([self._verdict(), *self.code_changes, *self.data_changes])
-
-    def _verdict(self) -> str:
-        if self.difference is not None and self.push is not None:
-            at = self.push
-            return (
-                f"DIFFERENT from {self.difference} (worker {at.worker}, ticket {at.ticket}, "
-                f"version {at.version})"
-            )
-        if self.verdict == "cut":
-            return (
-                f"CUT: every gradient is the same as far as the trace goes, {self.pushes} pushes, "
-                f"but the run came to its end and its trace does not: "
-                f"{RunFolder(self.path).trace_bin} is not whole; copy it again"
-            )
-        if self.verdict == "different":
-            return (
-                f"DIFFERENT: every gradient is the same, but the final weights are "
-                f"{self.weights_sha256[:16]} ...\n"
-                f"           where the run's are {self.recorded_sha256[:16]} ..."
-            )
-        made = f"{self.pushes} pushes, {self.updates} updates in {self.seconds:.1f} s"
-        if not self.recorded_sha256:
-            return (
-                f"identical as far as the trace goes: {made}; the run did not come to its end, so "
-                "there are no final weights to compare"
-            )
-        return f"identical: {made}, final weights {self.weights_sha256[:16]} ..."
 
 
 @overload

@@ -140,7 +140,7 @@ def _serve(rank: Rank) -> None:
         loop.desk.hold(rank.lifeline)
     observer.follow(accounts, lambda: loop.busy_s)
     if faults.respawn:
-        loop.newcomers = recruiting(rank, loop.roll.name, conductor)
+        loop.attendance.newcomers = recruiting(rank, loop.roll.name, conductor)
     watch_evaluations(conductor, rank.job.faults, rank.meeting.name(SERVER), loop.desk.look)
     conductor.accounts = lambda: accounts
     rank.meeting.barrier()
@@ -150,8 +150,8 @@ def _serve(rank: Rank) -> None:
     if not crew:
         rank.resources.close()
     _finish(rank, conductor, server, accounts)
-    if loop.newcomers:
-        loop.newcomers.dismiss()
+    if loop.attendance.newcomers:
+        loop.attendance.newcomers.dismiss()
     if crew:  # the others have handed in the final weights by now
         crew.end()
         rank.resources.close()

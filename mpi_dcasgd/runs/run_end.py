@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from logging import Logger
 
 import torch
 
+from mpi_dcasgd.config.load import job_as_text
+from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.observer import Status
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import NonFiniteError, RunFolderError
+from mpi_dcasgd.record.atomic import write_atomic
+from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.runs.build import Workshop
@@ -51,8 +57,45 @@ def refuse_nothing_learnt(nonfinite: int) -> None:
         )
 
 
-def write_weights(folder: RunFolder, workshop: Workshop, server: ParameterServer) -> None:
-    """Write the final weights as an ordinary ``state_dict`` that needs nothing of ours."""
+def record_end(
+    recorder: Recorder, status: Status, time_s: float, reason: str, logger: Logger
+) -> None:
+    """End the records of a run as far as they can be written.
+
+    Args:
+        recorder: Of the run.
+        status: What has become of the run.
+        time_s: Time of its end.
+        reason: Why it ended so.
+        logger: Where it is told that the records cannot be ended; the reason is the first error.
+    """
+    try:
+        recorder.ended(status, time_s, reason=reason)
+    except (OSError, RunFolderError) as error:
+        logger.error("the end cannot be recorded: %s", error)
+
+
+def how_to_resume(stopped: str, folder: RunFolder) -> str:
+    """Return a line on a run that was stopped.
+
+    Args:
+        stopped: What stopped it.
+        folder: Of the run.
+    """
+    return f"{stopped}; to resume, rerun the same command with --run-dir {folder.path}"
+
+
+def write_result(folder: RunFolder, job: Job, workshop: Workshop, server: ParameterServer) -> None:
+    """Write the final weights as an ordinary ``state_dict`` that needs nothing of ours.
+
+    Args:
+        folder: Of the run; it is made again where somebody has removed it.
+        job: What was run.
+        workshop: Makes the model.
+        server: At the end of the run.
+    """
+    if not folder.is_run():
+        write_atomic(folder.job_yaml, job_as_text(job).encode())
     flat = workshop.flat_model(torch.device("cpu"))
     flat.weights.copy_(server.weights)
     save_weights(folder.weights_pt, flat.model, server.version)

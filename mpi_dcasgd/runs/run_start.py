@@ -6,9 +6,12 @@ from datetime import datetime
 from pathlib import Path
 
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.learning.outline import model_of
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.rules.compatibility import remarks
 from mpi_dcasgd.runs.build import Workshop
+from mpi_dcasgd.runs.idle_settings import idle_beside
 from mpi_dcasgd.runs.resume import Checkpoint
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -110,6 +113,17 @@ def who_trains(job: Job, driver: str, num_workers: int) -> str:
         return f"{algorithm}, {workers}, in a recorded order"
     serving = "1 server" if servers == 1 else f"{servers} servers"
     return f"{algorithm}, {serving} and {workers}, asynchronous over MPI"
+
+
+def remarks_on(job: Job, workshop: Workshop) -> list[str]:
+    """Return a line for each thing in a job that may not do what its author expects.
+
+    Args:
+        job: What is run.
+        workshop: Has the task, whose model some settings may find nothing to do with.
+    """
+    idle = idle_beside(job, lambda: model_of(workshop.subject.task, job.seed))
+    return [*remarks(job.rule), *idle]
 
 
 def _same(one: Path, other: Path) -> bool:

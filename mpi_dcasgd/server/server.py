@@ -20,20 +20,19 @@ from torch import Tensor
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
-from mpi_dcasgd.rules.admission import Admission, Collect, Threshold
 from mpi_dcasgd.rules.fuse import Fuse
-from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import MAX_AHEAD
+from mpi_dcasgd.server.intake import Intake
 from mpi_dcasgd.server.leader import Crew, LeadingModel
 from mpi_dcasgd.server.ledger import TicketLedger
-from mpi_dcasgd.server.message import Kind, Message
+from mpi_dcasgd.server.message import Message
 from mpi_dcasgd.server.model_state import ModelState
 from mpi_dcasgd.server.passage import Passage
 from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Answer, Push
-from mpi_dcasgd.server.records import Action, UpdateRecord
-from mpi_dcasgd.server.refusals import Refusals
+from mpi_dcasgd.server.records import UpdateRecord
+from mpi_dcasgd.server.replies import Replies
 from mpi_dcasgd.server.slot import Slot, Tally
 from mpi_dcasgd.server.state import LAYOUT, check_fits, written_order
 from mpi_dcasgd.server.wire import ReplyRounding, Wire
@@ -97,19 +96,39 @@ class ParameterServer:
         self.chain = self._model.chain
         self.plan = plan
         self.ahead = ahead
-        self.rule = rule
-        self.ledger = ledger or TicketLedger(plan.num_tickets, num_workers)
+        ledger = ledger or TicketLedger(plan.num_tickets, num_workers)
         self.slots = [
             Slot(Message(self._model.layout.size, device=weights.device, dtype=weights.dtype))
             for _ in range(num_workers)
         ]
         self.wire = Wire.of(wire, self.slot_layout.num_params, self.slot_layout.num_stats)
-        self._rounding = ReplyRounding(self.wire, weights.device)
-        self.tally = Tally()
         self.samples_of: Callable[[int], int] = plan.size
-        self._refusals = Refusals(num_workers)
-        self._halted = False
-        self._parked: set[int] = set()  # of many workers few are: they need not all be looked at
+        self._intake = Intake(self._model, rule, ledger, num_workers)
+        rounding = ReplyRounding(self.wire, weights.device)
+        self._replies = Replies(self._model, rule, ledger, self.slots, rounding, ahead)
+
+    @property
+    def rule(self) -> Rule:
+        """Rule that applies gradients; another may be set before any worker has pulled."""
+        return self._intake.rule
+
+    @rule.setter
+    def rule(self, rule: Rule) -> None:
+        self._intake.rule = self._replies.rule = rule
+
+    @property
+    def ledger(self) -> TicketLedger:
+        """Ledger that grants the tickets; another may be set before any worker has pulled."""
+        return self._intake.ledger
+
+    @ledger.setter
+    def ledger(self, ledger: TicketLedger) -> None:
+        self._intake.ledger = self._replies.ledger = ledger
+
+    @property
+    def tally(self) -> Tally:
+        """Counts over the run so far."""
+        return self._intake.tally
 
     @property
     def weights(self) -> Tensor:
@@ -165,7 +184,7 @@ class ParameterServer:
         """
         if self.slots[worker].status != "absent":
             raise ProtocolError(f"worker {worker} pulled twice without a push in between")
-        return self._serve(worker, renew=True)
+        return self._replies.serve(worker, renew=True)
 
     def push(self, worker: int, push: Push, passage: Passage | None = None) -> Answer:
         """Handle a gradient; in the same step, the worker gets new weights and work.
@@ -189,7 +208,7 @@ class ParameterServer:
         push.check(worker, slot, self.ledger.held(worker), self.samples_of, model.layout.size)
         version = self.version
         facts = model.facts(worker, version - push.version, push.grad_norm)
-        action, rate = self._take_in(worker, push, facts, passage)
+        action, rate = self._intake.take_in(worker, push, slot.snapshot, facts, passage)
         slot.clock += 1
         record = UpdateRecord(
             worker=worker,
@@ -204,7 +223,7 @@ class ParameterServer:
             total_samples=self.samples,
             epoch=self.epoch,
         )
-        return Answer(record, self._after(worker, record))
+        return Answer(record, self._replies.after(record))
 
     def drops(self, worker: int) -> bool:
         """Tell whether a gradient that the worker delivered now would be dropped, whatever it is.
@@ -215,11 +234,8 @@ class ParameterServer:
         Returns:
             False also where only the gradient itself could tell.
         """
-        # A part of a user's own may look at anything, a subclass of these at the gradient's norm.
-        if type(self.rule.admission) not in (Threshold, Collect):
-            return False
-        facts = self._model.facts(worker, self.version - self.slots[worker].version, 0.0)
-        return self.rule.admission.verdict(facts) == "drop"
+        staleness = self.version - self.slots[worker].version
+        return self._intake.drops(self._model.facts(worker, staleness, 0.0))
 
     def lose(self, worker: int) -> list[int]:
         """Handle the death of a worker: requeue its tickets.
@@ -227,10 +243,9 @@ class ParameterServer:
         Returns:
             Parked workers whose replies can be sent now.
         """
-        self.slots[worker].status = "lost"
-        self._parked.discard(worker)
+        self._replies.lose(worker)
         self.ledger.reclaim(worker)
-        return self._wake()
+        return self._replies.wake()
 
     def rejoin(self, worker: int) -> list[int]:
         """Handle the return of a lost worker, which holds nothing and asks for work.
@@ -258,8 +273,8 @@ class ParameterServer:
         Returns:
             Parked workers whose replies can be sent now.
         """
-        self._halted = True
-        return self._wake()
+        self._replies.halted = True
+        return self._replies.wake()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state, workers included, as plain values and copies on the CPU."""
@@ -267,7 +282,7 @@ class ParameterServer:
             **self.lasting_state(),
             "slots": [slot.state_dict() for slot in self.slots],
             "ledger": self.ledger.state_dict(),
-            "halted": self._halted,
+            "halted": self._replies.halted,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -281,13 +296,12 @@ class ParameterServer:
         """
         self._check(state, num_workers=self.num_workers, num_tickets=self.ledger.num_tickets)
         self._model.load_state_dict(state)
-        self.tally.load_state_dict(state["tally"])
-        self._refusals.load_state_dict(state)
+        self._intake.load_state_dict(state)
         for slot, its in zip(self.slots, state["slots"], strict=True):
             slot.load_state_dict(its)
-        self._parked = {w for w, slot in enumerate(self.slots) if slot.status == "parked"}
+        self._replies.look_again()
         self.ledger.load_state_dict(state["ledger"])
-        self._halted = state["halted"]
+        self._replies.halted = state["halted"]
 
     def lasting_state(self) -> dict[str, Any]:
         """Return the state without the workers' slots, for a run that resumes with new workers.
@@ -301,8 +315,7 @@ class ParameterServer:
             **written_order(self.layout),
             **self._model.state_dict(),
             "ledger": self.ledger.lasting_state(),
-            "tally": self.tally.state_dict(),
-            **self._refusals.state_dict(),
+            **self._intake.state_dict(),
         }
 
     def take_over(self, state: Mapping[str, Any], *, tickets: bool = True) -> None:
@@ -319,8 +332,7 @@ class ParameterServer:
         """
         self._check(state, num_tickets=self.ledger.num_tickets if tickets else None)
         self._model.take_over(state)
-        self.tally.load_state_dict(state["tally"])
-        self._refusals.load_state_dict(state)
+        self._intake.load_state_dict(state)
         if tickets:
             self.ledger.take_over(state["ledger"])
 
@@ -329,112 +341,4 @@ class ParameterServer:
 
     def goes_on(self, worker: int) -> bool:
         """Return whether a worker is certain to get work as soon as its push has been applied."""
-        more = self.ledger.available or len(self.ledger.held(worker)) > 1
-        free = type(self.rule.admission).may_go_on is Admission.may_go_on
-        return bool(more) and free and not self._halted
-
-    def _take_in(
-        self, worker: int, push: Push, facts: Facts, passage: Passage | None
-    ) -> tuple[Action, float]:
-        """Accept or refuse a gradient; return its fate, and the rate of the step or 0.
-
-        What may still break off comes first, when nothing has changed.
-        """
-        model, snapshot = self._model, self.slots[worker].snapshot
-        if passage is not None and not self._takes_chunks(push, facts):
-            passage.arrive_all()
-            passage = None
-        if passage is None and not push.is_finite(model.layout.num_params):
-            self._refuse(worker, push)
-            if self.ledger.done and model.num_held:
-                self.tally.applied += 1
-                return Action.NONFINITE, model.apply_held(snapshot, facts)
-            return Action.NONFINITE, 0.0
-        verdict = self.rule.admission.verdict(facts)
-        if verdict == "apply":
-            rate = model.apply(push.vector, snapshot, facts, passage)
-            self._accept(worker, push, facts)
-            self.tally.applied += 1
-            return Action.APPLIED, rate
-        if verdict == "drop":
-            self._refusals.reset()
-            self.ledger.drop(worker, push.ticket)
-            self.tally.dropped += 1
-            return Action.DROPPED, 0.0
-        self._accept(worker, push, facts)
-        model.hold(worker, push.vector, push.samples)
-        wanted = self.rule.admission.collect(self.num_workers)
-        if model.num_held < wanted and not self.ledger.done:
-            return Action.HELD, 0.0
-        self.tally.applied += 1
-        return Action.APPLIED, model.apply_held(snapshot, facts)
-
-    def _takes_chunks(self, push: Push, facts: Facts) -> bool:
-        """Return whether a push is applied whatever comes after its header."""
-        known = push.is_known_finite(self.layout.num_params)
-        return known and self.rule.admission.verdict(facts) == "apply"
-
-    def _accept(self, worker: int, push: Push, facts: Facts) -> None:
-        self._refusals.reset()
-        self.ledger.complete(worker, push.ticket)
-        self._model.samples += push.samples
-        self.tally.staleness[facts.staleness] += 1
-
-    def _refuse(self, worker: int, push: Push) -> None:
-        self.tally.nonfinite += 1
-        if self._refusals.refuse(worker, push):
-            self.ledger.hand_back(worker, push.ticket)
-        else:
-            self.ledger.complete(worker, push.ticket)
-            self._model.samples += push.samples
-            self.tally.given_up += 1
-
-    def _after(self, worker: int, record: UpdateRecord) -> list[int]:
-        if record.action is Action.DROPPED:  # what came too late is for whoever is free
-            return self._wake() + self._serve(worker, renew=True)
-        # First the one that delivered: how far it has come decides whether others may continue.
-        return self._serve(worker, renew=not record.stepped) + self._wake()
-
-    def _wake(self) -> list[int]:
-        ready: list[int] = []
-        for worker in sorted(self._parked):
-            ready += self._serve(worker, renew=True)
-        return ready
-
-    def _serve(self, worker: int, *, renew: bool) -> list[int]:
-        """Write the worker's reply if there is anything to tell it."""
-        slot = self.slots[worker]
-        slot.status = "parked"
-        self._parked.add(worker)
-        if self._halted or self.ledger.done:
-            slot.status = "stopped"
-            self._parked.discard(worker)
-            slot.message.write_reply(Kind.STOP, self.version, ())
-            return [worker]
-        # First, since with very many workers looking at all of them for each would take its time.
-        if not self.ledger.available and not self.ledger.held(worker):
-            return []
-        if type(self.rule.admission).may_go_on is not Admission.may_go_on:
-            busy = [other.clock for other in self.slots if other.status == "working"]
-            if not self.rule.admission.may_go_on(slot.clock, busy):
-                return []
-        granted = self._grant(worker)
-        if not self.ledger.held(worker):
-            return []
-        if renew:
-            self._model.send(worker, slot.snapshot)
-        self._rounding.settle(worker, slot.message)
-        slot.version = self.version
-        slot.status = "working"
-        self._parked.discard(worker)
-        slot.message.write_reply(Kind.WORK, self.version, granted)
-        return [worker]
-
-    def _grant(self, worker: int) -> list[int]:
-        granted: list[int] = []
-        while len(self.ledger.held(worker)) <= self.ahead:
-            ticket = self.ledger.grant(worker)
-            if ticket is None:
-                break
-            granted.append(ticket)
-        return granted
+        return self._replies.goes_on(worker)

@@ -37,6 +37,7 @@ from mpi_dcasgd.drivers import mpi_server  # noqa: E402
 from mpi_dcasgd.drivers.backoff import wait_until  # noqa: E402
 from mpi_dcasgd.drivers.conductor import Conductor, weights_sha256  # noqa: E402
 from mpi_dcasgd.drivers.evaluator import Evaluator  # noqa: E402
+from mpi_dcasgd.drivers.farewell import end_world  # noqa: E402
 from mpi_dcasgd.drivers.mail import Post  # noqa: E402
 from mpi_dcasgd.drivers.mpi_server import ServerLoop  # noqa: E402
 from mpi_dcasgd.drivers.mpi_worker import Link, run_worker  # noqa: E402
@@ -272,7 +273,7 @@ def main() -> None:
         leave(1)
     except Exception as error:
         print(f"rank {comm.rank}: {error}", file=sys.stderr, flush=True)
-        comm.Abort(1)
+        end_world(comm, 1)
     if outlives_deaths():
         leave(0)
 

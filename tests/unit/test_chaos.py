@@ -21,7 +21,7 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace, read_trace
 from mpi_dcasgd.record.trace_writer import TraceWriter
 from mpi_dcasgd.runs.chaos import chaos_runs, prepare
-from mpi_dcasgd.runs.replay import Replay
+from mpi_dcasgd.runs.replay_verdict import Replay
 from mpi_dcasgd.runs.train import train
 from mpi_dcasgd.server.records import Action
 from mpi_dcasgd.tools.chaos import checks

@@ -37,6 +37,7 @@ LAYERS = (
 
 # These two are the MPI driver; everything else must load where there is no MPI.
 NEED_MPI = {
+    "mpi_dcasgd.drivers.attendance",
     "mpi_dcasgd.drivers.crew",
     "mpi_dcasgd.drivers.deaths",
     "mpi_dcasgd.drivers.divided_link",
