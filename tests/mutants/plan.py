@@ -14,7 +14,9 @@ _SERVER = (
     "tests/contract/test_references.py",
     "tests/unit/test_record_server.py",
 )
-_SHARED = ("tests/contract/test_shared_servers.py",)
+_SHARED = ("tests/unit/test_shards.py", "tests/contract/test_shared_servers.py")
+_MESSAGE = ("tests/unit/test_message.py", "tests/unit/test_shards.py")
+_CHUNKS = ("tests/unit/test_passage.py",)
 _RULES = (
     "tests/contract/test_reference_server.py",
     "tests/contract/test_references.py",
@@ -26,24 +28,28 @@ _CHAIN = ("tests/unit/test_chain.py", "tests/unit/test_rule_graph.py")
 TESTS: dict[str, tuple[str, ...]] = {
     "server.accumulator": ("tests/unit/test_accumulator.py", *_SERVER),
     "server.follower": _SHARED,
-    "server.header": ("tests/unit/test_message.py", *_SERVER),
+    "server.header": (*_MESSAGE, *_SERVER),
     "server.leader": _SHARED,
-    "server.intake": _SERVER,
+    "server.intake": (*_SERVER, *_CHUNKS),
     "server.ledger": ("tests/unit/test_ledger.py", *_SERVER),
-    "server.message": ("tests/unit/test_message.py", *_SERVER),
-    "server.model_state": _SERVER,
-    "server.orders": (*_SHARED, "tests/unit/test_shards.py"),
-    "server.passage": ("tests/unit/test_passage.py",),
+    "server.message": (*_MESSAGE, "tests/unit/test_wire.py", *_SERVER),
+    "server.model_state": (*_SERVER, *_CHUNKS),
+    "server.orders": _SHARED,
+    "server.passage": _CHUNKS,
     "server.precision": ("tests/unit/test_wire.py", "tests/unit/test_config_plan.py"),
-    "server.push": _SERVER,
+    "server.push": ("tests/unit/test_message.py", *_SERVER, *_CHUNKS),
     "server.records": _SERVER,
-    "server.refusals": _SERVER,
-    "server.replies": _SERVER,
-    "server.server": _SERVER,
-    "server.shard": ("tests/unit/test_shards.py", *_SHARED),
+    "server.refusals": ("tests/unit/test_refusals.py", *_SERVER),
+    "server.replies": (*_SERVER, *_CHUNKS, "tests/unit/test_wire.py"),
+    "server.server": (*_SERVER, *_CHUNKS, "tests/unit/test_wire.py"),
+    "server.shard": _SHARED,
     "server.slot": _SERVER,
     "server.state": (*_SERVER, "tests/unit/test_groups.py"),
-    "server.wire": ("tests/unit/test_wire.py", "tests/contract/test_wire_laws.py"),
+    "server.wire": (
+        "tests/unit/test_wire.py",
+        "tests/unit/test_message.py",
+        "tests/contract/test_wire_laws.py",
+    ),
     "rules.adam": _RULES,
     "rules.admission": _RULES,
     "rules.alignment": ("tests/unit/test_chain.py",),

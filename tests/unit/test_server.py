@@ -217,6 +217,17 @@ def test_a_worker_lost_last_wakes_those_that_had_nothing_left_to_do() -> None:
     assert world.server.samples == 16
 
 
+def test_a_worker_that_is_lost_while_it_waits_is_sent_nothing() -> None:
+    world = World(3, plan=TicketPlan(24, 8, 0, 1))
+    world.join()
+    world.step(1)
+    assert world.server.slots[1].status == "parked"
+    assert world.server.lose(1) == []
+    assert world.server.lose(0) == [], "its ticket is for those that are left"
+    assert world.server.slots[1].status == "lost"
+    assert world.server.rejoin(1) == [1]
+
+
 def test_a_worker_that_was_lost_can_come_back_for_fresh_weights_and_work() -> None:
     world = World(2)
     world.join()
@@ -330,6 +341,18 @@ def test_a_dropped_ticket_goes_to_whoever_is_free() -> None:
     assert world.server.ledger.held(0) == (1,)
 
 
+def test_whether_a_push_would_be_dropped_is_known_before_it_comes() -> None:
+    world = World(2, "ringmaster", {"admission": {"threshold": 2}})
+    world.join()
+    world.step(0)
+    assert not world.server.drops(1)
+    world.step(0)
+    assert world.server.drops(1)
+    assert not world.server.drops(0)
+    scripted(world, "drop")
+    assert not world.server.drops(1), "an admission of a user's own has to see the gradient"
+
+
 def test_a_dropped_ticket_wakes_who_has_nothing_left_to_do() -> None:
     plan = TicketPlan(24, 8, 0, 1)
     world = World(2, "ringmaster", {"admission": {"threshold": 2}}, plan=plan)
@@ -436,6 +459,7 @@ def test_gradients_held_when_the_last_ticket_is_given_up_make_their_step() -> No
     assert answer.record.stepped
     assert world.server.finished
     assert world.server.version == 1
+    assert world.server.tally.applied == 1
     torch.testing.assert_close(world.server.weights, world.initial - LR * gradient)
 
 

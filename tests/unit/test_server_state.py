@@ -104,6 +104,19 @@ def test_another_jobs_state_is_refused(other: Any, message: str) -> None:
         other().server.load_state_dict(world_of().server.state_dict())
 
 
+def test_another_number_of_tickets_is_for_a_server_that_has_a_ledger_of_its_own() -> None:
+    world = world_of()
+    world.join()
+    world.step(0)
+    state = world.server.lasting_state()
+    other = world_of(plan=TicketPlan(50, 8, 3, 1))
+    with pytest.raises(ProtocolError, match="tickets: 21, here 7"):
+        other.server.take_over(state)
+    other.server.take_over(state, tickets=False)
+    assert torch.equal(other.server.weights, world.server.weights)
+    assert (other.server.version, other.server.ledger.available) == (1, 7)
+
+
 def test_another_layout_is_refused(tmp_path: Path) -> None:
     state = world_of().server.state_dict() | {"layout": 99}
     with pytest.raises(ProtocolError, match="layout: 99, here 1"):

@@ -17,6 +17,7 @@ from mpi_dcasgd.config.load import job_as_yaml, make_job, with_overrides
 from mpi_dcasgd.errors import ConfigError, NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.learner import norm_of
 from mpi_dcasgd.server import wire as wire_module
+from mpi_dcasgd.server.header import MAX_GRANTS
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.precision import Precision, WireSettings, message_bytes
 from mpi_dcasgd.server.push import Push
@@ -129,11 +130,12 @@ def test_a_reply_is_the_snapshot_that_its_worker_gets() -> None:
     weights = wild(48)
     message.vector.copy_(weights)
     ReplyRounding(wire, CPU).settle(0, message)
-    message.write_reply(Kind.WORK, 7, (1, 2))
+    tickets = tuple(range(MAX_GRANTS))
+    message.write_reply(Kind.WORK, 7, tickets)
     theirs.raw[:] = message.raw
     assert isinstance(theirs, NarrowMessage)
     theirs.unpack()
-    assert (theirs.kind, theirs.version, theirs.tickets) == (Kind.WORK, 7, (1, 2))
+    assert (theirs.kind, theirs.version, theirs.tickets) == (Kind.WORK, 7, tickets)
     assert torch.equal(theirs.vector, message.vector)
     assert torch.equal(message.vector[:40], weights[:40].bfloat16().float())
     assert torch.equal(message.vector[40:], weights[40:])
