@@ -14,8 +14,9 @@ from torch import Tensor
 from mpi_dcasgd.learning.layout import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
+from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.stretch import Stretch
-from mpi_dcasgd.server.orders import OrderKind
+from mpi_dcasgd.server.orders import Order, OrderKind
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
 
@@ -117,6 +118,9 @@ def test_the_others_are_asked_for_their_weights_once_a_version() -> None:
     pair.alone.pull(0)
     pair.shared.server.pull(0)
     pair.same()
+    assert pair.shared.crew.told == [
+        Order(OrderKind.RENEW, 0, Facts(rate(0), rate(0), 0, 0, 0, 1, 0.0))
+    ]
     assert not pair.shared.crew.asked, "the weights that they began with are known"
     pair.push(0, rng, torn=False)
     pair.same()

@@ -31,9 +31,6 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
     ("server.model_state", "self.renew(snapshot, self.facts(worker, 0, 0.0))"): {
         "self.facts(worker, 0, 0.0)  ->  self.facts(worker, 0.0, 0)": "0 is 0.0",
     },
-    ("server.leader", "self.renew(snapshot, self.facts(worker, 0, 0.0))"): {
-        "self.facts(worker, 0, 0.0)  ->  self.facts(worker, 0.0, 0)": "0 is 0.0",
-    },
     ("server.server", "return self._intake.drops(self._model.facts(worker, staleness, 0.0))"): {
         "0.0  ->  1.0": "admissions that look at the gradient are not asked",
     },

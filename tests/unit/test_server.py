@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 from toy import LR, World
 
 from mpi_dcasgd.errors import NonFiniteError, ProtocolError
@@ -115,6 +116,23 @@ def test_a_rule_is_told_the_updates_so_far_and_not_the_pushes() -> None:
     assert versions == [0, 1, 1, 1, 2, 2, 3]
     assert [facts.version for facts in told] == versions
     assert [a.record.version for a in world.answers] == versions
+
+
+def test_weights_that_are_sent_without_a_push_are_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(3, "dana")
+    told, send = [], world.server.chain.send
+
+    def note(params: Tensor, snapshot: Tensor, facts: Facts, rate: float | None = None) -> None:
+        told.append(facts)
+        send(params, snapshot, facts, rate)
+
+    monkeypatch.setattr(world.server.chain, "send", note)
+    world.join()
+    world.step(0)
+    world.server.lose(2)
+    world.server.rejoin(2)
+    assert [(facts.worker, facts.version) for facts in told] == [(0, 0), (1, 0), (2, 0), (2, 1)]
+    assert {(facts.staleness, facts.grad_norm) for facts in told} == {(0, 0.0)}
 
 
 @pytest.mark.parametrize("verdict", ["drop", "hold"])

@@ -14,8 +14,9 @@ from mpi_dcasgd.config.plan import plan_job
 from mpi_dcasgd.config.servers import reads_norm
 from mpi_dcasgd.errors import ConfigError, LaunchError, ProtocolError
 from mpi_dcasgd.learning.layout import ALIGN, FlatLayout
-from mpi_dcasgd.pages import PAGE_BYTES
+from mpi_dcasgd.pages import PAGE_BYTES, zeros
 from mpi_dcasgd.rules.algorithms import resolve_rule
+from mpi_dcasgd.rules.alignment import lane_of
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.stretch import Stretch
 from mpi_dcasgd.runs.dry_run import describe_needs
@@ -141,6 +142,15 @@ def test_a_follower_refuses_an_order_for_another_version() -> None:
     assert torch.equal(follower.weights, torch.full((32,), -0.5))
     with pytest.raises(ProtocolError, match="for version 0 came to a server that is at version 1"):
         follower.carry_out(Order(OrderKind.APPLY, 0, Facts(0.5, 0.5, 0, 0, 0, 1, 1.0)))
+
+
+def test_vectors_that_an_update_walks_together_begin_at_different_places() -> None:
+    (one,) = shards_of(FlatLayout((), (), 1024, 0), 1)
+    weights = zeros(1024)
+    follower = Follower(weights, one, resolve_rule("dcasgd-a"), 1, torch.empty(0), "blocks")
+    (state,) = follower.chain.state_dict()["compensation.mean_square"]
+    places = [lane_of(vector, 0) for vector in (*follower.snapshots, *follower.pushes, state)]
+    assert places == [lane_of(weights, lane) for lane in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("finite", [True, False, None])
