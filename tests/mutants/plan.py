@@ -38,7 +38,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "server.passage": _CHUNKS,
     "server.precision": ("tests/unit/test_wire.py", "tests/unit/test_config_plan.py"),
     "server.push": ("tests/unit/test_message.py", *_SERVER, *_CHUNKS),
-    "server.records": _SERVER,
+    "server.records": ("tests/unit/test_push_records.py", *_SERVER),
     "server.refusals": ("tests/unit/test_refusals.py", *_SERVER),
     "server.replies": (*_SERVER, *_CHUNKS, "tests/unit/test_wire.py"),
     "server.server": (*_SERVER, *_CHUNKS, "tests/unit/test_wire.py"),
