@@ -7,10 +7,24 @@ from tests.mutants.mutations import Mutation
 _BY_PLACE = "words of the header are read and written by their place, and no others are"
 _IN_BLOCKS = "each element is converted by itself, in blocks of whatever length"
 _IN_TIME = "the numbers are the same, and only a GPU would be waited for"
+_ONLY_COUNTED = "parts are asked with it how many numbers they have, and not which"
 _SAME_CUTS = "vectors of one length are cut at the same places"
 _UNREAD = "nobody reads the version before the first pull, which sets it"
 
 EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
+    (
+        "rules.gap_aware",
+        "unbias = 1.0 / math.sqrt(1.0 - self.decay**facts.version) if facts.version else 1.0",
+    ): {"1.0  ->  2.0  (3)": "it multiplies a mean square that is 0 at version 0"},
+    ("rules.graph", 'value = float("nan") if sample.dtype.is_floating_point else 0'): {
+        "0  ->  1": "a part that reads it is refused, whatever it is",
+    },
+    ("rules.stretch", "lr=0.1,"): {"0.1  ->  0.05": _ONLY_COUNTED},
+    ("rules.stretch", "lr_max=0.1,"): {"0.1  ->  0.05": _ONLY_COUNTED},
+    ("rules.stretch", "staleness=0,"): {"0  ->  1": _ONLY_COUNTED},
+    ("rules.stretch", "version=0,"): {"0  ->  1": _ONLY_COUNTED},
+    ("rules.stretch", "worker=0,"): {"0  ->  1": _ONLY_COUNTED},
+    ("rules.stretch", "grad_norm=1.0,"): {"1.0  ->  2.0": _ONLY_COUNTED},
     ("server.ledger", "held.clear()"): {
         "held.clear()  ->  (nothing)": "nobody holds a ticket of a ledger that takes over",
     },
