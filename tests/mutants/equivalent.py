@@ -88,6 +88,9 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
     ("server.wire", "for few, block in zip(_blocks(narrow), _blocks(weights), strict=True):"): {
         "True  ->  False": _SAME_CUTS,
     },
+    ("server.wire", "total = 0.0  # of finite numbers as small as float16's it is finite"): {
+        "0.0  ->  1.0": "nothing but whether it is finite is looked at",
+    },
     ("server.wire", 'whole = vector.device.type != "cpu" or vector.numel() <= _BLOCK'): {
         (
             'vector.device.type != "cpu" or vector.numel() <= _BLOCK  ->  '

@@ -43,7 +43,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "server.replies": (*_SERVER, *_CHUNKS, "tests/unit/test_wire.py"),
     "server.server": (*_SERVER, *_CHUNKS, "tests/unit/test_wire.py"),
     "server.shard": _SHARED,
-    "server.slot": _SERVER,
+    "server.slot": (*_SERVER, "tests/unit/test_wire.py"),
     "server.state": (*_SERVER, "tests/unit/test_groups.py"),
     "server.wire": (
         "tests/unit/test_wire.py",

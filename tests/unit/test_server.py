@@ -278,7 +278,7 @@ def test_halting_stops_everyone_after_what_they_are_at() -> None:
     world.step(0)
     assert world.server.halt() == []
     for worker in (0, 1, 2):
-        assert worker in world.step(worker).ready
+        assert world.step(worker).ready == [worker], "each is told once"
     assert world.server.finished
     assert not world.server.complete
     assert world.server.version == 4

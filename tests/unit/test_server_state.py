@@ -13,6 +13,7 @@ import torch
 from toy import World
 
 from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.admission import Admission, Verdict
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
@@ -85,6 +86,33 @@ def test_a_state_is_a_copy() -> None:
     assert torch.equal(state["weights"], world.initial)
     assert state["version"] == 0
     assert not state["tally"]["staleness"]
+
+
+def test_a_state_consists_of_plain_values() -> None:
+    groups = Grouping(groups=(ParameterGroup(match=("*.weight",), lr=0.5),))
+    world = world_of(Pairs(), grouping=groups)
+    world.join()
+    for worker in (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1):
+        world.step(worker)
+    version, ticket = world.server.slots[2].version, world.queues[2][0]
+    nan = float("nan")
+    world.server.push(2, Push(version, ticket, world.plan.size(ticket), nan, nan, world.initial))
+    tally = world.server.tally
+    assert tally.applied
+    assert tally.dropped
+    assert tally.nonfinite
+    for state in (world.server.state_dict(), world.server.lasting_state()):
+        assert state["params"]
+        plain(state)
+
+
+def plain(value: Any) -> None:
+    """Refuse what ``torch.load(..., weights_only=True)`` would not read in every version."""
+    assert type(value) in (dict, list, str, int, float, bool, type(None), torch.Tensor), value
+    for each in (*value, *value.values()) if isinstance(value, dict) else ():
+        plain(each)
+    for each in value if isinstance(value, list) else ():
+        plain(each)
 
 
 @pytest.mark.parametrize(
