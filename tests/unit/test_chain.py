@@ -301,8 +301,8 @@ def test_numbers_of_each_stretch_begin_where_compiled_code_expects_them(
     monkeypatch.setattr(fuse_module, "compile_pass", compile_pass)
     monkeypatch.setattr(fuse_module, "_has_compiler", lambda device: True)
     run(CHAINS["dcasgd-a"], "compiled", steps=1, stretches=GROUPS)
-    assert len(begins) == len(GROUPS)
-    assert all(begin % 16 == 0 for begin in begins)
+    assert begins[0] % 64 == 0
+    assert begins == [begins[0] + 64 * number for number in range(len(GROUPS))], "one line each"
 
 
 @pytest.mark.parametrize(("contracts", "asked"), [("fast", "off"), (True, "off"), (False, False)])
