@@ -39,6 +39,10 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
         "HEADER_BYTES // 4  ->  HEADER_BYTES * 4": _BY_PLACE,
         "HEADER_BYTES // 4  ->  HEADER_BYTES": _BY_PLACE,
     },
+    (
+        "server.message",
+        '_REPLIES = [struct.Struct(f"={3 + count}q") for count in range(MAX_GRANTS + 1)]',
+    ): {"1  ->  2": "a reply of so many tickets is refused before it is written or read"},
     ("server.message", "return _FINITE[word] if 0 <= word < len(_FINITE) else None"): {
         "0  ->  1": "word 0 means None, as do words that mean nothing",
     },
@@ -70,6 +74,12 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
         "server.wire",
         "self.narrow.copy_(numbers.mul(scale).to(self.narrow.dtype), non_blocking=True)",
     ): {"True  ->  False": _IN_TIME},
+    ("server.wire", 'if source.device.type != "cpu":  # half of the bytes on that way, too'): {
+        "source.device.type != \"cpu\"  ->  source.device.type == 'cpu'": _IN_BLOCKS,
+    },
+    ("server.wire", 'if target.device.type != "cpu":'): {
+        "target.device.type != \"cpu\"  ->  target.device.type == 'cpu'": _IN_BLOCKS,
+    },
     ("server.wire", "self._stats.copy_(stats, non_blocking=True)"): {"True  ->  False": _IN_TIME},
     ("server.wire", "narrow = narrow.to(target.device, non_blocking=True)"): {
         "True  ->  False": _IN_TIME,

@@ -503,6 +503,29 @@ def test_divergence_ends_the_run_with_a_reason() -> None:
         world.server.push(0, push_of(world, 0, grad_norm=float("nan")))
 
 
+@pytest.mark.parametrize("verdict", ["apply", "drop", "hold"])
+def test_a_finite_gradient_ends_a_row_of_those_that_are_not(verdict: Verdict) -> None:
+    world = World(1)
+    scripted(world, verdict)
+    world.join()
+    for expected in (1, 2):
+        world.server.push(0, push_of(world, 0, grad_norm=float("inf")))
+        world.queues[0] = list(world.server.slots[0].message.tickets)
+        assert world.server.state_dict()["nonfinite_in_a_row"] == expected
+    world.step(0)
+    assert world.server.state_dict()["nonfinite_in_a_row"] == 0
+
+
+def test_a_server_says_what_it_was_made_with_and_how_far_it_is() -> None:
+    world = World(2, ahead=2, chunk_mb=0.0001)
+    server = world.server
+    assert (server.ahead, server.num_workers, server.plan) == (2, 2, world.plan)
+    assert (server.schedule(0), server.cuts[0]) == (LR, 32)
+    world.join()
+    record = world.step(0).record
+    assert server.epoch == record.epoch == 8 / 50
+
+
 def test_batchnorm_statistics_average_like_one_process_that_saw_every_batch() -> None:
     world = World(1, batchnorm=True)
     weights = world.run()

@@ -74,6 +74,10 @@ def test_groups_are_cut_where_shards_are() -> None:
         Stretch(40, 48, weight_decay=0.0),
     )
     assert second.layout.stretches == (Stretch(0, 48, weight_decay=0.0),)
+    halves = (Stretch(0, 48, lr=0.5), Stretch(48, 96))
+    first, second = shards_of(FlatLayout((), (), 96, 0, halves), 2)
+    assert first.layout.stretches == (Stretch(0, 48, lr=0.5),), "and nothing of the other"
+    assert second.layout.stretches == (Stretch(0, 48),)
 
 
 def test_shards_of_a_vector_that_is_worth_compiling_are_compiled_however_short() -> None:
