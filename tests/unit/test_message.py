@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -117,6 +118,16 @@ def test_the_numbers_of_kinds_and_tags_are_part_of_the_layout() -> None:
     tags = {"PUSH": 1, "REPLY": 2, "END": 3, "HELLO": 4, "CHUNK": 5}
     assert {kind.name: int(kind) for kind in Kind} == kinds
     assert {tag.name: int(tag) for tag in Tag} == tags
+
+
+def test_the_words_of_a_push_are_part_of_the_layout() -> None:
+    message = Message(1)
+    message.write_push(
+        version=4, ticket=5, samples=6, loss=0.5, grad_norm=1.5,
+        compute_ns=7, wait_ns=8, data_ns=9, stats_finite=False,
+    )  # fmt: skip
+    packed = struct.pack("=4q2d4q", 1, 4, 5, 6, 0.5, 1.5, 7, 8, 9, 2)
+    assert message.raw.tobytes()[: len(packed)] == packed
 
 
 def test_a_push_is_read_from_its_message_field_by_field() -> None:

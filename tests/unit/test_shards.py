@@ -57,6 +57,11 @@ def test_shards_cover_the_vector_in_order_and_are_almost_equal(params: int, serv
         assert all(4 * one.begin % PAGE_BYTES == 0 for one in found)
 
 
+def test_every_shard_has_a_cache_line_at_least() -> None:
+    with pytest.raises(ConfigError, match="got 3; allowed: up to 2 for this model, whose 32 elem"):
+        shards_of(FlatLayout((), (), 2 * ALIGN, 0), 3)
+
+
 def test_shards_of_many_pages_begin_with_one() -> None:
     def second(pages: float) -> float:
         page = PAGE_BYTES // 4
