@@ -36,6 +36,7 @@ class LocalCrew:
         self.num_servers = servers
         self.shards = shards_of(layout, servers)
         self.told: list[Order] = []
+        self.asked: list[OrderKind] = []
         self.followers = [
             Follower(
                 shard.of(weights).clone(),
@@ -56,6 +57,7 @@ class LocalCrew:
             follower.carry_out(order)
 
     def hand_in(self, order: Order, wholes: Sequence[Tensor]) -> None:
+        self.asked.append(order.kind)
         for follower in self.followers:
             all_of_it = vectors_of(follower.state_dict())
             mine = all_of_it[:1] if order.kind is OrderKind.HAND_IN_WEIGHTS else all_of_it

@@ -221,6 +221,22 @@ def test_collecting_single_gradients_leaves_nothing_to_refuse() -> None:
     assert rule.admission.collect(8) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("heavy-ball", "momentum"), ("heavy-ball", "dampening"), ("dana", "momentum")],
+)
+def test_a_buffer_keeps_a_share_of_itself_and_not_all(name: str, setting: str) -> None:
+    for value, told in ((1.0, "less than 1"), (-0.1, "greater than or equal to 0")):
+        with pytest.raises(ConfigError, match=rf"momentum\.{setting}: .*{told}, got {value}"):
+            resolve_rule("asgd", {"momentum": {"name": name, setting: value}})
+    assert resolve_rule("asgd", {"momentum": {"name": name, setting: 0.0}})
+
+
+def test_admissions_that_hold_nothing_collect_single_gradients() -> None:
+    for name in ("asgd", "ringmaster", "ssp"):
+        assert resolve_rule(name).admission.collect(8) == 1
+
+
 def test_settings_of_a_part_that_was_replaced_do_not_linger() -> None:
     rule = resolve_rule("dana", {"momentum": "heavy-ball"})
     assert rule == resolve_rule("asgd", {"momentum": "heavy-ball"})

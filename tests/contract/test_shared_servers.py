@@ -14,7 +14,9 @@ from torch import Tensor
 from mpi_dcasgd.learning.layout import FlatLayout
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, resolve_rule
+from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.stretch import Stretch
+from mpi_dcasgd.server.orders import Order, OrderKind
 from mpi_dcasgd.server.precision import WireSettings
 from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.server import ParameterServer
@@ -122,6 +124,26 @@ def test_they_have_the_bits_of_one(name: str) -> None:
         pair.same()
     assert pair.alone.version > 5
     assert pair.shared.crew.told
+
+
+def test_the_others_are_asked_for_their_weights_once_a_version() -> None:
+    rng = torch.Generator().manual_seed(5)
+    pair = Pair("asgd", 1, 2, torch.randn(LAYOUT.size, generator=rng))
+    pair.alone.pull(0)
+    pair.shared.server.pull(0)
+    pair.same()
+    assert pair.shared.crew.told == [
+        Order(OrderKind.RENEW, 0, Facts(rate(0), rate(0), 0, 0, 0, 1, 0.0))
+    ]
+    assert not pair.shared.crew.asked, "the weights that they began with are known"
+    pair.push(0, rng, torn=False)
+    pair.same()
+    pair.same()
+    assert pair.shared.crew.asked == [OrderKind.HAND_IN_WEIGHTS]
+    resumed = Pair("asgd", 1, 3, torch.zeros(LAYOUT.size))
+    resumed.shared.server.take_over(pair.alone.lasting_state())
+    assert torch.equal(resumed.shared.server.weights, pair.alone.weights)
+    assert not resumed.shared.crew.asked, "so are those that they were handed"
 
 
 def same(one: Any, other: Any) -> bool:

@@ -320,3 +320,10 @@ def test_the_gap_counts_the_typical_steps_between() -> None:
     before = server.weights.clone()
     server.push(1, one)
     assert float(before - server.weights) == pytest.approx(0.1 / (1 + 4))
+
+
+def test_without_a_learning_rate_there_is_no_gap() -> None:
+    weights, sent = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+    chain = Chain(rule_of("gap-aware"), weights, 1)
+    chain.apply(weights, torch.full_like(weights, 2.0), sent, Facts(0.0, 0.0, 1, 1, 0, 1, 2.0))
+    assert chain.state_dict()["momentum.velocity"][0].item() == 2.0

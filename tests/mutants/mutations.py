@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -50,6 +51,7 @@ class Mutation:
         text: That line, without the fault.
         old, new: What stands there, and what does instead.
         source: The whole module with the fault.
+        nth: From 1; larger for a fault that is said in the same words as one before it in its line.
     """
 
     line: int
@@ -57,11 +59,13 @@ class Mutation:
     old: str
     new: str
     source: str
+    nth: int = 1
 
     @property
     def name(self) -> str:
         """The fault in one line."""
-        return f"{' '.join(self.old.split())}  ->  {' '.join(self.new.split()) or '(nothing)'}"
+        told = f"{' '.join(self.old.split())}  ->  {' '.join(self.new.split()) or '(nothing)'}"
+        return told if self.nth == 1 else f"{told}  ({self.nth})"
 
     def diff(self, before: str) -> str:
         """Lines that the fault changes."""
@@ -82,10 +86,13 @@ def mutations_of(source: str) -> list[Mutation]:
     tree = ast.parse(source)
     text, lines = _Text(source), source.splitlines()
     found = []
+    told = Counter[tuple[int, str, str]]()
     for node in _walk(tree):
         old = text.of(node)
         for new in dict.fromkeys(_changes(node)):
             if new != old:
+                words = node.lineno, old, new
+                told[words] += 1
                 found.append(
                     Mutation(
                         node.lineno,
@@ -93,6 +100,7 @@ def mutations_of(source: str) -> list[Mutation]:
                         old,
                         new,
                         text.replaced(node, new),
+                        told[words],
                     )
                 )
     return found

@@ -35,6 +35,14 @@ def test_what_is_held_survives_its_state() -> None:
     assert held.take().tolist() == other.take().tolist() == [3.0]
 
 
+def test_a_state_of_nothing_empties_what_was_held() -> None:
+    held, other = (GradientAccumulator(1, torch.device("cpu")) for _ in range(2))
+    held.add(torch.tensor([2.0]), 4)
+    held.load_state_dict(other.state_dict())
+    held.add(torch.tensor([5.0]), 2)
+    assert held.take().tolist() == [5.0]
+
+
 @pytest.mark.parametrize(("algorithm", "pushes"), [("asgd", 1), ("rennala", 2)])
 def test_a_mean_whose_squares_overflow_is_clipped_as_a_single_gradient_is(
     algorithm: str, pushes: int

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from math import inf, nan
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -287,6 +288,43 @@ def test_how_it_is_chosen(
     monkeypatch.setattr(fuse_module, "WORTH_COMPILING", 1_000)
     monkeypatch.setattr(fuse_module, "compile_pass", lambda traced: lambda *vectors: None)
     assert Chain(CHAINS["sgd"], torch.zeros(size), 1, fuse=way).kernel == kernel
+
+
+def test_numbers_of_each_stretch_begin_where_compiled_code_expects_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begins: list[int] = []
+
+    def compile_pass(traced: Any) -> Callable[..., None]:
+        return lambda params, grad, sent, numbers, *state: begins.append(numbers.data_ptr())
+
+    monkeypatch.setattr(fuse_module, "compile_pass", compile_pass)
+    monkeypatch.setattr(fuse_module, "_has_compiler", lambda device: True)
+    run(CHAINS["dcasgd-a"], "compiled", steps=1, stretches=GROUPS)
+    assert begins[0] % 64 == 0
+    assert begins == [begins[0] + 64 * number for number in range(len(GROUPS))], "one line each"
+
+
+@pytest.mark.parametrize(("contracts", "asked"), [("fast", "off"), (True, "off"), (False, False)])
+def test_the_compiler_is_asked_for_the_bits_of_ieee_and_for_no_process(
+    contracts: object, asked: object
+) -> None:
+    cpp = SimpleNamespace(
+        threads=-1,
+        enable_unsafe_math_opt_flag=True,
+        enable_floating_point_contract_flag=contracts,
+    )
+    old = SimpleNamespace(cpp=cpp, compile_threads=8, fx_graph_cache=False)
+    options = {
+        "cpp.threads": 1,
+        "cpp.enable_unsafe_math_opt_flag": False,
+        "cpp.enable_floating_point_contract_flag": asked,
+        "compile_threads": 1,
+        "fx_graph_cache": True,
+    }
+    assert fuse_module._options(old) == options, "what this torch does not know is left out"
+    new = SimpleNamespace(**vars(old), triton=SimpleNamespace(cudagraphs=True))
+    assert fuse_module._options(new) == {**options, "triton.cudagraphs": False}
 
 
 def test_a_state_vector_begins_elsewhere_in_its_page_than_the_weights() -> None:

@@ -357,11 +357,16 @@ def test_a_server_with_groups_goes_on_from_its_state_and_no_other_does() -> None
         world.step(worker)
         resumed.step(worker)
     assert torch.equal(world.server.weights, resumed.server.weights)
-    for groups in (Grouping(), grouping({"match": "2.weight"}, {"match": "biases"})):
-        for there, here in ((TOY_GROUPS, groups), (groups, TOY_GROUPS)):
-            saved = world_of(there).server.state_dict()
-            with pytest.raises(ProtocolError, match="parameter groups are others: parameter 0"):
-                world_of(here).server.load_state_dict(saved)
+    plain, later = Grouping(), grouping({"match": "0.weight"}, {"match": "2.weight"})
+    for there, here, told in (
+        (TOY_GROUPS, plain, "parameter 0 of the vector is 0.bias, here 0.weight"),
+        (plain, TOY_GROUPS, "parameter 0 of the vector is 0.weight, here 0.bias"),
+        (TOY_GROUPS, later, "parameter 0 of the vector is 0.bias, here 0.weight"),
+        (later, plain, "parameter 1 of the vector is 2.weight, here 0.bias"),
+    ):
+        saved = world_of(there).server.state_dict()
+        with pytest.raises(ProtocolError, match=f"parameter groups are others: {told};"):
+            world_of(here).server.load_state_dict(saved)
     # Without groups nothing is said, so that checkpoints of before are read.
     assert "params" not in world_of(Grouping()).server.lasting_state()
 

@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import math
 import re
+import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +19,7 @@ from mpi_dcasgd.server.header import HEADER_BYTES, MAX_GRANTS
 from mpi_dcasgd.server.message import Kind, Message, Tag
 from mpi_dcasgd.server.orders import CrewTag
 from mpi_dcasgd.server.push import Push
+from mpi_dcasgd.server.wire import NarrowMessage
 
 
 def test_a_push_survives_the_journey_as_bytes() -> None:
@@ -56,6 +62,56 @@ def test_the_vector_is_aligned_and_behind_the_header() -> None:
     assert message.raw[HEADER_BYTES // 4 :].view("float32")[0] == 1.5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_parts_of_a_message_are_the_message(dtype: torch.dtype) -> None:
+    message = Message(48, dtype=dtype)
+    parts = message.parts([16, 40])
+    message.vector.copy_(torch.arange(48))
+    message.write_reply(Kind.WORK, 7, (5,))
+    assert [part.nbytes // dtype.itemsize for part in parts[1:]] == [16, 24, 8]
+    assert parts[0].nbytes == HEADER_BYTES
+    assert np.array_equal(np.concatenate(parts), message.raw)
+    assert all(np.shares_memory(part, message.raw) for part in parts)
+
+
+def test_a_message_whose_vector_both_sides_have_is_its_header_alone() -> None:
+    vector = torch.arange(3.0)
+    message = Message(3, shared=vector)
+    assert message.vector is vector
+    assert message.raw.nbytes == HEADER_BYTES
+
+
+def test_a_vector_on_another_device_has_no_header_before_it() -> None:
+    message = Message(3, device=torch.device("meta"), dtype=torch.float64)
+    assert message.vector.device.type == "meta"
+    assert (message.vector.shape, message.vector.dtype) == ((3,), torch.float64)
+    message.write_reply(Kind.WORK, 7, (5,))
+    assert (message.kind, message.version, message.tickets) == (Kind.WORK, 7, (5,))
+    with pytest.raises(ProtocolError, match="not on the CPU cannot be sent"):
+        _ = message.raw
+
+
+@pytest.mark.parametrize(
+    "make", [partial(Message, 3), partial(NarrowMessage, 3, 0, "bf16")], ids=["wide", "narrow"]
+)
+def test_page_locked_memory_is_asked_for_where_there_is_a_vector_to_stage(
+    make: Callable[..., Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, zeros = [], torch.zeros
+
+    def unpinned(*size: int, pin_memory: bool = False, **options: Any) -> torch.Tensor:
+        asked.append(pin_memory)
+        return zeros(*size, **options)
+
+    monkeypatch.setattr(torch, "zeros", unpinned)
+    make(pinned=True)
+    assert any(asked)
+    asked.clear()
+    make()
+    Message(3, pinned=True, shared=zeros(3))
+    assert not any(asked)
+
+
 def test_a_buffer_that_nobody_wrote_is_noticed() -> None:
     with pytest.raises(ProtocolError, match="unknown kind 0"):
         _ = Message(1).kind
@@ -86,6 +142,16 @@ def test_tags_have_one_owner_and_no_two_have_one_number() -> None:
         assert re.match(r"(Crew)?Tag\.|tag$", owner), (file, word)
 
 
+def test_the_words_of_a_push_are_part_of_the_layout() -> None:
+    message = Message(1)
+    message.write_push(
+        version=4, ticket=5, samples=6, loss=0.5, grad_norm=1.5,
+        compute_ns=7, wait_ns=8, data_ns=9, stats_finite=False,
+    )  # fmt: skip
+    packed = struct.pack("=4q2d4q", 1, 4, 5, 6, 0.5, 1.5, 7, 8, 9, 2)
+    assert message.raw.tobytes()[: len(packed)] == packed
+
+
 def test_a_push_is_read_from_its_message_field_by_field() -> None:
     message = Message(3)
     message.write_push(version=4, ticket=5, samples=6, loss=7.5, grad_norm=8.5)
@@ -106,6 +172,13 @@ def test_a_push_is_made_of_what_a_learner_found() -> None:
     assert push[:5] == (4, 5, 6, 7.5, 8.5)
     assert push.vector is vector
     assert push.stats_finite is False
+
+
+def test_a_reply_that_grants_afresh_is_otherwise_the_same() -> None:
+    message = Message(1)
+    message.write_reply(Kind.WORK, 7, (5, 6))
+    message.make_afresh()
+    assert (message.kind, message.version, message.tickets) == (Kind.AFRESH, 7, (5, 6))
 
 
 def test_a_torn_reply_is_noticed() -> None:

@@ -59,6 +59,11 @@ def test_a_fault_changes_its_lines_only_and_says_so() -> None:
     assert left.new == "größe"
 
 
+def test_faults_of_a_line_have_names_of_their_own() -> None:
+    names = [fault.name for fault in mutations_of("pair = 1.0, 2, 1.0\nnext_line = 1.0")]
+    assert names == ["1.0  ->  2.0", "2  ->  3", "1.0  ->  2.0  (2)", "1.0  ->  2.0"]
+
+
 @pytest.mark.parametrize("module", TESTS)
 def test_every_module_of_the_plan_and_its_tests_exist(module: str) -> None:
     faults = mutations_of(source_of(module).read_text())

@@ -13,6 +13,7 @@ from toy import World
 
 from mpi_dcasgd.drivers.transport.chunks import GRAIN, MOST, cuts_of
 from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
+from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.server.passage import BrokenOffError
 from mpi_dcasgd.server.precision import Precision, WireSettings
 from mpi_dcasgd.server.records import Action
@@ -118,6 +119,17 @@ def test_a_push_that_breaks_off_has_changed_nothing(
         assert_same(apart.server.state_dict(), whole.server.state_dict())
 
 
+def test_a_push_that_breaks_off_does_not_bring_back_an_earlier_one() -> None:
+    apart, whole = worlds("dcasgd-a")
+    with pytest.raises(BrokenOffError):
+        apart.step(0, Chunks(apart, 2), stats_finite=True)
+    assert apart.step(1) == whole.step(1), "in one piece, so that nothing is kept of it"
+    passage = Chunks(apart, 0)
+    with pytest.raises(BrokenOffError):
+        apart.step(0, passage, stats_finite=True)
+    assert_same(apart.server.state_dict(), passage.before)
+
+
 @pytest.mark.parametrize(
     ("changes", "action"),
     [
@@ -143,6 +155,15 @@ def test_who_is_certain_to_get_work_is_known_before_the_update() -> None:
     while apart.server.goes_on(0):
         assert 0 in apart.step(0).ready
     assert 0 not in apart.step(0).ready, "the last ticket is worker 1's"
+    ahead = World(1, plan=TicketPlan(16, 8, 0, 1), ahead=1)
+    ahead.join()
+    assert ahead.server.goes_on(0), "it has another ticket already"
+    ahead.step(0)
+    assert not ahead.server.goes_on(0)
+    halted = World(1)
+    halted.join()
+    halted.server.halt()
+    assert not halted.server.goes_on(0)
     bound = World(2, "ssp", chunk_mb=CHUNK_MB)
     bound.join()
     assert not bound.server.goes_on(0), "whether it must wait depends on the others"

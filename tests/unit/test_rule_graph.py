@@ -98,3 +98,13 @@ def test_what_cannot_be_written_down_is_refused(
 ) -> None:
     with pytest.raises(NotImplementedError, match=why):
         trace(step_of(change), torch.zeros(40), 1, 0)
+
+
+def test_a_graph_has_nothing_that_no_result_needs() -> None:
+    def change(params: Tensor, grad: Tensor, rate: Tensor) -> Tensor:
+        _ = grad * 3.0
+        return params - rate
+
+    traced = trace(step_of(change), torch.zeros(40), 2, 0)
+    assert not traced.placeholders[1].users, "a pass does not read the gradient"
+    assert [len(one) for one in traced.inputs()] == [40, 40, 40, 2]

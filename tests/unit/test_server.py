@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 from toy import LR, World
 
 from mpi_dcasgd.errors import NonFiniteError, ProtocolError
@@ -117,6 +118,23 @@ def test_a_rule_is_told_the_updates_so_far_and_not_the_pushes() -> None:
     assert [a.record.version for a in world.answers] == versions
 
 
+def test_weights_that_are_sent_without_a_push_are_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(3, "dana")
+    told, send = [], world.server.chain.send
+
+    def note(params: Tensor, snapshot: Tensor, facts: Facts, rate: float | None = None) -> None:
+        told.append(facts)
+        send(params, snapshot, facts, rate)
+
+    monkeypatch.setattr(world.server.chain, "send", note)
+    world.join()
+    world.step(0)
+    world.server.lose(2)
+    world.server.rejoin(2)
+    assert [(facts.worker, facts.version) for facts in told] == [(0, 0), (1, 0), (2, 0), (2, 1)]
+    assert {(facts.staleness, facts.grad_norm) for facts in told} == {(0, 0.0)}
+
+
 @pytest.mark.parametrize("verdict", ["drop", "hold"])
 def test_a_gradient_that_makes_no_step_moves_neither_parameters_nor_statistics(
     verdict: Verdict,
@@ -217,6 +235,17 @@ def test_a_worker_lost_last_wakes_those_that_had_nothing_left_to_do() -> None:
     assert world.server.samples == 16
 
 
+def test_a_worker_that_is_lost_while_it_waits_is_sent_nothing() -> None:
+    world = World(3, plan=TicketPlan(24, 8, 0, 1))
+    world.join()
+    world.step(1)
+    assert world.server.slots[1].status == "parked"
+    assert world.server.lose(1) == []
+    assert world.server.lose(0) == [], "its ticket is for those that are left"
+    assert world.server.slots[1].status == "lost"
+    assert world.server.rejoin(1) == [1]
+
+
 def test_a_worker_that_was_lost_can_come_back_for_fresh_weights_and_work() -> None:
     world = World(2)
     world.join()
@@ -249,7 +278,7 @@ def test_halting_stops_everyone_after_what_they_are_at() -> None:
     world.step(0)
     assert world.server.halt() == []
     for worker in (0, 1, 2):
-        assert worker in world.step(worker).ready
+        assert world.step(worker).ready == [worker], "each is told once"
     assert world.server.finished
     assert not world.server.complete
     assert world.server.version == 4
@@ -328,6 +357,18 @@ def test_a_dropped_ticket_goes_to_whoever_is_free() -> None:
     assert world.server.ledger.held(1) == (4,), "not the one it was too slow for"
     world.step(0)
     assert world.server.ledger.held(0) == (1,)
+
+
+def test_whether_a_push_would_be_dropped_is_known_before_it_comes() -> None:
+    world = World(2, "ringmaster", {"admission": {"threshold": 2}})
+    world.join()
+    world.step(0)
+    assert not world.server.drops(1)
+    world.step(0)
+    assert world.server.drops(1)
+    assert not world.server.drops(0)
+    scripted(world, "drop")
+    assert not world.server.drops(1), "an admission of a user's own has to see the gradient"
 
 
 def test_a_dropped_ticket_wakes_who_has_nothing_left_to_do() -> None:
@@ -436,6 +477,7 @@ def test_gradients_held_when_the_last_ticket_is_given_up_make_their_step() -> No
     assert answer.record.stepped
     assert world.server.finished
     assert world.server.version == 1
+    assert world.server.tally.applied == 1
     torch.testing.assert_close(world.server.weights, world.initial - LR * gradient)
 
 
@@ -459,6 +501,29 @@ def test_divergence_ends_the_run_with_a_reason() -> None:
         world.queues[0] = list(world.server.slots[0].message.tickets)
     with pytest.raises(NonFiniteError, match=r"10 gradients in a row .* Lower lr"):
         world.server.push(0, push_of(world, 0, grad_norm=float("nan")))
+
+
+@pytest.mark.parametrize("verdict", ["apply", "drop", "hold"])
+def test_a_finite_gradient_ends_a_row_of_those_that_are_not(verdict: Verdict) -> None:
+    world = World(1)
+    scripted(world, verdict)
+    world.join()
+    for expected in (1, 2):
+        world.server.push(0, push_of(world, 0, grad_norm=float("inf")))
+        world.queues[0] = list(world.server.slots[0].message.tickets)
+        assert world.server.state_dict()["nonfinite_in_a_row"] == expected
+    world.step(0)
+    assert world.server.state_dict()["nonfinite_in_a_row"] == 0
+
+
+def test_a_server_says_what_it_was_made_with_and_how_far_it_is() -> None:
+    world = World(2, ahead=2, chunk_mb=0.0001)
+    server = world.server
+    assert (server.ahead, server.num_workers, server.plan) == (2, 2, world.plan)
+    assert (server.schedule(0), server.cuts[0]) == (LR, 32)
+    world.join()
+    record = world.step(0).record
+    assert server.epoch == record.epoch == 8 / 50
 
 
 def test_batchnorm_statistics_average_like_one_process_that_saw_every_batch() -> None:

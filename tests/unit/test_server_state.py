@@ -13,6 +13,7 @@ import torch
 from toy import World
 
 from mpi_dcasgd.errors import ProtocolError
+from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.rules.admission import Admission, Verdict
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
@@ -87,6 +88,33 @@ def test_a_state_is_a_copy() -> None:
     assert not state["tally"]["staleness"]
 
 
+def test_a_state_consists_of_plain_values() -> None:
+    groups = Grouping(groups=(ParameterGroup(match=("*.weight",), lr=0.5),))
+    world = world_of(Pairs(), grouping=groups)
+    world.join()
+    for worker in (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1):
+        world.step(worker)
+    version, ticket = world.server.slots[2].version, world.queues[2][0]
+    nan = float("nan")
+    world.server.push(2, Push(version, ticket, world.plan.size(ticket), nan, nan, world.initial))
+    tally = world.server.tally
+    assert tally.applied
+    assert tally.dropped
+    assert tally.nonfinite
+    for state in (world.server.state_dict(), world.server.lasting_state()):
+        assert state["params"]
+        plain(state)
+
+
+def plain(value: Any) -> None:
+    """Refuse what ``torch.load(..., weights_only=True)`` would not read in every version."""
+    assert type(value) in (dict, list, str, int, float, bool, type(None), torch.Tensor), value
+    for each in (*value, *value.values()) if isinstance(value, dict) else ():
+        plain(each)
+    for each in value if isinstance(value, list) else ():
+        plain(each)
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
@@ -102,6 +130,19 @@ def test_a_state_is_a_copy() -> None:
 def test_another_jobs_state_is_refused(other: Any, message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         other().server.load_state_dict(world_of().server.state_dict())
+
+
+def test_another_number_of_tickets_is_for_a_server_that_has_a_ledger_of_its_own() -> None:
+    world = world_of()
+    world.join()
+    world.step(0)
+    state = world.server.lasting_state()
+    other = world_of(plan=TicketPlan(50, 8, 3, 1))
+    with pytest.raises(ProtocolError, match="tickets: 21, here 7"):
+        other.server.take_over(state)
+    other.server.take_over(state, tickets=False)
+    assert torch.equal(other.server.weights, world.server.weights)
+    assert (other.server.version, other.server.ledger.available) == (1, 7)
 
 
 def test_another_layout_is_refused(tmp_path: Path) -> None:

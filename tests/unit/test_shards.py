@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import struct
 from types import ModuleType
 
 import pytest
@@ -14,17 +15,24 @@ from mpi_dcasgd.config.servers import reads_norm
 from mpi_dcasgd.drivers.link import Carrier
 from mpi_dcasgd.errors import ConfigError, LaunchError, NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.layout import ALIGN, FlatLayout
-from mpi_dcasgd.pages import PAGE_BYTES
+from mpi_dcasgd.pages import PAGE_BYTES, zeros
 from mpi_dcasgd.rules.algorithms import resolve_rule
+from mpi_dcasgd.rules.alignment import lane_of
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.stretch import Stretch
 from mpi_dcasgd.runs.dry_run import describe_needs
 from mpi_dcasgd.server import orders, shard
 from mpi_dcasgd.server.follower import Follower
-from mpi_dcasgd.server.message import Message
-from mpi_dcasgd.server.orders import ORDER_BYTES, Order, OrderKind, orders_in
+from mpi_dcasgd.server.message import Message, Tag
+from mpi_dcasgd.server.orders import ORDER_BYTES, CrewTag, Order, OrderKind, orders_in
 from mpi_dcasgd.server.precision import Precision, WireSettings
-from mpi_dcasgd.server.shard import shards_of, way_of
+from mpi_dcasgd.server.shard import (
+    shards_of,
+    vectors_of,
+    way_of,
+    with_vectors,
+    without_vectors,
+)
 from mpi_dcasgd.server.wire import Wire, round_gradient
 
 JOB = "jobs/digits.yaml"
@@ -52,6 +60,20 @@ def test_shards_cover_the_vector_in_order_and_are_almost_equal(params: int, serv
         assert all(4 * one.begin % PAGE_BYTES == 0 for one in found)
 
 
+def test_every_shard_has_a_cache_line_at_least() -> None:
+    with pytest.raises(ConfigError, match="got 3; allowed: up to 2 for this model, whose 32 elem"):
+        shards_of(FlatLayout((), (), 2 * ALIGN, 0), 3)
+
+
+def test_shards_of_many_pages_begin_with_one() -> None:
+    def second(pages: float) -> float:
+        page = PAGE_BYTES // 4
+        return shards_of(FlatLayout((), (), int(pages * page), 0), 2)[1].begin / page
+
+    assert second(127) == 63.5, "too few for whole ones"
+    assert second(129) == 64
+
+
 def test_groups_are_cut_where_shards_are() -> None:
     groups = (Stretch(0, 40, lr=0.5), Stretch(40, 96, weight_decay=0.0))
     first, second = shards_of(FlatLayout((), (), 96, 0, groups), 2)
@@ -60,6 +82,10 @@ def test_groups_are_cut_where_shards_are() -> None:
         Stretch(40, 48, weight_decay=0.0),
     )
     assert second.layout.stretches == (Stretch(0, 48, weight_decay=0.0),)
+    halves = (Stretch(0, 48, lr=0.5), Stretch(48, 96))
+    first, second = shards_of(FlatLayout((), (), 96, 0, halves), 2)
+    assert first.layout.stretches == (Stretch(0, 48, lr=0.5),), "and nothing of the other"
+    assert second.layout.stretches == (Stretch(0, 48),)
 
 
 def test_shards_of_a_vector_that_is_worth_compiling_are_compiled_however_short() -> None:
@@ -80,6 +106,47 @@ def test_an_order_travels_whole_and_anything_else_is_refused() -> None:
         list(orders_in(bytes(ORDER_BYTES)))
     with pytest.raises(ProtocolError, match=f"{ORDER_BYTES - 1} bytes of orders"):
         list(orders_in(bytes(ORDER_BYTES - 1)))
+
+
+def test_the_bytes_of_an_order_are_part_of_the_layout() -> None:
+    facts = Facts(0.5, 0.75, 3, 4, 5, 6, 7.5)
+    packed = Order(OrderKind.APPLY, 5, facts, samples=16).pack()
+    assert packed == struct.pack("=6q3dq", 1, 5, 16, 3, 4, 6, 0.5, 0.75, 7.5, 0)
+    kinds = (
+        "APPLY HOLD APPLY_HELD RENEW REPLY LAST_REPLY HAND_IN_WEIGHTS HAND_IN_STATE TAKE_OVER "
+        "REPORT END"
+    )
+    assert {kind.name: int(kind) for kind in OrderKind} == {
+        name: number for number, name in enumerate(kinds.split(), 1)
+    }
+    end = Order(OrderKind.END)
+    assert end.pack() == struct.pack("=10q", 11, *9 * [0]), "what is not said is zero"
+    assert end.facts == Facts(0.0, 0.0, 0, 0, 0, 0, 0.0)
+    tags = {"ORDERS": 11, "ARRIVALS": 12, "OUTLINE": 13, "VECTOR": 14}
+    assert {tag.name: int(tag) for tag in CrewTag} == tags
+    assert not {*tags.values()} & {*Tag}, "workers' messages have others"
+
+
+def test_a_state_travels_as_its_outline_and_its_vectors() -> None:
+    (one,) = shards_of(FlatLayout((), (), 32, 0), 1)
+    rule = resolve_rule("rennala", {"momentum": "nesterov"})
+    follower, other = (
+        Follower(torch.ones(32), one, rule, 1, torch.empty(0), "blocks") for _ in range(2)
+    )
+    follower.pushes[0].copy_(torch.arange(32.0))
+    follower.carry_out(Order(OrderKind.HOLD, 0, samples=8))
+    state = follower.state_dict()
+    vectors = vectors_of(state)
+    assert [float(vector[1]) for vector in vectors] == [1.0, 0.0, 1.0], "weights, velocity, held"
+    outline = without_vectors(state)
+    assert vectors_of(outline) == [32, 32, 32]
+    made = with_vectors(outline)
+    for empty, vector in zip(vectors_of(made), vectors, strict=True):
+        assert not empty.any()
+        empty.copy_(vector)
+    other.take_over(made)
+    assert without_vectors(other.state_dict()) == outline
+    assert all(map(torch.equal, vectors_of(other.state_dict()), vectors))
 
 
 def test_a_follower_refuses_an_order_for_another_version() -> None:
@@ -129,6 +196,15 @@ def test_a_follower_that_cannot_send_a_weight_says_so() -> None:
     follower.carry_out(Order(OrderKind.RENEW, 1, Facts(0.5, 0.5, 0, 0, 1, 2, 0.0)))
     with pytest.raises(NonFiniteError, match="a weight that worker 1 was to be sent is beyond"):
         follower.carry_out(Order(OrderKind.REPLY, 1))
+
+
+def test_vectors_that_an_update_walks_together_begin_at_different_places() -> None:
+    (one,) = shards_of(FlatLayout((), (), 1024, 0), 1)
+    weights = zeros(1024)
+    follower = Follower(weights, one, resolve_rule("dcasgd-a"), 1, torch.empty(0), "blocks")
+    (state,) = follower.chain.state_dict()["compensation.mean_square"]
+    places = [lane_of(vector, 0) for vector in (*follower.snapshots, *follower.pushes, state)]
+    assert places == [lane_of(weights, lane) for lane in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("finite", [True, False, None])

@@ -18,6 +18,7 @@ from mpi_dcasgd.config.simulated import _exchange
 from mpi_dcasgd.errors import ConfigError, NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.learner import norm_of
 from mpi_dcasgd.server import wire as wire_module
+from mpi_dcasgd.server.header import MAX_GRANTS
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.precision import Precision, WireSettings, message_bytes
 from mpi_dcasgd.server.push import Push
@@ -73,6 +74,7 @@ def test_a_scaled_gradient_of_any_norm_fits_into_float16(norm: float) -> None:
     scale = scale_of("fp16", norm)
     assert math.frexp(scale)[0] == 0.5, "a power of two"
     assert scale * norm < 2.0**15
+    assert 2.0**-126 <= 1 / scale <= 2.0**126, "the way back is a normal number, too"
     if 1e-30 < norm < 1e30:
         assert scale * norm >= 2.0**14
     grad = torch.tensor([norm, -norm, 0.0], dtype=torch.float32) / math.sqrt(2)
@@ -80,6 +82,27 @@ def test_a_scaled_gradient_of_any_norm_fits_into_float16(norm: float) -> None:
     assert found.isfinite().all()
     assert found[2] == 0
     torch.testing.assert_close(found, grad, rtol=2.0**-11, atol=0)
+
+
+def test_a_scale_of_two_is_one() -> None:
+    grad = torch.tensor([6000.0, 8000.0, 2.0**-25])
+    assert scale_of("fp16", 1e4) == 2.0
+    assert torch.equal(rounded(grad, "fp16"), grad), "all of it is there where it has been doubled"
+    message = NarrowMessage(3, 0, "fp16", vector=grad.clone())
+    message.pack(1e4)
+    message.vector.zero_()
+    message.unpack(1e4)
+    assert torch.equal(message.vector, grad)
+
+
+def test_weights_are_not_scaled() -> None:
+    message = NarrowMessage(1, 0, "fp16")
+    message.vector.fill_(8.0)
+    message.pack()
+    assert message.narrow.item() == 8.0
+    message.vector.zero_()
+    message.unpack()
+    assert message.vector.item() == 8.0
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
@@ -123,6 +146,7 @@ def test_half_of_the_bytes_travel(precision: Narrow) -> None:
     wire = Wire.of(WireSettings(push=precision), 1_000_000, 100)
     assert (wire.push_bytes, wire.reply_bytes) == (narrow, wide)
     assert type(wire.reply_message()) is Message
+    assert Wire("bf16", "bf16", 5).size == Wire.of(None, 5).size == 5
 
 
 def test_a_reply_is_the_snapshot_that_its_worker_gets() -> None:
@@ -131,11 +155,12 @@ def test_a_reply_is_the_snapshot_that_its_worker_gets() -> None:
     weights = wild(48)
     message.vector.copy_(weights)
     ReplyRounding(wire, CPU).settle(0, message)
-    message.write_reply(Kind.WORK, 7, (1, 2))
+    tickets = tuple(range(MAX_GRANTS))
+    message.write_reply(Kind.WORK, 7, tickets)
     theirs.raw[:] = message.raw
     assert isinstance(theirs, NarrowMessage)
     theirs.unpack()
-    assert (theirs.kind, theirs.version, theirs.tickets) == (Kind.WORK, 7, (1, 2))
+    assert (theirs.kind, theirs.version, theirs.tickets) == (Kind.WORK, 7, tickets)
     assert torch.equal(theirs.vector, message.vector)
     assert torch.equal(message.vector[:40], weights[:40].bfloat16().float())
     assert torch.equal(message.vector[40:], weights[40:])
@@ -175,6 +200,9 @@ def test_only_a_slot_without_weights_can_be_given_another_message() -> None:
     other = Message(3)
     slot.carry(other)
     assert slot.message is other
+    vector = torch.ones(3)
+    slot.move(vector)
+    assert slot.snapshot is vector
     slot.status = "working"
     with pytest.raises(ProtocolError, match="working"):
         slot.carry(Message(3))
