@@ -43,7 +43,7 @@ def check_events(events: Iterable[Mapping[str, Any]]) -> None:
             for key in ("worker", "updates", *keys):
                 _number(event, key, kind)
     if not ended:
-        raise ValueError("metrics.jsonl has no end, though the run completed: the file was cut off")
+        raise ValueError("its events have no end, though the run completed: the file was cut off")
 
 
 def _number(values: Mapping[str, Any], key: str, where: str) -> float:

@@ -49,9 +49,6 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
     ("server.model_state", "self.renew(snapshot, self.facts(worker, 0, 0.0))"): {
         "self.facts(worker, 0, 0.0)  ->  self.facts(worker, 0.0, 0)": "0 is 0.0",
     },
-    ("server.server", "return self._intake.drops(self._model.facts(worker, staleness, 0.0))"): {
-        "0.0  ->  1.0": "admissions that look at the gradient are not asked",
-    },
     ("server.server", 'for slot, its in zip(self.slots, state["slots"], strict=True):'): {
         "True  ->  False": "their numbers have been compared before",
     },
@@ -80,27 +77,21 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
     ("server.wire", 'if target.device.type != "cpu":'): {
         "target.device.type != \"cpu\"  ->  target.device.type == 'cpu'": _IN_BLOCKS,
     },
-    ("server.wire", "self._stats.copy_(stats, non_blocking=True)"): {"True  ->  False": _IN_TIME},
+    ("server.wire", "self.stats.copy_(stats, non_blocking=True)"): {"True  ->  False": _IN_TIME},
     ("server.wire", "narrow = narrow.to(target.device, non_blocking=True)"): {
         "True  ->  False": _IN_TIME,
     },
-    ("server.wire", "target[self._num_params :].copy_(self._stats, non_blocking=True)"): {
+    ("server.wire", "target[self._num_params :].copy_(self.stats, non_blocking=True)"): {
         "True  ->  False": _IN_TIME,
     },
     (
         "server.wire",
-        "for few, block in zip(_blocks(self.narrow), _blocks(numbers), strict=True):",
+        "for few, block in zip(blocks_of(self.narrow), blocks_of(numbers), strict=True):",
     ): {"True  ->  False": _SAME_CUTS},
     (
         "server.wire",
-        "for block, few in zip(_blocks(target[: self._num_params]), _blocks(narrow), strict=True):",
+        "for block, few in zip(blocks_of(target), blocks_of(narrow), strict=True):",
     ): {"True  ->  False": _SAME_CUTS},
-    ("server.wire", "for few, block in zip(_blocks(narrow), _blocks(weights), strict=True):"): {
-        "True  ->  False": _SAME_CUTS,
-    },
-    ("server.wire", "total = 0.0  # of finite numbers as small as float16's it is finite"): {
-        "0.0  ->  1.0": "nothing but whether it is finite is looked at",
-    },
     ("server.wire", 'whole = vector.device.type != "cpu" or vector.numel() <= _BLOCK'): {
         (
             'vector.device.type != "cpu" or vector.numel() <= _BLOCK  ->  '

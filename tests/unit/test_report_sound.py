@@ -62,4 +62,4 @@ def test_a_record_that_was_cut_off_is_left_out(tmp_path: Path, lines: int) -> No
     found = collect([tmp_path])
     assert [each.seed for each in found.runs] == [1]
     (left_out,) = found.unfinished
-    assert "has no end, though the run completed" in left_out.reason
+    assert "have no end, though the run completed" in left_out.reason

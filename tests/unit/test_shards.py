@@ -133,7 +133,7 @@ def test_a_state_travels_as_its_outline_and_its_vectors() -> None:
     follower, other = (
         Follower(torch.ones(32), one, rule, 1, torch.empty(0), "blocks") for _ in range(2)
     )
-    follower.pushes[0].copy_(torch.arange(32.0))
+    follower.pushes[0].vector.copy_(torch.arange(32.0))
     follower.carry_out(Order(OrderKind.HOLD, 0, samples=8))
     state = follower.state_dict()
     vectors = vectors_of(state)
@@ -203,7 +203,8 @@ def test_vectors_that_an_update_walks_together_begin_at_different_places() -> No
     weights = zeros(1024)
     follower = Follower(weights, one, resolve_rule("dcasgd-a"), 1, torch.empty(0), "blocks")
     (state,) = follower.chain.state_dict()["compensation.mean_square"]
-    places = [lane_of(vector, 0) for vector in (*follower.snapshots, *follower.pushes, state)]
+    vectors = follower.replies[0].vector, follower.pushes[0].vector, state
+    places = [lane_of(vector, 0) for vector in vectors]
     assert places == [lane_of(weights, lane) for lane in (1, 2, 3)]
 
 

@@ -187,8 +187,9 @@ def _fault(kind: str, rng: random.Random, world: Topology) -> Fault:
     who, servers = kind.partition("-")[2], world.num_servers
     worker = rng.randrange(world.num_workers)
     server = rng.randrange(servers) if servers > 1 else SERVER  # with one, drawn as ever
-    if not servers and world.num_workers > 1:  # rank 0 stands for the server
-        worker = 1 + worker % (world.num_workers - 1)
+    others = range(1, world.num_workers)
+    if not servers and others:  # rank 0 stands for the server
+        worker = others[worker % len(others)]
     rank = {"worker": world.rank_of(worker), "server": server}.get(who)
     stop = signal.SIGSTOP
     # A host is cut off by a signal to what makes the hosts.
