@@ -145,7 +145,7 @@ class Processes:
             if process.poll() is not None or time.monotonic() > deadline:
                 finished = self.finish(process, 0)
                 pytest.fail(f"waited in vain for {process.args}\n{finished}")
-            time.sleep(0.01)  # the kernel has no event for a file that grows
+            time.sleep(0.05)  # the kernel has no event for a file that grows; a look costs time
 
     def alive(self) -> list[psutil.Process]:
         """Every process that carries the mark and is not a zombie."""

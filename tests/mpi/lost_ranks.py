@@ -13,16 +13,18 @@ import time
 from typing import Any
 
 from mpi_dcasgd.drivers import start_guard
+from mpi_dcasgd.drivers.farewell import await_reader
 from mpi_dcasgd.drivers.signals import leave
 
 RANK = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
 
 
 def tell(error: Exception) -> None:
-    """Print what this rank knows, in one write."""
+    """Print what this rank knows, in one write, and wait until mpirun has read it."""
     told = getattr(error, "told", None)
     sys.stdout.write(f"{RANK} {type(error).__name__} told={told}: {error}\n")
     sys.stdout.flush()
+    await_reader(sys.stdout, 60)
 
 
 def killed_before_mpi() -> None:

@@ -215,7 +215,7 @@ def test_the_last_worker_is_waited_for_longer_and_then_the_state_is_saved(
 def test_a_rank_of_a_group_that_hangs_is_named_and_the_run_ends_and_resumes(
     processes: Any, tmp_path: Path, backend: str, number: int
 ) -> None:
-    words = ("algorithm=ssgd", f"sync.backend={backend}", "faults.patience=2", FAST_RECORD)
+    words = ("algorithm=ssgd", f"sync.backend={backend}", "faults.patience=2", FAST_RECORD, SLOW)
     often = ("checkpoint={every: 1}",) if number == 0 else ()
     run = Hanging(processes, tmp_path / "run", "epochs=100000", *words, *often, ranks=2)
     run.until_training()

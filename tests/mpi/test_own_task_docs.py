@@ -44,7 +44,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _in_the_shared_world(
     clone: Path, shared_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(to_run: MpirunCommand, **options: Any) -> int:
+    def run(to_run: MpirunCommand, **options: Any) -> world.WorldEnd:
         ranks = int(to_run.argv[to_run.argv.index("-n") + 1])
         _, job, *words = to_run.argv[to_run.argv.index("train") :]
         place = words.index("--run-dir")
@@ -54,10 +54,11 @@ def _in_the_shared_world(
         answers = shared_world(
             "world_calls:train", job, [(path, words)], ranks=ranks, cwd=clone, timeout=150
         )
-        return 0 if [answer.value for answer in answers] == ranks * [["completed"]] else 1
+        ends = [answer.value for answer in answers]
+        return world.WorldEnd(0 if ends == ranks * [["completed"]] else 1)
 
     monkeypatch.chdir(clone)
-    monkeypatch.setattr(world, "run", run)
+    monkeypatch.setattr(world, "run_world", run)
 
 
 def result(run: Path) -> float:

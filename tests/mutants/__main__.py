@@ -86,7 +86,7 @@ def _patience(modules: list[str], jobs: int) -> dict[str, float]:
 
     def keep(file: str, verdict: Verdict, trial: Trial) -> None:
         if verdict != "survived":
-            raise SystemExit(f"mutants: {file} fails as it is:\n{trial.output()}")
+            raise SystemExit(f"mutants: {file} as it is was {verdict}:\n{trial.output()}")
         found[file] = 20 + 4 * trial.took_s
 
     _run([*files], lambda file: _trial(any_module, source, [(file, 600.0)]), keep, jobs)
@@ -136,6 +136,7 @@ def _run(
     finally:
         for _, trial in running:
             trial.end()
+            trial.remove()
 
 
 def _place(module: str, fault: Mutation) -> str:

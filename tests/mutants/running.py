@@ -75,7 +75,6 @@ class Trial:
         """End the tests at once."""
         os.killpg(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
-        self.remove()
 
     def remove(self) -> None:
         """Remove the temporary files."""

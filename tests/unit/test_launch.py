@@ -300,7 +300,8 @@ def test_an_mpirun_that_ends_with_its_run_has_the_last_word(
 def test_what_an_mpirun_leaves_is_removed_however_it_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "remove_remains", (asked := []).append)
+    asked: list[int] = []
+    monkeypatch.setattr(launch, "remove_remains", lambda pid, since_s: asked.append(pid))
     told = str(executable(tmp_path / "mpirun", f"echo $$ > {tmp_path}/pid; exit 1"))
     assert launch.run(MpirunCommand((told,))) == 1
     assert asked == [int((tmp_path / "pid").read_text())]

@@ -2,11 +2,13 @@
 
 They are known by its process number, which is in the name of its session folder and of the world,
 and so, as Open MPI computes it, in the number of the job that the segments of shared memory are
-named after. Nothing else is touched.
+named after. A rank whose mpirun was killed while MPI began takes itself for a world of one, with a
+folder of its own that is named after the rank. Nothing else is touched.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -19,11 +21,15 @@ from pathlib import Path
 _SHARED = Path("/dev/shm")
 
 
-def remove_remains(pid: int, host: str | None = None, shared: Path = _SHARED) -> list[Path]:
+def remove_remains(
+    pid: int, since_s: float = math.inf, host: str | None = None, shared: Path = _SHARED
+) -> list[Path]:
     """Remove what a world has left of which neither launcher nor ranks are left.
 
     Args:
         pid: Process number that its mpirun had.
+        since_s: When it was started, in seconds since the epoch; without it, nothing is looked for
+            that ranks without an mpirun have left.
         host: Name of this host, as Open MPI has it.
         shared: Folder of shared memory.
 
@@ -34,13 +40,17 @@ def remove_remains(pid: int, host: str | None = None, shared: Path = _SHARED) ->
         >>> remove_remains(2**22 + 1)  # a number that no process has
         []
     """
+    host = host or socket.gethostname()
     removed = []
-    for path in _found(pid, host or socket.gethostname(), shared):
+    for path in [*_found(pid, host, shared), *_singletons(host, since_s)]:
         with suppress(OSError):  # it is gone, or another user's
             if path.lstat().st_uid != os.getuid():
                 continue
             shutil.rmtree(path) if path.is_dir() else path.unlink()
             removed.append(path)
+    for folder in (place for name in _names(host) for place in (_place(name), _place(name).parent)):
+        with suppress(OSError):  # it was not there, or others are in it
+            folder.rmdir()
     return removed
 
 
@@ -48,11 +58,30 @@ def _found(pid: int, host: str, shared: Path) -> Iterator[Path]:
     session = Path(tempfile.gettempdir(), f"ompi.{pid}")
     if session.is_dir():
         yield session
-    for name in dict.fromkeys((host, host.partition(".")[0])):
+    for name in _names(host):
         family = job_family(f"prterun-{name}-{pid}")
         # The last four digits count the jobs of a world: ranks that were started later have others.
         segment = re.compile(rf"sm_segment\.{re.escape(name)}\.\d+\.{family:04x}[0-9a-f]{{4}}\.\d+")
         yield from (path for path in shared.glob("sm_segment.*") if segment.fullmatch(path.name))
+
+
+def _names(host: str) -> list[str]:
+    return [*dict.fromkeys((host, host.partition(".")[0]))]
+
+
+def _place(name: str) -> Path:
+    return Path(tempfile.gettempdir(), f"ompi.{name}.{os.getuid()}", "jf.0")
+
+
+def _singletons(host: str, since_s: float) -> Iterator[Path]:
+    """Yield the folders, made since then, of processes without an mpirun that are gone."""
+    processes = [folder.name for folder in Path("/proc").glob("[0-9]*")]
+    for name in _names(host):
+        alive = {job_family(f"singleton.{name}.{process}") for process in processes}
+        for folder in _place(name).glob("*"):
+            with suppress(OSError, ValueError):  # it has just been removed, or is something else
+                if folder.stat().st_mtime >= since_s and int(folder.name) >> 16 not in alive:
+                    yield folder
 
 
 def job_family(world: str) -> int:

@@ -196,7 +196,7 @@ def run_world(
     # A launcher above this one may have had a terminal that these ranks have not.
     inherited = {name: value for name, value in os.environ.items() if name != TTY_VARIABLE}
     mark = secrets.token_hex(8)
-    steering = Steering()
+    steering, begun_s = Steering(), time.time()
     end = RunEnd(run_dir) if run_dir else None
     with (
         handling(steering.on_signal),
@@ -220,7 +220,7 @@ def run_world(
             print(f"killed what {command.argv[0]} had left behind: {killed}", file=sys.stderr)
         # Not only of one that was killed: told twice to end, as by the guards of two ranks, it
         # leaves them, too.
-        remove_remains(world.pid)
+        remove_remains(world.pid, begun_s)
     return WorldEnd(
         steering.exit_status(status),
         stopped=steering.asked,
