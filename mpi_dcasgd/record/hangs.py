@@ -113,8 +113,9 @@ class HangWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread, without waiting for it."""
+        """End the thread, which holds on to what is told of a file that hangs."""
         self._ended.set()
+        self._thread.join(_LONGEST_LOOK_S)  # it may be telling of one
 
     def look(self) -> None:
         """Let time pass, and name what hangs."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,20 @@ def test_nobody_looks_at_what_others_look_after(stepping: Stepping) -> None:
     with looked_after(), working_on("update-000000001.pt"):
         alive()
         assert stepping.pass_s(9.0) == []
+
+
+def test_a_watch_that_is_closed_holds_on_to_nothing() -> None:
+    class Run:
+        def found(self, text: str, ends: bool) -> None:
+            pass
+
+    run = Run()
+    gone = weakref.ref(run)
+    watch = HangWatch(60.0, run.found)
+    watch.close()
+    del run, watch
+    gc.collect()
+    assert gone() is None
 
 
 # --- all that a run writes is looked at -----------------------------------------------------
