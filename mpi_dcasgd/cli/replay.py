@@ -42,8 +42,10 @@ def run(args: argparse.Namespace) -> int:
     """Compute a run again, as it was or with changes."""
     with importing_torch():
         from mpi_dcasgd.drivers.signals import StopFlag
+        from mpi_dcasgd.runs.hung_files import own_process
         from mpi_dcasgd.runs.replay import replay
 
+    own_process.append(True)
     if not args.overrides:
         ignored = [
             f"--{name.replace('_', '-')}: only with key=value words; computing a run again writes "

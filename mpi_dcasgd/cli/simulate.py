@@ -60,8 +60,10 @@ def run(args: argparse.Namespace) -> int:
     """Simulate with gradients, into a run folder, or only the timing, onto the terminal."""
     with importing_torch():
         from mpi_dcasgd.drivers.signals import StopFlag
+        from mpi_dcasgd.runs.hung_files import own_process
         from mpi_dcasgd.runs.simulate import simulate
 
+    own_process.append(True)
     if args.timing_only:
         return _show_timing(args)
     if args.updates is not None:

@@ -72,8 +72,10 @@ def _train(args: argparse.Namespace) -> int:
         from mpi_dcasgd.drivers.farewell import end_broken_world, world_is_broken
         from mpi_dcasgd.drivers.orphan import launcher
         from mpi_dcasgd.drivers.signals import StopFlag, leave, outlives_deaths
+        from mpi_dcasgd.runs.hung_files import own_process
         from mpi_dcasgd.runs.train import train
 
+    own_process.append(True)
     stop = StopFlag()
     stop.listen(insist=True)  # to the end of the process: nothing is to cut MPI's own end short
     if Launch.of().launcher:

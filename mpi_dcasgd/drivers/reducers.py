@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Callable
@@ -126,12 +127,15 @@ class DistributedReducer:
         apart = device.type == "cuda" and len(set(places)) == len(places)
         self._backend = "nccl" if apart and dist.is_nccl_available() else "gloo"
         # MASTER_ADDR is for sites whose fast network has a host name of its own.
-        mine = os.environ.get("MASTER_ADDR") or _address(one_host=len({p[0] for p in places}) == 1)
+        one_host = len({host for host, _ in places}) == 1
+        mine = os.environ.get("MASTER_ADDR") or _address(one_host=one_host)
         self._address, self._port = ranks.bcast(mine), 0
+        if not one_host:
+            together(ranks, lambda: check_names(self._address, self._backend))
         if self.rank == 0:
             # Port 0: the system finds a free one, so that jobs on one node do not collide.
             self._store = TCPStore(
-                self._address, 0, self.size, is_master=True, wait_for_workers=False
+                "127.0.0.1", 0, self.size, is_master=True, wait_for_workers=False
             )
             self._port = self._store.port
         self._port = ranks.bcast(self._port)
@@ -222,3 +226,38 @@ def _import_horovod() -> ModuleType:
 def _address(*, one_host: bool) -> str:
     # A laptop's own name often leads nowhere.
     return "127.0.0.1" if one_host else socket.gethostname()
+
+
+def check_names(address: str, backend: str) -> None:
+    """Refuse host names that lead nowhere: torch.distributed would try them for minutes.
+
+    Args:
+        address: Of rank 0's host, which all ranks connect to.
+        backend: Of torch.distributed. Gloo waits for others where this host's own name leads.
+
+    Raises:
+        LaunchError: They do.
+    """
+    problem, own = "", socket.gethostname()
+    if not _addresses(address):
+        problem = f"cannot resolve {address}, where rank 0 is; set MASTER_ADDR to its address"
+    elif backend == "gloo" and not os.environ.get("GLOO_SOCKET_IFNAME"):
+        found = _addresses(own)
+        if not found:
+            problem = f"cannot resolve its own name, {own}"
+        elif all(ipaddress.ip_address(each).is_loopback for each in found):
+            problem = (
+                f"resolves its own name, {own}, to {', '.join(sorted(found))}, where no other "
+            )
+            problem += "host can reach it"
+        if problem:
+            problem += "; set GLOO_SOCKET_IFNAME to the name of its network interface"
+    if problem:
+        raise LaunchError(f"sync.backend ddp: this host {problem}, or sync.backend=horovod")
+
+
+def _addresses(name: str) -> set[str]:
+    try:
+        return {str(each[4][0]).partition("%")[0] for each in socket.getaddrinfo(name, None)}
+    except OSError:
+        return set()

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.hangs import working_on
 
 
 class AppendedFile:
@@ -30,7 +31,8 @@ class AppendedFile:
                         f"after {offset}: it is not the file that belongs to it"
                     )
                 os.truncate(path, offset)
-            self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+            with working_on(path):
+                self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -41,17 +43,22 @@ class AppendedFile:
             RunFolderError: The file cannot be written.
         """
         try:
-            self._file.write(text)
+            with working_on(self._path):
+                self._file.write(text)
         except OSError as error:
             raise RunFolderError(f"{self._path}: cannot be written: {error.strerror}") from error
 
     @property
     def offset(self) -> int:
         """Bytes written so far, those of before included."""
-        self._file.flush()
+        with working_on(self._path):
+            self._file.flush()
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Close the file."""
-        with suppress(OSError):  # lines that could not be written have been told
+        with (
+            working_on(self._path),
+            suppress(OSError),
+        ):  # lines that could not be written have been told
             self._file.close()

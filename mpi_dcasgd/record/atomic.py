@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.hangs import alive, working_on
 
 
 @contextmanager
@@ -22,6 +23,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         RunFolderError: It cannot be written; ``path`` is as it was before.
     """
+    with working_on(path), _written_aside(path) as file:
+        yield file
+
+
+@contextmanager
+def _written_aside(path: Path) -> Iterator[BinaryIO]:
     aside = path.with_name(path.name + ".tmp")
     try:
         # Somebody may have removed a run's folder while it trained: what it has learnt is kept.
@@ -29,7 +36,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with open(aside, "wb") as file:
             yield file
             file.flush()
+            alive()
             os.fsync(file.fileno())
+        alive()
         os.replace(aside, path)
         _sync_directory(path.parent)
     except OSError as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.atomic import atomic_file
+from mpi_dcasgd.record.hangs import looked_after
 from mpi_dcasgd.record.sealed import DamagedError, load_sealed, save_sealed
 
 PATIENCE_S = 120.0
@@ -60,7 +61,8 @@ class _Writing:
 
     def _run(self, write: Callable[[Callable[[], None]], None]) -> None:
         try:
-            write(self.alive)
+            with looked_after():
+                write(self.alive)
         except Exception as error:  # handed to the training thread, which tells it
             self.failure = error
 

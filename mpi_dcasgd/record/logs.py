@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.hangs import working_on
 from mpi_dcasgd.record.run_folder import RunFolder
 
 
@@ -22,7 +23,7 @@ def rank_logger(folder: RunFolder, rank: int, replacement: int = 0) -> logging.L
     path = folder.log(rank, replacement)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler = _Handler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
     handler.setFormatter(
@@ -34,8 +35,17 @@ def rank_logger(folder: RunFolder, rank: int, replacement: int = 0) -> logging.L
     return logger
 
 
+class _Handler(logging.FileHandler):
+    """Writes to a file, and has it known that it does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with working_on(self.baseFilename):
+            super().emit(record)
+
+
 def close_logger(logger: logging.Logger) -> None:
     """Close the files of a logger."""
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
-        handler.close()
+        with working_on("the log"):
+            handler.close()

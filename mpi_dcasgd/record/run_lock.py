@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.hangs import working_on
 
 LOCK = ".run-lock"
 BEAT_S = 5.0
@@ -73,9 +74,13 @@ class RunLock:
             self._thread.join(BEAT_S)  # a file server that is away is not waited for
         if self._token in _held:
             _held.discard(self._token)
-            if not leave and _read(self._path).get("token") == self._token:
-                with suppress(OSError):
-                    self._path.unlink()
+            with working_on(self._path):
+                self._remove(leave=leave)
+
+    def _remove(self, *, leave: bool) -> None:
+        if not leave and _read(self._path).get("token") == self._token:
+            with suppress(OSError):
+                self._path.unlink()
 
     def _create(self) -> bool:
         content = json.dumps({**_this_process(), "token": self._token}).encode() + b"\n"

@@ -74,7 +74,8 @@ class CheckpointSettings:
         Field(
             gt=0,
             description="seconds without a byte after which a checkpoint that is being written is "
-            "held to hang: it is told, and training, a stop and the end of the run go on",
+            "held to hang: it is told, and training, a stop and the end of the run go on. Any "
+            "other file of the run that hangs for so long is told, too, and ends the run",
         ),
     ] = 120.0
     other_data: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.extension import Table
+from mpi_dcasgd.record.hangs import working_on
 
 if TYPE_CHECKING:
     from mpi_dcasgd.record.run_folder import RunFolder
@@ -116,8 +117,9 @@ class Sinks:
 
     def write(self, event: str, time_s: float, **values: Any) -> None:
         """Hand one event to all of them, metrics.jsonl first."""
-        for sink in self._sinks.values():
-            sink.write(event, time_s, values)
+        for name, sink in self._sinks.items():
+            with working_on(f"metric sink {name}"):
+                sink.write(event, time_s, values)
 
     def offsets(self) -> dict[str, Any]:
         """Tell where each of them is, for a checkpoint."""
@@ -125,5 +127,6 @@ class Sinks:
 
     def close(self) -> None:
         """Close all of them."""
-        for sink in self._sinks.values():
-            sink.close()
+        for name, sink in self._sinks.items():
+            with working_on(f"metric sink {name}"):
+                sink.close()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.record.hangs import working_on
 
 MAGIC = b"DCSTEPS\x01"
 FIELDS = ("wait_s", "data_s", "compute_s", "apply_s")
@@ -77,7 +78,8 @@ class StepWriter:
         self._file: BinaryIO | None = None
         if path is not None:
             try:
-                self._file = _open(path, self._records)
+                with working_on(path):
+                    self._file = _open(path, self._records)
             except OSError as error:
                 raise self._failed(error) from error
 
@@ -132,7 +134,8 @@ class StepWriter:
         if self._file is None or not pending:
             return
         try:
-            self._file.write(np.asarray(pending, "<f4").tobytes())
+            with working_on(str(self._path)):
+                self._file.write(np.asarray(pending, "<f4").tobytes())
         except OSError as error:
             raise self._failed(error) from error
 
@@ -142,7 +145,8 @@ class StepWriter:
             try:
                 self.flush()
             finally:
-                self._file.close()
+                with working_on(str(self._path)):
+                    self._file.close()
                 self._file = None
 
     def _failed(self, error: OSError) -> RunFolderError:

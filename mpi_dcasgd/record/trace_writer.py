@@ -11,6 +11,7 @@ from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.description import RunDescription
+from mpi_dcasgd.record.hangs import working_on
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.trace import (
@@ -59,7 +60,8 @@ class TraceWriter:
         self._crc = zlib.crc32(head)
         try:
             # Unbuffered, so that a block is with the system once it is written.
-            self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+            with working_on(path):
+                self._file = open(path, "wb", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
         self._write(head + U32.pack(self._crc))
@@ -100,9 +102,10 @@ class TraceWriter:
         if running_crc(path, place["offset"]) != place["crc"]:
             raise RunFolderError(f"{path}: is not the trace that belongs to the checkpoint")
         try:
-            writer._file = open(path, "r+b", buffering=0)  # noqa: SIM115
-            writer._file.seek(place["offset"])
-            writer._file.truncate()
+            with working_on(path):
+                writer._file = open(path, "r+b", buffering=0)  # noqa: SIM115
+                writer._file.seek(place["offset"])
+                writer._file.truncate()
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
         if seamless:
@@ -188,7 +191,8 @@ class TraceWriter:
         """Close the file as it is: without ``end``, readers call it cut short."""
         if not self._file.closed:
             self.flush()
-            self._file.close()
+            with working_on(self._path):
+                self._file.close()
 
     def _block(self, tag: bytes, payload: bytes, count: int) -> None:
         head = BLOCK_HEAD.pack(tag, len(payload), count)
@@ -198,7 +202,8 @@ class TraceWriter:
 
     def _write(self, content: bytes) -> None:
         try:
-            written = self._file.write(content)
+            with working_on(self._path):
+                written = self._file.write(content)
             if written != len(content):
                 raise OSError(None, "no space left")
         except OSError as error:

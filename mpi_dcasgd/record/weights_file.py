@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.record.atomic import atomic_file
+from mpi_dcasgd.record.hangs import alive
 from mpi_dcasgd.record.sealed import DamagedError, load_sealed, save_sealed
 
 
@@ -25,7 +26,7 @@ def save_weights(path: Path, model: nn.Module, version: int) -> None:
     # Clones, or every tensor would drag the whole flat vector into the file.
     state = {name: value.cpu().clone() for name, value in model.state_dict().items()}
     with atomic_file(path) as file:
-        save_sealed({"state_dict": state, "version": version}, file)
+        save_sealed({"state_dict": state, "version": version}, file, alive)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mpi_dcasgd.errors import DcasgdError, LaunchError, RunFolderError
@@ -26,7 +26,7 @@ from mpi_dcasgd.tools.chaos.checks import (
     whole_checkpoint,
 )
 from mpi_dcasgd.tools.chaos.hosts import on_hosts
-from mpi_dcasgd.tools.chaos.plan import ELSEWHERE
+from mpi_dcasgd.tools.chaos.plan import ELSEWHERE, Plan
 from mpi_dcasgd.tools.chaos.start import Bounds, Start, run_start
 from mpi_dcasgd.tools.chaos.verdict import Verdict, judge_start
 
@@ -60,49 +60,72 @@ def chaos_runs(
             assert not any(verdict.failures for verdict in verdicts)
     """
     verdicts: list[Verdict] = []
-    with _reference(chaos) as reference:
+    with tempfile.TemporaryDirectory(prefix="chaos-reference-") as name:
+        references = _References(chaos, Path(name))
         for run in range(chaos.runs) if only is None else only:
-            verdicts.append(_kept_run(chaos, run, keep, reference))
+            verdicts.append(_kept_run(chaos, run, keep, references))
             told(verdicts[-1])
     return verdicts
 
 
-@contextmanager
-def _reference(chaos: Chaos) -> Iterator[RunFolder | None]:
-    """A run of a synchronous job that nothing strikes; other runs are compared with their trace.
+class _References:
+    """Runs of a synchronous job that nothing strikes; other runs are compared with their traces.
 
-    Raises:
-        LaunchError: Not even that run completes.
+    Args:
+        chaos: What is tried.
+        place: A folder for them.
     """
-    if chaos.world.num_servers:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="chaos-reference-") as name:
-        folder, temporary = RunFolder(Path(name) / "run"), Path(name) / "tmp"
-        temporary.mkdir()
+
+    def __init__(self, chaos: Chaos, place: Path) -> None:
+        self._chaos = chaos
+        self._place = place
+        self._made: dict[bool, RunFolder] = {}
+
+    def like(self, plan: Plan) -> RunFolder | None:
+        """Return the one with whose bits a run has to come out; None for an asynchronous job.
+
+        Several hosts add gradients up in another order than one does, and have one of their own.
+
+        Raises:
+            LaunchError: Not even that run completes.
+        """
+        hosts = _needs_hosts(plan)
+        if not self._chaos.world.num_servers and hosts not in self._made:
+            self._made[hosts] = self._make(hosts)
+        return self._made.get(hosts)
+
+    def _make(self, hosts: bool) -> RunFolder:
+        chaos, place = self._chaos, self._place / ("hosts" if hosts else "host")
+        folder, temporary = RunFolder(place / "run"), place / "tmp"
+        temporary.mkdir(parents=True)
+        argv = chaos.argv(folder.path, fault_tolerant=chaos.modes[0])
         start = run_start(
-            chaos.argv(folder.path, fault_tolerant=chaos.modes[0]),
+            on_hosts(argv, place, chaos.world.world_size) if hosts else argv,
             folder,
             [],
             _bounds(chaos),
             total=chaos.total,
-            output=Path(name) / "start.txt",
+            output=place / "start.txt",
             temporary=temporary,
         )
         if not start.completed:
             lines = start.output.strip().splitlines()[-5:]
             raise LaunchError("the job does not complete without a fault:\n" + "\n".join(lines))
-        yield folder
+        return folder
 
 
-def _kept_run(chaos: Chaos, run: int, keep: Path | None, reference: RunFolder | None) -> Verdict:
+def _needs_hosts(plan: Plan) -> bool:
+    return any(fault.kind == ELSEWHERE for fault in plan.faults)
+
+
+def _kept_run(chaos: Chaos, run: int, keep: Path | None, references: _References) -> Verdict:
     """Make one of the runs; its folder stays if it is to, or if the run failed."""
     plan = chaos.plan(run)
     place = _folder(keep, run)
     verdict = Verdict(plan, chaos.command(run))
     whole = False
     try:
-        _one_run(chaos, verdict, place, reference)
+        _one_run(chaos, verdict, place, references.like(plan))
         whole = not verdict.failures
     finally:
         if keep is None and (whole or sys.exc_info()[0] is not None):
@@ -120,7 +143,7 @@ def _one_run(chaos: Chaos, verdict: Verdict, place: Path, reference: RunFolder |
     """Start a run until it is complete, and judge it."""
     began, folder, bounds = time.monotonic(), RunFolder(place / "run"), _bounds(chaos)
     argv = chaos.argv(folder.path, fault_tolerant=verdict.plan.fault_tolerant)
-    if any(fault.kind == ELSEWHERE for fault in verdict.plan.faults):
+    if _needs_hosts(verdict.plan):
         argv = on_hosts(argv, place, chaos.world.world_size)
     faults = list(verdict.plan.faults)
     # Sockets lie in it, whose paths must be short.

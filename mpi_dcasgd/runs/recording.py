@@ -7,7 +7,7 @@ end here.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from logging import Logger
@@ -34,6 +34,7 @@ from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.data_check import check_resumed, write_down
+from mpi_dcasgd.runs.hung_files import watch_files
 from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint
 from mpi_dcasgd.runs.rate_limit import rate_limit
 from mpi_dcasgd.runs.resume import AUTO, NEVER, find_checkpoint, make_checkpointer, with_kernel
@@ -63,6 +64,7 @@ class Recording:
         virtual: For a virtual run, what decides its order and times, in plain values: a checkpoint
             of another is refused.
         show: Where progress is shown; None for nowhere.
+        end_world: Ends all ranks where a file of the run hangs; None for a run of one process.
 
     Attributes:
         checkpoint: What the run goes on from, or None at its beginning.
@@ -80,6 +82,7 @@ class Recording:
         resume: str = NEVER,
         virtual: Mapping[str, Any] | None = None,
         show: TextIO | None = None,
+        end_world: Callable[[], None] | None = None,
     ) -> None:
         self.started = datetime.now(UTC)
         resume = NEVER if overwrite and resume == AUTO else resume
@@ -92,6 +95,9 @@ class Recording:
         self._asked = job_as_yaml(job)
         self.argv = argv
         self.git = git
+        self._hangs = watch_files(
+            job.checkpoint.patience_s, lambda: getattr(self, "folder", None), end_world
+        )
         with HeldFolder(run_dir, self._say) as held:
             self.checkpoint = find_checkpoint(job, run_dir, resume, virtual)
             self._restarts_before = RunFolder(run_dir).restarts_told() if run_dir else 0
@@ -299,6 +305,7 @@ class Recording:
         if self._recorder is not None:
             self._recorder.close()
         close_logger(self.logger)
+        self._hangs.close()
         # What crashed before there were records must be recognised by the next start all the same.
         self._held.release(leave=self.folder.is_run() and not is_ours(self.folder))
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from mpi_dcasgd.drivers.best_weights import BestWeights
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.simulation.virtual_run import VirtualRun
+from mpi_dcasgd.record.hangs import working_on
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.runs.old_simulation import tell_again
 from mpi_dcasgd.runs.resume import Checkpoint
 from mpi_dcasgd.server.server import ParameterServer
+
+
+def _save_best(path: Path, model: nn.Module, version: int) -> None:
+    """Write the best weights, which a run can go on without."""
+    with working_on(path, ends=False):
+        save_weights(path, model, version)
 
 
 class RunState:
@@ -47,7 +57,7 @@ class RunState:
         self._recorder = recorder
         self._conductor = conductor
         self._virtual = virtual
-        write = partial(save_weights, folder.best_pt)
+        write = partial(_save_best, folder.best_pt)
         self.best = BestWeights(recorder.measures, write) if keep_best else None
 
     def parts(self) -> dict[str, Callable[[], Any]]:

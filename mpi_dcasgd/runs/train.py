@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -14,6 +15,7 @@ from mpi_dcasgd.config.load import parse_overrides
 from mpi_dcasgd.config.plan import world_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers import mpi_variables, start_guard
+from mpi_dcasgd.drivers.farewell import end_world
 from mpi_dcasgd.drivers.meeting import Meeting, own_copy
 from mpi_dcasgd.drivers.sequential import run_sequential
 from mpi_dcasgd.drivers.signals import StopFlag, outlives_deaths
@@ -141,7 +143,9 @@ class _Request:
     started: float
     stop: StopFlag
 
-    def record(self, git: dict[str, Any] | None) -> Recording:
+    def record(
+        self, git: dict[str, Any] | None, ends: Callable[[], None] | None = None
+    ) -> Recording:
         return Recording(
             self.job,
             self.run_dir,
@@ -150,6 +154,7 @@ class _Request:
             overwrite=self.overwrite,
             resume=self.resume,
             show=self.show,
+            end_world=ends,
         )
 
 
@@ -177,7 +182,8 @@ def _train_as_rank(
         comm = whole if given is None else own_copy(given, request.job.faults.setup_patience)
         together(Meeting(comm), lambda: None)  # for a rank that cannot read the job
         rank = Rank(comm, request.job, request.stop, request.started, loaders)
-        rank.set_up(lambda: request.record(git))
+        ends = partial(end_world, comm, 1) if on_error == "abort" and comm.size > 1 else None
+        rank.set_up(lambda: request.record(git, ends))
         train_in_role(rank)
     except BaseException as error:
         if rank is not None:

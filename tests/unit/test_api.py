@@ -406,6 +406,19 @@ def test_a_replay_says_that_a_run_is_identical(asynchronous: Path) -> None:
     assert str(found).startswith("identical: 26 pushes, 26 updates in ")
 
 
+def test_a_run_that_did_not_come_to_its_end_is_identical_as_far_as_it_went(
+    asynchronous: Path,
+) -> None:
+    (asynchronous / "summary.json").unlink()
+    (asynchronous / "weights.pt").unlink()
+    trace = asynchronous / "trace.bin"
+    trace.write_bytes(trace.read_bytes()[:-20])  # as a process that was killed leaves it
+    found = mpi_dcasgd.replay(asynchronous)
+    assert (found.verdict, found.identical, found.recorded_sha256) == ("identical", True, "")
+    assert str(found).startswith("identical as far as the trace goes: ")
+    assert str(found).endswith("so there are no final weights to compare")
+
+
 def test_a_replay_says_where_a_run_differs(asynchronous: Path) -> None:
     file = asynchronous / "job.yaml"
     file.write_text(file.read_text().replace("seed: 0", "seed: 1"))

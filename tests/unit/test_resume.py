@@ -182,6 +182,19 @@ def test_a_torn_checkpoint_is_passed_over(go: Go, tmp_path: Path) -> None:
     assert summary(run)["samples"] == 3 * 1437
 
 
+def test_where_no_checkpoint_can_be_read_it_is_said_how_to_begin_anew(
+    go: Go, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        (folder / f"update-{number:09d}.pt").write_bytes(b"torn")
+    with pytest.raises(RunFolderError) as caught:
+        go(tmp_path / "run")
+    assert "update-000000001.pt: cannot be read as a checkpoint" in str(caught.value)
+    assert str(caught.value).endswith("; or start over with --resume never")
+
+
 def test_a_run_goes_on_in_another_folder(go: Go, tmp_path: Path) -> None:
     whole, first, second = (tmp_path / name for name in ("whole", "first", "second"))
     go(whole)

@@ -120,6 +120,9 @@ def main(argv: Sequence[str]) -> int:
     hosts, agent, *command = argv
     _call("mount -t tmpfs hosts /run")
     os.mkdir("/run/netns")
+    names = "".join(f"10.77.0.{number} h{number}\n" for number in range(1, int(hosts) + 1))
+    Path("/run/hosts").write_text(f"127.0.0.1 localhost\n{names}")
+    _call("mount --bind /run/hosts /etc/hosts")
     hub = _Hub(int(hosts))
     signal.signal(CUT, lambda *_: _call(f"ip -n h{hosts} link set eth0 down"))
     process = subprocess.Popen([agent, "h1", shlex.join(command)])
