@@ -29,6 +29,7 @@ from mpi_dcasgd.tools.chaos.hosts import on_hosts
 from mpi_dcasgd.tools.chaos.plan import ELSEWHERE, Plan
 from mpi_dcasgd.tools.chaos.start import Bounds, Start, run_start
 from mpi_dcasgd.tools.chaos.verdict import Verdict, judge_start
+from mpi_dcasgd.tools.launch.failure_reason import last_words
 
 _STARTS = 5
 """Starts after which a run that is still not complete is lost."""
@@ -96,8 +97,8 @@ class _References:
 
     def _make(self, hosts: bool) -> RunFolder:
         chaos, place = self._chaos, self._place / ("hosts" if hosts else "host")
-        folder, temporary = RunFolder(place / "run"), place / "tmp"
-        temporary.mkdir(parents=True)
+        place.mkdir()
+        folder, temporary = RunFolder(place / "run"), _temporary()
         argv = chaos.argv(folder.path, fault_tolerant=chaos.modes[0])
         start = run_start(
             on_hosts(argv, place, chaos.world.world_size) if hosts else argv,
@@ -108,10 +109,16 @@ class _References:
             output=place / "start.txt",
             temporary=temporary,
         )
+        shutil.rmtree(temporary, ignore_errors=True)
         if not start.completed:
-            lines = start.output.strip().splitlines()[-5:]
-            raise LaunchError("the job does not complete without a fault:\n" + "\n".join(lines))
+            told = last_words(start.output)
+            raise LaunchError(f"the job does not complete without a fault:\n{told}")
         return folder
+
+
+def _temporary() -> Path:
+    """Make a folder for temporary files; sockets lie in it, whose paths must be short."""
+    return Path(tempfile.mkdtemp(prefix="chaos-"))
 
 
 def _needs_hosts(plan: Plan) -> bool:
@@ -146,8 +153,7 @@ def _one_run(chaos: Chaos, verdict: Verdict, place: Path, reference: RunFolder |
     if _needs_hosts(verdict.plan):
         argv = on_hosts(argv, place, chaos.world.world_size)
     faults = list(verdict.plan.faults)
-    # Sockets lie in it, whose paths must be short.
-    temporary = Path(tempfile.mkdtemp(prefix="chaos-"))
+    temporary = _temporary()
     compiled = {"TORCHINDUCTOR_CACHE_DIR": str(place / "compiled")}
     before: Trace | None = None
     try:
