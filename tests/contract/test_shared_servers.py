@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from crews import SharedServer
+from crews import LocalCrew, SharedServer
 from torch import Tensor
 
 from mpi_dcasgd.learning.layout import FlatLayout
@@ -144,6 +144,13 @@ def test_the_others_are_asked_for_their_weights_once_a_version() -> None:
     resumed.shared.server.take_over(pair.alone.lasting_state())
     assert torch.equal(resumed.shared.server.weights, pair.alone.weights)
     assert not resumed.shared.crew.asked, "so are those that they were handed"
+
+
+def test_a_leader_updates_its_shard_in_the_way_that_was_asked_for() -> None:
+    rule, share, start = resolve_rule("asgd"), torch.full((STATS,), 0.3), torch.zeros(LAYOUT.size)
+    crew = LocalCrew(start, LAYOUT, rule, 1, share, 2)
+    leader = ParameterServer(start, LAYOUT, rule, PLAN, rate, 1, share, fuse="plain", crew=crew)
+    assert leader.chain.kernel == "plain"
 
 
 def same(one: Any, other: Any) -> bool:

@@ -78,6 +78,15 @@ def test_a_server_goes_on_from_its_state_bit_for_bit(cut: int, admission: Any) -
     assert resumed.answers == world.answers[cut:]
 
 
+def test_who_waited_is_woken_after_a_state_was_loaded() -> None:
+    world, resumed = (World(2, plan=TicketPlan(16, 8, 0, 1)) for _ in range(2))
+    world.join()
+    world.step(1)
+    assert world.server.slots[1].status == "parked"
+    resumed.server.load_state_dict(through_a_file(world.server.state_dict()))
+    assert resumed.server.lose(0) == [1]
+
+
 def test_a_state_is_a_copy() -> None:
     world = world_of()
     world.join()

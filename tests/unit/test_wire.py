@@ -145,7 +145,10 @@ def test_half_of_the_bytes_travel(precision: Narrow) -> None:
     assert wide - narrow == 2_000_000
     wire = Wire.of(WireSettings(push=precision), 1_000_000, 100)
     assert (wire.push_bytes, wire.reply_bytes) == (narrow, wide)
-    assert type(wire.reply_message()) is Message
+    reply = wire.reply_message()
+    assert (type(reply), reply.vector.numel()) == (Message, 1_000_100)
+    there = Wire.of(WireSettings(reply=precision), 1_000_000, 100)
+    assert (there.push_bytes, there.reply_bytes) == (wide, narrow)
     assert Wire("bf16", "bf16", 5).size == Wire.of(None, 5).size == 5
 
 
