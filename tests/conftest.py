@@ -49,6 +49,9 @@ class Finished:
         return f"status {self.status}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
+_HEARD = [getattr(signal, f"SIG{name}") for name in ("INT", "TERM", "HUP", "USR1", "USR2", "XCPU")]
+
+
 def _heed_signals() -> None:
     # A shell's background job and nohup ignore these, and so would every process of a test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -236,6 +239,16 @@ def every_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
         return keep(files, version, content)
 
     monkeypatch.setattr(CheckpointFiles, "keep", keep_after_the_last)
+
+
+@pytest.fixture(autouse=True)
+def _handlers_as_they_were() -> Iterator[None]:
+    """What a command prepares its process for, the next test's process is not prepared for."""
+    before = {signum: signal.getsignal(signum) for signum in _HEARD}
+    yield
+    for signum, handler in before.items():
+        if signal.getsignal(signum) != handler:
+            signal.signal(signum, handler)
 
 
 @cache

@@ -56,6 +56,7 @@ def loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "job.yaml"
 
 
+@pytest.mark.slow
 def test_what_the_page_says_trains(processes: Any, folder: Path) -> None:
     made = folder / "run"
     finished = run(

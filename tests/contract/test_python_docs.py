@@ -35,6 +35,7 @@ def script(folder: Path, *, mpi: bool) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_blocks_without_mpi_run(clone: Path, processes: Any) -> None:
     env = {"PYTHONPATH": str(REPOSITORY)}
     finished = processes.run([sys.executable, script(clone, mpi=False)], cwd=clone, env=env)

@@ -248,10 +248,12 @@ def watch_group(comm: Any, signs: bool, wait_s: float) -> list[str]:
 
     settings = FaultSettings(patience=0.2)
     watch = group_watch.GroupWatch(own, settings, ["rank 0 on a", "rank 1 on b"], StopFlag(), tell)
-    watch.step()
     if comm.rank == 0:
+        watch.step()
         watch.stepped()
-    else:
+    comm.Barrier()  # so that the other does not wait for a step that is slow to begin
+    if comm.rank == 1:
+        watch.step()
         watch.waits()
     until = time.monotonic() + wait_s
     while time.monotonic() < until and not over.wait(0.05):

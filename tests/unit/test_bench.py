@@ -40,6 +40,7 @@ def test_every_algorithm_and_every_part_is_measured() -> None:
         assert used == set(parts.values())
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--params", "80000", "--repeats", "2", "--rules", "dcasgd-a", "asgd", "ssp"]
@@ -63,6 +64,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < least <= entry["update_over_triad"] <= most
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_groups_are_measured_beside_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--params", "8000", "--repeats", "2", "--rules", "weight_decay: l2", "--groups", "3"]

@@ -238,6 +238,7 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_nothing_is_compiled_after_construction(compilations: list[str]) -> None:
     rule = CHAINS["momentum: per-worker"]

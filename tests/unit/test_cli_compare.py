@@ -125,6 +125,7 @@ def test_a_simulated_run_is_made_of_the_cluster_that_the_study_describes(
     assert capsys.readouterr().out.splitlines()[1].endswith("changed")
 
 
+@pytest.mark.slow
 def test_a_calibrated_run_follows_the_run_that_it_is_calibrated_from(
     study: Path, capsys: pytest.CaptureFixture[str], in_process: None
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_job_computes_as_it_says_and_repeats_itself(
     assert {key: getattr(job.compute, key) for key in compute} == compute
 
 
+@pytest.mark.slow
 def test_torch_compile_trains_for_real(tmp_path: Any) -> None:
     # Three minibatches of one size, so that one graph is compiled.
     small = {"model.hidden": [], "batch_size": 479, "lr": 1.0}

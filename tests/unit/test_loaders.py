@@ -31,6 +31,8 @@ from mpi_dcasgd.learning.nest import tensors_of
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.runs.build import Workshop, start_loaders
 
+pytestmark = pytest.mark.slow  # most start processes with PyTorch
+
 CPU = torch.device("cpu")
 
 

@@ -39,7 +39,10 @@ def create(path: Path, *, overwrite: bool = False, ours: bool = False) -> RunFol
     )
 
 
-@pytest.mark.parametrize("words", [["train"], ["simulate"], ["run", "-n", "3"]])
+@pytest.mark.parametrize(
+    "words",
+    [["train"], ["simulate"], pytest.param(["run", "-n", "3"], marks=pytest.mark.slow)],
+)
 def test_a_start_in_ones_own_folder_changes_nothing(
     words: list[str],
     tmp_path: Path,

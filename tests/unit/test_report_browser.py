@@ -51,6 +51,7 @@ for (const width of [1280, 390]) {
 </script></body>"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, to look at a page")
 def test_the_page_fits_a_screen_and_a_phone_and_asks_for_nothing(tmp_path: Path) -> None:
     assert CHROMIUM is not None

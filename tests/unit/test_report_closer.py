@@ -67,6 +67,7 @@ def test_without_staleness_there_is_nothing_to_follow() -> None:
     assert course_of(trace_of([0] * 9, [0] * 9)) is None
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_was_measured_and_says_what_could_be(tmp_path: Path) -> None:
     runs = [
         simulate(JOB, workers=2, algorithm=name, delays="gamma", run_dir=tmp_path / name)

@@ -14,6 +14,8 @@ import pytest
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 
+pytestmark = pytest.mark.slow  # each starts Python and PyTorch
+
 JOB = """\
 name: Größe
 algorithm: sgd

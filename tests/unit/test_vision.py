@@ -32,6 +32,7 @@ __version__ = "9.9"
 """
 
 
+@pytest.mark.slow
 def test_the_real_one_opens_and_its_models_run(processes) -> None:
     try:
         vision.torchvision()
