@@ -55,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
         type=count,
-        default=180,  # 30 and 10 s of MPI's start-up, 60 and 10 of a launcher that waits for a host
+        default=120,
         metavar="S",
-        help="seconds after its last fault within which a start has to end (default: 180)",
+        help="seconds after its last fault within which a start has to end (default: 120)",
     )
     parser.add_argument(
         "--only",

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.mpi, pytest.mark.timeout(240)]
 
 REPOSITORY = Path(__file__).parents[2]
 TRAIN_SAMPLES = 1437  # of digits
-# A step of 50 ms, of which a rank sleeps nearly all; an epoch is 90 steps.
+# A step of 50 ms, of which a rank sleeps nearly all: 90 steps an epoch, for three workers.
 SLOW = "inject.delays={model: constant, mean_s: 0.05}"
 
 
@@ -122,12 +122,12 @@ def test_a_job_that_is_out_of_time_twice_applies_each_sample_once(
     slurm: LocalSlurm, tmp_path: Path, wait_for: Callable[..., None]
 ) -> None:
     # The shortest limit there is. SLURM looks every 30 s which jobs to warn, here this one each
-    # time; two times 30 s less twice starting are not enough for the steps' 63 s of sleep. Where
+    # time; two times 30 s less twice starting are not enough for the steps' 60 s of sleep. Where
     # starting takes long, some attempts end before they have begun: only those that trained count.
-    run, epochs = tmp_path / "run", 14
+    run, epochs = tmp_path / "run", 40
     job = submit(
         slurm,
-        *("async", "--nodes=2", "--ntasks-per-node=1", "--time=1", "--signal=B:USR1@50"),
+        *("async", "--nodes=2", "--ntasks-per-node=2", "--time=1", "--signal=B:USR1@50"),
         *(SLOW, f"epochs={epochs}"),
         RUN_DIR=str(run),
     )
