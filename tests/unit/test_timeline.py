@@ -113,7 +113,8 @@ def imported(events: list[dict[str, Any]]) -> tuple[int, list[tuple[str, str]]]:
             stack.append((time, time + length, event["name"]))
             slices += 1
         elif event["ph"] == "s":
-            begun[event["id"]] = stack[-1][2]
+            begin, end, begun[event["id"]] = stack[-1]
+            assert time < end or begin == end  # a slice has ended at its end
         elif event["ph"] == "f":
             arrows.append((begun[event["id"]], stack[-1][2]))
     return slices, arrows
@@ -167,7 +168,16 @@ def test_times_that_contradict_each_other_give_slices_that_do_not(seed: int) -> 
     events = trace_events(timeline_of("run", trace, steps.astype(np.float32)))["traceEvents"]
     slices, arrows = imported(events)
     assert slices > 3 * pushes
-    assert len(arrows) == pushes
+    assert arrows == [("compute", "apply")] * pushes
+
+
+def test_two_pushes_within_a_microsecond_leave_in_their_order() -> None:
+    whole = np.zeros(2, np.int64)
+    columns = [whole, np.arange(2), np.arange(2), whole, whole.astype(np.uint8)]
+    trace = Trace({}, *columns, np.array([1000, 1000]), whole, False, "completed")
+    steps = np.array([[0, 0, 5e-4, 0], [0, 0, 0, 4e-7]], np.float32)  # the trace rounds 0.4 us away
+    events = trace_events(timeline_of("run", trace, steps))["traceEvents"]
+    assert imported(events)[1] == [("compute", "apply")] * 2
 
 
 def test_only_what_happened_in_the_span_is_written(
