@@ -1,4 +1,4 @@
-"""What a worker's connections to one server and to several have in common: vectors and their form.
+"""Vectors and their form, which a worker's connections to one server and to several have in common.
 
 On the CPU the model's weights are what replies bring and its gradient is what pushes take: nothing
 is copied. On a GPU both are page-locked and staged through. Where the worker shares memory with its

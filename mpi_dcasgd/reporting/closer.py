@@ -1,4 +1,4 @@
-"""What a report's section "Looking closer" is made of: staleness over time, and what was measured.
+"""Content of a report's section "Looking closer": staleness over time, and what was measured.
 
 Staleness is in every trace. Gaps, compensations and steps are there where ``closeup`` was used.
 """
@@ -71,7 +71,7 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Closer:
-    """What is known of the pushes of one run.
+    """Knowledge of the pushes of one run.
 
     Attributes:
         course: Its staleness; None without a trace, and where nothing was stale.

@@ -46,7 +46,7 @@ STYLE = """
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What one rank did from a moment to another; ``kind`` is one of ``COLOURS``."""
+    """Activity of one rank from a moment to another; ``kind`` is one of ``COLOURS``."""
 
     kind: str
     start: float

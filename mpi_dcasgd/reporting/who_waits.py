@@ -1,4 +1,4 @@
-"""Who waits for whom in each run: a few steps of steady state, of every rank."""
+"""Waits of the ranks in each run: a few steps of steady state, of every rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a run's curvature, and the learning rate that it allows."""
+"""Curvature of a run, as far as it is known, and the learning rate that it allows."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _MANY_PAGES = 64
 
 
 class Borders(NamedTuple):
-    """Where a stretch of a vector lies in it.
+    """Place of a stretch within its vector.
 
     Attributes:
         begin: First parameter.
@@ -62,7 +62,7 @@ class Shard:
 
     @property
     def borders(self) -> Borders:
-        """Where it lies in the whole vector."""
+        """Place of the stretch in the whole vector."""
         return Borders(self.begin, self.border, self.end)
 
     def of(self, vector: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What single pushes do to a server's vectors, measured while a run is computed again."""
+"""Effects of single pushes on a server's vectors, measured while a run is computed again."""
 
 from __future__ import annotations
 
