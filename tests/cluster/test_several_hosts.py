@@ -65,7 +65,7 @@ import json, sys
 from mpi4py import MPI  # with threads, which Horovod needs
 import mpi_dcasgd
 for path, words in json.loads(sys.argv[1]).items():
-    mpi_dcasgd.train("jobs/digits.yaml", run_dir=path, words=["epochs=1", *words])
+    mpi_dcasgd.train("jobs/digits.yaml", run_dir=path, words=["epochs=2", *words])
 """
 
 
@@ -129,7 +129,7 @@ def test_an_asynchronous_run_over_hosts_is_replayed_identically(
     assert [rank["chunks"] > 1 for rank in ranks] == [False, False, *4 * [True]]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "completed"
-    assert summary["samples"] == 1437
+    assert summary["samples"] == 2 * 1437
     found = replay(folder)
     assert found.identical, found
 
@@ -140,7 +140,7 @@ def test_synchronous_weights_are_those_of_one_process_to_rounding(
 ) -> None:
     # Six ranks on one host would be the same, but contend for its cores.
     apart, alone = trained("ssgd"), tmp_path / "alone"
-    mpi_dcasgd.train(JOB, run_dir=alone, algorithm="sgd", epochs=1, batch_size=6 * 16)
+    mpi_dcasgd.train(JOB, run_dir=alone, algorithm="sgd", epochs=2, batch_size=6 * 16)
     weights, expected = (
         torch.load(folder / "weights.pt", weights_only=True)["state_dict"]
         for folder in (apart, alone)
