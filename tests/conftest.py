@@ -19,6 +19,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -171,7 +172,8 @@ class Processes:
         """Kill all of them."""
         while found := self.alive():
             for process in found:
-                process.send_signal(signal.SIGKILL)
+                with suppress(psutil.NoSuchProcess):  # it has ended since it was found
+                    process.send_signal(signal.SIGKILL)
             psutil.wait_procs(found, timeout=5)
 
     def _files(self, number: int) -> tuple[Path, Path]:

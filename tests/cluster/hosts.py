@@ -153,6 +153,10 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     _shell("mount -t tmpfs hosts /run")
     os.mkdir("/run/netns")
+    names = [f"10.77.0.{number} h{number}\n" for number in range(1, options.hosts + 1)]
+    with open("/run/hosts", "w") as file:
+        file.write("127.0.0.1 localhost\n" + "".join(names))
+    _shell("mount --bind /run/hosts /etc/hosts")
     bytes_per_s = options.mbit * 1e6 / 8
     switch: Bridge | Switch
     if options.kernel:

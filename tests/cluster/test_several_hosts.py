@@ -149,6 +149,45 @@ def test_synchronous_weights_are_those_of_one_process_to_rounding(
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
 
 
+LISTENER = """
+import socket
+with socket.create_server(("", 7777)) as listener:
+    connection, _ = listener.accept()
+    print("connected", flush=True)
+    while connection.recv(1000):
+        pass
+"""
+TALKER = """
+import os, socket, time
+from mpi_dcasgd.tools.launch.unanswered import unanswered
+def connected(host):
+    while True:
+        try:
+            return socket.create_connection((host, 7777))
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+connections = [connected(host) for host in ("h2", "h3")]
+print("connected", flush=True)
+while not (found := unanswered(os.getpid(), retries=4)):
+    for each in connections:
+        each.sendall(b"hear")
+    time.sleep(0.1)
+print(found, unanswered(1), flush=True)
+"""
+
+
+def test_a_host_that_confirms_nothing_is_named(processes: Any) -> None:
+    listen = shlex.join([sys.executable, "-c", LISTENER])
+    others = "".join(f"{HERE}/agent {host} {shlex.quote(listen)} & " for host in ("h2", "h3"))
+    command = others + "exec " + shlex.join([sys.executable, "-c", TALKER])
+    env = {"PYTHONPATH": str(HERE.parent.parent)}
+    process = processes.start(on_hosts("bash", "-c", command), env=env)
+    processes.wait_for(process, 3)
+    psutil.Process(process.pid).children()[0].send_signal(signal.SIGUSR1)
+    finished = processes.finish(process)
+    assert finished.stdout.splitlines() == [*3 * ["connected"], "['h3'] []"], finished
+
+
 def test_a_host_that_is_cut_off_is_taken_up_again_or_left_out(
     processes: Any, flags: list[str], tmp_path: Path
 ) -> None:

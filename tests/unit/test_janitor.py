@@ -1,4 +1,4 @@
-"""A pytest that is killed leaves none of its processes running."""
+"""No test leaves a process running, not even when its pytest is killed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import janitor
+import psutil
+import pytest
 
 TESTS = Path(janitor.__file__).parent
 
@@ -39,3 +41,16 @@ def test_what_a_killed_session_has_started_ends_with_it(processes: Any, tmp_path
     finally:
         os.close(ended)
     assert os.getpid() not in janitor.marked(os.environ[janitor.VARIABLE])
+
+
+def test_a_process_that_ends_as_it_is_killed_is_no_error(
+    processes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = processes.start(["true"])
+    seen = psutil.Process(process.pid)
+    process.wait(30)
+    looks = iter([[seen], []])
+    monkeypatch.setattr(processes, "alive", lambda: next(looks))
+    processes.kill()
+    monkeypatch.undo()
+    assert processes.alive() == []

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.tools.launch import lingering
 from mpi_dcasgd.tools.launch import mpirun as mpirun_tool
 from mpi_dcasgd.tools.launch import world as launch
 from mpi_dcasgd.tools.launch.mpirun import (
@@ -248,7 +249,7 @@ def test_an_outer_launchers_terminal_is_not_the_ranks(
 def test_a_fault_tolerant_mpirun_that_stays_behind_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(lingering, "_LOOK_EVERY_S", 0.05)
     stuck = str(executable(tmp_path / "stuck", "exec sleep 60"))
     assert launch.run(MpirunCommand((stuck,), fault_tolerant=True)) == 1
     at_work = str(executable(tmp_path / "at_work", "sleep 1; exit 3"))
@@ -263,9 +264,9 @@ def test_an_mpirun_that_stays_behind_after_the_runs_end_is_ended(
     capfd: pytest.CaptureFixture[str],
     deaf: bool,
 ) -> None:
-    monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(launch, "_LINGER_S", 0.2)
-    monkeypatch.setattr(launch, "_KILL_AFTER_S", 0.2)
+    monkeypatch.setattr(lingering, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(lingering, "_LINGER_S", 0.2)
+    monkeypatch.setattr(lingering, "_KILL_AFTER_S", 0.2)
     ignore = "trap '' TERM" if deaf else ""
     tell = f"""echo '{{"status": "completed"}}' > {tmp_path}/summary.json"""
     stuck = str(executable(tmp_path / "mpirun", f"{ignore}\n{tell}\nexec sleep 60"))
@@ -276,8 +277,8 @@ def test_an_mpirun_that_stays_behind_after_the_runs_end_is_ended(
 def test_an_mpirun_whose_server_is_gone_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(launch, "_LINGER_S", 0.2)
+    monkeypatch.setattr(lingering, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(lingering, "_LINGER_S", 0.2)
     world = "OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_RANK=0"
     other = f"{world} OMPI_COMM_WORLD_RANK=1 sleep 60 &"
     server = f"{world} OMPI_COMM_WORLD_RANK=0 sleep 0.5"
@@ -286,10 +287,27 @@ def test_an_mpirun_whose_server_is_gone_is_ended(
     assert f"{stuck} is still running 0.2 s after rank 0's end" in capfd.readouterr().err
 
 
+def test_an_mpirun_that_waits_for_a_lost_host_is_ended_at_once_and_the_host_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lingering, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(lingering, "_SILENT_S", 0.2)
+    mpirun, summary = tmp_path / "mpirun", '{"status": "failed"}'
+    executable(mpirun, f"trap '' TERM\necho '{summary}' > {tmp_path}/summary.json\nsleep 60")
+    asked = []
+    monkeypatch.setattr(lingering, "unanswered", lambda pid: asked.append(pid) or ["h3"])
+    ended = launch.run_world(MpirunCommand((str(mpirun),)), run_dir=tmp_path)
+    assert (ended.status, ended.lost) == (1, ("h3",))
+    assert len(asked) == 1
+    told = capfd.readouterr().err
+    assert f"{mpirun} waits for h3, which no longer answers, 0." in told
+    assert "s after the run's end and is stopped now" in told
+
+
 def test_an_mpirun_that_ends_with_its_run_has_the_last_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(lingering, "_LOOK_EVERY_S", 0.05)
     tell = f"""echo '{{"status": "completed"}}' > {tmp_path}/summary.json; sleep 0.3; exit 3"""
     assert (
         launch.run(MpirunCommand((str(executable(tmp_path / "mpirun", tell)),)), run_dir=tmp_path)

@@ -28,6 +28,11 @@ def test_a_lost_host_is_left_out(words: list[str], expected: list[str], without:
     assert leave_out(words, without) == expected
 
 
+def test_addresses_are_told_apart() -> None:
+    lost = Without(("10.0.0.3",), {}, Path())
+    assert leave_out(["--host", "10.0.0.1,10.0.0.3:2"], lost) == ["--host", "10.0.0.1"]
+
+
 def test_a_hostfile_of_the_user_stays_as_it_is(without: Without, tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     text = "h1 slots=2 # the first\n\nme@h3.other slots=2\nh2:2\n"

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from mpi_dcasgd.errors import LaunchError
@@ -84,8 +85,22 @@ def lost_hosts(text: str) -> list[str]:
 
 
 def is_one_of(host: str, hosts: Sequence[str]) -> bool:
-    """Return whether a host is among others; names may be with and without their domain."""
-    return host.partition(".")[0] in {other.partition(".")[0] for other in hosts}
+    """Return whether a host is among others; names may be with and without their domain.
+
+    Example:
+        >>> is_one_of("h3.cluster", ["h3"]), is_one_of("10.0.0.1", ["10.0.0.2"])
+        (True, False)
+    """
+    return _short(host) in {_short(other) for other in hosts}
+
+
+def _short(host: str) -> str:
+    """Name of a host without its domain; an address as it is."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return host.partition(".")[0]
+    return host
 
 
 def leave_out(words: Sequence[str], without: Without) -> list[str]:

@@ -45,7 +45,7 @@ class Ending:
     @property
     def lost(self) -> list[str]:
         """Hosts that do not answer any more."""
-        return lost_hosts(self.world.words)
+        return lost_hosts(self.world.words) or list(self.world.lost)
 
     @property
     def cause(self) -> str:

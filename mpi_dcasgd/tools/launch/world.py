@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +27,7 @@ from mpi_dcasgd.record.progress import TTY_VARIABLE
 from mpi_dcasgd.tools.launch.exit_status import RunEnd
 from mpi_dcasgd.tools.launch.hosts import Without, keepalive, leave_out
 from mpi_dcasgd.tools.launch.leftovers import MARK, Server, end_leftovers
+from mpi_dcasgd.tools.launch.lingering import wait_for
 from mpi_dcasgd.tools.launch.mpirun import (
     MpiFlavour,
     MpirunCommand,
@@ -48,9 +48,6 @@ from mpi_dcasgd.tools.launch.steering import Steering, handling
 from mpi_dcasgd.tools.launch.surroundings import refuse_leftovers
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
-_LOOK_EVERY_S = 5.0
-_LINGER_S = 60.0  # ranks that have written their run's end need seconds at most to leave MPI
-_KILL_AFTER_S = 10.0
 
 
 def rank_program(job: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -136,12 +133,14 @@ class WorldEnd:
             come too late.
         killed_by: The signal that ended the launcher itself, if one did.
         words: Last part of what it has printed on stderr, if that was kept.
+        lost: Hosts for which the launcher waited when it was stopped.
     """
 
     status: int
     asked_by: int | None = None
     killed_by: int | None = None
     words: str = ""
+    lost: tuple[str, ...] = ()
 
 
 @cache
@@ -214,7 +213,10 @@ def run_world(
             preexec_fn=_die_with_parent(),
         )
         steering.begin(world)
-        status = _wait(world, command, end, Server(mark))
+        waited = wait_for(
+            world, fault_tolerant=command.fault_tolerant, end=end, server=Server(mark)
+        )
+        status = waited.status
         if status < 0 and steering.signum is None:
             print(f"{command.argv[0]} was killed by signal {-status}", file=sys.stderr, flush=True)
         if killed := end_leftovers(mark, at_once=steering.insisted):
@@ -227,65 +229,8 @@ def run_world(
         asked_by=steering.signum,
         killed_by=-status if status < 0 else None,
         words=tail.text if tail else "",
+        lost=waited.lost,
     )
-
-
-def _wait(
-    world: subprocess.Popen[bytes], command: MpirunCommand, end: RunEnd | None, server: Server
-) -> int:
-    """Wait for mpirun; one that stays behind when its ranks have gone is ended.
-
-    Open MPI 5.0.11 stayed behind in one of ten fault-tolerant worlds in which a rank had died and
-    two others then aborted: status 1. An mpirun at work has children: ranks, or what reaches
-    other hosts. With ranks on several hosts it may not notice that all have ended well, though
-    their run's summary is written; then the status is what that tells. When it ends a world of
-    which a host is cut off it waits for that host, for the quarter of an hour that TCP may take
-    over bytes that nobody confirms: where rank 0 is gone from this host, that is cut short.
-    """
-    childless = 0
-    ended_at: float | None = None
-    while True:
-        try:
-            return world.wait(timeout=_LOOK_EVERY_S)
-        except subprocess.TimeoutExpired:
-            pass
-        if command.fault_tolerant:
-            childless = 0 if _has_children(world.pid) else childless + 1
-            if childless == 2:
-                _end(world)
-                return 1
-        status = end.status() if end else None
-        if status is None and not (end and server.gone()):
-            continue
-        ended_at = time.monotonic() if ended_at is None else ended_at
-        if time.monotonic() - ended_at >= _LINGER_S:
-            whose, files = ("the run's", "; the run's files are complete")
-            if status is None:
-                whose, files = ("rank 0's", "")
-            print(
-                f"{command.argv[0]} is still running {_LINGER_S:g} s after {whose} end and is "
-                f"stopped now{files}",
-                file=sys.stderr,
-            )
-            _end(world)
-            return 1 if status is None else status
-
-
-def _end(world: subprocess.Popen[bytes]) -> None:
-    world.terminate()  # with which mpirun ends what it has started on other hosts, too
-    try:
-        world.wait(timeout=_KILL_AFTER_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(world.pid, signal.SIGKILL)
-        world.wait()
-
-
-def _has_children(pid: int) -> bool:
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # a thread that has ended in the meantime
-            if file.read_text():
-                return True
-    return False
 
 
 def _die_with_parent() -> Callable[[], None]:
