@@ -25,6 +25,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_bench_update(what.add_parser("update", help=text, description=text.capitalize() + "."))
     text = "numbers in 16 bits: what converting takes, and below which bandwidth that pays"
     _add_bench_wire(what.add_parser("wire", help=text, description=text.capitalize() + "."))
+    text = "the records of a run: what each push costs the server"
+    _add_bench_recording(
+        what.add_parser("recording", help=text, description=text.capitalize() + ".")
+    )
+
+
+def _add_bench_recording(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--pushes",
+        type=count,
+        default=200_000,
+        metavar="N",
+        help="pushes of a sample (default: 200000)",
+    )
+    parser.add_argument(
+        "--rounds", type=count, default=7, metavar="N", help="samples of each (default: 7)"
+    )
+    parser.set_defaults(measure=_recording)
 
 
 def _add_bench_wire(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +108,15 @@ def _wire(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     found = measure(args.params or SIZES, args.rounds)
     show(args, [one.entry() for one in found], as_table(found))
+    return 0
+
+
+def _recording(args: argparse.Namespace) -> int:
+    """The command: record pushes as a server does."""
+    from mpi_dcasgd.tools.bench.recording import as_table, measure
+
+    costs = measure(args.pushes, args.rounds)
+    show(args, [cost.entry() for cost in costs], as_table(costs))
     return 0
 
 

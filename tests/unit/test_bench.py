@@ -13,7 +13,7 @@ import torch
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.learning.models.mlp import Mlp
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
-from mpi_dcasgd.tools.bench import update
+from mpi_dcasgd.tools.bench import recording, update
 from mpi_dcasgd.tools.bench.show import as_table
 from mpi_dcasgd.tools.bench.simulator import Case, measure_overhead
 from mpi_dcasgd.tools.bench.spread import Spread
@@ -142,3 +142,15 @@ def test_the_simulator_is_measured_beside_a_plain_loop() -> None:
     assert 0 < found.ratio.least <= found.ratio.median <= found.ratio.most
     least, most = (ratio * found.plain_s for ratio in (found.ratio.least, found.ratio.most))
     assert 0.1 * least < found.simulated_s < 10 * most
+
+
+def test_what_recording_costs_is_measured_with_all_that_is_on() -> None:
+    found = {cost.form: cost for cost in recording.measure(pushes=2000, rounds=3)}
+    assert list(found) == list(recording.FORMS)
+    nothing, trace, everything = found.values()
+    assert nothing.push_bytes == 0
+    assert 4 < trace.push_bytes < 40
+    # Four floats a push, in a file of their own with a heading of eight bytes.
+    assert everything.push_bytes == pytest.approx(trace.push_bytes + 16 + 8 / 2000)
+    assert everything.entry()["pushes_per_s_at_1_percent"] * everything.push_s.median == 0.01
+    assert all(0 < cost.push_s.least <= cost.push_s.most for cost in found.values())
