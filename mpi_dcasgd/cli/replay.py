@@ -45,7 +45,6 @@ def run(args: argparse.Namespace) -> int:
         from mpi_dcasgd.runs.hung_files import own_process
         from mpi_dcasgd.runs.replay import replay
 
-    own_process.append(True)
     if not args.overrides:
         ignored = [
             f"--{name.replace('_', '-')}: only with key=value words; computing a run again writes "
@@ -55,11 +54,12 @@ def run(args: argparse.Namespace) -> int:
         ]
         if ignored:
             raise ConfigError("command line", ignored)
-        found = replay(args.run, code=args.code, show=sys.stdout)
+        with own_process():
+            found = replay(args.run, code=args.code, show=sys.stdout)
         print(found)
         return 0 if found else 1
     stop = StopFlag()
-    with stop.listening():
+    with own_process(), stop.listening():
         made = replay(
             args.run,
             args.run_dir,

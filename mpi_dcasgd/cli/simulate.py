@@ -63,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
         from mpi_dcasgd.runs.hung_files import own_process
         from mpi_dcasgd.runs.simulate import simulate
 
-    own_process.append(True)
     if args.timing_only:
         return _show_timing(args)
     if args.updates is not None:
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume == "auto" and args.run_dir is None:
         raise ConfigError("command line", ["--resume: name the run to resume with --run-dir"])
     stop = StopFlag()
-    with stop.listening():
+    with own_process(), stop.listening():
         made = simulate(
             args.job,
             run_dir=args.run_dir,

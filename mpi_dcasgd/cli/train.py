@@ -75,23 +75,23 @@ def _train(args: argparse.Namespace) -> int:
         from mpi_dcasgd.runs.hung_files import own_process
         from mpi_dcasgd.runs.train import train
 
-    own_process.append(True)
     stop = StopFlag()
     stop.listen(insist=True)  # to the end of the process: nothing is to cut MPI's own end short
     if Launch.of().launcher:
         launcher.end_with_launcher()
     try:
-        made = train(
-            args.job,
-            run_dir=args.run_dir,
-            resume=args.resume or "auto",
-            overwrite=args.overwrite,
-            show=sys.stdout,
-            stop=stop,
-            words=args.overrides,
-            argv=args.argv,
-            started=STARTED,
-        )
+        with own_process():
+            made = train(
+                args.job,
+                run_dir=args.run_dir,
+                resume=args.resume or "auto",
+                overwrite=args.overwrite,
+                show=sys.stdout,
+                stop=stop,
+                words=args.overrides,
+                argv=args.argv,
+                started=STARTED,
+            )
     except (UserError, StartError) as error:
         # All ranks have the same error; one of them is enough to say it.
         if _rank() > 0:

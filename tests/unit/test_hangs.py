@@ -216,7 +216,6 @@ def test_a_file_that_a_run_needs_ends_its_world_with_the_reason(
         raise Ended
 
     monkeypatch.setattr(os, "_exit", end)
-    monkeypatch.setattr(hung_files, "own_process", [])
     with pytest.raises(Ended):
         found_in(RunFolder(tmp_path), end)("weights.pt hangs", True)
     assert json.loads((tmp_path / "summary.json").read_text()) == {
@@ -229,6 +228,12 @@ def test_a_file_that_a_run_needs_ends_its_world_with_the_reason(
     found_in(RunFolder(tmp_path), None)("weights.pt hangs", True)
     found_in(RunFolder(tmp_path), end)("best.pt hangs", False)
     assert capsys.readouterr().err == "weights.pt hangs\nbest.pt hangs\n"
+    # One that is there for the run is; and what comes after it in this process is not.
+    with hung_files.own_process():
+        owned = found_in(RunFolder(tmp_path), None)
+    with pytest.raises(Ended):
+        owned("weights.pt hangs", True)
+    found_in(RunFolder(tmp_path), None)("weights.pt hangs", True)
 
 
 HUNG = """
