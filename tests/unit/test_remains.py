@@ -11,8 +11,8 @@ import pytest
 
 from mpi_dcasgd.tools.launch.remains import job_family, remove_remains
 
-# The segments of two worlds that Open MPI 5.0.11 had named so.
-WORLDS = {11249: "c7d80001", 12093: "bc310001"}
+# The segments of worlds that Open MPI 5.0.11 had named so: without the zeros in front.
+WORLDS = {11249: "c7d80001", 12093: "bc310001", 1286: "c410001"}
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("pid", WORLDS)
 @pytest.mark.parametrize("host", ["vm", "vm.cluster.example"])
 def test_those_of_one_world_are_removed_and_no_others(shared: Path, pid: int, host: str) -> None:
-    spawned = shared / f"sm_segment.vm.{os.getuid()}.{WORLDS[pid][:4]}0002.0"
+    spawned = shared / f"sm_segment.vm.{os.getuid()}.{WORLDS[pid][:-4]}0002.0"
     spawned.write_bytes(b"x")
     before = set(shared.iterdir()) | set((shared / "tmp").iterdir())
     removed = remove_remains(pid, host=host, shared=shared)

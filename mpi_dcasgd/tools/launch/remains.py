@@ -60,9 +60,12 @@ def _found(pid: int, host: str, shared: Path) -> Iterator[Path]:
         yield session
     for name in _names(host):
         family = job_family(f"prterun-{name}-{pid}")
-        # The last four digits count the jobs of a world: ranks that were started later have others.
-        segment = re.compile(rf"sm_segment\.{re.escape(name)}\.\d+\.{family:04x}[0-9a-f]{{4}}\.\d+")
-        yield from (path for path in shared.glob("sm_segment.*") if segment.fullmatch(path.name))
+        segment = re.compile(rf"sm_segment\.{re.escape(name)}\.\d+\.([0-9a-f]+)\.\d+")
+        for path in shared.glob("sm_segment.*"):
+            found = segment.fullmatch(path.name)
+            # The lower half counts the jobs of a world: ranks that were started later have others.
+            if found and int(found[1], 16) >> 16 == family:
+                yield path
 
 
 def _names(host: str) -> list[str]:
