@@ -52,6 +52,9 @@ EQUIVALENT: dict[tuple[str, str], dict[str, str]] = {
     ("server.server", 'for slot, its in zip(self.slots, state["slots"], strict=True):'): {
         "True  ->  False": "their numbers have been compared before",
     },
+    ("server.server", "self.cuts = tuple(cuts)"): {
+        "tuple(cuts)  ->  cuts": "all callers give a tuple, which is here for those that do not",
+    },
     (
         "server.shard",
         "grain = _PAGE if layout.num_params >= servers * _MANY_PAGES * _PAGE else ALIGN",

@@ -24,13 +24,15 @@ CHUNK_MB = 0.0002  # 48 elements
 class Chunks:
     """A passage that brings one chunk after the other, until one does not come."""
 
-    def __init__(self, world: World, lacks: int | None = None) -> None:
+    def __init__(self, world: World, lacks: int | None = None, worker: int = 0) -> None:
         self.server = world.server
+        self.reply = world.server.slots[worker].message.vector
         self.before: dict[str, Any] = {}  # of the push, and after the worker's forward pass
         self.number = len(world.server.cuts) + 1
         self.lacks = lacks
         self.asked: list[int] = []
         self.left: list[int] = []
+        self.sent: list[Tensor] = []
 
     def arrive(self, chunk: int) -> bool:
         self.before = self.before or self.server.state_dict()
@@ -45,6 +47,8 @@ class Chunks:
 
     def leave(self, chunk: int) -> None:
         self.left.append(chunk)
+        ends = [0, *self.server.cuts, len(self.reply)]
+        self.sent.append(self.reply[ends[chunk] : ends[chunk + 1]].clone())
 
 
 def worlds(algorithm: str, **options: Any) -> tuple[World, World]:
@@ -92,12 +96,14 @@ HALVES = Grouping(groups=(ParameterGroup(match=("*.weight",), lr=0.5),))
 def test_chunks_have_the_bits_of_one_piece(algorithm: str, options: dict[str, Any]) -> None:
     apart, whole = worlds(algorithm, **options)
     for worker in (0, 1, 0, 0, 1, 1, 0, 1):
-        passage = Chunks(apart)
+        passage = Chunks(apart, worker=worker)
         mine = apart.step(worker, passage, stats_finite=True)
         assert mine == whole.step(worker)
         assert passage.asked == [0, 1, 2]
         early = mine.record.action is Action.APPLIED and algorithm != "rennala"
         assert passage.left == ([0, 1, 2] if early else [])
+        if early:
+            assert torch.equal(torch.cat(passage.sent), passage.reply), "as the whole reply is"
         assert_same(apart.server.state_dict(), whole.server.state_dict())
 
 
