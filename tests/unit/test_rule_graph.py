@@ -65,6 +65,7 @@ def scaled_in_place(params: Tensor, grad: Tensor, rate: Tensor) -> Tensor:
         lambda params, grad, rate: params - grad.detach() * rate,
         lambda params, grad, rate: params - torch.where(grad > 0, grad, 0.1 * grad) * rate,
         lambda params, grad, rate: params - grad * (rate / len(params)),
+        lambda params, grad, rate: torch.add(params, grad * rate, alpha=-2.0),
     ],
 )
 def test_what_is_written_down_does_what_the_step_does(
@@ -108,3 +109,32 @@ def test_a_graph_has_nothing_that_no_result_needs() -> None:
     traced = trace(step_of(change), torch.zeros(40), 2, 0)
     assert not traced.placeholders[1].users, "a pass does not read the gradient"
     assert [len(one) for one in traced.inputs()] == [40, 40, 40, 2]
+
+
+def test_what_is_written_in_place_is_read_from_where_it_was_written() -> None:
+    step, vectors = step_of(scaled_in_place), torch.zeros(4, 40).unbind()
+    theirs = make_fx(step)(*vectors).graph
+    theirs.eliminate_dead_code()
+    assert operations(trace(step, vectors[0], 1, 0).module.graph) == operations(theirs)
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_the_numbers_are_as_many_as_they_are(length: int) -> None:
+    def step(params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:
+        return params - grad * (numbers.sum() / len(numbers)), snapshot
+
+    numbers = torch.arange(1.0, 1.0 + length)
+    params, grad = torch.randn(2, 40).unbind()
+    found = trace(step, params, length, 0).module(params, grad, params, numbers)
+    assert torch.equal(found[0], params - grad * (numbers.sum() / length))
+
+
+def test_only_a_state_that_is_another_vector_is_protected_from_being_that_one() -> None:
+    def step(
+        params: Tensor, grad: Tensor, snapshot: Tensor, numbers: Tensor, mean: Tensor, last: Tensor
+    ) -> tuple[Tensor, ...]:
+        return params - grad * numbers[0], snapshot, 0.9 * mean + 0.1 * params, params * 1.0
+
+    traced = trace(step, torch.zeros(40), 1, 2)
+    guards = torch.ops.aten.maximum.default
+    assert [result.target == guards for result in traced.results] == [False, False, False, True]
