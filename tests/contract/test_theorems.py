@@ -327,3 +327,16 @@ def test_without_a_learning_rate_there_is_no_gap() -> None:
     chain = Chain(rule_of("gap-aware"), weights, 1)
     chain.apply(weights, torch.full_like(weights, 2.0), sent, Facts(0.0, 0.0, 1, 1, 0, 1, 2.0))
     assert chain.state_dict()["momentum.velocity"][0].item() == 2.0
+
+
+def test_a_look_ahead_takes_no_more_of_a_step_size_than_is_the_same_for_every_push() -> None:
+    facts = Facts(
+        lr=0.1, lr_max=0.1, staleness=30, worker=0, num_workers=5, grad_norm=1.0, version=40
+    )
+    nominal, measured = (
+        rule_of("stable-asgd", step_size={"delay": delay}).step_size
+        for delay in ("nominal", "measured")
+    )
+    assert nominal.lasting(facts) == nominal.factor(facts) < 1.0
+    assert measured.factor(facts) < nominal.factor(facts)
+    assert measured.lasting(facts) == 1.0
