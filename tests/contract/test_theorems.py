@@ -340,3 +340,18 @@ def test_a_look_ahead_takes_no_more_of_a_step_size_than_is_the_same_for_every_pu
     assert nominal.lasting(facts) == nominal.factor(facts) < 1.0
     assert measured.factor(facts) < nominal.factor(facts)
     assert measured.lasting(facts) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "years"),
+    [
+        ({"rate": 0.0, "place": "decoupled", "on": "conv-and-linear"}, []),
+        ({"rate": 0.1}, []),
+        ({"rate": 0.1, "place": "decoupled"}, [2019]),
+        ({"rate": 0.1, "on": "conv-and-linear"}, [2020]),
+        ({"rate": 0.1, "place": "decoupled", "on": "conv-and-linear"}, [2019, 2020]),
+    ],
+)
+def test_weight_decay_names_the_papers_of_its_kind(changes: Any, years: list[int]) -> None:
+    part = rule_of(weight_decay=changes).weight_decay
+    assert [reference.year for reference in part.references()] == years
