@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from mpi_dcasgd.shipped import shipped
 from mpi_dcasgd.tools.results import delay_compensation, demo
+from mpi_dcasgd.tools.results.kept import Kept
 
 
 def arm(algorithm: str, errors: list[float | None], **more: Any) -> list[dict[str, Any]]:
@@ -17,6 +22,21 @@ def arm(algorithm: str, errors: list[float | None], **more: Any) -> list[dict[st
 
 def lines_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+
+def test_the_study_of_delay_compensation_has_all_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+
+    def compared(kept: Kept, name: str, *args: Any, changes: Any, **more: Any) -> list[Any]:
+        made[name] = changes
+        return []
+
+    monkeypatch.setattr(delay_compensation, "compared", compared)
+    delay_compensation.run(Kept(tmp_path), short=False)
+    files = shipped("jobs/studies").glob("delay-compensation-*.yaml")
+    assert made == {file.stem: None for file in files}
 
 
 def test_a_difference_is_paired_by_seed_and_noise_is_called_so() -> None:
@@ -53,6 +73,35 @@ def test_lambdas_are_in_rows_and_rates_in_columns() -> None:
         ["`asgd`", "0", "", "20.00", "40.00"],
         ["`dcasgd-a`", "2", "global", "10.00", "20.00"],
         ["`dcasgd-a`", "2", "per_worker", "diverges", "diverges"],
+    ]
+
+
+def test_warm_up_is_beside_none() -> None:
+    rows = [
+        row | {"part": "warmup"}
+        for row in (
+            *arm("asgd", [0.3, 0.32, None]),
+            *arm("asgd", [0.2, 0.22, 0.2], warmup_epochs=1.0),
+            *arm("dcasgd-a", [0.1], dc_lambda=10, warmup_epochs=1.0),
+        )
+    ]
+    assert lines_of(delay_compensation.page(rows).tables["warmup"]) == [
+        ["`asgd`", "0", "0.1", "31.00 ± 12.71; 1 diverge", "20.67 ± 2.87", "-10.00 ± 0.00"],
+        ["`dcasgd-a`", "10", "0.1", "", "10.00", ""],
+    ]
+
+
+def test_errors_are_told_as_the_paper_tells_them() -> None:
+    rows = [
+        *arm("sgd", [0.1], workers=1, part="unequal"),
+        *arm("ssgd", [0.2], part="unequal"),
+        *arm("asgd", [0.9], part="unequal"),
+        *arm("asgd", [0.3], part="equal"),
+        *arm("dcasgd-a", [0.25], part="equal", dc_lambda=2),
+    ]
+    assert lines_of(delay_compensation.page(rows).tables["beside"]) == [
+        ["1", "10.00", "", "", "", ""],
+        ["8", "", "20.00", "30.00", "", "25.00"],
     ]
 
 

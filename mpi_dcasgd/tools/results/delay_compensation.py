@@ -2,7 +2,7 @@
 
 Fashion-MNIST and a small network with BatchNorm, simulated with real gradients: learning rate and
 lambda tuned for each algorithm with the same number of runs, then five fresh seeds; what lambda,
-the reading of the mean square and momentum do.
+the reading of the mean square, momentum and a warm-up of the rate do.
 """
 
 from __future__ import annotations
@@ -23,15 +23,12 @@ from mpi_dcasgd.tools.results.means import Mean, chosen
 from mpi_dcasgd.tools.results.runs import compared, finite, row_of, seconds_of
 from mpi_dcasgd.tools.results.studies import Page, Row
 
-CLUSTERS = ("unequal", "equal")
 TARGET = 0.18
 """Test error whose time is told."""
 
 _METRICS = ("error", "loss")
-_FULL: Mapping[str, Mapping[str, Any]] = {
-    "unequal": {"workers": [4, 16, 32]},
-    "equal": {"workers": [4, 32]},
-}
+_TUNED = ("unequal", "equal", "wide")
+_PARTS = ("unequal", "lambda", "equal", "momentum", "wide", "warmup")
 _SHORT: Mapping[str, Mapping[str, Any]] = {
     "unequal": {
         "workers": [16],
@@ -46,8 +43,8 @@ _SHORT_ONLY = {"lambda": ["asgd-*", "*dc_lambda2-w32*"]}
 def run(kept: Kept, short: bool) -> list[Row]:
     """Make the runs that are missing; see ``StudyModule``."""
     rows: list[Row] = []
-    for part in _SHORT if short else ("unequal", "lambda", "equal", "momentum"):
-        changes = (_SHORT if short else _FULL).get(part)
+    for part in _SHORT if short else _PARTS:
+        changes = _SHORT[part] if short else None
         only = _SHORT_ONLY.get(part) if short else None
         name = f"delay-compensation-{part}"
         found = compared(
@@ -61,7 +58,7 @@ def run(kept: Kept, short: bool) -> list[Row]:
             in_process=True,
             show=kept.show,
         )
-        if part in CLUSTERS:
+        if part in _TUNED:
             rows += _tuning_rows(kept, name, part)
         rows += [{"part": part, **row} for row in found]
     return rows
@@ -99,6 +96,8 @@ def _settings(run: mpi_dcasgd.Run) -> Row:
     }
     if "momentum" in rule["momentum"]:
         found["momentum"] = rule["momentum"]["momentum"]
+    if run.job.schedule.warmup_epochs:
+        found["warmup_epochs"] = run.job.schedule.warmup_epochs
     if run.status != "completed":
         # What diverged has the error of an evaluation on its way, and no number of workers.
         found |= dict.fromkeys(_METRICS)
@@ -111,16 +110,18 @@ def page(rows: Sequence[Row]) -> Page:
     """Make tables and plots; see ``StudyModule``."""
     return Page(
         {
-            **{cluster: _errors(rows, cluster) for cluster in CLUSTERS},
+            **{part: _errors(rows, part) for part in _TUNED},
             "lambda": _lambdas(rows),
+            "warmup": _warmup(rows),
             "momentum": _momentum(rows),
+            "beside": _beside(rows),
         },
         {"errors": partial(draw_errors, rows), "rates": partial(draw_rates, rows)},
     )
 
 
-def _errors(rows: Sequence[Row], cluster: str) -> str:
-    mine = chosen(rows, part=cluster)
+def _errors(rows: Sequence[Row], part: str) -> str:
+    mine = chosen(rows, part=part)
     lines = []
     for workers in sorted({row["workers"] for row in mine}):
         for algorithm in dict.fromkeys(row["algorithm"] for row in mine):
@@ -218,6 +219,19 @@ def _lambdas(rows: Sequence[Row]) -> str:
     return table(heads, lines, words=3)
 
 
+def _warmup(rows: Sequence[Row]) -> str:
+    mine = chosen(rows, part="warmup")
+    arms = dict.fromkeys((row["algorithm"], row.get("dc_lambda"), row["lr"]) for row in mine)
+    lines = []
+    for algorithm, dc_lambda, lr in arms:
+        its = chosen(mine, algorithm=algorithm, dc_lambda=dc_lambda, lr=lr)
+        without, warmed = (chosen(its, warmup_epochs=epochs) for epochs in (None, 1.0))
+        line = [f"`{algorithm}`", f"{dc_lambda or 0:g}", f"{lr:g}"]
+        lines.append([*line, percent(without), percent(warmed), _against(warmed, without)])
+    heads = ["algorithm", "lambda", "lr", "without", "with warm-up", "difference"]
+    return table(heads, lines, words=1)
+
+
 def _momentum(rows: Sequence[Row]) -> str:
     mine = chosen(rows, part="momentum")
     lines = []
@@ -233,3 +247,19 @@ def _momentum(rows: Sequence[Row]) -> str:
         if line not in lines:
             lines.append(line)
     return table(["workers", "algorithm", "momentum", "lr", "test error %"], lines, words=2)
+
+
+def _beside(rows: Sequence[Row]) -> str:
+    """Errors as the paper has them: a line for each number of workers, a column for each rule."""
+    equal = chosen(rows, part="equal")
+    # Delays do not change what these two do, so only one part has them.
+    alone, synchronous = (
+        chosen(rows, part="unequal", algorithm=algorithm) for algorithm in ("sgd", "ssgd")
+    )
+    names = ("asgd", "dcasgd-c", "dcasgd-a")
+    lines = [["1", percent(alone), *[""] * (1 + len(names))]] if alone else []
+    for workers in sorted({row["workers"] for row in equal}):
+        arms = [chosen(equal, algorithm=name, workers=workers) for name in names]
+        arms.insert(0, chosen(synchronous, workers=workers))
+        lines.append([str(workers), "", *map(percent, arms)])
+    return table(["workers", "`sgd`", "`ssgd`", *(f"`{name}`" for name in names)], lines, words=0)
