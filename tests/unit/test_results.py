@@ -12,7 +12,7 @@ import pytest
 
 from mpi_dcasgd.errors import DcasgdError, UserError
 from mpi_dcasgd.tools.results.__main__ import main
-from mpi_dcasgd.tools.results.build import bare, filled, made
+from mpi_dcasgd.tools.results.build import bare, build, filled, made
 from mpi_dcasgd.tools.results.delay_limit import largest_rate
 from mpi_dcasgd.tools.results.kept import Kept
 from mpi_dcasgd.tools.results.means import Mean, short
@@ -98,6 +98,23 @@ def test_tables_go_into_their_places_and_prose_stays() -> None:
 def test_a_table_without_a_place_is_told(tables: dict[str, str], told: str) -> None:
     with pytest.raises(UserError, match=told):
         filled("<!-- table a -->\n<!-- end -->\n", tables, "page.md")
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_the_page_of_a_short_form_is_written_anew(
+    short: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study("demo"), "page", lambda rows: Page({"new": "| 1 |"}))
+    write_results(results_of("demo", ROWS, short=short), tmp_path / "demo.json")
+    file = tmp_path / "demo.md"
+    file.write_text("prose\n<!-- table old -->\n<!-- end -->\n")
+    if short:
+        assert build("demo", tmp_path) == [file]
+        assert "| 1 |" in file.read_text()
+    else:
+        with pytest.raises(UserError, match="there is no table old"):
+            build("demo", tmp_path)
+        assert file.read_text().startswith("prose")
 
 
 def test_intervals_are_students() -> None:

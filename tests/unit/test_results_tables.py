@@ -47,7 +47,9 @@ def test_a_difference_is_paired_by_seed_and_noise_is_called_so() -> None:
         *arm("dcasgd-a", [0.18, 0.26, 0.22], part="unequal", dc_lambda=20),
         *arm("ssgd", [None, 0.1, 0.1], part="unequal"),
     ]
-    lines = lines_of(delay_compensation.page(rows).tables["unequal"])
+    tables = delay_compensation.page(rows).tables
+    assert list(tables) == ["unequal"], "there is nothing to show of other parts"
+    lines = lines_of(tables["unequal"])
     told = {line[1]: line for line in lines}
     assert told["`sgd`"][4] == "10.00 ± 0.00"
     assert told["`asgd`"][4:6] == ["22.00 ± 4.97", ""]

@@ -27,8 +27,8 @@ def build(name: str, folder: Path) -> list[Path]:
 
     Args:
         name: The study's.
-        folder: Has ``NAME.json``, and ``NAME.md`` with the prose; without one, a page of nothing
-            but tables and plots is written.
+        folder: Has ``NAME.json``, and ``NAME.md`` with the prose; without one, and for a short
+            form, a page of nothing but tables and plots is written.
 
     Returns:
         The files that were written.
@@ -40,7 +40,9 @@ def build(name: str, folder: Path) -> list[Path]:
     results = read_results(folder / f"{name}.json")
     page = study(name).page(results.rows)
     file = folder / f"{name}.md"
-    prose = file.read_text() if file.exists() else bare(name, page)
+    # A short form has no prose, and its page may be that of an earlier version, with other tables.
+    written = results.head["form"] == "full" and file.exists()
+    prose = file.read_text() if written else bare(name, page)
     write_atomic(file, filled(prose, tables_of(results, page), str(file)).encode())
     return [file, *(_draw(page, name, folder))]
 

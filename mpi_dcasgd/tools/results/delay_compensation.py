@@ -108,14 +108,15 @@ def _settings(run: mpi_dcasgd.Run) -> Row:
 
 def page(rows: Sequence[Row]) -> Page:
     """Make tables and plots; see ``StudyModule``."""
+    tables = {part: _errors(rows, part) for part in _TUNED} | {
+        "lambda": _lambdas(rows),
+        "warmup": _warmup(rows),
+        "momentum": _momentum(rows),
+        "beside": _beside(rows),
+    }
     return Page(
-        {
-            **{part: _errors(rows, part) for part in _TUNED},
-            "lambda": _lambdas(rows),
-            "warmup": _warmup(rows),
-            "momentum": _momentum(rows),
-            "beside": _beside(rows),
-        },
+        # A short form leaves parts out.
+        {name: text for name, text in tables.items() if len(text.splitlines()) > 2},
         {"errors": partial(draw_errors, rows), "rates": partial(draw_rates, rows)},
     )
 
@@ -257,7 +258,7 @@ def _beside(rows: Sequence[Row]) -> str:
         chosen(rows, part="unequal", algorithm=algorithm) for algorithm in ("sgd", "ssgd")
     )
     names = ("asgd", "dcasgd-c", "dcasgd-a")
-    lines = [["1", percent(alone), *[""] * (1 + len(names))]] if alone else []
+    lines = [["1", percent(alone), *[""] * (1 + len(names))]] if equal else []
     for workers in sorted({row["workers"] for row in equal}):
         arms = [chosen(equal, algorithm=name, workers=workers) for name in names]
         arms.insert(0, chosen(synchronous, workers=workers))
