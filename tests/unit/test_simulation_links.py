@@ -238,6 +238,22 @@ def test_equal_workers_in_step_use_one_direction_of_the_link_at_a_time() -> None
     assert 50 / cycle_s(cluster, 50, 1000) == pytest.approx(10, rel=0.05)
 
 
+@pytest.mark.parametrize(("bytes_per_s", "at_a_time"), [(None, 1), (1000.0, 1), (300.0, 4)])
+def test_pushes_in_chunks_come_in_as_many_at_a_time_as_fill_the_link(
+    bytes_per_s: float | None, at_a_time: int
+) -> None:
+    # In step and with equal shares, as above, where one direction stands still at a time.
+    network = Network(bytes_per_s=bytes_per_s, server_bytes_per_s=1000.0, share_cv=0.0)
+    cluster = Cluster(network=network, exchange=Exchange(chunk_bytes=10))
+    engine = LinkedEngine(cluster, 50, SIZE, 0, CountingSite(50, 1000))
+    most = 0
+    while not engine._site.done:
+        engine.run(1)
+        most = max(most, engine._in.count)
+    assert most == at_a_time
+    assert 50 / cycle_s(cluster, 50, 1000) == pytest.approx(10, rel=0.05)
+
+
 def test_unequal_shares_have_the_mean_and_spread_that_were_asked_for() -> None:
     link = SharedLink(1.0, 1.0, 0.25, (3, 0))
     weights = []

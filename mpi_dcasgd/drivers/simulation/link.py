@@ -62,9 +62,14 @@ class SharedLink:
         self.carried = 0.0
 
     @property
+    def count(self) -> int:
+        """Number of messages on their way."""
+        return len(self._flows)
+
+    @property
     def rate(self) -> float:
         """Bytes a second that a message of weight 1 gets now, or would get."""
-        count = len(self._flows)
+        count = self.count
         if not count:
             return min(self._bytes_per_s, self._each_bytes_per_s)
         return min(self._bytes_per_s, count * self._each_bytes_per_s) / self._weights
