@@ -160,6 +160,21 @@ def test_a_push_that_comes_in_slowly_is_not_begun_while_others_would_wait(
     assert site.version >= 3 + others * int(engine.now * 0.95)
 
 
+def test_a_first_push_of_which_nothing_measurable_is_left_is_not_looked_at_for_ever() -> None:
+    # What was left of it, 1e-16 s, was too short for the clock to move on.
+    network = Network(bytes_per_s=25e6, server_bytes_per_s=25e6)
+    cluster = Cluster(
+        delays=Gamma(mean_s=0.25, machine_cv=0.0),
+        network=network,
+        server=ServerTimes(service_s=1e-5),
+        exchange=Exchange(chunk_bytes=500_000),
+    )
+    for seed in range(60):
+        engine = LinkedEngine(cluster, 2, 5_339_840, seed, CountingSite(2, 1))
+        engine.run()
+        assert engine._looks < 10
+
+
 def test_chunks_that_are_no_chunks_change_nothing() -> None:
     network, server = Network(server_bytes_per_s=500.0), ServerTimes(service_s=0.02)
     delays = Gamma(task_cv=0.5)

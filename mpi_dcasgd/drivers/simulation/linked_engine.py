@@ -224,6 +224,8 @@ class LinkedEngine(Engine):
                 self._look_again(left_s - self._pace_s)
 
     def _look_again(self, after_s: float) -> None:
+        if self.now + after_s == self.now:
+            return  # the rest of the push comes at this very instant, and is looked at then
         self._looks += 1
         self._serial += 1
         event = (self.now + after_s, 0, self._serial, _LOOK, self._looks)
