@@ -54,10 +54,10 @@ def _prediction(args: argparse.Namespace) -> int:
         LaunchError: There is no launcher, or a run failed.
         RunFolderError: The runs waited for no link.
     """
-    from mpi_dcasgd.runs.calibrate import linked_cluster_of
+    from mpi_dcasgd.runs.calibrate import shared_link_of
     from mpi_dcasgd.tools.bench.prediction import Trial, as_table, measure
 
     trial = Trial(args.workers, args.params, args.step_ms / 1e3, args.steps, args.chunk_mb)
-    found = measure(trial, args.rounds, starter(args), linked_cluster_of, tell)
+    found = measure(trial, args.rounds, starter(args), shared_link_of, tell)
     show(args, found.entries(), as_table(found))
     return 0

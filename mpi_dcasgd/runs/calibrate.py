@@ -35,7 +35,7 @@ from mpi_dcasgd.tools.calibration import (
     merged,
     settings_of,
 )
-from mpi_dcasgd.tools.link_calibration import linked_cluster_of_run
+from mpi_dcasgd.tools.link_calibration import late_share_of_run, linked_cluster_of_run
 
 _CPU = torch.device("cpu")
 _STEPS, _PUSHES = 200, 200
@@ -173,6 +173,17 @@ def linked_cluster_of(folder: RunFolder) -> tuple[dict[str, Any], int]:
         exchange = parse_cluster("", {"exchange": exchange_of(job)}).exchange
         service = _service(workshop, server)
         return linked_cluster_of_run(folder, service, size, exchange), size
+
+
+def shared_link_of(alone: RunFolder, together: RunFolder) -> tuple[dict[str, Any], int]:
+    """The cluster of a run by one worker, whose links those of another shared, and a push's bytes.
+
+    Raises:
+        RunFolderError: As ``linked_cluster_of``.
+    """
+    cluster, size = linked_cluster_of(alone)
+    cluster["network"]["late_share"] = late_share_of_run(together, cluster, size)
+    return cluster, size
 
 
 def _service(workshop: Workshop, server: ParameterServer) -> ServerTimes:

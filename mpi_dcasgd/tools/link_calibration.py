@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_dcasgd.drivers.simulation.cluster import Cluster, Network, ServerTimes
+from mpi_dcasgd.drivers.simulation.cluster import Cluster, Network, ServerTimes, parse_cluster
 from mpi_dcasgd.drivers.simulation.delays import Empirical
 from mpi_dcasgd.drivers.simulation.linked_engine import engine_of
 from mpi_dcasgd.drivers.simulation.network import Exchange
@@ -21,6 +22,7 @@ START = 4
 """One push of so many is left out at the start of a run, where workers begin together."""
 
 _FASTEST = 1e12  # bytes a second of a link that is not noticed
+_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.06, 0.03, 0.01)  # that are tried
 _FIT_ROUNDS, _FIT_UPDATES = 30, 2000
 
 
@@ -55,6 +57,30 @@ def predicted_per_s(
     began_s = engine.now
     engine.run()
     return (updates - 1 - updates // START) / (engine.now - began_s)
+
+
+def late_share_of_run(
+    folder: RunFolder, cluster: dict[str, Any], size: int, exchange: Exchange | None = None
+) -> float:
+    """Return the ``late_share`` with which a simulation is as fast as a run of several workers.
+
+    Args:
+        folder: The run's.
+        cluster: What ``linked_cluster_of_run`` found of a run with one worker.
+        size: Bytes of a push to all servers, as float32.
+        exchange: How the run's vectors travelled.
+    """
+    delays = delays_of_run(folder)
+    measured = pushes_per_s(folder.trace().time_us / 1e6)
+    settings = {key: cluster[key] for key in ("network", "server")}
+
+    def per_s(late_share: float) -> float:
+        network = {**settings["network"], "late_share": late_share}
+        found = parse_cluster("calibrated", {**settings, "delays": delays, "network": network})
+        found = replace(found, exchange=exchange or Exchange())
+        return predicted_per_s(found, len(delays["steps_s"]), _FIT_UPDATES, size)
+
+    return min(_SHARES, key=lambda share: abs(per_s(share) - measured))
 
 
 def linked_cluster_of_run(

@@ -19,7 +19,11 @@ from mpi_dcasgd.runs.jobs import load_job
 from mpi_dcasgd.server.header import HEADER_BYTES
 from mpi_dcasgd.tools.bench import prediction
 from mpi_dcasgd.tools.bench.prediction import WAYS, Predictions, Trial, as_table, predict, run
-from mpi_dcasgd.tools.link_calibration import linked_cluster_of_run, pushes_per_s
+from mpi_dcasgd.tools.link_calibration import (
+    late_share_of_run,
+    linked_cluster_of_run,
+    pushes_per_s,
+)
 
 JOB = """\
 name: linked
@@ -64,6 +68,19 @@ def test_the_bandwidth_is_found_of_a_link_that_workers_share(linked: RunFolder) 
     assert found["network"]["bytes_per_s"] == pytest.approx(2e4, rel=0.1), "half the bytes"
 
 
+def test_how_equally_a_link_was_shared_is_found(folder: Path) -> None:
+    words = ["workers=2", "delays={model: gamma, mean_s: 0.1, machine_cv: 0}", "epochs=2"]
+    words += ["network={bytes_per_s: 4.0e4, server_bytes_per_s: 4.0e4, late_share: 0.12}"]
+    run_dir = str(folder / "late")
+    assert command("simulate", str(folder / "job.yaml"), *words, "--run-dir", run_dir) == 0
+    late = RunFolder.open(run_dir)
+    cluster = {"network": {"bytes_per_s": 4e4, "server_bytes_per_s": 4e4}, "server": {}}
+    size = size_of(late)
+    assert late_share_of_run(late, cluster, size) < 0.8
+    plain = {**cluster, "network": {"bytes_per_s": 8e4, "server_bytes_per_s": 8e4}}
+    assert late_share_of_run(late, plain, size) == 1.0, "a faster link needs no unequal shares"
+
+
 def test_calibrate_writes_a_cluster_with_the_link(
     linked: RunFolder, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,15 +107,16 @@ def test_each_way_is_a_job_and_an_exchange_that_agree(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(prediction._JOB)
     jobs = {way: load_job(file, words=TRIAL.words(way)) for way in WAYS}
-    assert [TRIAL.ranks(way) for way in WAYS] == [3, 3, 3, 4]
-    assert {(job.transport, job.data.num_train // job.batch_size) for job in jobs.values()} == {  # type: ignore[attr-defined]
-        ("messages", 60)
-    }
-    assert [job.servers for job in jobs.values()] == [1, 1, 1, 2]
-    assert [job.chunk_mb for job in jobs.values()] == [0, 0.005, 0, 0]
-    assert [str(job.wire) for job in jobs.values()] == ["float32", "float32", "bf16", "float32"]
+    assert [TRIAL.ranks(way) for way in WAYS] == [2, 3, 3, 3, 4]
+    assert {job.transport for job in jobs.values()} == {"messages"}
+    steps = [job.data.num_train // job.batch_size for job in jobs.values()]  # type: ignore[attr-defined]
+    assert steps == [30, 60, 60, 60, 60]
+    assert [job.servers for job in jobs.values()] == [1, 1, 1, 1, 2]
+    assert [job.chunk_mb for job in jobs.values()] == [0, 0, 0.005, 0, 0]
+    assert [str(jobs[way].wire) for way in ("chunks", "bf16")] == ["float32", "bf16"]
     exchanges = [Exchange(**TRIAL.exchange(way)) for way in WAYS]
     assert exchanges == [
+        Exchange(),
         Exchange(),
         Exchange(chunk_bytes=5000),
         Exchange(element_bytes=2),
@@ -109,8 +127,8 @@ def test_each_way_is_a_job_and_an_exchange_that_agree(tmp_path: Path) -> None:
 
 CLUSTER = {
     "workers": 2,
-    "delays": {"model": "empirical", "steps_s": [[0.1], [0.1]]},
-    "network": {"bytes_per_s": 1e6, "server_bytes_per_s": 1e6},
+    "delays": {"model": "empirical", "steps_s": [[0.1]]},
+    "network": {"bytes_per_s": 1e6, "server_bytes_per_s": 1e6, "late_share": 0.5},
 }
 
 
@@ -118,7 +136,8 @@ def test_what_is_predicted_is_faster_with_less_on_the_link() -> None:
     rates = {way: predict(TRIAL, way, CLUSTER, 100_000) for way in WAYS}
     # A step of 0.1 s, and two messages of 0.1 s; of the other worker's in between.
     assert 2 / 0.5 < rates["messages"] < 2 / 0.3
-    assert all(rates[way] > 1.1 * rates["messages"] for way in ("chunks", "bf16", "servers"))
+    assert all(rates[way] > rates["messages"] for way in ("chunks", "bf16", "servers"))
+    assert rates["alone"] == pytest.approx(1 / 0.3, rel=0.01)
     assert rates["servers"] == pytest.approx(2 / 0.3, rel=0.01), "a link of each for both"
 
 
@@ -131,16 +150,18 @@ def test_every_way_is_run_and_predicted_in_turns(
         run_dir = Path(program[-1])
         ran.append((ranks, run_dir.name))
         words = [word for word in program[5:-2] if not word.startswith(("inject", "transport"))]
-        job = ["simulate", program[4], *words, "transport=auto", "workers=2", "delays=constant"]
-        job += ["delays.mean_s=0.1", "--run-dir", str(run_dir)]
+        workers = 1 if "alone" in run_dir.name else 2
+        job = ["simulate", program[4], *words, "transport=auto", f"workers={workers}"]
+        job += ["delays=constant", "delays.mean_s=0.1", "--run-dir", str(run_dir)]
         assert command(*job) == 0
 
     trial = Trial(2, 100, 0.1, 8, 0.0005)
     starter: Any = type("Starter", (), {"finish": staticmethod(finish)})
-    found = prediction.measure(trial, 1, starter, lambda folder: (CLUSTER, 100_000))
-    assert ran == [(3, "0-messages"), (3, "0-chunks"), (3, "0-bf16"), (4, "0-servers")]
+    found = prediction.measure(trial, 1, starter, lambda alone, together: (CLUSTER, 100_000))
+    ranks = {"alone": 2, "messages": 3, "chunks": 3, "bf16": 3, "servers": 4}
+    assert ran == [(count, f"0-{way}") for way, count in ranks.items()]
     assert found.measured["messages"] == pytest.approx([20.0], rel=0.2)
-    assert json.loads(json.dumps(found.entries()))[1]["way"] == "chunks"
+    assert json.loads(json.dumps(found.entries()))[2]["way"] == "chunks"
     with pytest.raises(LaunchError, match="the run bf16 of the benchmark ended without a result"):
         run(trial, "bf16", tmp_path / "none", lambda ranks, program: None)
 
@@ -148,11 +169,11 @@ def test_every_way_is_run_and_predicted_in_turns(
 def test_ratios_are_taken_within_a_round() -> None:
     measured = {way: [2.0, 4.0] for way in WAYS}
     predicted = {**measured, "bf16": [1.0, 8.0]}
-    network = [{"bytes_per_s": 25e6, "server_bytes_per_s": 25e6}] * 2
+    network = [{"bytes_per_s": 25e6, "late_share": share} for share in (0.25, 0.75)]
     found = Predictions(TRIAL, measured, predicted, network)
-    entry = found.entries()[2]
+    entry = found.entries()[3]
     assert (entry["over_measured_min"], entry["over_measured_max"]) == (0.5, 2.0)
     shown = as_table(found)
-    assert "links of 200 Mbit/s (200 to 200)" in shown
+    assert "links of 200 Mbit/s (200 to 200), late_share 0.5 (0.25 to 0.75)" in shown
     assert "| in 16 bits (bf16) | 3 | 4.5 | 1.25 (0.50 to 2.00) |" in shown
     assert "| in one piece | 3 | 3 | 1.00 (1.00 to 1.00) fitted |" in shown

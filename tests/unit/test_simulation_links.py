@@ -50,6 +50,15 @@ def test_what_is_on_its_way_together_shares_the_link_and_is_alone_at_full_rate()
     assert link.carried == 200.0
 
 
+def test_a_message_that_begins_late_gets_a_smaller_share_until_the_others_are_through() -> None:
+    link = SharedLink(10.0, 100.0, late_share=0.25)
+    link.begin(0.0, (0, 0, 0), 100.0)
+    link.begin(5.0, (1, 0, 0), 100.0)  # 50 bytes are left of the other, at 8 a second
+    assert link.next_s() == (5.0 + 50 / 8, 0)
+    link.end(5.0 + 50 / 8)
+    assert link.next_s() == (20.0, 1), "it has the rest of the time to itself"
+
+
 def test_a_message_is_no_faster_than_its_own_end_of_the_network() -> None:
     link = SharedLink(10.0, 4.0)
     link.begin(0.0, (0, 0, 0), 8.0)

@@ -39,9 +39,9 @@ class LinkedEngine(Engine):
         super().__init__(cluster, num_workers, message_bytes, seed, site)
         carriage = self._carriage
         limits = carriage.server_bytes_per_s, carriage.worker_bytes_per_s
-        share_cv = cluster.network.share_cv
-        self._in = SharedLink(*limits, share_cv, (seed, 0))
-        self._out = SharedLink(*limits, share_cv, (seed, 1))
+        share_cv, late = cluster.network.share_cv, cluster.network.late_share
+        self._in = SharedLink(*limits, share_cv, (seed, 0), late)
+        self._out = SharedLink(*limits, share_cv, (seed, 1), late)
         self._joining = False
         # Those whose pushes in chunks are to come in, and how many may at a time.
         self._gate: deque[tuple[int, int]] = deque()

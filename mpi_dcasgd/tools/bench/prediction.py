@@ -1,8 +1,9 @@
 """Benchmark of the simulator: updates a second of real runs, and what it predicts from one of them.
 
-A job is run for real in several ways, one after the other in every round: vectors in one piece, in
-chunks, in 16 bits, and to two servers. The cluster is calibrated from the round's run in one piece,
-its link included, and all of them are simulated on it.
+A job is run for real in several ways, one after the other in every round: by one worker, and by all
+of them with vectors in one piece, in chunks, in 16 bits, and to two servers. The round's cluster is
+calibrated from the first two: step times and links from the one worker, and how equally messages
+share a link from all in one piece. All of them are simulated on it.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from mpi_dcasgd.tools.link_calibration import predicted_per_s, pushes_per_s
 Finish = Callable[[int, Sequence[str]], object]
 """Runs a program on so many ranks to its end."""
 
-Calibrate = Callable[[RunFolder], tuple[dict[str, Any], int]]
-"""Describes the cluster of a run, its link included; returns the bytes of a push, too."""
+Calibrate = Callable[[RunFolder, RunFolder], tuple[dict[str, Any], int]]
+"""Describes the cluster of a run by one worker and one by all; returns the bytes of a push, too."""
 
-WAYS = ("messages", "chunks", "bf16", "servers")
+WAYS = ("alone", "messages", "chunks", "bf16", "servers")
 SERVERS = 2
 SEEDS = 10
 """Simulated runs of each, whose mean is the prediction: single ones differ as real ones do."""
 
-_CALIBRATED_FROM = "messages"
+_CALIBRATED_FROM = ("alone", "messages")
 _BATCH = 4
 _JOB = f"""\
 name: prediction
@@ -73,7 +74,11 @@ class Trial:
 
     def ranks(self, way: str) -> int:
         """Return the number of ranks of a run."""
-        return Topology("asynchronous", self.workers, self._servers(way)).world_size
+        return Topology("asynchronous", self.workers_of(way), self._servers(way)).world_size
+
+    def workers_of(self, way: str) -> int:
+        """Return the number of workers of a run."""
+        return 1 if way == "alone" else self.workers
 
     def words(self, way: str) -> list[str]:
         """Return the changes of the job for a run."""
@@ -86,7 +91,7 @@ class Trial:
         delays = f"{{model: gamma, mean_s: {self.step_s}, machine_cv: 0}}"
         return [
             f"model={{name: mlp, hidden: [{width}, {width}]}}",
-            f"data.num_train={_BATCH * self.workers * self.steps}",
+            f"data.num_train={_BATCH * self.workers_of(way) * self.steps}",
             f"inject.delays={delays}",
             *its.get(way, []),
         ]
@@ -170,7 +175,7 @@ def measure(
                 folders[way] = run(trial, way, Path(path) / f"{number}-{way}", starter.finish)
                 measured[way].append(pushes_per_s(folders[way].trace().time_us / 1e6))
             tell(f"round {number + 1} of {rounds}: calibrating and simulating")
-            cluster, size = calibrate(folders[_CALIBRATED_FROM])
+            cluster, size = calibrate(*(folders[way] for way in _CALIBRATED_FROM))
             networks.append(cluster["network"])
             for way in trial.ways:
                 predicted[way].append(predict(trial, way, cluster, size))
@@ -210,16 +215,16 @@ def predict(trial: Trial, way: str, cluster: Mapping[str, Any], size: int) -> fl
     """
     settings = {key: value for key, value in cluster.items() if key != "workers"}
     simulated = parse_cluster("calibrated", {**settings, "exchange": trial.exchange(way)})
-    pushes = trial.workers * trial.steps
-    return fmean(
-        predicted_per_s(simulated, trial.workers, pushes, size, seed) for seed in range(SEEDS)
-    )
+    workers = trial.workers_of(way)
+    pushes = workers * trial.steps
+    return fmean(predicted_per_s(simulated, workers, pushes, size, seed) for seed in range(SEEDS))
 
 
 def as_table(found: Predictions) -> str:
     """Return rates and ratios as a Markdown table."""
     trial = found.trial
     words = {
+        "alone": "in one piece, one worker",
         "messages": "in one piece",
         "chunks": f"in chunks of {trial.chunk_mb:g} MB",
         "bf16": "in 16 bits (bf16)",
@@ -230,16 +235,18 @@ def as_table(found: Predictions) -> str:
             words[way],
             rate(found.measured[way]),
             rate(found.predicted[way]),
-            str(found.over(way)) + (" fitted" if way == _CALIBRATED_FROM else ""),
+            str(found.over(way)) + (" fitted" if way in _CALIBRATED_FROM else ""),
         ]
         for way in trial.ways
     ]
+    shares = Spread.of([one["late_share"] for one in found.network])
     links = Spread.of([8e-6 * one["bytes_per_s"] for one in found.network])
     return "\n\n".join(
         (
             f"{trial.workers} workers, {trial.params:,} parameters, steps of "
             f"{1e3 * trial.step_s:g} ms; links of {links.median:.0f} Mbit/s "
-            f"({links.least:.0f} to {links.most:.0f}), calibrated from the runs in one piece",
+            f"({links.least:.0f} to {links.most:.0f}), late_share {shares.median:g} "
+            f"({shares.least:g} to {shares.most:g})",
             table(
                 ["vectors", "measured /s", "predicted /s", "predicted over measured"], rows, words=1
             ),
