@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 
 from mpi_dcasgd.cli.arguments import count
+from mpi_dcasgd.cli.bench_prediction import TEXT, add_prediction
 from mpi_dcasgd.cli.bench_worlds import add_worlds, show, tell
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         each.add_argument("--json", action="store_true", help="print JSON")
         each.set_defaults(measure=_simulator)
     add_worlds(what)
+    add_prediction(what.add_parser("prediction", help=TEXT, description=TEXT.capitalize() + "."))
     text = "the update rules against a triad: compiled, in blocks and plainly"
     _add_bench_update(what.add_parser("update", help=text, description=text.capitalize() + "."))
     text = "numbers in 16 bits: what converting takes, and below which bandwidth that pays"

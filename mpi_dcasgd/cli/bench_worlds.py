@@ -50,7 +50,7 @@ def _add_mpi(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--chunk-mb",
-        type=_megabytes,
+        type=megabytes,
         default=AUTO_MB,
         metavar="MB",
         help=f"megabytes of a chunk (default: {AUTO_MB:g})",
@@ -69,7 +69,7 @@ def _add_mpi(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="numbers of servers that are as one, measured in turns (default: 1)",
     )
-    _add_common(parser, rounds=5)
+    add_common(parser, rounds=5)
     parser.set_defaults(measure=_mpi)
 
 
@@ -105,7 +105,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--step-ms",
-        type=_milliseconds,
+        type=milliseconds,
         metavar="MS",
         help="a step takes at least MS milliseconds, of which a worker sleeps what it does not "
         "compute; 0: as long as it computes (default: 20, and 0 for a JOB)",
@@ -117,13 +117,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="steps of each worker in a run, unless a JOB says how many (default: 150)",
     )
-    _add_common(parser, rounds=3)
+    add_common(parser, rounds=3)
     parser.set_defaults(measure=_training)
 
 
 def _add_peers(parser: argparse.ArgumentParser) -> None:
     _add_sizes(parser, "270000 25600000")
-    _add_common(parser, rounds=3)
+    add_common(parser, rounds=3)
     parser.set_defaults(measure=_peers)
 
 
@@ -134,14 +134,16 @@ def _factor(text: str) -> float:
     return value
 
 
-def _megabytes(text: str) -> float:
+def megabytes(text: str) -> float:
+    """Read a number of megabytes from the command line."""
     value = finite(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed: a number > 0")
     return value
 
 
-def _milliseconds(text: str) -> float:
+def milliseconds(text: str) -> float:
+    """Read a number of milliseconds from the command line."""
     value = finite(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed: a number >= 0")
@@ -166,7 +168,8 @@ def _add_sizes(parser: argparse.ArgumentParser, default: str = "270000 11000000 
     )
 
 
-def _add_common(parser: argparse.ArgumentParser, *, rounds: int) -> None:
+def add_common(parser: argparse.ArgumentParser, *, rounds: int) -> None:
+    """Add the options that all of these benchmarks have."""
     parser.add_argument(
         "--rounds",
         type=count,
@@ -178,7 +181,8 @@ def _add_common(parser: argparse.ArgumentParser, *, rounds: int) -> None:
     add_mpirun(parser)
 
 
-def _starter(args: argparse.Namespace) -> Starter:
+def starter(args: argparse.Namespace) -> Starter:
+    """Return what starts the worlds that the command line asks for."""
     from mpi_dcasgd.tools.bench.worlds import Starter
 
     return Starter(args.launcher, args.mpirun, args.mpirun_args)
@@ -203,7 +207,7 @@ def _mpi(args: argparse.Namespace) -> int:
             sizes,
             args.rules,
             args.rounds,
-            _starter(args),
+            starter(args),
             args.transport,
             args.chunk_mb,
             args.pushes,
@@ -241,7 +245,7 @@ def _training(args: argparse.Namespace) -> int:
         job,
         words,
     )
-    found = measure(course, args.rounds, _starter(args), tell)
+    found = measure(course, args.rounds, starter(args), tell)
     show(args, [found.entry()], as_table(found))
     return 0
 
@@ -258,7 +262,7 @@ def _peers(args: argparse.Namespace) -> int:
     cases = [
         case
         for workers in args.workers
-        for case in measure(workers, sizes, args.rounds, _starter(args), tell)
+        for case in measure(workers, sizes, args.rounds, starter(args), tell)
     ]
     show(args, [case.entry() for case in cases], as_table(cases))
     return 0

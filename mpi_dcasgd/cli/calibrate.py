@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", type=Path, metavar="FILE", help="file to write (default: the terminal)"
     )
     parser.add_argument(
+        "--link",
+        action="store_true",
+        help="find the bandwidth of the links, which workers share at the server, in place of the "
+        "time of a message; from one run",
+    )
+    parser.add_argument(
         "--set",
         dest="overrides",
         action="append",
@@ -46,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             "command line",
             ["give the folders of one or more runs, or one job file and --set for changes to it"],
         )
-    found = calibrate(files[0] if files else folders, words=args.overrides)
+    found = calibrate(files[0] if files else folders, words=args.overrides, link=args.link)
     if args.out is None:
         print(found.text, end="")
     else:
@@ -57,9 +63,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _summary(settings: dict[str, Any], out: Path) -> str:
     lists = settings["delays"]["steps_s"]
+    network = settings["network"]
+    if "latency_s" in network:
+        message = f"message {1e3 * network['latency_s']:.3g} ms"
+    else:
+        message = f"links of {8e-6 * network['bytes_per_s']:.4g} Mbit/s"
     means = ", ".join(f"{1e3 * sum(steps) / len(steps):.3g}" for steps in lists)
     return (
-        f"step {means} ms, message {1e3 * settings['network']['latency_s']:.3g} ms, "
+        f"step {means} ms, {message}, "
         f"service {1e3 * settings['server']['service_s']:.3g} ms\n"
         f"cluster: {out} (simulate with cluster={out})"
     )

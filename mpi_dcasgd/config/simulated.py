@@ -86,11 +86,11 @@ def with_injected(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """
     inject = job_as_yaml(job)["inject"]
     taken = {key: inject[key] for key in _INJECTED if inject.get(key)}
-    exchange = _exchange(job)
+    exchange = exchange_of(job)
     return {**taken, **({"exchange": exchange} if exchange else {}), **settings}
 
 
-def _exchange(job: Job) -> dict[str, Any]:
+def exchange_of(job: Job) -> dict[str, Any]:
     """Keys of a cluster's ``exchange`` that a job's messages differ from the default in."""
     found: dict[str, Any] = {}
     if job.mode != "asynchronous":

@@ -31,6 +31,10 @@ FRACTION = 0.1
 LONGEST_S = 200e-6
 """Longest pause where a rank has its own core. With what the system adds it is a quarter of a
 millisecond, and waking up to poll takes some ten microseconds."""
+IDLE_AFTER_S = 0.1
+"""Seconds without anything after which such a rank takes itself for idle."""
+IDLE_LONGEST_S = 300e-6
+"""Longest pause from then on: what comes in the middle of one is still there within 200 us."""
 CROWDED_LONGEST_S = 1e-3
 """The same if ranks share cores; a message beyond MPI's eager limit moves only while one polls."""
 
@@ -100,7 +104,7 @@ class Backoff:
         give_way: Callable[[], None] = _give_way,
     ) -> None:
         self._spin_s = spin_s
-        self._longest_s = LONGEST_S if spin_s >= SPIN_S else CROWDED_LONGEST_S
+        self._crowded = spin_s < SPIN_S
         self._clock = clock
         self._sleep = sleep
         self._give_way = give_way
@@ -143,9 +147,14 @@ class Backoff:
             self._give_way()
             return False
         self._polls = NAPS
-        self._pause_s = min(FRACTION * waited, self._longest_s)
+        self._pause_s = min(FRACTION * waited, self._longest_s(waited))
         self._sleep(self._pause_s)
         return True
+
+    def _longest_s(self, waited_s: float) -> float:
+        if self._crowded:
+            return CROWDED_LONGEST_S
+        return LONGEST_S if waited_s < IDLE_AFTER_S else IDLE_LONGEST_S
 
 
 def wait_until(done: Callable[[], bool], spin_s: float = CROWDED_SPIN_S) -> None:

@@ -17,6 +17,7 @@ from mpi4py import MPI
 from mpi_dcasgd.drivers.mailbox import Intake, Mailbox
 from mpi_dcasgd.drivers.newcomers import Peer
 from mpi_dcasgd.drivers.topology import Topology
+from mpi_dcasgd.drivers.transport.gate import Gate
 from mpi_dcasgd.drivers.transport.segment import Segment
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.pages import zeros
@@ -78,6 +79,7 @@ class Post:
         self._outdated: list[Mailbox] = []
         self._statuses = [MPI.Status() for _ in slots]
         self._last_s, self._pace_s = math.nan, 0.0
+        self._gate = Gate(len(slots))
 
     @property
     def awaited(self) -> bool:
@@ -138,6 +140,8 @@ class Post:
             interval_s, self._last_s = now - self._last_s, now
             if not math.isnan(interval_s):
                 self._pace_s += _PACE * (interval_s - self._pace_s)
+            if self.boxes[worker].chunks:
+                self._gate.passed(now)
             if worker in self._coming:
                 self._coming.remove(worker)
 
@@ -150,10 +154,11 @@ class Post:
             self._coming.append(worker)
 
     def move(self) -> None:
-        """Have the replies move on."""
+        """Have the replies move on, and the pushes whose turn it is come in."""
         for box in self.boxes:
             if box.chunks:
                 box.answered()
+        self._let_in()
 
     def abandon(self, worker: int) -> None:
         """Expect nothing more from a worker that is dead."""
@@ -232,9 +237,15 @@ class Post:
             if not box.missing:
                 self._coming.remove(worker)
                 ready.append(worker)
+        self._let_in()
         if not ready:
             ready = [worker for worker in self._coming if self._may_begin(worker)][:1]
         return ready
+
+    def _let_in(self) -> None:
+        """Let pushes in, in the order of their headers, as the gate has room."""
+        if self._coming:
+            self._gate.let_in([self.boxes[worker] for worker in self._coming])
 
     def _may_begin(self, worker: int) -> bool:
         """Return whether an update may begin before the whole push is here.
@@ -247,7 +258,7 @@ class Post:
             return False
         if len(self.boxes) == 1:
             return True
-        return box.chunk_s * len(box.missing) <= self._pace_s
+        return box.influx.chunk_s * len(box.missing) <= self._pace_s
 
     def _check_length(self, worker: int, status: MPI.Status) -> None:
         """Refuse a message that is shorter than it should be: the rest is of an older one."""

@@ -7,13 +7,13 @@ the push to that of the reply. The receives for a worker's next push are started
 goes out, so a push always finds a receive posted.
 
 A long vector comes and goes in chunks. The header of a push is the first of its messages, the
-header of a reply the last. Chunks of a reply leave while the update is still under way; if it is
+header of a reply the last. The chunks of a push are received once it is let in; until then MPI
+leaves them with the worker. Chunks of a reply leave while the update is still under way; if it is
 taken back they are sent again later, which a header of the kind AGAIN tells the worker.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,15 +25,11 @@ from mpi_dcasgd.drivers.backoff import Backoff
 from mpi_dcasgd.drivers.deaths import is_death
 from mpi_dcasgd.drivers.newcomers import Peer
 from mpi_dcasgd.drivers.orphan import launcher
+from mpi_dcasgd.drivers.transport.gate import Influx
 from mpi_dcasgd.drivers.transport.stream import Stream
 from mpi_dcasgd.errors import ProtocolError
 from mpi_dcasgd.server.message import Kind, Message, Tag
 from mpi_dcasgd.server.passage import BrokenOffError
-
-STALL_S = 1.0
-"""Seconds without a further chunk after which a push is put back, at least."""
-STALL_CHUNKS = 4.0
-"""The same in proportion to the time that a chunk took so far."""
 
 
 class Mailbox:
@@ -50,6 +46,8 @@ class Mailbox:
         receive: The request that receives the header of a push, and all of it if it has no chunks.
         chunks: Number of chunks.
         owed: Whether a push is being waited for, or some of its chunks.
+        inside: Whether its chunks are being received.
+        influx: These chunks as they come in.
         missing: Chunks of it that are not here.
         disturbed: Whether the push that is coming is waited for as a whole: it has been put back,
             or its worker was given up.
@@ -74,23 +72,29 @@ class Mailbox:
         self.header_bytes = header.nbytes
         self.chunks = len(self._coming)
         self.owed = False
+        self.inside = False
         self.missing: set[int] = set()
         self.disturbed = False
-        self._began = 0.0
+        self.influx = Influx()
 
     def ask(self) -> None:
-        """Start to receive the worker's next push."""
+        """Start to receive the worker's next push, of one in chunks the header."""
         self.receive.Start()
-        for request in self._coming:
-            request.Start()
+        self.inside = False
         self.missing = set(range(self.chunks))
         self.owed = True
         self.disturbed = False
 
     def take_header(self) -> None:
         """Take note that the header of the push is here."""
-        self._began = time.monotonic()
         self.owed = bool(self.missing)
+
+    def let_in(self) -> None:
+        """Start to receive the chunks of the push whose header is here."""
+        self.inside = True
+        self.influx.begin()
+        for request in self._coming:
+            request.Start()
 
     def look(self) -> None:
         """Receive chunks of the push whose header is here.
@@ -99,9 +103,11 @@ class Mailbox:
             MPI.Exception: The worker has died.
             ProtocolError: A chunk is shorter than it should be.
         """
-        if not self.missing:
+        if not self.missing or not self.inside:
             return
         arrived = MPI.Request.Testsome(self._coming, self._statuses)
+        if arrived:
+            self.influx.add(len(arrived))
         for chunk, status in zip(arrived or (), self._statuses, strict=False):
             words, expected = status.Get_count(MPI.INT32_T), self._parts[chunk].size
             if words != expected:
@@ -110,15 +116,14 @@ class Mailbox:
         if not self.missing:
             self.owed = False
 
+    @property
+    def flows(self) -> bool:
+        """True if chunks of a push are coming in, and none is overdue."""
+        return self.inside and bool(self.missing) and not (self.disturbed or self.influx.overdue)
+
     def read(self, chunk: int) -> None:
         """Have the push's vector carry a chunk that is here, as float32."""
         self.push.read_chunk(*self._pieces[chunk])
-
-    @property
-    def chunk_s(self) -> float:
-        """Mean seconds of a chunk of the push that is coming; infinite before the first."""
-        arrived = self.chunks - len(self.missing)
-        return (time.monotonic() - self._began) / arrived if arrived else math.inf
 
     def leave(self, chunk: int) -> None:
         """Send a chunk of the reply before the others; in order, from the first."""
@@ -208,8 +213,7 @@ class Intake:
 
     def _wait(self, done: Callable[[], bool]) -> None:
         box = self._box
-        chunk_s = box.chunk_s
-        patience_s = max(STALL_S, STALL_CHUNKS * chunk_s) if math.isfinite(chunk_s) else STALL_S
+        patience_s = box.influx.patience_s
         began = time.monotonic()
         backoff = Backoff(self._spin_s)
 

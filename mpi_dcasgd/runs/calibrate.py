@@ -11,6 +11,7 @@ import torch
 
 from mpi_dcasgd.config.load import load_job
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.config.simulated import exchange_of
 from mpi_dcasgd.config.yaml12 import dump_yaml
 from mpi_dcasgd.drivers.simulation.cluster import ServerTimes, parse_cluster
 from mpi_dcasgd.drivers.world import pick_device
@@ -34,6 +35,7 @@ from mpi_dcasgd.tools.calibration import (
     merged,
     settings_of,
 )
+from mpi_dcasgd.tools.link_calibration import late_share_of_run, linked_cluster_of_run
 
 _CPU = torch.device("cpu")
 _STEPS, _PUSHES = 200, 200
@@ -69,6 +71,7 @@ def calibrate(
     source: JobSource | Run | Sequence[Run | Path | str],
     *,
     words: Sequence[str] = (),
+    link: bool = False,
     **overrides: Any,
 ) -> Calibration:
     """Describe a cluster that behaves as runs did, or as this machine does.
@@ -76,6 +79,8 @@ def calibrate(
     Args:
         source: A run or its folder, or several of them; or a job, whose steps are measured here.
         words: Changes of the job, ``key=value``.
+        link: Find the bandwidth of the links, which workers share at the server, in place of the
+            time of a message; from one run.
         **overrides: Changes of the job by key.
 
     Raises:
@@ -95,8 +100,13 @@ def calibrate(
         raise ConfigError("calibrate", ["give one or more runs, or one job"])
     if folders and (words or overrides):
         raise ConfigError("calibrate", ["changes are for a job that is measured, not for runs"])
+    if link and len(folders) != 1:
+        raise ConfigError("calibrate", ["a link is found from one run: give its folder alone"])
     with process_as_it_was():
-        if folders:
+        if link:
+            found, _ = linked_cluster_of(folders[0])
+            name = str(folders[0].path)
+        elif folders:
             found = merged([cluster_of(folder) for folder in folders])
             name = ", ".join(str(folder.path) for folder in folders)
         else:
@@ -147,6 +157,33 @@ def cluster_of(folder: RunFolder) -> dict[str, Any]:
         size = HEADER_BYTES + FLOAT_BYTES * server.layout.size
         service = _service(workshop, server)
         return cluster_of_run(folder, service, size=size, servers=job.servers)
+
+
+def linked_cluster_of(folder: RunFolder) -> tuple[dict[str, Any], int]:
+    """The cluster that a run took place on with the bandwidth of its links, and a push's bytes.
+
+    Raises:
+        RunFolderError: As ``cluster_of``; or the run waited for no link.
+    """
+    job = load_job(folder.job_yaml)
+    with job.importing():
+        workshop = Workshop.open(job, _CPU)
+        server = workshop.server(1, _CPU)
+        size = HEADER_BYTES + FLOAT_BYTES * server.layout.size
+        exchange = parse_cluster("", {"exchange": exchange_of(job)}).exchange
+        service = _service(workshop, server)
+        return linked_cluster_of_run(folder, service, size, exchange), size
+
+
+def shared_link_of(alone: RunFolder, together: RunFolder) -> tuple[dict[str, Any], int]:
+    """The cluster of a run by one worker, whose links those of another shared, and a push's bytes.
+
+    Raises:
+        RunFolderError: As ``linked_cluster_of``.
+    """
+    cluster, size = linked_cluster_of(alone)
+    cluster["network"]["late_share"] = late_share_of_run(together, cluster, size)
+    return cluster, size
 
 
 def _service(workshop: Workshop, server: ParameterServer) -> ServerTimes:

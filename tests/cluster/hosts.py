@@ -33,6 +33,7 @@ _TUNSETIFF = 0x400454CA  # from <linux/if_tun.h>, as the two flags
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _MTU = 9000
+_LEAST_BURST, _MOST_BURST, _BURST_S = 64 << 10, 256 << 10, 2e-3
 _BROADCAST = 1  # the lowest bit of an address's first byte
 
 
@@ -118,13 +119,16 @@ class Bridge:
     Args:
         hosts: How many.
         bytes_per_s: Of each port, in either direction.
+        buffer_s: The longest that a frame waits at a port; one that would wait longer is dropped.
     """
 
-    def __init__(self, hosts: int, bytes_per_s: float) -> None:
+    def __init__(self, hosts: int, bytes_per_s: float, buffer_s: float) -> None:
         _shell("ip netns add switch")
         _shell("ip -n switch link add bridge type bridge")
         _shell("ip -n switch link set bridge up")
-        bucket = f"tbf rate {8 * bytes_per_s:.0f}bit burst 256kb latency 50ms"
+        # What a port may send at once after a pause: as little as keeps it at its rate.
+        burst = min(max(_LEAST_BURST, bytes_per_s * _BURST_S), _MOST_BURST)
+        bucket = f"tbf rate {8 * bytes_per_s:.0f}bit burst {burst:.0f} latency {1e3 * buffer_s:g}ms"
         for number in range(1, hosts + 1):
             host, port = f"h{number}", f"port{number}"
             _shell(f"ip netns add {host}")
@@ -148,6 +152,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--mbit", type=float, default=10_000.0)
     parser.add_argument("--kernel", action="store_true", help="a rate, but no latency")
+    parser.add_argument("--buffer-ms", type=float, default=50.0, help="queues, with --kernel")
     parser.add_argument("hosts", type=int)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
@@ -160,7 +165,7 @@ def main(argv: Sequence[str]) -> int:
     bytes_per_s = options.mbit * 1e6 / 8
     switch: Bridge | Switch
     if options.kernel:
-        switch = Bridge(options.hosts, bytes_per_s)
+        switch = Bridge(options.hosts, bytes_per_s, options.buffer_ms / 1e3)
     else:
         switch = Switch(options.hosts, options.latency_ms / 1e3, bytes_per_s)
     last = f"h{options.hosts}"

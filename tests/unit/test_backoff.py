@@ -15,6 +15,7 @@ from mpi_dcasgd.drivers.backoff import (
     CROWDED_LONGEST_S,
     CROWDED_SPIN_S,
     FRACTION,
+    IDLE_LONGEST_S,
     LONGEST_S,
     NAPS,
     SPIN_S,
@@ -103,7 +104,7 @@ def test_polls_in_bursts_at_first_then_sleeps_for_a_fraction_of_the_time_waited(
 
 @pytest.mark.parametrize(
     ("spin_s", "longest_s", "most_sleeps"),
-    [(CROWDED_SPIN_S, CROWDED_LONGEST_S, 1250), (SPIN_S, LONGEST_S, 5100)],
+    [(CROWDED_SPIN_S, CROWDED_LONGEST_S, 1250), (SPIN_S, IDLE_LONGEST_S, 3550)],
 )
 def test_waiting_for_a_second_sleeps_rather_than_polls(
     spin_s: float, longest_s: float, most_sleeps: int
@@ -119,14 +120,25 @@ def test_waiting_for_a_second_sleeps_rather_than_polls(
     assert sum(clock.sleeps) > 0.98
 
 
-def test_a_rank_with_a_core_of_its_own_never_pauses_for_more_than_200_microseconds() -> None:
+@pytest.mark.parametrize(
+    ("waited_s", "longest_s"),
+    [(0.05, LONGEST_S), (0.099, LONGEST_S), (0.1, IDLE_LONGEST_S), (60.0, IDLE_LONGEST_S)],
+)
+def test_a_rank_with_a_core_of_its_own_pauses_longer_once_it_is_idle(
+    waited_s: float, longest_s: float
+) -> None:
     clock = Clock(look_s=0.0)
     polls, backoff = Polls(clock), clock.backoff(SPIN_S)
     backoff.pause()
-    clock.now = 60.0  # however long nothing came
+    clock.now = waited_s
     backoff.pause()
     backoff.attempt(polls)
-    assert clock.sleeps == [200e-6] * NAPS
+    assert clock.sleeps == [longest_s] * NAPS
+    backoff.reset()
+    backoff.pause()
+    clock.now += 0.05
+    backoff.pause()
+    assert clock.sleeps[NAPS:] == [LONGEST_S], "something came: it is not idle any more"
 
 
 def test_waiting_ends_with_the_poll_that_finds_something(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,15 @@ def test_what_is_on_its_way_together_shares_the_link_and_is_alone_at_full_rate()
     assert link.carried == 200.0
 
 
+def test_a_message_that_begins_late_gets_a_smaller_share_until_the_others_are_through() -> None:
+    link = SharedLink(10.0, 100.0, late_share=0.25)
+    link.begin(0.0, (0, 0, 0), 100.0)
+    link.begin(5.0, (1, 0, 0), 100.0)  # 50 bytes are left of the other, at 8 a second
+    assert link.next_s() == (5.0 + 50 / 8, 0)
+    link.end(5.0 + 50 / 8)
+    assert link.next_s() == (20.0, 1), "it has the rest of the time to itself"
+
+
 def test_a_message_is_no_faster_than_its_own_end_of_the_network() -> None:
     link = SharedLink(10.0, 4.0)
     link.begin(0.0, (0, 0, 0), 8.0)
@@ -160,6 +169,21 @@ def test_a_push_that_comes_in_slowly_is_not_begun_while_others_would_wait(
     assert site.version >= 3 + others * int(engine.now * 0.95)
 
 
+def test_a_first_push_of_which_nothing_measurable_is_left_is_not_looked_at_for_ever() -> None:
+    # What was left of it, 1e-16 s, was too short for the clock to move on.
+    network = Network(bytes_per_s=25e6, server_bytes_per_s=25e6)
+    cluster = Cluster(
+        delays=Gamma(mean_s=0.25, machine_cv=0.0),
+        network=network,
+        server=ServerTimes(service_s=1e-5),
+        exchange=Exchange(chunk_bytes=500_000),
+    )
+    for seed in range(60):
+        engine = LinkedEngine(cluster, 2, 5_339_840, seed, CountingSite(2, 1))
+        engine.run()
+        assert engine._looks < 10
+
+
 def test_chunks_that_are_no_chunks_change_nothing() -> None:
     network, server = Network(server_bytes_per_s=500.0), ServerTimes(service_s=0.02)
     delays = Gamma(task_cv=0.5)
@@ -235,6 +259,22 @@ def test_equal_workers_in_step_use_one_direction_of_the_link_at_a_time() -> None
     assert 50 / cycle_s(cluster, 50, 1000) == pytest.approx(50 / (1 + 2 * 50 * 0.1), rel=0.01)
     # It takes little to have both used.
     cluster = Cluster(network=Network(server_bytes_per_s=1000.0, share_cv=0.1))
+    assert 50 / cycle_s(cluster, 50, 1000) == pytest.approx(10, rel=0.05)
+
+
+@pytest.mark.parametrize(("bytes_per_s", "at_a_time"), [(None, 1), (1000.0, 1), (300.0, 4)])
+def test_pushes_in_chunks_come_in_as_many_at_a_time_as_fill_the_link(
+    bytes_per_s: float | None, at_a_time: int
+) -> None:
+    # In step and with equal shares, as above, where one direction stands still at a time.
+    network = Network(bytes_per_s=bytes_per_s, server_bytes_per_s=1000.0, share_cv=0.0)
+    cluster = Cluster(network=network, exchange=Exchange(chunk_bytes=10))
+    engine = LinkedEngine(cluster, 50, SIZE, 0, CountingSite(50, 1000))
+    most = 0
+    while not engine._site.done:
+        engine.run(1)
+        most = max(most, engine._in.count)
+    assert most == at_a_time
     assert 50 / cycle_s(cluster, 50, 1000) == pytest.approx(10, rel=0.05)
 
 

@@ -4,7 +4,8 @@ Each worker has a TCP connection of its own to the server, whose receives are al
 shares a link among the connections that have something to send. So a message does not wait for
 those before it; it is slower while others are on their way (processor sharing). The shares are not
 quite equal, which matters: messages of equal workers would come in all at once for ever, then go
-out all at once, and use one direction of the link at a time.
+out all at once, and use one direction of the link at a time. Nor are they equal from the start: a
+connection that has been idle begins slowly, and those that are under way keep most of the link.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class SharedLink:
         each_bytes_per_s: The most that a message gets on average, of its other end's own link.
         share_cv: Standard deviation of the weights, whose mean is 1; they are Gamma distributed.
         key: Of the weights' generators.
+        late_share: Factor of the weight of a message that begins while others are on their way.
 
     Attributes:
         turn: Changes whenever ``next_s`` may have: an event that was planned before is void.
@@ -47,11 +49,13 @@ class SharedLink:
         each_bytes_per_s: float,
         share_cv: float = 0.0,
         key: tuple[int, ...] = (),
+        late_share: float = 1.0,
     ) -> None:
         self._bytes_per_s = bytes_per_s
         self._each_bytes_per_s = each_bytes_per_s
         self._share_cv = share_cv if bytes_per_s < math.inf else 0.0
         self._key = key
+        self._late_share = late_share
         self._got = 0.0
         self._at_s = 0.0
         self._serial = 0
@@ -62,9 +66,14 @@ class SharedLink:
         self.carried = 0.0
 
     @property
+    def count(self) -> int:
+        """Number of messages on their way."""
+        return len(self._flows)
+
+    @property
     def rate(self) -> float:
         """Bytes a second that a message of weight 1 gets now, or would get."""
-        count = len(self._flows)
+        count = self.count
         if not count:
             return min(self._bytes_per_s, self._each_bytes_per_s)
         return min(self._bytes_per_s, count * self._each_bytes_per_s) / self._weights
@@ -72,7 +81,7 @@ class SharedLink:
     def begin(self, now_s: float, flow: Flow, size: float) -> float:
         """Put a message of ``size`` bytes on its way; its place, for ``left_s``."""
         self._advance(now_s)
-        weight = self._weight()
+        weight = self._weight() * (self._late_share if self._flows else 1.0)
         self._serial += 1
         self.turn += 1
         self._weights += weight

@@ -5,7 +5,8 @@ the server may begin with a push while it comes in, is through with it one chunk
 last one has come, and the reply leaves meanwhile, all but its last chunk. Pushes are still dealt
 with one after the other, those that are all there first. One that is not is begun only if the rest
 of it is expected within the mean time between two pushes, or from the only worker: others have to
-wait for it.
+wait for it. Pushes in chunks come in one after the other, or as many at a time as it takes to fill
+the server's link (a server finds that number out: ``transport/gate.py``).
 
 The first weights are in every worker's hands when the run begins, but for a latency: thousands of
 workers that fetch them at once would take as long as some updates, once.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,10 +39,13 @@ class LinkedEngine(Engine):
         super().__init__(cluster, num_workers, message_bytes, seed, site)
         carriage = self._carriage
         limits = carriage.server_bytes_per_s, carriage.worker_bytes_per_s
-        share_cv = cluster.network.share_cv
-        self._in = SharedLink(*limits, share_cv, (seed, 0))
-        self._out = SharedLink(*limits, share_cv, (seed, 1))
+        share_cv, late = cluster.network.share_cv, cluster.network.late_share
+        self._in = SharedLink(*limits, share_cv, (seed, 0), late)
+        self._out = SharedLink(*limits, share_cv, (seed, 1), late)
         self._joining = False
+        # Those whose pushes in chunks are to come in, and how many may at a time.
+        self._gate: deque[tuple[int, int]] = deque()
+        self._room = self._places()
         # Of chunks: the places on the link of pushes that come in, and of those of them whose first
         # chunk is there; with whose push, which is not all there, the server has begun and when;
         # whose reply's first part is on its way (True) or there (False), and who waits for it.
@@ -101,7 +106,25 @@ class LinkedEngine(Engine):
 
     # ---- links ----
 
+    def _places(self) -> int:
+        """Return how many pushes come in at a time."""
+        carriage = self._carriage
+        server, worker = carriage.server_bytes_per_s, carriage.worker_bytes_per_s
+        if carriage.chunks == 1 or server == math.inf:
+            return self.num_workers
+        return max(1, math.ceil(server / worker))
+
     def _push(self, worker: int, life: int) -> None:
+        self._gate.append((worker, life))
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._gate and self._in.count < self._room:
+            worker, life = self._gate.popleft()
+            if life == self._life[worker]:
+                self._come_in(worker, life)
+
+    def _come_in(self, worker: int, life: int) -> None:
         carriage = self._carriage
         place = self._in.begin(self.now, (worker, life, _WHOLE), carriage.wire_bytes)
         self._plan(self._in, _IN)
@@ -113,6 +136,7 @@ class LinkedEngine(Engine):
     def _came_in(self) -> None:
         worker, life, _ = self._in.end(self.now)
         self._plan(self._in, _IN)
+        self._let_in()
         if life == self._life[worker]:
             self._at(self.now + self._carriage.latency_s, worker, ARRIVED)
 
@@ -200,6 +224,8 @@ class LinkedEngine(Engine):
                 self._look_again(left_s - self._pace_s)
 
     def _look_again(self, after_s: float) -> None:
+        if self.now + after_s == self.now:
+            return  # the rest of the push comes at this very instant, and is looked at then
         self._looks += 1
         self._serial += 1
         event = (self.now + after_s, 0, self._serial, _LOOK, self._looks)
@@ -236,6 +262,7 @@ class LinkedEngine(Engine):
         return super().state_dict() | {
             "in": self._in.state_dict(),
             "out": self._out.state_dict(),
+            "gate": [list(entry) for entry in self._gate],
             "sent": list(self._sent.items()),
             "coming": list(self._coming.items()),
             "engaged": self._engaged,
@@ -248,6 +275,7 @@ class LinkedEngine(Engine):
         super().load_state_dict(saved)
         self._in.load_state_dict(saved["in"])
         self._out.load_state_dict(saved["out"])
+        self._gate = deque((worker, life) for worker, life in saved["gate"])
         self._sent, self._coming = dict(saved["sent"]), dict(saved["coming"])
         self._engaged = None if saved["engaged"] is None else tuple(saved["engaged"])
         self._last_s, self._pace_s, self._looks = saved["pace"]

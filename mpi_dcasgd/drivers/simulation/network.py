@@ -37,6 +37,15 @@ class Network:
             "server's link"
         ),
     ] = 0.25
+    late_share: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="share of a server's link of a message that begins while others are on "
+            "their way, over theirs: TCP begins slowly, so short messages nearly queue up",
+        ),
+    ] = 1.0
     local: Annotated[
         int,
         Field(ge=0, description="workers 0 to local - 1 are on the server's host: free messages"),
