@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -11,9 +12,13 @@ from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data.dataset import Split
 from mpi_dcasgd.learning.data.own import Loading, check_alike, split_of
 from mpi_dcasgd.learning.data.part import set_apart
+from mpi_dcasgd.learning.declared import check_declared
 from mpi_dcasgd.learning.generators import plant
 from mpi_dcasgd.learning.guard import guarded
 from mpi_dcasgd.learning.task import Task
+
+_built: WeakSet[nn.Module] = WeakSet()
+"""All models so far: one that comes again has weights of its own by now, or none."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,14 @@ class Subject:
             seed: The job's.
             device: Where batches will be.
             validation: Fraction of the training samples that are set apart for validation, unless
-                the task brings validation data.
+                the data set has done so.
 
         Raises:
-            ConfigError: The task's own code fails, or so many validation samples cannot be.
+            ConfigError: The task's own code fails, it brings validation data of its own beside
+                that fraction, or so many samples cannot be set apart.
             DataError: The data are missing or not what they should be.
         """
+        check_declared(task)
         task.seed, task.device = seed, device
         loading = Loading(task.collate, task.evaluation_draws, device)
         splits = {}
@@ -59,6 +66,14 @@ class Subject:
                 splits[name] = split_of(data, name, loading)
         for name in splits:
             check_alike(splits["train"], splits[name], name)
+        if validation and "validation" in splits and _is_own(task, "validation_data"):
+            raise ConfigError(
+                "job",
+                [
+                    f"data.validation: has no effect, since {type(task).__name__} has "
+                    "validation_data(); omit one of them"
+                ],
+            )
         if validation and "validation" not in splits:
             splits["train"], splits["validation"] = set_apart(splits["train"], validation)
         return cls(task, splits["train"], splits["test"], splits.get("validation"))
@@ -70,6 +85,12 @@ class Subject:
             ConfigError: The task's own code fails, or returns something else.
         """
         return build(self.task, seed)
+
+
+def _is_own(task: Task, method: str) -> bool:
+    """Return whether a method is the user's, and none of the tasks of the package."""
+    owner = next(kind for kind in type(task).__mro__ if method in vars(kind))
+    return not owner.__module__.startswith("mpi_dcasgd.")
 
 
 def build(task: Task, seed: int) -> nn.Module:
@@ -90,4 +111,10 @@ def build(task: Task, seed: int) -> nn.Module:
             f"{type(task).__name__}.model",
             [f"returned {type(model).__name__}; allowed: a torch.nn.Module"],
         )
+    if model in _built:
+        raise ConfigError(
+            f"{type(task).__name__}.model",
+            ["returned a module that it has returned before; make a new one at every call"],
+        )
+    _built.add(model)
     return model

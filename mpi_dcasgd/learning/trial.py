@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.learning.declared import check_units
 from mpi_dcasgd.learning.evaluation import check_scalar, evaluate
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Batch, Learner
@@ -88,6 +89,7 @@ def try_metrics(flat: FlatModel, subject: Subject) -> None:
                     f"metrics() returns: {', '.join(found)}"
                 ],
             )
+        check_units(task, list(found))
 
 
 def _check_loss(learner: Learner, batch: Batch) -> None:

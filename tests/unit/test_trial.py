@@ -176,6 +176,60 @@ def test_a_primary_metric_that_is_not_measured_is_refused() -> None:
         try_metrics(learner.flat, learner.subject)
 
 
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        ({"higher_is_better": "no"}, "higher_is_better: got 'no'; allowed: True or False"),
+        ({"evaluation_draws": 1}, "evaluation_draws: got 1; allowed: True or False"),
+        ({"evaluation_batch": 0}, "evaluation_batch: got 0; allowed: a whole number > 0"),
+        ({"primary_metric": None}, "primary_metric: got None; allowed: the name of a metric"),
+        ({"units": "%"}, "units: got '%'; allowed: a dictionary of texts by metric"),
+        ({"units": {"inside": 3}}, "units: got {'inside': 3}; allowed"),
+        ({"primary_metrics": "inside"}, "nothing reads it; did you mean primary_metric"),
+        ({"higher_is_beter": True}, "nothing reads it; did you mean higher_is_better"),
+    ],
+)
+def test_attributes_of_another_kind_are_refused(attributes: dict[str, Any], told: str) -> None:
+    task = type("Mine", (Tensors,), attributes)()
+    with pytest.raises(ConfigError, match=f"^Mine: 1 problem\n  .*{told}"):
+        learner_of(task)
+
+
+def test_what_only_looks_like_an_attribute_of_a_task_is_not_refused() -> None:
+    class Mine(Tensors):
+        unit = "mm"
+        metric = 7
+
+        def primary_metric_of(self) -> int:
+            return self.metric
+
+    learner_of(Mine())
+
+
+def test_units_of_metrics_that_are_not_computed_are_refused() -> None:
+    learner = learner_of(type("Mine", (Tensors,), {"units": {"insid": "%"}})())
+    with pytest.raises(ConfigError, match=r"units.insid: no such metric .*; did you mean inside"):
+        try_metrics(learner.flat, learner.subject)
+
+
+def test_a_model_that_comes_twice_is_refused() -> None:
+    shared = nn.Linear(1, 1)
+    task = type("Mine", (Tensors,), {"model": lambda self: shared})()
+    learner = learner_of(task)
+    with pytest.raises(ConfigError, match=r"Mine.model.*\n.* make a new one at every call"):
+        learner.subject.build_model(0)
+
+
+def test_a_fraction_beside_validation_data_of_ones_own_is_refused() -> None:
+    class Mine(Tensors):
+        def validation_data(self) -> Any:
+            return Points(3, shaken=False)
+
+    assert len(Subject.open(Mine(), 0, CPU).validation or ()) == 3
+    with pytest.raises(ConfigError, match=r"data.validation: has no effect, since Mine has"):
+        Subject.open(Mine(), 0, CPU, validation=0.2)
+
+
 def test_metrics_are_tried_on_validation_data_as_well() -> None:
     class Bent(Tensors):
         def validation_data(self) -> Any:
