@@ -91,6 +91,7 @@ class Recording:
         self._recorder: Recorder | None = None
         self._conductor: Conductor | None = None
         self._state: RunState | None = None
+        self._begun = False
         # As the user has it: a study must know its runs again, however often they were resumed.
         self._asked = job_as_yaml(job)
         self.argv = argv
@@ -131,9 +132,13 @@ class Recording:
             error: Why it could not; the summary of a run that was to be resumed tells it.
         """
         if self.checkpoint or self.folder.metrics_jsonl.exists():
-            reason = f"could not be resumed: {type(error).__name__}: {error}"
-            with suppress(RunFolderError):
-                self.folder.write_summary({"status": "failed", "reason": reason})
+            if self._begun:
+                self.failed(error)  # unless `at_work` has told more of it
+            else:
+                what = "could not be resumed: " if self.checkpoint else ""
+                reason = f"{what}{type(error).__name__}: {error}"
+                with suppress(RunFolderError):
+                    self.folder.write_summary({"status": "failed", "reason": reason})
             self.close()
             return
         self.folder.job_yaml.unlink(missing_ok=True)
@@ -266,6 +271,7 @@ class Recording:
 
     def begin(self, conductor: Conductor, startup_s: float) -> None:
         """Training begins, or goes on from the checkpoint, now."""
+        self._begun = True
         conductor.begin(startup_s)
         if self.checkpoint is not None and self._state is not None:
             self._state.resume(self.checkpoint)

@@ -15,7 +15,8 @@ import torch
 from stop_after import StopAfter
 
 from mpi_dcasgd.config.load import load_job
-from mpi_dcasgd.errors import DataError, RunFolderError
+from mpi_dcasgd.errors import ConfigError, DataError, RunFolderError
+from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.record.checkpoints import CheckpointFiles, checkpoints_in, read_checkpoint
 from mpi_dcasgd.record.metrics import read_metrics
 from mpi_dcasgd.record.run_folder import RunFolder
@@ -247,6 +248,31 @@ def test_a_start_that_fails_in_the_folder_of_a_stopped_run_is_told_as_what_it_is
     assert summary(folder) == told
     assert go(folder) == 0
     assert summary(folder)["status"] == "completed"
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_mistake_that_shows_in_the_middle_of_training_is_told_as_what_it_is(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    folder = tmp_path / "run"
+    if resumed:
+        assert go(folder, stop_after=9) == 138
+    genuine, calls = Learner.gradient, []
+
+    def fail(learner: Learner, batch: Any) -> Any:
+        calls.append(batch)
+        if len(calls) > 20:  # long after the first minibatches were tried
+            raise ConfigError("Mine.loss", ["raised RuntimeError: sample 13 is broken"])
+        return genuine(learner, batch)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Learner, "gradient", fail)
+        with pytest.raises(ConfigError):
+            go(folder)
+    told = summary(folder)
+    assert told["status"] == "failed"
+    assert told["reason"].startswith("ConfigError: Mine.loss: 1 problem")
+    assert told["updates"] > 9 * resumed
 
 
 def full_disk(*args: object, **options: object) -> None:
