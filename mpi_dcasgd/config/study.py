@@ -100,6 +100,7 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
     except ConfigError as error:
         problems += [f"job: {job_file}: {line}" for line in error.problems]
         raise ConfigError(str(path), problems) from error
+    problems += _target_beyond(settings, base)
     code = code_folder({**base, **settings.set}, job_file.parent)
     with searching(code, job_file.parent, path.parent, fresh=True):
         cluster = cluster_settings(settings.cluster, settings.drivers, path.parent, problems)
@@ -131,3 +132,15 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
         mapping,
         tuning,
     )
+
+
+def _target_beyond(settings: StudySettings, base: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with a target, as far as it is known without the task's own code."""
+    target, task = settings.target, settings.set.get("task", base.get("task", "classification"))
+    name = task.get("name", "classification") if isinstance(task, Mapping) else task
+    if target is None or target <= 1 or name != "classification":
+        return []
+    return [
+        f"target: got {target:g}; allowed: from 0 to 1, a fraction (error is shown in %); did you "
+        f"mean {target / 100:g}?"
+    ]

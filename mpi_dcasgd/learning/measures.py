@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mpi_dcasgd.errors import ConfigError
+
 if TYPE_CHECKING:
     from mpi_dcasgd.learning.task import Task
 
@@ -121,6 +123,24 @@ class Measures:
     def scale(self, metric: str) -> float:
         """The factor that a value is shown with."""
         return 100.0 if self.units.get(metric) == PERCENT else 1.0
+
+    def refuse_beyond(self, target: float | None) -> None:
+        """Refuse a target that no value of the primary metric can be at.
+
+        Raises:
+            ConfigError: It is shown in per cent, and the target is no fraction of 1.
+
+        Example:
+            >>> Measures().refuse_beyond(95.0)
+            Traceback (most recent call last):
+            mpi_dcasgd.errors.ConfigError: target: 1 problem
+              got 95; allowed: from 0 to 1, a fraction (error is shown in %); did you mean 0.95?
+        """
+        if target is None or self.units.get(self.primary) != PERCENT or target <= 1:
+            return
+        allowed = f"from 0 to 1, a fraction ({self.primary} is shown in %)"
+        meant = f"did you mean {target / 100:g}?"
+        raise ConfigError("target", [f"got {target:g}; allowed: {allowed}; {meant}"])
 
     def title(self, metric: str) -> str:
         """The metric's name and unit at the head of a column: ``error %``.

@@ -95,12 +95,12 @@ def by_result(part: TaskRuns) -> Criterion:
         value,
         show,
         show_difference,
-        "Not ranked, since a run of it diverged or has no result",
+        "Not ranked, since some run diverged or has no result",
         measures.higher_is_better,
     )
 
 
-_NOT_REACHED = "Not ranked, since not all its runs got there"
+_NOT_REACHED = "Not ranked, since some run did not get there"
 
 
 def _seconds(value: float) -> str:

@@ -118,7 +118,10 @@ class Verdict:
         nearest = others[0]
         if _equal(nearest, first) and not nearest.clear:
             tied = [other.group for other in self.ranked if _equal(other, first)]
-            return f"a tie at {self.criterion.show(first.mean)} of {_names(tied)}.{self._rest()}"
+            near = [o.group for o in others if not (o.clear or _equal(o, first))]
+            noise = f" Not told apart from them: {_names(near)}." if near else ""
+            tie = f"a tie at {self.criterion.show(first.mean)} of {_names(tied)}."
+            return f"{tie}{noise}{self._rest()}"
         if self.winner is not None:
             return f"{shown} wins. Next is {self._by_how_much(nearest)}."
         if not any(other.behind and other.behind.claimed for other in others):
@@ -216,7 +219,8 @@ def called(group: Group) -> str:
 
 
 def _names(groups: Sequence[Group]) -> str:
-    named = [called(group) for group in groups[:_NAMED]]
-    if len(groups) > _NAMED:
+    if len(groups) > _NAMED + 1:  # "and 1 more" is no shorter than its name
+        named = [called(group) for group in groups[:_NAMED]]
         return f"{', '.join(named)} and {len(groups) - _NAMED} more"
+    named = [called(group) for group in groups]
     return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)

@@ -59,6 +59,7 @@ def write_report(
     title: str = "",
     read_stored: ReadStored = dict,
     find_idle: FindIdle | None = None,
+    strict: bool = False,
 ) -> Report:
     """Compare runs.
 
@@ -72,8 +73,11 @@ def write_report(
         title: Title of the report; by default the name of the runs' job.
         read_stored: Brings a stored job to the keys of today.
         find_idle: Tells which settings of a stored job have no effect; they are not listed.
+        strict: Refuse a target that the primary metric cannot be at. The report at the end of a
+            comparison is written all the same.
 
     Raises:
+        ConfigError: See ``strict``.
         RunFolderError: A path is no run, or ``out`` cannot be written.
         ReportWithoutPlotsError: matplotlib is missing; everything else was written.
     """
@@ -87,7 +91,10 @@ def write_report(
         targets.append(Target(target))
     if target_error is not None:
         targets.append(Target(target_error, "error"))
-    content = Content(found, by_task(found.runs), targets)
+    parts = by_task(found.runs)
+    if strict and len(parts) == 1:  # of several tasks it may be another's
+        parts[0].measures.refuse_beyond(target)
+    content = Content(found, parts, targets)
     pictures: list[list[tuple[Path, str]]] = []
     missing: PlotsUnavailableError | None = None
     several = len(content.parts) > 1

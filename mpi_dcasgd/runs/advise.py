@@ -17,6 +17,7 @@ from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.cluster import parse_cluster
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError, NonFiniteError
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.modules import searching
 from mpi_dcasgd.reporting.collect import collect
 from mpi_dcasgd.runs.build import Workshop, start_loaders
@@ -107,6 +108,7 @@ def advise(
         for name in dict.fromkeys((_ONE, *algorithms))
     }
     _check(jobs, settings, workers, algorithms, seeds, minutes)
+    Measures.of(jobs[_ONE].make_task()).refuse_beyond(target)
     plan = [(_ONE, 1), *((name, count) for name in algorithms for count in sorted({*workers}))]
     started, flag = time.monotonic(), StopFlag() if stop is None else stop
     with flag.listening() if stop is None else nullcontext(), _folder(out) as folder:

@@ -33,6 +33,7 @@ def report(
         The files that were written, and the table as text.
 
     Raises:
+        ConfigError: The target is none that the primary metric can be at, say 95 for 95 %.
         RunFolderError: A path is no run, or ``out`` cannot be written.
         ReportWithoutPlotsError: There is no matplotlib; all but the plots was written, and the
             exception has the report.
@@ -53,4 +54,5 @@ def report(
         title=title,
         read_stored=with_defaults,
         find_idle=idle_in,
+        strict=True,
     )

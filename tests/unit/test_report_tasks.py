@@ -298,6 +298,24 @@ def test_the_command_takes_a_target(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert "allowed" in capsys.readouterr().err
 
 
+def test_a_target_in_per_cent_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthetic_run(tmp_path / "runs")
+    words = ["report", str(tmp_path / "runs"), "-o", str(tmp_path / "report"), "--target"]
+    assert main([*words, "95"]) == 2
+    told = "got 95; allowed: from 0 to 1, a fraction (error is shown in %); did you mean 0.95?"
+    assert told in capsys.readouterr().err
+    assert main([*words, "1"]) == 0
+    # What runs have cost is not lost for it.
+    write_report([tmp_path / "runs"], tmp_path / "report", target=95)
+    (tmp_path / "job.yaml").write_text(Path("jobs/digits.yaml").read_text())
+    study = tmp_path / "study.yaml"
+    study.write_text("job: job.yaml\nalgorithms: [sgd]\ntarget: 95\n")
+    with pytest.raises(ConfigError, match=r"target: got 95; allowed: .*; did you mean 0\.95"):
+        load_study(study)
+
+
 def test_a_study_has_a_target_of_one_kind(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(Path("jobs/digits.yaml").read_text())
     study = tmp_path / "study.yaml"

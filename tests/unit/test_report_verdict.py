@@ -147,6 +147,25 @@ def test_means_that_differ_in_the_last_bit_are_a_tie() -> None:
     assert result.startswith("By final test error: a tie at 20.00 % of ")
 
 
+def test_beside_a_tie_every_other_row_is_named() -> None:
+    errors = {
+        "sgd": (0.2, 0.21, 0.22),
+        "asgd": (0.2, 0.21, 0.22),
+        "dcasgd-a": (0.1, 0.3, 0.26),
+        "ssgd": (0.4, 0.41, 0.42),
+    }
+    runs = [
+        made_up(name, seed, 10, error)
+        for name, of in errors.items()
+        for seed, error in enumerate(of)
+    ]
+    [result] = [text for text in screen(*runs).sentences() if text.startswith("By final")]
+    assert result == (
+        "By final test error: a tie at 21.00 % of sgd and asgd. Not told apart from them: dcasgd-a."
+        " Behind it beyond noise: ssgd."
+    )
+
+
 def test_with_one_seed_no_interval_is_claimed() -> None:
     one = screen(made_up("ssgd", 1, 15, 0.03), made_up("asgd", 1, 10, 0.02), target=0.03)
     time, *_ = one.sentences()
@@ -168,7 +187,7 @@ def test_rows_without_a_common_seed_are_not_paired() -> None:
 def test_a_target_that_nobody_reached_has_no_winner() -> None:
     time, *_ = screen(*clear(), target=0.001).sentences()
     assert time == (
-        "By time to 0.1 % test error: no winner. Not ranked, since not all its runs got there:"
+        "By time to 0.1 % test error: no winner. Not ranked, since some run did not get there:"
         " ssgd and asgd."
     )
 
@@ -177,8 +196,8 @@ def test_a_row_with_a_run_that_diverged_is_never_crowned() -> None:
     bad = [made_up("dcasgd-a", seed, 1, 0.001 if seed < 3 else math.nan) for seed in (1, 2, 3)]
     time, result, *_ = screen(*clear(), *bad, target=0.03).sentences()
     assert "asgd (10.0 s) wins" in time
-    assert time.endswith("got there: dcasgd-a.")
-    assert result.endswith("since a run of it diverged or has no result: dcasgd-a.")
+    assert time.endswith("did not get there: dcasgd-a.")
+    assert result.endswith("since some run diverged or has no result: dcasgd-a.")
 
 
 def test_a_metric_that_rises_is_won_by_the_highest() -> None:
