@@ -246,12 +246,19 @@ def watch_group(comm: Any, signs: bool, wait_s: float) -> list[str]:
         found.append(text)
         over.set()
 
+    def meet() -> None:
+        met = comm.Ibarrier()
+        while not met.Test():
+            if signs:
+                watch.alive()
+            time.sleep(0.01)
+
     settings = FaultSettings(patience=0.2)
     watch = group_watch.GroupWatch(own, settings, ["rank 0 on a", "rank 1 on b"], StopFlag(), tell)
     if comm.rank == 0:
         watch.step()
         watch.stepped()
-    comm.Barrier()  # so that the other does not wait for a step that is slow to begin
+    meet()  # so that the other does not wait for a step that is slow to begin
     if comm.rank == 1:
         watch.step()
         watch.waits()
@@ -259,11 +266,7 @@ def watch_group(comm: Any, signs: bool, wait_s: float) -> list[str]:
     while time.monotonic() < until and not over.wait(0.05):
         if signs:
             watch.alive()
-    met = comm.Ibarrier()
-    while not met.Test():
-        if signs:
-            watch.alive()
-        time.sleep(0.01)
+    meet()
     watch.close()
     return found
 

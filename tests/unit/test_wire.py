@@ -14,7 +14,7 @@ from torch import Tensor
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.config.check import try_job
 from mpi_dcasgd.config.load import job_as_yaml, make_job, with_overrides
-from mpi_dcasgd.config.simulated import _exchange
+from mpi_dcasgd.config.simulated import exchange_of
 from mpi_dcasgd.errors import ConfigError, NonFiniteError, ProtocolError
 from mpi_dcasgd.learning.learner import norm_of
 from mpi_dcasgd.server import wire as wire_module
@@ -334,5 +334,5 @@ def test_chunks_are_of_so_many_numbers_whatever_their_bits() -> None:
     assert wide.cuts(1_000_000) == narrow.cuts(1_000_000)
     assert len(narrow.cuts(1_000_000)) == 3
     several = make_job({**BASE, "chunk_mb": 1, "servers": 2}, Path("x.yaml"))
-    assert (several.cuts(1_000_000), _exchange(several)) == ((), {"servers": 2})
-    assert _exchange(wide)["chunk_bytes"] == 2 * _exchange(narrow)["chunk_bytes"] == 1_000_000
+    assert (several.cuts(1_000_000), exchange_of(several)) == ((), {"servers": 2})
+    assert exchange_of(wide)["chunk_bytes"] == 2 * exchange_of(narrow)["chunk_bytes"] == 1_000_000
