@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_dcasgd.cli.arguments import finite
+from mpi_dcasgd.record.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from mpi_dcasgd.reporting.timeline import Timeline
@@ -43,12 +44,20 @@ def run(args: argparse.Namespace) -> int:
     pushes = len({one.push for one in found.slices})
     print(
         f"{pushes:,} pushes of {found.num_workers} workers, from {begin:.6g} to {end:.6g} s"
-        + ("" if found.detailed else "; steps.bin is missing: only the end of each step is known")
+        + ("" if found.detailed else f"; {_why_coarse(RunFolder(args.run))}")
     )
     print(_table(found))
     where = "" if written.path.suffix in PICTURES else " (open it in https://ui.perfetto.dev)"
     print(f"timeline: {written.path}{where}")
     return 0
+
+
+def _why_coarse(folder: RunFolder) -> str:
+    from mpi_dcasgd.rules.algorithms import mode_of
+
+    if mode_of(folder.job().get("algorithm", "")) != "asynchronous":
+        return "a run without a server records the end of each step, and nothing within it"
+    return "steps.bin is missing: only the end of each step is known"
 
 
 def _table(found: Timeline) -> str:

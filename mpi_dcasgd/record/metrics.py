@@ -17,6 +17,12 @@ from mpi_dcasgd.record.sinks import MetricSink
 if TYPE_CHECKING:
     from mpi_dcasgd.record.run_folder import RunFolder
 
+EVENTS = (
+    *("start", "resume", "progress", "evaluation", "worker"),
+    *("message", "warning", "fault", "restart", "end"),
+)
+"""The kinds of rows that a run has."""
+
 
 def finite(value: Any) -> Any:
     """``value`` with every NaN and infinity in it as None, since JSON has no word for them."""

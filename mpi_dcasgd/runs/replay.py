@@ -206,7 +206,17 @@ def _compute_again(run: RecordedRun, show: TextIO | None, loaders: Loaders) -> R
         recorded_sha256=recorded_sha,
         code_changes=tuple(run.code_changes()),
         data_changes=data_changes,
+        damage=_damage(run) if recorded_sha else "",
     )
+
+
+def _damage(run: RecordedRun) -> str:
+    """Return what is wrong with the run's file of final weights, which computes nothing here."""
+    try:
+        run.folder.weights()
+    except RunFolderError as error:
+        return f"but the file is damaged: {error}"
+    return ""
 
 
 def _setup(recorded: RecordedRun, loaders: Loaders) -> tuple[VirtualSetup, OrderReplay]:

@@ -33,6 +33,7 @@ class Replay:
         code_changes: The modules of the user's own that are not what the run was made with, a line
             each.
         data_changes: What of the data is not what the run was made with, a line each.
+        damage: What is wrong with the run's file of final weights; empty if nothing is.
 
     Example:
         Whether a run can be repeated::
@@ -52,6 +53,7 @@ class Replay:
     recorded_sha256: str
     code_changes: tuple[str, ...] = ()
     data_changes: tuple[str, ...] = ()
+    damage: str = ""
 
     @property
     def identical(self) -> bool:
@@ -62,7 +64,8 @@ class Replay:
         return self.identical
 
     def __str__(self) -> str:
-        return "\n".join([self._verdict(), *self.code_changes, *self.data_changes])
+        notes = [*self.code_changes, *self.data_changes, *filter(None, [self.damage])]
+        return "\n".join([self._verdict(), *notes])
 
     def _verdict(self) -> str:
         if self.difference is not None and self.push is not None:

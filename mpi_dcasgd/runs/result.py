@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.errors import ConfigError, did_you_mean
+from mpi_dcasgd.record.metrics import EVENTS
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.jobs import load_job
 
@@ -95,8 +97,12 @@ class Run:
             event: Only rows of this kind, such as ``evaluation``, ``progress`` or ``worker``.
 
         Raises:
+            ConfigError: There is no such kind.
             RunFolderError: There are none, or the file is damaged.
         """
+        if event is not None and event not in EVENTS:
+            allowed = f"allowed: {', '.join(EVENTS)}{did_you_mean(event, EVENTS)}"
+            raise ConfigError("metrics", [f"event: got {event!r}; {allowed}"])
         rows = self._folder.metrics()
         return rows if event is None else [row for row in rows if row["event"] == event]
 

@@ -179,6 +179,8 @@ def simulate_timing(
         >>> timing.staleness_quantile(0.5)
         7
     """
+    if updates is not None and updates < 1:
+        raise ConfigError("simulate", [f"updates: got {updates!r}; allowed: a whole number > 0"])
     own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
     overrides = with_task(overrides, task)
     overrides |= {key: value for key, value in own.items() if value is not None}

@@ -174,6 +174,8 @@ def run_status(
         return told("failed", _because(job, run, log))
     if summary.get("status") == "interrupted":
         return told("interrupted", str(summary.get("reason", "")))
+    if run.summary_json.is_file() and not summary:
+        return told("failed", f"{run.summary_json} cannot be read; rerun the command to resume")
     if not run.is_run():
         words = _last_words(run.output_log)
         if words:

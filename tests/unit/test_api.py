@@ -25,9 +25,10 @@ from disguise import disguise
 import mpi_dcasgd
 from mpi_dcasgd.config.load import job_as_yaml
 from mpi_dcasgd.drivers.conductor import Conductor
-from mpi_dcasgd.errors import NonFiniteError
+from mpi_dcasgd.errors import ConfigError, NonFiniteError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.record.checkpoints import checkpoints_in
+from mpi_dcasgd.record.metrics import EVENTS
 from mpi_dcasgd.runs import virtual
 from mpi_dcasgd.runs.rank_failure import abort
 
@@ -240,7 +241,9 @@ def test_a_run_is_read_from_its_folder(tmp_path: Path) -> None:
     assert run.path == tmp_path / "run"
     assert (run.status, run.stopped_by) == ("completed", None)
     assert run.summary["updates"] == len(run.trace()) == 26
-    assert {row["event"] for row in run.metrics()} > {"start", "evaluation", "end"}
+    assert set(EVENTS) > {row["event"] for row in run.metrics()} > {"start", "evaluation", "end"}
+    with pytest.raises(ConfigError, match=r"event: got 'evaluatoin'; .* did you mean evaluation"):
+        run.metrics("evaluatoin")
     assert [row["epoch"] for row in run.metrics("evaluation")] == [1, 2]
     assert run.job == mpi_dcasgd.load_job(JOB, lr=0.2)
     assert set(run.weights()) == {"1.weight", "1.bias", "3.weight", "3.bias"}
@@ -406,6 +409,14 @@ def test_a_replay_says_that_a_run_is_identical(asynchronous: Path) -> None:
     assert str(found).startswith("identical: 26 pushes, 26 updates in ")
 
 
+def test_a_replay_says_that_the_file_of_weights_is_damaged(asynchronous: Path) -> None:
+    (asynchronous / "weights.pt").write_bytes(b"garbage")
+    found = mpi_dcasgd.replay(asynchronous)
+    assert found.identical, "what was computed is"
+    assert "\nbut the file is damaged: " in str(found)
+    assert "weights.pt" in found.damage
+
+
 def test_a_run_that_did_not_come_to_its_end_is_identical_as_far_as_it_went(
     asynchronous: Path,
 ) -> None:
@@ -480,6 +491,11 @@ def test_a_run_is_calibrated_from_and_simulated_again(tmp_path: Path) -> None:
     assert timing.time_s == pytest.approx(known.summary["wall_s"], rel=0.1)
     with pytest.raises(mpi_dcasgd.ConfigError, match="changes are for a job that is measured"):
         mpi_dcasgd.calibrate(known, lr=0.2)
+
+
+def test_no_number_of_updates_is_refused() -> None:
+    with pytest.raises(ConfigError, match="updates: got -5; allowed: a whole number > 0"):
+        mpi_dcasgd.simulate_timing(JOB, algorithm="asgd", updates=-5)
 
 
 def test_what_cannot_be_simulated_is_refused_and_leaves_no_folder(tmp_path: Path) -> None:

@@ -279,6 +279,16 @@ def test_a_run_folder_without_room_is_found(
     assert found.fix.startswith("df -")
 
 
+@pytest.mark.parametrize("below", ["", "runs/deep"])
+def test_a_file_in_place_of_the_run_folder_is_found(
+    healthy: Surroundings, tmp_path: Path, below: str
+) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("lr: 0.1")
+    found = findings(with_folder(replace(healthy, run_dir=file / below), tmp_path))["run folder"]
+    assert (found.result, found.seen) == ("fail", f"{file} is a file, and no folder for runs")
+
+
 @pytest.mark.parametrize(
     ("facts", "result"),
     [

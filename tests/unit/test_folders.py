@@ -19,6 +19,7 @@ from mpi_dcasgd.record.metrics import RunProgress
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.slurm_folder import Submission
 from mpi_dcasgd.record.study_folder import StudyFolder, find_runs
+from mpi_dcasgd.tools.run_status import run_status
 
 # A run folder
 
@@ -61,6 +62,17 @@ def test_a_damaged_summary_or_job_is_told_unless_the_caller_is_lenient(
             read()
         assert read(lenient=True) == {}
     assert not folder.is_finished()
+
+
+def test_the_status_of_a_run_with_a_damaged_summary_says_so(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.job_yaml.write_text("name: x")
+    folder.metrics_jsonl.write_text('{"event": "start"}\n')
+    assert run_status("x", folder, None, None).state == "running"
+    folder.summary_json.write_text('{"status": "comp')
+    told = run_status("x", folder, None, None)
+    assert told.state == "failed"
+    assert told.reason.startswith(f"{folder.summary_json} cannot be read")
 
 
 def test_damaged_records_are_no_progress(tmp_path: Path) -> None:

@@ -182,3 +182,15 @@ def test_what_is_refused(
     monkeypatch.setattr("mpi_dcasgd.record.run_folder.RunFolder.weights", lambda *_, **__: other)
     with pytest.raises(RunFolderError, match="do not fit the job's model"):
         sharpness(run)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"samples": -3}, "samples: got -3; allowed: a whole number > 0"),
+        ({"tolerance": 0.0}, "tolerance: got 0.0; allowed: a number > 0"),
+    ],
+)
+def test_numbers_without_a_meaning_are_refused(given: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        sharpness(JOB, **given)

@@ -204,6 +204,16 @@ def test_a_picture_has_all_ranks(run: Path, tmp_path: Path) -> None:
     assert 0 < begin < end < RunFolder(run).trace().time_us[-1] / 1e6
 
 
+def test_a_run_without_a_server_lacks_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate({**JOB, "algorithm": "ssgd"}, workers=2, run_dir=tmp_path / "run")
+    assert main(["timeline", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr().out
+    assert "a run without a server records the end of each step, and nothing within it" in told
+    assert "missing" not in told
+
+
 def test_a_run_without_step_times_has_a_timeline_of_whole_steps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,8 @@ def check_run_folder(where: Surroundings) -> Finding:
     name, folder = "run folder", existing(where.run_dir)
     answer = where.folders[folder]
     fix = "mpi-dcasgd run --run-dir DIR ...  (on a disk that can be written and has room)"
+    if (file := _in_the_way(where.run_dir)) is not None:
+        return fail(name, f"{file} is a file, and no folder for runs", fix)
     if problem := _problem(answer, folder):
         return fail(name, problem, f"df -h {folder}; {fix}")
     free, files = answer.facts["free_bytes"], answer.facts.get("files")
@@ -43,6 +45,13 @@ def check_run_folder(where: Surroundings) -> Finding:
     if files is not None and files < 1000:
         return warn(name, f"{folder}: room for {files} more files", f"df -i {folder}; {fix}")
     return ok(name, f"{folder}, {size(free)} free")
+
+
+def _in_the_way(folder: Path) -> Path | None:
+    """Return the file that stands where a folder, or one above it, would be made."""
+    folder = folder.absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return None if there.is_dir() else there
 
 
 def check_locks(where: Surroundings) -> Finding:
