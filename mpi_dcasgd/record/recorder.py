@@ -176,7 +176,7 @@ class Recorder:
                 names = ", ".join(name.replace("_", " ", 1) for name in not_numbers)
                 self.message(
                     "the weights that the run ended with are no result: not a number: "
-                    f"{names}; lower lr, or clip gradients"
+                    f"{names}; {_advice(not_numbers)}"
                 )
             self._metrics.write("end", time_s, status=status, reason=reason)
             if self._trace is not None:
@@ -330,3 +330,10 @@ class Recorder:
 def _offsets(saved: Mapping[str, Any] | None) -> dict[str, Any]:
     """Offsets of the sinks at a checkpoint, which may be of a version that had only one."""
     return {} if saved is None else {JSONL: saved["metrics"], **saved.get("sinks", {})}
+
+
+def _advice(not_numbers: Sequence[str]) -> str:
+    """Return what to do about metrics that are no numbers, by the names of records."""
+    if any(name.endswith("_loss") for name in not_numbers):
+        return "lower lr, or clip gradients; or look for samples whose loss is none"
+    return "the losses are numbers, so look at what the task's metrics() computes"

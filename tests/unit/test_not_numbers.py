@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from line_tasks import Tensors
 from torch import nn
 
 from mpi_dcasgd.drivers.observer import Evaluation
@@ -149,4 +150,18 @@ def test_a_run_that_ends_with_nan_says_so(tmp_path: Path) -> None:
     assert run.summary["best_epoch"] is None
     assert not RunFolder(run.path).best_pt.exists()
     said = [event["text"] for event in run.metrics() if event["event"] == "message"]
-    assert any("are no result: not a number: test loss" in text for text in said)
+    told = "are no result: not a number: test loss; lower lr, or clip gradients"
+    assert any(told in text for text in said)
+
+
+class Odd(Tensors):
+    def metrics(self, model: nn.Module, batch: Any) -> Any:
+        return {"inside": (float("nan"), 1)}
+
+
+def test_a_metric_alone_that_is_nan_is_not_laid_to_the_learning_rate(tmp_path: Path) -> None:
+    job = {"algorithm": "sgd", "epochs": 1, "batch_size": 8, "lr": 0.1}
+    run = train(job, task=Odd(), run_dir=tmp_path / "run")
+    assert run.summary["not_numbers"] == ["test_inside"]
+    [told] = [row["text"] for row in run.metrics("message") if "no result" in row["text"]]
+    assert told.endswith("so look at what the task's metrics() computes")
