@@ -155,6 +155,8 @@ def part_names(algorithm: str) -> dict[str, str]:
 def unknown_algorithm(name: str) -> str:
     """Return the message about an algorithm that does not exist."""
     hint = did_you_mean(name, ALGORITHMS)
+    if "=" in name:
+        hint = "; put key=value words before the option that takes names"
     return f"unknown algorithm {name!r}{hint} (allowed: {', '.join(ALGORITHMS)})"
 
 

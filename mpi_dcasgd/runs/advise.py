@@ -80,7 +80,7 @@ def advise(
         job: A job's file, its content as a mapping, or a job.
         cluster: A file of ``calibrate``, or its content (docs/simulator.md).
         workers: Numbers of workers that are tried.
-        algorithms: Names of asynchronous and synchronous algorithms.
+        algorithms: Names of asynchronous and synchronous algorithms, or one name.
         seeds: How many, from the job's on; 2 or more.
         target: A value of the primary metric; None for the default.
         minutes: Most real time; what is estimated to take longer is refused, and what then does
@@ -102,6 +102,8 @@ def advise(
             cluster = {"delays": "gamma", "slow": {0: 4}}
             print(*advise("jobs/digits.yaml", cluster=cluster, workers=[2, 4]).ranking.sentences)
     """
+    if isinstance(algorithms, str):
+        algorithms = (algorithms,)
     settings = _cluster(job, cluster)
     jobs = {
         name: load_job(job, words=words, **{**overrides, "algorithm": name})

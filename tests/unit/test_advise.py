@@ -130,6 +130,10 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "seeds: got 1; allowed: 2 or more" in text
     with pytest.raises(ConfigError, match=r"would take about .* allow more with --minutes"):
         advise({**JOB, "epochs": 10**6}, cluster={}, workers=[4], minutes=1)
+    with pytest.raises(ConfigError, match="unknown algorithm 'asdg'; did you mean asgd"):
+        advise(JOB, cluster={}, workers=[4], algorithms="asdg")
+    with pytest.raises(ConfigError, match="unknown algorithm 'epochs=4'; put key=value words bef"):
+        advise(JOB, cluster={}, workers=[4], algorithms=["asgd", "epochs=4"])
     with pytest.raises(ConfigError, match=r"got 75; allowed: .* did you mean 0\.75"):
         advise(JOB, cluster={}, workers=[4], target=75)
     job = tmp_path / "tiny.yaml"
