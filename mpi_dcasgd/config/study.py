@@ -22,6 +22,7 @@ from mpi_dcasgd.config.study_settings import StudySettings
 from mpi_dcasgd.config.tuning import Tuning
 from mpi_dcasgd.config.tuning_layout import lay_out_tuning
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.modules import searching
 
 
@@ -135,12 +136,7 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
 
 
 def _target_beyond(settings: StudySettings, base: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with a target, as far as it is known without the task's own code."""
-    target, task = settings.target, settings.set.get("task", base.get("task", "classification"))
+    """Return what is wrong with a target, as far as it is known without a task's own code."""
+    task = settings.set.get("task", base.get("task", "classification"))
     name = task.get("name", "classification") if isinstance(task, Mapping) else task
-    if target is None or target <= 1 or name != "classification":
-        return []
-    return [
-        f"target: got {target:g}; allowed: from 0 to 1, a fraction (error is shown in %); did you "
-        f"mean {target / 100:g}?"
-    ]
+    return Measures().beyond(settings.target) if name == "classification" else []

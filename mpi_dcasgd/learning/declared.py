@@ -1,4 +1,4 @@
-"""What a task says of itself by attributes: checked before anything is made of it."""
+"""Checks of the attributes by which a task describes itself, before anything is made of it."""
 
 from __future__ import annotations
 

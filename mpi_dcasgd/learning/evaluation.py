@@ -110,6 +110,8 @@ def check_scalar(task: Task, loss: object) -> None:
 
 
 def _pair(task: Task, name: Any, value: Any) -> tuple[float, float]:
+    if not isinstance(name, str):
+        raise _wrong(task, f"has the name {name!r}, which is no text")
     try:
         total, weight = value
         return float(total), float(weight)
@@ -125,7 +127,13 @@ def _mean(task: Task, name: str, total: float, weight: float) -> float:
 
 def _derived(task: Task, means: dict[str, float]) -> dict[str, float]:
     with guarded(task, "derived") as derived:
-        return {name: float(value) for name, value in derived(dict(means)).items()}
+        found = derived(dict(means))
+        if not (isinstance(found, Mapping) and all(isinstance(name, str) for name in found)):
+            raise ConfigError(
+                type(task).__name__,
+                [f"derived: returned {found!r:.80}; allowed: a mapping of names to numbers"],
+            )
+        return {name: float(value) for name, value in found.items()}
 
 
 def _wrong(task: Task, seen: str) -> ConfigError:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mpi_dcasgd.errors import ConfigError
-
 if TYPE_CHECKING:
     from mpi_dcasgd.learning.task import Task
 
@@ -124,23 +122,20 @@ class Measures:
         """The factor that a value is shown with."""
         return 100.0 if self.units.get(metric) == PERCENT else 1.0
 
-    def refuse_beyond(self, target: float | None) -> None:
-        """Refuse a target that no value of the primary metric can be at.
-
-        Raises:
-            ConfigError: It is shown in per cent, and the target is no fraction of 1.
+    def beyond(self, target: float | None) -> list[str]:
+        """Return the problem of a target above all values of a metric that is shown in per cent.
 
         Example:
-            >>> Measures().refuse_beyond(95.0)
-            Traceback (most recent call last):
-            mpi_dcasgd.errors.ConfigError: target: 1 problem
-              got 95; allowed: from 0 to 1, a fraction (error is shown in %); did you mean 0.95?
+            >>> Measures().beyond(0.05)
+            []
+            >>> print(*Measures().beyond(5.0))
+            target: got 5; allowed: up to 1, a fraction (error is shown in %); did you mean 0.05?
         """
         if target is None or self.units.get(self.primary) != PERCENT or target <= 1:
-            return
-        allowed = f"from 0 to 1, a fraction ({self.primary} is shown in %)"
-        meant = f"did you mean {target / 100:g}?"
-        raise ConfigError("target", [f"got {target:g}; allowed: {allowed}; {meant}"])
+            return []
+        allowed = f"up to 1, a fraction ({self.primary} is shown in %)"
+        meant = f"; did you mean {target / 100:g}?" if target <= 100 else ""
+        return [f"target: got {target:g}; allowed: {allowed}{meant}"]
 
     def title(self, metric: str) -> str:
         """The metric's name and unit at the head of a column: ``error %``.

@@ -18,7 +18,7 @@ from mpi_dcasgd.learning.guard import guarded
 from mpi_dcasgd.learning.task import Task
 
 _built: WeakSet[nn.Module] = WeakSet()
-"""All models so far: one that comes again has weights of its own by now, or none."""
+"""All modules with parameters to train so far: one that comes again is being trained already."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,24 @@ def build(task: Task, seed: int) -> nn.Module:
             f"{type(task).__name__}.model",
             [f"returned {type(model).__name__}; allowed: a torch.nn.Module"],
         )
-    if model in _built:
+    if kept := _kept_from_before(model):
         raise ConfigError(
             f"{type(task).__name__}.model",
-            ["returned a module that it has returned before; make a new one at every call"],
+            [f"returned {kept}, which it has returned before; make all of it anew at every call"],
         )
-    _built.add(model)
+    _built.update(module for module in model.modules() if _is_trained(module))
     return model
+
+
+def _kept_from_before(model: nn.Module) -> str:
+    """Return the first part of a model that was not made for it; empty if all of it was."""
+    shapes_only = torch.empty(0).is_meta
+    for name, module in model.named_modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if module in _built or (not shapes_only and any(tensor.is_meta for tensor in own)):
+            return f"the module {name}" if name else "a module"
+    return ""
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(one.requires_grad for one in module.parameters(recurse=False))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.reporting.collect import FindIdle, ReadStored, UnfinishedRun, collect
 from mpi_dcasgd.reporting.content import Content, setting_of
@@ -93,7 +93,9 @@ def write_report(
         targets.append(Target(target_error, "error"))
     parts = by_task(found.runs)
     if strict and len(parts) == 1:  # of several tasks it may be another's
-        parts[0].measures.refuse_beyond(target)
+        problems = parts[0].measures.beyond(target)
+        if problems:
+            raise ConfigError("report", problems)
     content = Content(found, parts, targets)
     pictures: list[list[tuple[Path, str]]] = []
     missing: PlotsUnavailableError | None = None

@@ -110,7 +110,8 @@ def advise(
         for name in dict.fromkeys((_ONE, *algorithms))
     }
     _check(jobs, settings, workers, algorithms, seeds, minutes)
-    Measures.of(jobs[_ONE].make_task()).refuse_beyond(target)
+    if problems := Measures.of(jobs[_ONE].make_task()).beyond(target):
+        raise ConfigError("advise", problems)
     plan = [(_ONE, 1), *((name, count) for name in algorithms for count in sorted({*workers}))]
     started, flag = time.monotonic(), StopFlag() if stop is None else stop
     with flag.listening() if stop is None else nullcontext(), _folder(out) as folder:

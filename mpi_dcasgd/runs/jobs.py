@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ def resolve_job(job: JobSource, pairs: Sequence[Override], problems: Sequence[st
         name, where, mapping = job.name, f"job {job.name}", job_as_yaml(job)
     elif isinstance(job, Mapping):
         name, where, mapping = "job", "job", plain(_named(job))
+    elif not isinstance(job, (str, os.PathLike)):
+        raise ConfigError("job", [f"got {job!r:.80}; allowed: a job file, a mapping, or a Job"])
     else:
         path = Path(job)
         folder = path.parent

@@ -137,16 +137,10 @@ def sharpness(
     folder = _folder_of(source)
     if folder is not None and (words or overrides):
         raise ConfigError("sharpness", ["changes are for a job, not for a run"])
-    if not (samples > 0 and tolerance > 0):
-        told = [
-            f"{name}: got {value!r}; allowed: {allowed} > 0"
-            for name, value, allowed in (
-                ("samples", samples, "a whole number"),
-                ("tolerance", tolerance, "a number"),
-            )
-            if not value > 0
-        ]
-        raise ConfigError("sharpness", told)
+    if samples < 1:
+        raise ConfigError("sharpness", [f"samples: got {samples!r}; allowed: a whole number > 0"])
+    if not tolerance > 0:
+        raise ConfigError("sharpness", [f"tolerance: got {tolerance!r}; allowed: a number > 0"])
     if folder is None and best:
         raise ConfigError("sharpness", ["best: only a run has best weights"])
     job = load_job(folder.job_yaml if folder else source, words=words, **overrides)  # type: ignore[arg-type]

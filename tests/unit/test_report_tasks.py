@@ -304,9 +304,12 @@ def test_a_target_in_per_cent_is_refused(
     synthetic_run(tmp_path / "runs")
     words = ["report", str(tmp_path / "runs"), "-o", str(tmp_path / "report"), "--target"]
     assert main([*words, "95"]) == 2
-    told = "got 95; allowed: from 0 to 1, a fraction (error is shown in %); did you mean 0.95?"
+    told = "got 95; allowed: up to 1, a fraction (error is shown in %); did you mean 0.95?"
     assert told in capsys.readouterr().err
     assert main([*words, "1"]) == 0
+    capsys.readouterr()
+    assert main([*words, "1000"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
     # What runs have cost is not lost for it.
     write_report([tmp_path / "runs"], tmp_path / "report", target=95)
     (tmp_path / "job.yaml").write_text(Path("jobs/digits.yaml").read_text())

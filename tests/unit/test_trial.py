@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
-from mpi_dcasgd.learning.subject import Subject
+from mpi_dcasgd.learning.subject import Subject, build
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.learning.trial import try_metrics, try_out
@@ -216,8 +216,46 @@ def test_a_model_that_comes_twice_is_refused() -> None:
     shared = nn.Linear(1, 1)
     task = type("Mine", (Tensors,), {"model": lambda self: shared})()
     learner = learner_of(task)
-    with pytest.raises(ConfigError, match=r"Mine.model.*\n.* make a new one at every call"):
+    with pytest.raises(
+        ConfigError, match=r"Mine.model.*\n.* a module, .* make all of it anew at every call"
+    ):
         learner.subject.build_model(0)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_model_around_a_kept_part_is_refused_if_that_is_trained(trained: bool) -> None:
+    shared = nn.Linear(1, 1).requires_grad_(trained)
+    task = type("Mine", (Tensors,), {"model": lambda self: nn.Sequential(nn.Linear(1, 1), shared)})
+    learner = learner_of(task())
+    if not trained:  # what is read only may be everybody's
+        learner.subject.build_model(0)
+        return
+    with pytest.raises(ConfigError, match=r"Mine.model.*\n.* returned the module 1, which it has"):
+        learner.subject.build_model(0)
+
+
+def test_a_part_that_was_made_for_its_shapes_alone_is_no_part_of_a_model() -> None:
+    with torch.device("meta"):
+        shapes = nn.Linear(1, 1).requires_grad_(False)
+    task = type("Mine", (Tensors,), {"model": lambda self: nn.Sequential(nn.Linear(1, 1), shapes)})
+    with pytest.raises(ConfigError, match="returned the module 1, which it has returned before"):
+        learner_of(task())
+    with torch.device("meta"):
+        build(task(), 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "found", "told"),
+    [
+        ("metrics", {3: (1.0, 2)}, "metrics: has the name 3, which is no text; allowed: a mapping"),
+        ("derived", "text", "derived: returned 'text'; allowed: a mapping of names to numbers"),
+        ("derived", {3: 1.0}, "derived: returned {3: 1.0}; allowed: a mapping of names"),
+    ],
+)
+def test_metrics_without_names_are_refused(method: str, found: Any, told: str) -> None:
+    learner = learner_of(type("Mine", (Tensors,), {method: lambda *given: found})())
+    with pytest.raises(ConfigError, match=told):
+        try_metrics(learner.flat, learner.subject)
 
 
 def test_a_fraction_beside_validation_data_of_ones_own_is_refused() -> None:
