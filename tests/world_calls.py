@@ -27,6 +27,14 @@ def bench(comm: MPI.Intracomm, spec: dict[str, Any]) -> None:
     mpi_rank.main(spec)
 
 
+def idle(comm: MPI.Intracomm, messages: int) -> list[float]:
+    """Its share of the processor, and how late each message was; nothing on the sender."""
+    from mpi_dcasgd.tools.bench.idle import measure
+
+    found = measure(comm, messages, (0.0, 0.01))
+    return [] if found is None else [found.share, *found.late_s]
+
+
 def script(comm: MPI.Intracomm, path: str, *words: str) -> None:
     """Execute a program as ``python PATH WORDS`` does, on all ranks of the world."""
     assert comm.size == MPI.COMM_WORLD.size

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from in_process import command
 
+from mpi_dcasgd.tools.bench.idle import Idle
+
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
 BENCH = [sys.executable, "-m", "mpi_dcasgd", "bench", "mpi"]
@@ -58,3 +60,15 @@ def test_what_has_no_server_is_refused(
     told = capsys.readouterr().err
     assert words in told
     assert "Traceback" not in told
+
+
+def test_what_waiting_costs_is_measured(shared_world: Callable[..., Any]) -> None:
+    waiter, sender = shared_world("world_calls:idle", 20, ranks=2)
+    share, *late_s = waiter.value
+    assert sender.value == []
+    assert 0 < share < 1.2
+    assert len(late_s) == 20
+    assert 0 < late_s[0] <= late_s[-1]
+    assert str(Idle(0.065, [1e-4, 2e-4, 3e-4])) == (
+        "6.5 % of a core; a message is seen after 200 us (median), 300 (nine of ten), 300"
+    )
