@@ -53,7 +53,7 @@ def _meet_server() -> tuple[MPI.Intracomm, dict[str, Any]]:
     mpi4py.rc.thread_level = "funneled"
     from mpi_dcasgd.drivers import mpi_variables
 
-    with mpi_variables.for_start():
+    with mpi_variables.for_start(asynchronous=True):
         from mpi4py import MPI
 
     from mpi_dcasgd.drivers.signals import leave

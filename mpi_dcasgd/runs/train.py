@@ -175,8 +175,7 @@ def _train_as_rank(
     git: dict[str, Any] | None,
     loaders: Loaders,
 ) -> Path:
-    threads = request.job.mode == "synchronous" or request.job.faults.respawn
-    whole = _whole_world(threads) if given is None else given
+    whole = _whole_world(request.job) if given is None else given
     comm, rank = whole, None
     try:
         comm = whole if given is None else own_copy(given, request.job.faults.setup_patience)
@@ -202,16 +201,17 @@ def _train_as_rank(
     return rank.folder.path
 
 
-def _whole_world(threads: bool) -> MPI.Intracomm:
+def _whole_world(job: Job) -> MPI.Intracomm:
     """MPI's world, MPI being started if it is not yet."""
     import mpi4py
 
+    synchronous = job.mode == "synchronous"
     # Only the main thread calls MPI in an asynchronous run, unless workers are to be replaced;
     # Horovod has a thread of its own.
-    mpi4py.rc.thread_level = "multiple" if threads else "funneled"
+    mpi4py.rc.thread_level = "multiple" if synchronous or job.faults.respawn else "funneled"
     start_guard.mpi_begins()
     try:
-        with mpi_variables.for_start():
+        with mpi_variables.for_start(asynchronous=not synchronous):
             from mpi4py import MPI
     except Exception as error:  # whatever a missing or broken MPI raises
         raise LaunchError(

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-AT_ONCE = 2
-"""Messages under way at a time. One keeps the wire busy while the next is agreed upon; of many, an
-MPI library would send pieces in turns, and all of them would arrive when the last does."""
-
 
 class Stream:
-    """Persistent sends in the order in which they are added, a few of them at a time.
+    """Persistent sends in the order in which they are added, one at a time.
+
+    Of two at a time an MPI library sends pieces in turns, and both arrive when the second does: the
+    first could not be worked on meanwhile. What the one costs, that it is agreed upon while nothing
+    else is under way, is little beside chunks of megabytes (docs/performance.md).
 
     They move only when somebody calls ``move``.
     """
 
     def __init__(self) -> None:
         self._waiting: deque[MPI.Prequest] = deque()
-        self._away: deque[MPI.Prequest] = deque()
+        self._away: MPI.Prequest | None = None
 
     def add(self, sends: Iterable[MPI.Prequest]) -> None:
         """Have more messages sent, as soon as it is their turn; each may come again."""
@@ -31,15 +31,14 @@ class Stream:
 
     def move(self) -> bool:
         """Send what can be sent; return whether everything is out of its memory."""
-        while True:
-            while self._away and self._away[0].Test():
-                self._away.popleft()
-            if not self._waiting or len(self._away) == AT_ONCE:
-                return not self._away
-            self._waiting[0].Start()
-            self._away.append(self._waiting.popleft())
+        while self._away is None or self._away.Test():
+            self._away = self._waiting.popleft() if self._waiting else None
+            if self._away is None:
+                return True
+            self._away.Start()
+        return False
 
     def clear(self) -> None:
         """Forget what is still to be sent, to somebody who is gone."""
         self._waiting.clear()
-        self._away.clear()
+        self._away = None

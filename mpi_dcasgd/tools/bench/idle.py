@@ -78,7 +78,7 @@ def measure(
 
 def main() -> int:
     """Measure as a rank of a world of two."""
-    with mpi_variables.for_start():
+    with mpi_variables.for_start(asynchronous=True):
         from mpi4py import MPI
     if MPI.COMM_WORLD.size != 2:
         print("idle: start it with two ranks: mpirun -n 2 ...", file=sys.stderr)

@@ -24,7 +24,7 @@ mpi4py.rc.thread_level = "funneled"
 
 from mpi_dcasgd.drivers import mpi_variables  # noqa: E402
 
-with mpi_variables.for_start():
+with mpi_variables.for_start(asynchronous=True):
     from mpi4py import MPI  # the thread level has to be chosen before
 
 from mpi_dcasgd.drivers.backoff import wait_until  # noqa: E402
