@@ -11,6 +11,8 @@ Of that file this is read, and nothing else::
                 "values": {"lr.base": 0.2},
                 "edge": ["lr.base"],
                 "diverged": 1,
+                "tied": 3,
+                "tie_by_final": false,
             },
             ...,
         ]
@@ -49,6 +51,8 @@ class Tuned:
         diverged: Runs that had no result.
         cut_off: Runs that did not reach the target in time.
         left_out: No run has won, so that the algorithm is not among those that are compared.
+        tied: Runs that had the best score, where that was more than one; else 0.
+        tie_by_final: The better final value decided among them; else the first was taken.
     """
 
     algorithm: str
@@ -60,6 +64,8 @@ class Tuned:
     label: str
     cut_off: int = 0
     left_out: bool = False
+    tied: int = 0
+    tie_by_final: bool = False
 
     @classmethod
     def of(cls, entry: Any, *, left_out: bool = False) -> Tuned:
@@ -83,6 +89,8 @@ class Tuned:
             label=str(entry.get("label") or entry["algorithm"]),
             cut_off=int(entry.get("cut_off") or 0),
             left_out=left_out,
+            tied=int(entry.get("tied") or 0),
+            tie_by_final=bool(entry.get("tie_by_final")),
         )
 
     def covers(self, group: Group) -> bool:
@@ -147,6 +155,7 @@ def tuning_remarks(groups: Sequence[Group], tuned: Sequence[Tuned]) -> list[str]
     else:
         chosen = "; ".join(map(_chosen, used))
         found.append(f"Tuned with {next(iter(budgets.values()))} runs for each: {chosen}.")
+    found += [_tie(each) for each in used if each.tied]
     if edges := dict.fromkeys(
         f"{', '.join(each.edge)} of {each.label}{_workers(each)}" for each in used if each.edge
     ):
@@ -155,6 +164,14 @@ def tuning_remarks(groups: Sequence[Group], tuned: Sequence[Tuned]) -> list[str]
             f"At the edge of {whose} grid: {'; '.join(edges)}. A value beyond it may be better."
         )
     return found
+
+
+def _tie(tuned: Tuned) -> str:
+    how = "the better final value decided" if tuned.tie_by_final else "the first was taken"
+    return (
+        f"{tuned.tied} of {tuned.runs} settings of {tuned.label}{_workers(tuned)} tied when it was"
+        f" tuned; {how}."
+    )
 
 
 def _workers(tuned: Tuned) -> str:

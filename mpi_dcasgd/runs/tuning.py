@@ -16,6 +16,7 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.study_runs import planned
+from mpi_dcasgd.runs.tuning_ties import Scored, Tie, best_of
 from mpi_dcasgd.tools.comparison import PlannedRun, look_at
 
 
@@ -32,6 +33,7 @@ class Choice:
         edge: Keys of which the chosen value lies at an end of their grid.
         diverged: Runs without a result.
         cut_off: Runs that did not reach the target in time.
+        tie: What decided, where several runs had the best score.
     """
 
     group: TunedGroup
@@ -42,6 +44,7 @@ class Choice:
     edge: tuple[str, ...]
     diverged: int
     cut_off: int
+    tie: Tie | None = None
 
     @property
     def name(self) -> str:
@@ -58,7 +61,8 @@ class Choice:
             return f"{self.name}: nothing to choose ({runs}); left out of the comparison"
         values = ", ".join(f"{key} {value}" for key, value in self.values)
         edge = f"; at the edge of its grid: {', '.join(self.edge)}" if self.edge else ""
-        return f"{self.name}: {values} ({self.metric} {self.shown}; {runs}){edge}"
+        tie = f"; {self.tie.text(len(self.group.candidates))}" if self.tie else ""
+        return f"{self.name}: {values} ({self.metric} {self.shown}; {runs}){tie}{edge}"
 
     def as_recorded(self) -> dict[str, Any]:
         """An entry of ``chosen`` or of ``left_out`` in tuning.json."""
@@ -74,6 +78,8 @@ class Choice:
             "edge": list(self.edge),
             "diverged": self.diverged,
             "cut_off": self.cut_off,
+            "tied": self.tie.settings if self.tie else 0,
+            "tie_by_final": self.tie is not None and self.tie.by_final,
             "grid": {key: list(values) for key, values in group.grid.items()},
         }
 
@@ -123,7 +129,7 @@ def choose_values(study: Study, tuning: Tuning, folder: StudyFolder) -> list[Cho
 def _choose(study: Study, tuning: Tuning, group: TunedGroup, folder: StudyFolder) -> Choice:
     timed = tuning.settings.by == "time-to-target"
     measures, split = Measures(), "validation"
-    best: tuple[float, Candidate] | None = None
+    scored: list[Scored] = []
     diverged = cut_off = 0
     for candidate in group.candidates:
         run = folder.run(candidate.element.name)
@@ -137,30 +143,28 @@ def _choose(study: Study, tuning: Tuning, group: TunedGroup, folder: StudyFolder
         if lossless or not _is_number(summary.get(f"{split}_{measures.primary}")):
             diverged += 1
             continue
-        score: float | None = summary[f"{split}_{measures.primary}"]
-        if timed:
-            score = _time_to_target(study, run, measures, split)
-            cap = tuning.settings.cap_s
-            if score is None or (cap is not None and score > cap):
-                cut_off += 1
-                continue
-        ranked = replace(measures, higher_is_better=False) if timed else measures
-        if ranked.better(score, None if best is None else best[0]):
-            best = (float(score or 0.0), candidate)
-    values = None if best is None else best[1].values
-    metric = f"time to target, {split}," if timed else f"{split} {measures.primary}"
-    shown = "" if best is None else f"{best[0]:.4g} s"
+        time_s = _time_to_target(study, run, measures, split) if timed else None
+        cap = tuning.settings.cap_s
+        if timed and (time_s is None or (cap is not None and time_s > cap)):
+            cut_off += 1
+            continue
+        scored.append(Scored(candidate, float(summary[f"{split}_{measures.primary}"]), time_s))
+    best, tie = best_of(scored, measures)
+    values = None if best is None else best.candidate.values
+    metric = f"time to target, {split}" if timed else f"{split} {measures.primary}"
+    shown = "" if best is None else f"{best.score:.4g} s"
     if best is not None and not timed:
-        shown = measures.shown(measures.primary, best[0])
+        shown = measures.shown(measures.primary, best.score)
     return Choice(
         group=group,
         values=values,
-        score=None if best is None else best[0],
-        metric=metric.rstrip(","),
+        score=None if best is None else best.score,
+        metric=metric,
         shown=shown,
         edge=_edges(group.grid, values or ()),
         diverged=diverged,
         cut_off=cut_off,
+        tie=tie,
     )
 
 

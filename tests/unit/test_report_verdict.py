@@ -290,6 +290,19 @@ def test_how_rows_were_tuned_is_said(tmp_path: Path, chosen: Any, said: str, uns
     assert unsaid not in text
 
 
+def test_a_tie_when_rows_were_tuned_is_said(tmp_path: Path) -> None:
+    entry = {"algorithm": "asgd", "runs": 4, "values": {"lr": 0.2}}
+    chosen = [
+        {**entry, "workers": 4, "tied": 4, "tie_by_final": False},
+        {**entry, "algorithm": "ssgd", "tied": 2, "tie_by_final": True},
+    ]
+    (tmp_path / "tuning.json").write_text(json.dumps({"chosen": chosen}))
+    rows = [made_up(name, 1, 10, 0.02, folder=tmp_path) for name in ("asgd", "ssgd")]
+    text = cautions(*rows)
+    assert "4 of 4 settings of asgd with 4 workers tied when it was tuned; the first was" in text
+    assert "2 of 4 settings of ssgd tied when it was tuned; the better final value decided." in text
+
+
 def test_an_algorithm_that_tuning_left_out_is_named_even_beside_one_row(tmp_path: Path) -> None:
     chosen = [{"algorithm": "asgd", "runs": 4, "values": {"lr": 0.2}}]
     lost = {"algorithm": "dcasgd-c", "workers": 8, "runs": 4, "values": {}, "diverged": 3}

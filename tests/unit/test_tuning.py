@@ -186,6 +186,43 @@ def test_by_time_to_target_runs_that_were_cut_off_cannot_win(tmp_path: Path) -> 
     assert (asgd.values, asgd.cut_off, asgd.diverged) == (None, 2, 2)
 
 
+def test_a_tie_in_time_is_decided_by_the_final_value_or_the_order_and_told(tmp_path: Path) -> None:
+    tune = f"{{grid: {GRID}, by: time-to-target}}"
+    found, folder = study(tmp_path, tune, "target_error: 0.35\n"), StudyFolder(tmp_path / "out")
+    tuning = tuning_of(found)
+    errors: dict[str, list[float | None]] = {
+        "ssgd": [0.3, 0.2, 0.1, 0.9],
+        "asgd": [0.2, 0.2, 0.3, None],
+        "dcasgd-a": [0.1, 0.2, 0.3, 0.3],
+    }
+    record(folder, tuning, errors)
+    for group in tuning.groups[:2]:
+        for candidate in group.candidates:  # all reach the target at one evaluation
+            file = folder.tuning.run(candidate.element.name).metrics_jsonl
+            if file.exists():
+                file.write_text(json.dumps({**json.loads(file.read_text()), "time_s": 7.0}) + "\n")
+    ssgd, asgd, dcasgd = choose_values(found, tuning, folder)
+    assert ssgd.values == tuning.groups[0].candidates[2].values
+    assert "; 3 of 4 settings tied; the better final value decided" in ssgd.text()
+    assert asgd.values == tuning.groups[1].candidates[0].values
+    assert "; 3 of 4 settings tied; the first was taken" in asgd.text()
+    assert (dcasgd.tie, "tied" in dcasgd.text()) == (None, False)
+    write_choices(tuning, [ssgd, asgd, dcasgd], folder)
+    told = folder.tuned()
+    assert told is not None
+    ties = [(each["tied"], each["tie_by_final"]) for each in told["chosen"]]
+    assert ties == [(3, True), (3, False), (0, False)]
+
+
+def test_a_tie_in_the_final_value_is_told(tmp_path: Path) -> None:
+    found, folder = study(tmp_path), StudyFolder(tmp_path / "out")
+    record(folder, tuning_of(found), {**BEST, "ssgd": [0.2, 0.1, 0.1, 0.4]})
+    ssgd, asgd, _ = choose_values(found, tuning_of(found), folder)
+    assert ssgd.values == tuning_of(found).groups[0].candidates[1].values
+    assert "; 2 of 4 settings tied; the first was taken" in ssgd.text()
+    assert asgd.tie is None
+
+
 def test_an_array_waits_for_the_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found, folder = study(tmp_path), StudyFolder(tmp_path / "out")
     with pytest.raises(ConfigError, match=r"12 tuning runs have no result.*--tune-only"):
