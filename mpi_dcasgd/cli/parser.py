@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import mpi_dcasgd
 from mpi_dcasgd.cli.arguments import bare_resume
@@ -60,8 +60,31 @@ def _hint(unknown: Iterable[str], parser: argparse.ArgumentParser, *, keys: bool
     return ""
 
 
+class _Gather(argparse.Action):
+    """Values of an option that may be given several times: all of them, in place of the default."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*([] if before is self.default else before), *values])
+
+
 class _Parser(argparse.ArgumentParser):
-    """Parser that says what a mistyped choice, such as the name of a command, may have meant."""
+    """Parser that says what a mistyped choice, such as the name of a command, may have meant.
+
+    An option of one or more values may come several times, ``--only A --only B``: argparse by
+    itself would take the last, and leave the others out without a word.
+    """
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
+        if names[0].startswith("-") and settings.get("nargs") == "+":
+            settings.setdefault("action", _Gather)
+        return super().add_argument(*names, **settings)
 
     def error(self, message: str) -> NoReturn:
         found = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,30 @@ def test_a_mistyped_word_is_told_with_what_it_may_have_meant(
 ) -> None:
     assert main(words.split()) == 2
     assert told in capsys.readouterr().err
+
+
+def test_an_option_of_several_values_may_come_several_times_in_place_of_its_default() -> None:
+    args = parse(["compare", "s.yaml", "--only", "a", "b", "--dry-run", "--only", "c"])
+    assert args.only == ["a", "b", "c"]
+    args = parse(["bench", "mpi", "--workers", "1", "--workers", "3", "4"])
+    assert args.workers == [1, 3, 4]
+    # What is not given keeps its default, which nobody has added to.
+    assert parse(["bench", "mpi"]).workers == [1, 2]
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _options(inner)
+        elif action.option_strings:
+            yield action
+
+
+def test_no_option_of_several_values_loses_those_that_came_before() -> None:
+    several = [option for option in _options(build_parser()) if option.nargs == "+"]
+    assert len(several) > 10
+    assert not [option for option in several if isinstance(option, argparse._StoreAction)]
 
 
 def test_overrides_may_stand_before_and_after_options() -> None:
