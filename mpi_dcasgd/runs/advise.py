@@ -21,6 +21,7 @@ from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.modules import searching
 from mpi_dcasgd.reporting.collect import collect
 from mpi_dcasgd.runs.build import Workshop, start_loaders
+from mpi_dcasgd.runs.counts import check_counts, check_several_counts
 from mpi_dcasgd.runs.jobs import JobSource, folders_of, load_job, plain
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.simulate import simulate
@@ -104,6 +105,8 @@ def advise(
     """
     if isinstance(algorithms, str):
         algorithms = (algorithms,)
+    check_several_counts("advise", workers=workers)
+    check_counts("advise", seeds=seeds)
     settings = _cluster(job, cluster)
     jobs = {
         name: load_job(job, words=words, **{**overrides, "algorithm": name})

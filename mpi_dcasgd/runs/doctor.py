@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mpi_dcasgd.record.run_files import RUNS
+from mpi_dcasgd.runs.counts import check_counts
 from mpi_dcasgd.tools.doctor.checks import look
 from mpi_dcasgd.tools.doctor.finding import Finding, unseen
 from mpi_dcasgd.tools.doctor.surroundings import gather
@@ -34,11 +35,15 @@ def doctor(
     Returns:
         One finding of every check.
 
+    Raises:
+        ConfigError: ``ranks`` is no whole number above 0.
+
     Example:
         Commands that mend what is broken::
 
             [found.fix for found in doctor() if found.result == "fail"]
     """
+    check_counts("doctor", ranks=ranks)
     where = gather(Path(run_dir), ranks, launcher=launcher, mpirun=mpirun)
     found = list(look(where))
     if ranks is not None and found[0].result == "fail":

@@ -15,6 +15,7 @@ from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.settings import ComputeSettings
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.build import Workshop, start_loaders
+from mpi_dcasgd.runs.counts import check_counts, check_several_counts
 from mpi_dcasgd.runs.data_check import replay_changes
 from mpi_dcasgd.runs.jobs import JobSource, load_job
 from mpi_dcasgd.runs.process import process_as_it_was
@@ -137,8 +138,8 @@ def sharpness(
     folder = _folder_of(source)
     if folder is not None and (words or overrides):
         raise ConfigError("sharpness", ["changes are for a job, not for a run"])
-    if samples < 1:
-        raise ConfigError("sharpness", [f"samples: got {samples!r}; allowed: a whole number > 0"])
+    check_counts("sharpness", samples=samples)
+    check_several_counts("sharpness", workers=workers)
     if not tolerance > 0:
         raise ConfigError("sharpness", [f"tolerance: got {tolerance!r}; allowed: a number > 0"])
     if folder is None and best:

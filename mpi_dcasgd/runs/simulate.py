@@ -28,6 +28,7 @@ from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.runs.build import Workshop, start_loaders
+from mpi_dcasgd.runs.counts import check_counts
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import JobSource, folders_of, resolve_job, with_task
 from mpi_dcasgd.runs.process import process_as_it_was, run_of_one_process
@@ -179,8 +180,7 @@ def simulate_timing(
         >>> timing.staleness_quantile(0.5)
         7
     """
-    if updates is not None and updates < 1:
-        raise ConfigError("simulate", [f"updates: got {updates!r}; allowed: a whole number > 0"])
+    check_counts("simulate", updates=updates)
     own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
     overrides = with_task(overrides, task)
     overrides |= {key: value for key, value in own.items() if value is not None}
