@@ -37,7 +37,8 @@ def left_at(folder: Path, staleness: int, tolerance: float) -> Row:
     minimum = _minimum(folder)
     told = printed("sharpness", str(minimum.path), "--samples", "1000000", "--json")
     curvature = json.loads(told)["curvature"]
-    least = _loss(minimum)
+    # Of the last evaluation: progress is told by the clock, so its last loss is the machine's.
+    least = minimum.summary["train_loss"]
     closed = predicted("none", staleness) / curvature
     stays, leaves, runs = closed / 1.5, closed * 2, 0
     while leaves / stays > tolerance:
@@ -95,13 +96,6 @@ def _goes_on(folder: Path, staleness: int, lr: float) -> mpi_dcasgd.Run | None:
         return None
 
 
-def _losses(run: mpi_dcasgd.Run) -> list[float]:
-    return [event["train_loss"] for event in run.metrics("progress") if event.get("train_loss")]
-
-
-def _loss(run: mpi_dcasgd.Run) -> float:
-    return _losses(run)[-1]
-
-
 def _worst(run: mpi_dcasgd.Run) -> float:
-    return max(_losses(run))
+    told = run.metrics("progress")
+    return max(float(event["train_loss"]) for event in told if event.get("train_loss"))
