@@ -35,12 +35,21 @@ PACKAGES = (
 
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
+    "FI_PROVIDER",
     "HOROVOD_AUTOTUNE",
     "HOROVOD_CYCLE_TIME",
     "HOROVOD_FUSION_THRESHOLD",
     "MKL_NUM_THREADS",
+    "NCCL_IB_DISABLE",
+    "NCCL_SOCKET_IFNAME",
     "OMPI_COMM_WORLD_LOCAL_SIZE",
     "OMPI_COMM_WORLD_SIZE",
+    "OMPI_MCA_btl",
+    "OMPI_MCA_btl_tcp_flags",
+    "OMPI_MCA_btl_tcp_if_include",
+    "OMPI_MCA_btl_tcp_links",
+    "OMPI_MCA_pml",
+    "OMPI_MCA_pml_ob1_send_pipeline_depth",
     "OMP_NUM_THREADS",
     "ROCR_VISIBLE_DEVICES",
     "SLURM_ARRAY_JOB_ID",
@@ -64,6 +73,8 @@ VARIABLES = (
     "SLURM_STEP_NUM_TASKS",
     "SLURM_SUBMIT_DIR",
     "SLURM_TASKS_PER_NODE",
+    "UCX_NET_DEVICES",
+    "UCX_TLS",
 )
 """The only environment variables that are written down: anything else may hold a secret."""
 

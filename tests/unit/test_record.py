@@ -507,9 +507,13 @@ def test_the_environment_keeps_only_known_variables(tmp_path: Path) -> None:
         ranks=[RankPlace(rank=0, role="server", host="c1", device="cpu")],
         mpi_library="Open MPI v5.0.11,\n package: x\0",
         argv=["mpi-dcasgd", "train", "job.yaml"],
-        environ={"SLURM_JOB_ID": "17", "SLURM_JWT": "secret", "API_TOKEN": "secret"},
+        environ={
+            **{"SLURM_JOB_ID": "17", "OMPI_MCA_btl_tcp_links": "4", "UCX_TLS": "rc"},
+            **{"SLURM_JWT": "secret", "API_TOKEN": "secret"},
+        },
     )
-    assert environment["variables"] == {"SLURM_JOB_ID": "17"}
+    told = {"SLURM_JOB_ID": "17", "OMPI_MCA_btl_tcp_links": "4", "UCX_TLS": "rc"}
+    assert environment["variables"] == told
     assert environment["started"] == "2024-05-06T07:08:09+00:00"
     assert environment["mpi_library"] == "Open MPI v5.0.11, package: x"
     assert environment["ranks"][0]["role"] == "server"
