@@ -508,8 +508,11 @@ def test_the_environment_keeps_only_known_variables(tmp_path: Path) -> None:
         mpi_library="Open MPI v5.0.11,\n package: x\0",
         argv=["mpi-dcasgd", "train", "job.yaml"],
         environ={
-            **{"SLURM_JOB_ID": "17", "OMPI_MCA_btl_tcp_links": "4", "UCX_TLS": "rc"},
-            **{"SLURM_JWT": "secret", "API_TOKEN": "secret"},
+            "SLURM_JOB_ID": "17",
+            "OMPI_MCA_btl_tcp_links": "4",
+            "UCX_TLS": "rc",
+            "SLURM_JWT": "secret",
+            "API_TOKEN": "secret",
         },
     )
     told = {"SLURM_JOB_ID": "17", "OMPI_MCA_btl_tcp_links": "4", "UCX_TLS": "rc"}
