@@ -154,6 +154,8 @@ class GroupWatch:
         answers = {comm.rank: self._own_state()}
         deadline, status = time.monotonic() + _ANSWER_S, MPI.Status()
         while len(answers) < comm.size and time.monotonic() < deadline:
+            if self._ended.is_set():
+                return  # all is over, and others may have closed already: no wonder they are silent
             self._answer()
             while comm.Iprobe(MPI.ANY_SOURCE, _ANSWER, status):
                 word = np.zeros(1, np.int64)

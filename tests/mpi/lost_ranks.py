@@ -271,6 +271,34 @@ def watch_group(comm: Any, signs: bool, wait_s: float) -> list[str]:
     return found
 
 
+def close_while_asking(comm: Any) -> list[str]:
+    """Rank 0 has closed its watch when that of rank 1 asks it, and then rank 1 closes, too.
+
+    Returns:
+        What the watch of this rank has found, if anything.
+    """
+    from mpi_dcasgd.drivers import group_watch
+    from mpi_dcasgd.drivers.fault_settings import FaultSettings
+    from mpi_dcasgd.drivers.signals import StopFlag
+
+    group_watch._ANSWER_S = 5.0
+    found: list[str] = []
+    settings, names = FaultSettings(patience=0.1), ["rank 0 on a", "rank 1 on b"]
+    watch = group_watch.GroupWatch(
+        comm.Dup(), settings, names, StopFlag(), lambda text, missing: found.append(text)
+    )
+    if comm.rank == 0:
+        watch.close()
+    comm.Barrier()
+    if comm.rank == 1:
+        watch.ends()
+        while not watch._sent:  # it has asked
+            time.sleep(0.001)
+        watch.close()
+    comm.Barrier()
+    return found
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]]()
     leave(1)

@@ -136,6 +136,13 @@ def test_a_server_that_answers_is_waited_for_and_one_that_does_not_is_named(
     assert text.startswith("the server (rank 0 on node7) hangs: nothing came from it for 2.")
 
 
+def test_nobody_is_found_to_hang_who_has_closed_its_watch_at_the_end(
+    shared_world: Callable[..., Any],
+) -> None:
+    answers = shared_world("lost_ranks:close_while_asking", ranks=2, path=[HERE])
+    assert [answer.value for answer in answers] == [[], []]
+
+
 def test_an_evaluation_that_hangs_is_told_from_one_that_is_at_work(
     shared_world: Callable[..., Any],
 ) -> None:
