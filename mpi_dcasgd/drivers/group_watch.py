@@ -155,15 +155,16 @@ class GroupWatch:
         deadline, status = time.monotonic() + _ANSWER_S, MPI.Status()
         while len(answers) < comm.size and time.monotonic() < deadline:
             if self._ended.is_set():
-                return  # all is over, and others may have closed already: no wonder they are silent
+                break
             self._answer()
             while comm.Iprobe(MPI.ANY_SOURCE, _ANSWER, status):
                 word = np.zeros(1, np.int64)
                 comm.Recv(word, status.source, _ANSWER)
                 answers[status.source] = int(word[0])
             time.sleep(0.01)
-        # The step may have ended meanwhile, or another rank been first.
-        if self.told or not self._watch.look_again(0):
+        # The step may have ended meanwhile, or another rank been first. And where training is over
+        # others may have closed already: no wonder that they do not answer.
+        if self.told or self._ended.is_set() or not self._watch.look_again(0):
             return
         if _BETWEEN in answers.values():  # it is at work for all of them: have patience again
             self._watch.asked(0)

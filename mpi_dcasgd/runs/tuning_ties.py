@@ -26,7 +26,7 @@ class Scored:
 
     @property
     def score(self) -> float:
-        """What the setting is chosen by."""
+        """The number by which the setting is chosen."""
         return self.final if self.time_s is None else self.time_s
 
 

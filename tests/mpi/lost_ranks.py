@@ -263,7 +263,8 @@ def watch_group(comm: Any, signs: bool, wait_s: float) -> list[str]:
         watch.step()
         watch.waits()
     until = time.monotonic() + wait_s
-    while time.monotonic() < until and not over.wait(0.05):
+    # The watch that finds somebody tells the others' of it.
+    while time.monotonic() < until and not (over.wait(0.05) or watch.told):
         if signs:
             watch.alive()
     meet()
