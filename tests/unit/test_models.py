@@ -128,6 +128,27 @@ def test_cnn_takes_small_images_of_any_size(shape: tuple[int, ...], batchnorm: b
     assert len(norms) == (2 if batchnorm else 0)
 
 
+@pytest.mark.parametrize("shrink", ["pool", "stride"])
+def test_cnn_halves_images_as_often_as_it_has_blocks(shrink: str) -> None:
+    model = make("cnn", CIFAR, channels=[8, 16, 32], shrink=shrink, batchnorm=True, hidden=[])
+    kinds = [type(layer).__name__ for layer in model]
+    block = ["Conv2d", "BatchNorm2d", "ReLU", *["MaxPool2d"] * (shrink == "pool")]
+    assert kinds == [*block * 3, "Sequential"]
+    assert [m.out_channels for m in model if isinstance(m, nn.Conv2d)] == [8, 16, 32]
+    assert model[:-1](torch.zeros(2, *CIFAR)).shape == (2, 32, 4, 4)
+    assert model(torch.zeros(2, *CIFAR)).shape == (2, 10)
+
+
+def test_cnn_with_pooling_needs_pixels_for_each_block() -> None:
+    three = {"channels": [4, 4, 4]}
+    with pytest.raises(ConfigError, match=r"needs images of 8 x 8 pixels or more for 3 blocks; got"):
+        make("cnn", (1, 7, 9), **three)
+    assert make("cnn", (1, 8, 8), **three)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    # A stride leaves a pixel of one.
+    strided = make("cnn", (1, 7, 1), shrink="stride", **three)
+    assert strided(torch.zeros(2, 1, 7, 1)).shape == (2, 10)
+
+
 @pytest.mark.parametrize(("name", "shape"), [("cnn", (1, 3, 8)), ("cnn", (8,)), ("resnet20", (8,))])
 def test_models_of_images_refuse_other_data(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=rf"name: {name} needs images .* got \("):
@@ -261,6 +282,8 @@ def test_without_torchvision_its_models_are_refused_and_the_others_work(
         ("mlp", {"batchnorm": True, "hidden": ()}),
         ("cnn", {}),
         ("cnn", {"batchnorm": True}),
+        ("cnn", {"batchnorm": True, "channels": (4, 4, 4)}),
+        ("cnn", {"batchnorm": True, "channels": (4, 4, 4), "shrink": "stride"}),
         ("resnet20", {}),
     ],
 )
