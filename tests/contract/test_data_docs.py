@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
 
 from mpi_dcasgd.config.check import try_job
 from mpi_dcasgd.config.load import load_job
@@ -66,7 +70,7 @@ def test_the_plain_loop_trains_as_the_job_does() -> None:
 def test_the_arrays_are_what_the_page_writes(
     processes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    block = next(one for one in blocks("python") if "savez" in one)
+    block = next(one for one in blocks("python") if "mine.npz" in one)
     finished = processes.run([sys.executable, "-c", block], cwd=tmp_path)
     assert finished.status == 0, finished
     monkeypatch.chdir(tmp_path)
@@ -75,3 +79,30 @@ def test_the_arrays_are_what_the_page_writes(
     assert job is not None
     facts = describe(job.data)
     assert (facts.num_train, facts.num_test, facts.num_classes) == (800, 200, 2)
+
+
+def test_folders_of_images_are_packed_as_the_page_packs_them(
+    processes: Any, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    pixels = {}
+    for split, name, number in product(("train", "test"), ("cat", "dog"), range(2)):
+        folder = tmp_path / "images" / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        image = pixels[split, name, number] = rng.integers(256, size=(6, 5, 3), dtype=np.uint8)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    block = next(one for one in blocks("python") if "pack.py" in one)
+    argv = [sys.executable, "-c", block, "images", "made.npz"]
+    finished = processes.run(argv, cwd=tmp_path)
+    assert finished.status == 0, finished
+    data = DATA["arrays"](name="arrays", path=str(tmp_path / "made.npz"))
+    assert data.facts().num_classes == 2
+    loaded = data.load(0, torch.device("cpu"))
+    order = np.arange(4)
+    for split in ("train", "test"):
+        images, classes = getattr(loaded, split).batch(order, None)
+        assert classes.tolist() == [0, 0, 1, 1]
+        expected = [pixels[split, name, number] for name in ("cat", "dog") for number in range(2)]
+        assert torch.equal(
+            (images * 255).round(), torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2)
+        )

@@ -141,7 +141,9 @@ def test_cnn_halves_images_as_often_as_it_has_blocks(shrink: str) -> None:
 
 def test_cnn_with_pooling_needs_pixels_for_each_block() -> None:
     three = {"channels": [4, 4, 4]}
-    with pytest.raises(ConfigError, match=r"needs images of 8 x 8 pixels or more for 3 blocks; got"):
+    with pytest.raises(
+        ConfigError, match=r"needs images of 8 x 8 pixels or more for 3 blocks; got"
+    ):
         make("cnn", (1, 7, 9), **three)
     assert make("cnn", (1, 8, 8), **three)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     # A stride leaves a pixel of one.

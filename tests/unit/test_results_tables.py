@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mpi_dcasgd.shipped import shipped
-from mpi_dcasgd.tools.results import delay_compensation, demo
+from mpi_dcasgd.tools.results import compensation_cifar10, delay_compensation, demo
 from mpi_dcasgd.tools.results.kept import Kept
 
 
@@ -24,19 +25,31 @@ def lines_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
 
 
-def test_the_study_of_delay_compensation_has_all_its_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("module", "prefix", "tuned"),
+    [
+        (delay_compensation, "delay-compensation", {"unequal", "equal", "wide"}),
+        (compensation_cifar10, "compensation-cifar10", {"unequal", "equal"}),
+    ],
+)
+def test_a_study_of_delay_compensation_has_all_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, prefix: str, tuned: set[str]
 ) -> None:
     made: dict[str, Any] = {}
 
-    def compared(kept: Kept, name: str, *args: Any, changes: Any, **more: Any) -> list[Any]:
-        made[name] = changes
+    def part_rows(kept: Kept, name: str, part: str, **options: Any) -> list[Any]:
+        made[name] = options
+        assert name == f"{prefix}-{part}"
+        assert options["tuned"] == (part in tuned)
         return []
 
-    monkeypatch.setattr(delay_compensation, "compared", compared)
-    delay_compensation.run(Kept(tmp_path), short=False)
-    files = shipped("jobs/studies").glob("delay-compensation-*.yaml")
-    assert made == {file.stem: None for file in files}
+    monkeypatch.setattr(module, "part_rows", part_rows)
+    module.run(Kept(tmp_path), short=False)
+    assert made.keys() == {file.stem for file in shipped("jobs/studies").glob(f"{prefix}-*.yaml")}
+    for name, options in made.items():
+        assert not options["changes"], "a short form alone has changes"
+        study = yaml.safe_load(shipped(f"jobs/studies/{name}.yaml").read_text())
+        assert ("tune" in study) == options["tuned"]
 
 
 def test_a_difference_is_paired_by_seed_and_noise_is_called_so() -> None:

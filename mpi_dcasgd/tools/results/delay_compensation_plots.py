@@ -1,4 +1,4 @@
-"""Plots of the study of delay compensation: errors against workers, and against learning rates."""
+"""Plots of the studies of delay compensation: errors against workers and against rates."""
 
 from __future__ import annotations
 
@@ -75,8 +75,14 @@ def _bars(axis: Any, mine: Sequence[Row], name: str, shift: float) -> None:
     )
 
 
-def draw_rates(rows: Sequence[Row], figure: Any) -> None:
-    """Draw all tuning runs with unequal workers: validation error against learning rate."""
+def draw_rates(rows: Sequence[Row], ticks: Sequence[int], figure: Any) -> None:
+    """Draw all tuning runs with unequal workers: validation error against learning rate.
+
+    Args:
+        rows: Of the whole study.
+        ticks: Errors that have a name on the axis, in per cent.
+        figure: An empty one.
+    """
     mine = [row for row in chosen(rows, part="unequal-tuning") if row["algorithm"] != "sgd"]
     sizes = sorted({row["workers"] for row in mine})
     figure.set_size_inches(max(1, len(sizes)) * 3.4 + 0.8, 3.7)
@@ -95,7 +101,7 @@ def draw_rates(rows: Sequence[Row], figure: Any) -> None:
                 )
         axis.set_xscale("log")
         axis.set_yscale("log")
-        axis.set_yticks([15, 20, 30, 50, 90], ["15", "20", "30", "50", "90"])
+        axis.set_yticks(ticks, map(str, ticks))
         axis.minorticks_off()
         axis.set_xlabel("learning rate")
         axis.set_title(f"{size} workers", loc="left")

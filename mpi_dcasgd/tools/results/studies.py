@@ -20,6 +20,7 @@ STUDIES: dict[str, str] = {
     "optimal-times": "optimal_times",
     "stabilitys-edge": "stabilitys_edge",
     "delay-compensation": "delay_compensation",
+    "compensation-cifar10": "compensation_cifar10",
     "sync-or-async": "sync_or_async",
     "imagenet-path": "imagenet_path",
     "demo": "demo",
