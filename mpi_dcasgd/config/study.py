@@ -110,7 +110,8 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
     with searching(code, job_file.parent, path.parent, fresh=True):
         tuning = lay_out_tuning(settings, variants, base, job_file, path.parent, problems)
     if "simulated" in settings.drivers:
-        twins, found = simulated_twins(elements, cluster)
+        complete = len({element.label for element in elements}) == len(settings.algorithms)
+        twins, found = simulated_twins(elements, cluster, complete=complete)
         problems += found
         real = [e for e in elements if "real" in settings.drivers or e.sequential]
         real = [e for e in real if not backup_workers(e.job)]

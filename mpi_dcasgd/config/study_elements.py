@@ -193,13 +193,14 @@ def lay_out(
 
 
 def simulated_twins(
-    elements: Sequence[Element], cluster: Mapping[str, Any] | None
+    elements: Sequence[Element], cluster: Mapping[str, Any] | None, *, complete: bool
 ) -> tuple[list[Element], list[str]]:
     """Return the simulated twins of real runs, and what keeps some from having one.
 
     Args:
         elements: Real runs of a study; sequential ones have no twin.
         cluster: What is simulated, as plain settings; None to calibrate it from a real run.
+        complete: No run is missing because its job is wrong, which might be that real run.
     """
     twins: list[Element] = []
     problems: dict[str, None] = {}
@@ -210,7 +211,8 @@ def simulated_twins(
         if cluster is None:
             source = _source(element, elements)
             if source is None:
-                problems[f"cluster: {_NO_SOURCE.format(element.job.algorithm)}"] = None
+                if complete:
+                    problems[f"cluster: {_NO_SOURCE.format(element.job.algorithm)}"] = None
                 continue
             twins.append(replace(twin, calibrated_from=source.name))
             problems |= dict.fromkeys(check_simulated({}, element.job, element.num_workers))
