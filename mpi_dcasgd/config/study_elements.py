@@ -12,7 +12,6 @@ from typing import Any
 from mpi_dcasgd.config.check import try_job, unknown_algorithm
 from mpi_dcasgd.config.effects import idle_settings
 from mpi_dcasgd.config.load import Override, with_overrides
-from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import (
     check_injected,
@@ -22,6 +21,7 @@ from mpi_dcasgd.config.simulated import (
 )
 from mpi_dcasgd.config.study_settings import StudySettings
 from mpi_dcasgd.extension import is_path
+from mpi_dcasgd.messages import seen
 from mpi_dcasgd.modules import folder_of
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, mode_of
 

@@ -6,18 +6,16 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mpi_dcasgd.counts import allowed_whole, is_whole
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.messages import shown
 
 _ALIKE = 0.9
 
 
 def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _is_name(value: Any) -> bool:
@@ -36,7 +34,7 @@ _DECLARED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "units": (_are_units, "a dictionary of texts by metric, such as {'accuracy': '%'}"),
     "evaluation_draws": (_is_bool, "True or False"),
     "capturable": (_is_bool, "True or False"),
-    "evaluation_batch": (_is_count, "a whole number > 0"),
+    "evaluation_batch": (is_whole, allowed_whole()),
 }
 
 
@@ -47,7 +45,7 @@ def check_declared(task: Task) -> None:
         ConfigError: With all problems.
     """
     problems = [
-        f"{name}: got {getattr(task, name)!r}; allowed: {allowed}"
+        f"{name}: got {shown(getattr(task, name))}; allowed: {allowed}"
         for name, (is_one, allowed) in _DECLARED.items()
         if not is_one(getattr(task, name))
     ]

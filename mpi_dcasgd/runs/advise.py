@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from mpi_dcasgd.config.load import read_mapping
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import check_simulated
+from mpi_dcasgd.counts import check_counts, check_several_counts
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.cluster import parse_cluster
 from mpi_dcasgd.drivers.world import pick_device
@@ -21,7 +22,6 @@ from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.modules import searching
 from mpi_dcasgd.reporting.collect import collect
 from mpi_dcasgd.runs.build import Workshop, start_loaders
-from mpi_dcasgd.runs.counts import check_counts, check_several_counts
 from mpi_dcasgd.runs.jobs import JobSource, folders_of, load_job, plain
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.simulate import simulate

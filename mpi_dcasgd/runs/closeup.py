@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from mpi_dcasgd.counts import check_counts
 from mpi_dcasgd.drivers.simulation.close_look import CloseLook, Looked
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import RunFolderError
@@ -18,7 +19,6 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.trace import TraceRecord
 from mpi_dcasgd.runs.build import Workshop, start_loaders
-from mpi_dcasgd.runs.counts import check_counts
 from mpi_dcasgd.runs.data_check import replay_changes
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recompute import recompute

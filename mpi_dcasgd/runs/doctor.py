@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mpi_dcasgd.counts import check_counts
 from mpi_dcasgd.record.run_files import RUNS
-from mpi_dcasgd.runs.counts import check_counts
 from mpi_dcasgd.tools.doctor.checks import look
 from mpi_dcasgd.tools.doctor.finding import Finding, unseen
 from mpi_dcasgd.tools.doctor.surroundings import gather

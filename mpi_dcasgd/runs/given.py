@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias, TypeGuard
 
-from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.extension import import_object
 from mpi_dcasgd.learning.data import DataSource
@@ -15,6 +14,7 @@ from mpi_dcasgd.learning.models import ModelSource
 from mpi_dcasgd.learning.settings import Named
 from mpi_dcasgd.learning.signature import parameters_of
 from mpi_dcasgd.learning.task import Task, arguments_of
+from mpi_dcasgd.messages import seen
 
 GivenTask: TypeAlias = Task | type[Task] | Mapping[str, Any]
 """A task, whose settings are what it was made with; a class, without any; or a job's section, whose

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.counts import check_counts, check_several_counts
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.settings import ComputeSettings
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.build import Workshop, start_loaders
-from mpi_dcasgd.runs.counts import check_counts, check_several_counts
 from mpi_dcasgd.runs.data_check import replay_changes
 from mpi_dcasgd.runs.jobs import JobSource, load_job
 from mpi_dcasgd.runs.process import process_as_it_was

@@ -13,6 +13,7 @@ from mpi_dcasgd.config.load import Override, parse_overrides
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import check_injected
 from mpi_dcasgd.config.yaml12 import dump_yaml
+from mpi_dcasgd.counts import check_counts
 from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.drivers.simulation.asynchronous import Simulator
 from mpi_dcasgd.drivers.simulation.synchronous import SynchronousSimulator
@@ -28,7 +29,6 @@ from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.runs.build import Workshop, start_loaders
-from mpi_dcasgd.runs.counts import check_counts
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import JobSource, folders_of, resolve_job, with_task
 from mpi_dcasgd.runs.process import process_as_it_was, run_of_one_process
