@@ -197,7 +197,7 @@ def test_a_job_may_be_a_file_a_mapping_or_a_job(tmp_path: Path) -> None:
     )
     assert mpi_dcasgd.load_job(file) == mpi_dcasgd.load_job(str(file)) == from_mapping
     assert mpi_dcasgd.load_job(from_mapping) is from_mapping
-    with pytest.raises(ConfigError, match="got None; allowed: a job file, a mapping, or a Job"):
+    with pytest.raises(ConfigError, match="got None; allowed: a Job, a path or a mapping"):
         mpi_dcasgd.load_job(None)  # type: ignore[arg-type]
     assert mpi_dcasgd.load_job(job_as_yaml(from_mapping)) == from_mapping
     assert JOB["model"]["hidden"] == (8,), "it was not changed"

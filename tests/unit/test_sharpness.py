@@ -189,7 +189,7 @@ def test_what_is_refused(
     ("given", "told"),
     [
         ({"samples": -3}, "samples: got -3 (a whole number); allowed: a whole number >= 1"),
-        ({"tolerance": 0.0}, "tolerance: got 0.0; allowed: a number > 0"),
+        ({"tolerance": 0.0}, "tolerance: got 0.0 (a number); allowed: a number > 0"),
     ],
 )
 def test_numbers_without_a_meaning_are_refused(given: Any, told: str) -> None:

@@ -24,14 +24,13 @@ from pydantic.dataclasses import dataclass
 from mpi_dcasgd.drivers.simulation.delays import (
     Constant,
     DelayModel,
-    Positive,
-    Seconds,
     StepTimes,
     generator,
     parse_delays,
 )
 from mpi_dcasgd.drivers.simulation.network import Carriage, Exchange, Network, ServerTimes
 from mpi_dcasgd.errors import STRICT, ConfigError
+from mpi_dcasgd.learning.settings import Positive, Seconds
 from mpi_dcasgd.messages import problems_of
 
 __all__ = [

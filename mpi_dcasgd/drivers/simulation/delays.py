@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT, ConfigError, UserError
 from mpi_dcasgd.extension import Table, is_path, unknown
+from mpi_dcasgd.learning.settings import Positive, Seconds
 from mpi_dcasgd.messages import problems_of, seen
 
 if TYPE_CHECKING:  # a job is checked without loading NumPy
@@ -26,8 +27,6 @@ if TYPE_CHECKING:  # a job is checked without loading NumPy
     Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
     """Draws n step times, in seconds."""
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 BLOCK = 64
 """Step times that are drawn at once; part of what makes a seed's delays what they are."""
 
