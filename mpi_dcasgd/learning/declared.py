@@ -8,6 +8,7 @@ from typing import Any
 
 from mpi_dcasgd.counts import allowed_whole, is_whole
 from mpi_dcasgd.errors import ConfigError, did_you_mean
+from mpi_dcasgd.learning.near_hooks import NEEDED, near_hooks
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.messages import shown
 
@@ -38,8 +39,14 @@ _DECLARED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+DECLARED = tuple(_DECLARED)
+"""Names of the attributes by which a task describes itself."""
+
+
 def check_declared(task: Task) -> None:
     """Refuse a task whose attributes are not of their kinds, or are nearly called like one.
+
+    Nor may a method that a task needs be missing where one is nearly called like it.
 
     Raises:
         ConfigError: With all problems.
@@ -53,6 +60,11 @@ def check_declared(task: Task) -> None:
         close = difflib.get_close_matches(name, _DECLARED, n=1, cutoff=_ALIKE)
         if close and name not in _DECLARED:
             problems.append(f"{name}: nothing reads it{did_you_mean(name, _DECLARED)}")
+    problems += [
+        f"{name}: nothing calls it, and {hook} is missing; did you mean {hook}?"
+        for name, hook in near_hooks(task).items()
+        if hook in NEEDED
+    ]
     if problems:
         raise ConfigError(type(task).__name__, problems)
 
