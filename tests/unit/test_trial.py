@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.learning.subject import Subject, build
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
@@ -200,6 +201,11 @@ def test_attributes_of_another_kind_are_refused(attributes: dict[str, Any], told
     task = type("Mine", (Tensors,), attributes)()
     with pytest.raises(ConfigError, match=f"^Mine: 1 problem\n  .*{re.escape(told)}"):
         learner_of(task)
+
+
+def test_attributes_of_another_kind_are_refused_before_anything_is_measured_by_them() -> None:
+    with pytest.raises(ConfigError, match=r"units: got '%' \(text\); allowed"):
+        Measures.of(type("Mine", (Tensors,), {"units": "%"})())
 
 
 def test_what_only_looks_like_an_attribute_of_a_task_is_not_refused() -> None:
