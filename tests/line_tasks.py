@@ -75,3 +75,31 @@ class Tensors(Line):
     def test_data(self) -> Any:
         x = torch.rand(10, 1)
         return {"x": x, "y": 3 * x + 1}
+
+
+class Unmeasured(Task):
+    """A line whose metrics nobody will see, for they are called otherwise."""
+
+    def model(self) -> nn.Module:
+        return nn.Linear(1, 1)
+
+    def train_data(self) -> Any:
+        x = torch.linspace(0, 1, 16)[:, None]
+        return x, 3 * x + 1
+
+    def test_data(self) -> Any:
+        return self.train_data()
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        x, y = batch
+        return (model(x) - y).square().mean()
+
+    def metric(self, model: nn.Module, batch: Any) -> Any:
+        return {"inside": (1.0, len(batch))}
+
+
+class Unready(Tensors):
+    """A task that can be made only where its data are."""
+
+    def __init__(self) -> None:
+        raise OSError("no such folder")

@@ -49,8 +49,8 @@ def _hint(unknown: Iterable[str], parser: argparse.ArgumentParser, *, keys: bool
     for word in unknown:
         option, _, value = word.partition("=")
         if keys and option.startswith("--"):
-            from mpi_dcasgd.config.messages import settings_of  # takes its time
             from mpi_dcasgd.config.schema import Job
+            from mpi_dcasgd.messages import settings_of  # takes its time
 
             key = option[2:].replace("-", "_")
             if key.partition(".")[0] in settings_of(Job):

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from mpi_dcasgd.config.messages import allowed, choices, element, is_section, seen, settings_of
 from mpi_dcasgd.config.own_code import code_folder, with_code
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.sections import (
@@ -28,6 +26,7 @@ from mpi_dcasgd.learning.schedules import ScheduleSettings
 from mpi_dcasgd.learning.settings import Named
 from mpi_dcasgd.learning.tasks import TaskSource
 from mpi_dcasgd.learning.tasks.table import DEFAULT
+from mpi_dcasgd.messages import allowed, is_section, problems_of, seen, settings_of
 from mpi_dcasgd.modules import searching
 from mpi_dcasgd.record.settings import RecordSettings
 from mpi_dcasgd.record.sinks import check_sinks
@@ -111,13 +110,7 @@ def build(
     try:
         return kind(**values)
     except ValidationError as error:
-        lines = [
-            _problem(kind, values, prefix, details)
-            for details in error.errors(include_url=False)
-            if not (details["type"] == "missing" and details["loc"][0] in reported)
-        ]
-        # A value of several allowed types fails once for each, and is reported once.
-        problems += dict.fromkeys(lines)
+        problems += problems_of(kind, values, prefix, error, reported)
         return None
 
 
@@ -242,31 +235,6 @@ def _rule(algorithm: Any, changes: Any, problems: list[str]) -> Rule:
     except ConfigError as error:
         problems += [f"rule.{line}" for line in error.problems]
         return Rule()
-
-
-def _problem(kind: type, values: Mapping[str, Any], prefix: str, details: ErrorDetails) -> str:
-    """One of pydantic's findings in words: the dotted key, what was seen and what is allowed."""
-    if not details["loc"]:
-        return f"{prefix.rstrip('.')}: {_own_words(details)}"
-    key, *rest = details["loc"]
-    info = settings_of(kind)[str(key)]
-    annotation, metadata, path = info.annotation, info.metadata, f"{prefix}{key}"
-    if details["type"] == "missing":
-        return f"{path}: missing; give {allowed(annotation, metadata)}"
-    value = values[str(key)]
-    for index in rest:
-        inner = element(annotation)
-        if not isinstance(index, int) or inner is None:
-            break
-        annotation, metadata, path, value = inner, [], f"{path}[{index}]", value[index]
-    if details["type"] in ("value_error", "assertion_error"):
-        return f"{path}: got {seen(value)}; {_own_words(details)}"
-    hint = did_you_mean(value, choices(annotation)) if isinstance(value, str) else ""
-    return f"{path}: got {seen(value)}; allowed: {allowed(annotation, metadata)}{hint}"
-
-
-def _own_words(details: ErrorDetails) -> str:
-    return re.sub(r"^(Value|Assertion) error, ", "", details["msg"])
 
 
 def _place(line: str, order: list[str]) -> int:

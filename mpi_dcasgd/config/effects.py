@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from mpi_dcasgd.config.messages import seen, settings_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.learning.schedules import ScheduleSettings
+from mpi_dcasgd.messages import seen, settings_of
 from mpi_dcasgd.rules.algorithms import PARTS
 
 Reason = Callable[[Job], str]

@@ -11,11 +11,11 @@ from typing import Any
 
 from mpi_dcasgd.config.check import part_names, try_job
 from mpi_dcasgd.config.effects import idle_settings, without_effect
-from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.yaml12 import YamlError, dump_yaml, load_yaml
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 from mpi_dcasgd.learning.hints import as_written
+from mpi_dcasgd.messages import seen
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, describe_rule
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.precision import WireSettings

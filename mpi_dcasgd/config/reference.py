@@ -15,13 +15,6 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from mpi_dcasgd.config.messages import (
-    allowed,
-    element,
-    is_list_of_sections,
-    is_section,
-    settings_of,
-)
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.sections import TORCHVISION, is_named, kinds_of
 from mpi_dcasgd.config.study_settings import StudySettings
@@ -33,6 +26,13 @@ from mpi_dcasgd.learning.data.brought import BroughtData
 from mpi_dcasgd.learning.models import ModelSource
 from mpi_dcasgd.learning.tasks import TaskSource
 from mpi_dcasgd.learning.tasks.table import DEFAULT
+from mpi_dcasgd.messages import (
+    allowed,
+    element,
+    is_list_of_sections,
+    is_section,
+    settings_of,
+)
 from mpi_dcasgd.record.sinks import SINKS
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS
 

@@ -19,10 +19,11 @@ from mpi_dcasgd.errors import STRICT
 from mpi_dcasgd.learning.data import DataSource
 from mpi_dcasgd.learning.groups import Grouping, ParameterGroup
 from mpi_dcasgd.learning.models import ModelSource
-from mpi_dcasgd.learning.schedules import Positive, ScheduleSettings
+from mpi_dcasgd.learning.schedules import ScheduleSettings
 from mpi_dcasgd.learning.settings import (
     ComputeSettings,
     Count,
+    Positive,
     Seed,
     StartSettings,
     StatisticsPolicy,

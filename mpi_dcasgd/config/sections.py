@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 from pydantic.fields import FieldInfo
 
-from mpi_dcasgd.config.messages import is_section, seen, settings_of
+from mpi_dcasgd.counts import is_whole
 from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.learning.data import DATA, DataSource, find_data, known_facts
 from mpi_dcasgd.learning.data.brought import TaskData
@@ -17,6 +17,7 @@ from mpi_dcasgd.learning.models.own import TaskModel
 from mpi_dcasgd.learning.models.torchvision_models import TorchvisionModel
 from mpi_dcasgd.learning.settings import Named
 from mpi_dcasgd.learning.tasks import TASKS, TaskSource, find_task
+from mpi_dcasgd.messages import is_section, seen, settings_of
 
 TORCHVISION = "torchvision's models"
 
@@ -179,7 +180,7 @@ def check_fit(model: ModelSource, data: DataSource, batch_size: object) -> list[
     problems = model.fits(facts.input_shape, facts.num_classes)
     if problems or not model.shapes_known:
         return [f"model.{line}" for line in problems]
-    size = batch_size if type(batch_size) is int and batch_size > 0 else facts.num_train
+    size = int(batch_size) if is_whole(batch_size) else facts.num_train
     if lone_sample(facts.num_train, size) and not model.takes_one_sample(facts.input_shape):
         return [lone_sample_problem(facts.num_train, size)]
     return []

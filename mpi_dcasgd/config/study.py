@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mpi_dcasgd.config.study_elements import (
 from mpi_dcasgd.config.study_settings import StudySettings
 from mpi_dcasgd.config.tuning import Tuning
 from mpi_dcasgd.config.tuning_layout import lay_out_tuning
-from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.modules import searching
 
@@ -101,16 +101,17 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
     except ConfigError as error:
         problems += [f"job: {job_file}: {line}" for line in error.problems]
         raise ConfigError(str(path), problems) from error
-    problems += _target_beyond(settings, base)
     code = code_folder({**base, **settings.set}, job_file.parent)
     with searching(code, job_file.parent, path.parent, fresh=True):
         cluster = cluster_settings(settings.cluster, settings.drivers, path.parent, problems)
     elements, found = lay_out(settings, variants, base, job_file)
     problems += found
+    problems += _targets_never_reached(settings, elements)
     with searching(code, job_file.parent, path.parent, fresh=True):
         tuning = lay_out_tuning(settings, variants, base, job_file, path.parent, problems)
     if "simulated" in settings.drivers:
-        twins, found = simulated_twins(elements, cluster)
+        complete = len({element.label for element in elements}) == len(settings.algorithms)
+        twins, found = simulated_twins(elements, cluster, complete=complete)
         problems += found
         real = [e for e in elements if "real" in settings.drivers or e.sequential]
         real = [e for e in real if not backup_workers(e.job)]
@@ -135,8 +136,22 @@ def make_study(mapping: Mapping[str, Any], path: Path) -> Study:
     )
 
 
-def _target_beyond(settings: StudySettings, base: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with a target, as far as it is known without a task's own code."""
-    task = settings.set.get("task", base.get("task", "classification"))
-    name = task.get("name", "classification") if isinstance(task, Mapping) else task
-    return Measures().beyond(settings.target) if name == "classification" else []
+def _targets_never_reached(settings: StudySettings, elements: Sequence[Element]) -> list[str]:
+    """Return what is wrong with a target, as far as the tasks can be made here."""
+    problems: list[str] = []
+    if settings.target is None and settings.target_error is None:
+        return problems
+    tasks = {element.job.task.name: element.job for element in elements}
+    for name, job in tasks.items():
+        try:
+            with job.importing():
+                measures = Measures.of(job.make_task())
+        except UserError:
+            continue  # it may want what only the machines of its runs have, and is told there
+        problems += measures.beyond(settings.target)
+        if settings.target_error is not None and measures.primary != Measures().primary:
+            problems.append(
+                f"target_error: got {settings.target_error:g}, but the primary metric of the task "
+                f"{name} is {measures.primary}; set target instead, a value of that"
+            )
+    return list(dict.fromkeys(problems))

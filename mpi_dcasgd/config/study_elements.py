@@ -12,7 +12,6 @@ from typing import Any
 from mpi_dcasgd.config.check import try_job, unknown_algorithm
 from mpi_dcasgd.config.effects import idle_settings
 from mpi_dcasgd.config.load import Override, with_overrides
-from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import (
     check_injected,
@@ -22,6 +21,7 @@ from mpi_dcasgd.config.simulated import (
 )
 from mpi_dcasgd.config.study_settings import StudySettings
 from mpi_dcasgd.extension import is_path
+from mpi_dcasgd.messages import seen
 from mpi_dcasgd.modules import folder_of
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, mode_of
 
@@ -193,13 +193,14 @@ def lay_out(
 
 
 def simulated_twins(
-    elements: Sequence[Element], cluster: Mapping[str, Any] | None
+    elements: Sequence[Element], cluster: Mapping[str, Any] | None, *, complete: bool
 ) -> tuple[list[Element], list[str]]:
     """Return the simulated twins of real runs, and what keeps some from having one.
 
     Args:
         elements: Real runs of a study; sequential ones have no twin.
         cluster: What is simulated, as plain settings; None to calibrate it from a real run.
+        complete: No run is missing because its job is wrong, which might be that real run.
     """
     twins: list[Element] = []
     problems: dict[str, None] = {}
@@ -210,7 +211,8 @@ def simulated_twins(
         if cluster is None:
             source = _source(element, elements)
             if source is None:
-                problems[f"cluster: {_NO_SOURCE.format(element.job.algorithm)}"] = None
+                if complete:
+                    problems[f"cluster: {_NO_SOURCE.format(element.job.algorithm)}"] = None
                 continue
             twins.append(replace(twin, calibrated_from=source.name))
             problems |= dict.fromkeys(check_simulated({}, element.job, element.num_workers))

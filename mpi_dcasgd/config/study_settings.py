@@ -59,7 +59,12 @@ class StudySettings:
     ] = field(default_factory=dict)
     target_error: Annotated[
         float | None,
-        Field(gt=0, lt=1, description="also report how soon this test error was reached"),
+        Field(
+            gt=0,
+            lt=1,
+            description="also report how soon this test error was reached; of a task whose primary "
+            "metric is error, a fraction of 1",
+        ),
     ] = None
     target: Annotated[
         float | None,

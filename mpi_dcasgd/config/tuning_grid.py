@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpi_dcasgd.config.load import Override
-from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.tuning_settings import TuneSettings
+from mpi_dcasgd.counts import is_whole
+from mpi_dcasgd.messages import seen
 
 _POWERS = ("base", "factor", "steps")
 _MOST_VALUES = 1000
@@ -39,13 +40,13 @@ def _powers(value: Mapping[str, Any]) -> list[float] | None:
         return None
     base, factor, steps = (value[key] for key in _POWERS)
     numbers = all(type(number) in (int, float) for number in (base, factor))
-    if not numbers or type(steps) is not int or not 1 <= steps <= _MOST_VALUES:
+    if not numbers or not is_whole(steps) or int(steps) > _MOST_VALUES:
         return None
     if not base > 0 or not factor > 0 or factor == 1:
         return None
     try:
         # Rounded, so that 0.1 * 2 * 2 * 2 is what a person would have written.
-        return [float(f"{base * factor**step:.12g}") for step in range(steps)]
+        return [float(f"{base * factor**step:.12g}") for step in range(int(steps))]
     except OverflowError:
         return None
 

@@ -73,12 +73,14 @@ def lay_out_tuning(
         return None
     maker = _Maker(settings, tune, base, job_file, cluster)
     grids = maker.own_grids(variants, grid, problems)
-    if len(problems) > before:
+    # Which keys the others have is not known for certain; their problems are told without tuning.
+    sound = [variant for variant in variants if maker.is_sound(variant)]
+    if len(problems) > before or not sound:
         return None
-    budget = budget_of(tune, grids, problems)
+    budget = budget_of(tune, {one.label: grids[one.label] for one in sound}, problems)
     groups = [
         group
-        for variant in variants
+        for variant in sound
         for group in maker.groups(variant, grids[variant.label], budget, problems)
     ]
     return None if len(problems) > before else Tuning(tune, tuple(groups), base, job_file)
@@ -151,6 +153,10 @@ class _Maker:
         job, found = try_job(merged, name=self._job_file.stem, folder=folder)
         return job, [*problems, *found]
 
+    def is_sound(self, variant: Variant) -> bool:
+        """Return whether nothing is wrong with an algorithm's job as it is without tuning."""
+        return not self._job(variant, [])[1]
+
     def own_grids(
         self,
         variants: Sequence[Variant],
@@ -169,7 +175,8 @@ class _Maker:
                     lines |= dict.fromkeys(lacks)
                 if wrong or not lacks:
                     found[variant.label][key] = values
-            if not any(key in own for own in found.values()):
+            everybody = len(variants) == len(self._settings.algorithms)
+            if everybody and not any(key in own for own in found.values()):
                 problems.append(f"tune.grid.{key}: no algorithm has it: {'; '.join(lines)}")
         problems[:] = dict.fromkeys(problems)
         problems += [
@@ -183,11 +190,11 @@ class _Maker:
         self, variant: Variant, key: str, values: Sequence[Any]
     ) -> tuple[list[str], list[str]]:
         """Say why an algorithm does not have a key, or else which values are wrong."""
-        if self._job(variant, [])[0] is None:
-            return [], []  # told of the study's own runs
+        before = self._job(variant, [])[1]  # told of the study's own runs
         wrong: list[str] = []
         for value in values:
-            job, lines = self._job(variant, [(key, value)])
+            job, found = self._job(variant, [(key, value)])
+            lines = [line for line in found if line not in before]
             if any(": unknown" in line for line in lines):
                 return lines, []
             if job is not None and not lines:

@@ -7,10 +7,10 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from mpi_dcasgd.config.messages import is_section, settings_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.sections import keys_of
 from mpi_dcasgd.errors import did_you_mean
+from mpi_dcasgd.messages import is_section, settings_of
 from mpi_dcasgd.rules.algorithms import PARTS
 
 _OTHER_WORDS = {

@@ -49,8 +49,8 @@ def load_yaml(text: str) -> Any:
         raise YamlError([f"line {line}: {character} may not stand in YAML"]) from error
     except RecursionError as error:
         raise YamlError(["nested too deeply"]) from error
-    if loader.duplicates:
-        raise YamlError(loader.duplicates)
+    if loader.problems:
+        raise YamlError(loader.problems)
     return value
 
 
@@ -70,7 +70,7 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.duplicates: list[str] = []
+        self.problems: list[str] = []
         self.deep_construct = True  # so that PyYAML refuses a value that contains itself
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
@@ -85,7 +85,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from error
 
     def construct_mapping(self, node: Node, deep: bool = False) -> dict[Any, Any]:
-        """Keys are the text that stands there; those that stand there twice are remembered."""
+        """Keys are the text that stands there; what is wrong with them is remembered."""
         assert isinstance(node, MappingNode)
         found: dict[str, Any] = {}
         lines: dict[str, int] = {}
@@ -96,13 +96,24 @@ class _Loader(yaml.SafeLoader):
                 )
             line = key.start_mark.line + 1
             if key.value in found:
-                self.duplicates.append(
+                self.problems.append(
                     f"line {line}: key {key.value} stands here again; "
                     f"it was set on line {lines[key.value]} already"
+                )
+            if node.flow_style and _is_pair(key, value):
+                self.problems.append(
+                    f"line {line}: {key.value} is one word; write a blank after the colon: "
+                    f"{{{key.value.replace(':', ': ', 1)}}}"
                 )
             found[key.value] = self.construct_object(value, deep=deep)
             lines.setdefault(key.value, line)
         return found
+
+
+def _is_pair(key: ScalarNode, value: Node) -> bool:
+    """Return whether a key without a value was meant to be both, as in ``{7:4}``."""
+    empty = isinstance(value, ScalarNode) and value.style is None and not value.value
+    return key.style is None and ":" in key.value and empty
 
 
 class _Dumper(yaml.SafeDumper):

@@ -6,18 +6,17 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mpi_dcasgd.counts import allowed_whole, is_whole
 from mpi_dcasgd.errors import ConfigError, did_you_mean
+from mpi_dcasgd.learning.near_hooks import NEEDED, near_hooks
 from mpi_dcasgd.learning.task import Task
+from mpi_dcasgd.messages import shown
 
 _ALIKE = 0.9
 
 
 def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _is_name(value: Any) -> bool:
@@ -36,18 +35,24 @@ _DECLARED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "units": (_are_units, "a dictionary of texts by metric, such as {'accuracy': '%'}"),
     "evaluation_draws": (_is_bool, "True or False"),
     "capturable": (_is_bool, "True or False"),
-    "evaluation_batch": (_is_count, "a whole number > 0"),
+    "evaluation_batch": (is_whole, allowed_whole()),
 }
+
+
+DECLARED = tuple(_DECLARED)
+"""Names of the attributes by which a task describes itself."""
 
 
 def check_declared(task: Task) -> None:
     """Refuse a task whose attributes are not of their kinds, or are nearly called like one.
 
+    Nor may a method that a task needs be missing where one is nearly called like it.
+
     Raises:
         ConfigError: With all problems.
     """
     problems = [
-        f"{name}: got {getattr(task, name)!r}; allowed: {allowed}"
+        f"{name}: got {shown(getattr(task, name))}; allowed: {allowed}"
         for name, (is_one, allowed) in _DECLARED.items()
         if not is_one(getattr(task, name))
     ]
@@ -55,6 +60,11 @@ def check_declared(task: Task) -> None:
         close = difflib.get_close_matches(name, _DECLARED, n=1, cutoff=_ALIKE)
         if close and name not in _DECLARED:
             problems.append(f"{name}: nothing reads it{did_you_mean(name, _DECLARED)}")
+    problems += [
+        f"{name}: nothing calls it, and {hook} is missing; did you mean {hook}?"
+        for name, hook in near_hooks(task).items()
+        if hook in NEEDED
+    ]
     if problems:
         raise ConfigError(type(task).__name__, problems)
 

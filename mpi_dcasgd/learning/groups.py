@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT
-from mpi_dcasgd.learning.schedules import Positive
+from mpi_dcasgd.learning.settings import Positive
 from mpi_dcasgd.rules.weight_decay import DecayOn
 
 Choice = Literal["biases", "norms", "biases-and-norms", "conv-and-linear", "rest"]

@@ -9,11 +9,13 @@ import types
 import typing
 from collections.abc import Mapping
 from enum import Enum
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Optional, Union
 
 from pydantic import AfterValidator, Field
 
+_TRUTH = ("numpy.bool", "numpy.bool_")  # which NumPy does not register as a number
 _MADE_OF_LISTS = (tuple, set, frozenset)
 
 
@@ -49,8 +51,10 @@ def is_plain(value: Any) -> bool:
         return all(map(is_plain, value))
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and is_plain(inner) for key, inner in value.items())
-    # A number of NumPy's or PyTorch's.
-    return hasattr(value, "item") and getattr(value, "ndim", None) == 0
+    # NumPy's scalars are numbers as good as Python's. A tensor is none, whatever its shape: it has
+    # a device and a type of its own, which the number that is made of it would have lost.
+    kind = type(value)
+    return isinstance(value, Real) or f"{kind.__module__}.{kind.__name__}" in _TRUTH
 
 
 def as_written(value: Any) -> Any:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mpi_dcasgd.learning.declared import check_declared
+
 if TYPE_CHECKING:
     from mpi_dcasgd.learning.task import Task
 
@@ -38,7 +40,12 @@ class Measures:
 
     @classmethod
     def of(cls, task: Task) -> Measures:
-        """Take them from a task, which names them as its attributes."""
+        """Take them from a task, which names them as its attributes.
+
+        Raises:
+            ConfigError: They are not of their kinds.
+        """
+        check_declared(task)
         return cls(task.primary_metric, task.higher_is_better, dict(task.units))
 
     @classmethod

@@ -13,8 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from mpi_dcasgd.learning.settings import Positive
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -33,6 +33,15 @@ Threads = Annotated[int, Field(ge=1), at_most(1024, "1024")]
 Seed = Annotated[int, Field(ge=0), at_most(2**64 - 1, "2^64 - 1")]
 """A seed that PyTorch's generators take."""
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+"""A finite number."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A finite number above 0."""
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A finite number of seconds, which may be 0."""
+
 StatisticsPolicy = Literal["average", "latest"]
 """What the server does with BatchNorm's running statistics, which no rule ever compensates.
 

@@ -193,6 +193,12 @@ class Task(_Made):
         return {}
 
 
+def made_again(task: Task) -> Task:
+    """Make a task anew with its arguments, as every rank does."""
+    args, kwargs = task._made_with
+    return type(task)(*args, **kwargs)
+
+
 def arguments_of(task: Task) -> dict[str, Any]:
     """Return the arguments that a task's constructor was called with, by name.
 

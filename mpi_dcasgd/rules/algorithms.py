@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
 from mpi_dcasgd.extension import import_class, is_path, unknown
+from mpi_dcasgd.messages import problems_of, seen
 from mpi_dcasgd.rules.adam import Adam
 from mpi_dcasgd.rules.admission import AcceptAll, Collect, StaleSynchronous, Threshold
 from mpi_dcasgd.rules.clipping import NoClipping, NormClipping
@@ -241,7 +242,9 @@ def _resolve_part(role: str, default: str, change: Any, named: Algorithm) -> Par
     if isinstance(change, str):
         change = {"name": change}
     if not isinstance(change, Mapping):
-        raise ConfigError(role, [f": got {change!r}; give a mapping of settings, or a part's name"])
+        raise ConfigError(
+            role, [f": got {seen(change)}; allowed: a part's name, or a mapping of its settings"]
+        )
     settings = dict(change)
     name = settings.pop("name", default)
     kind = _find_part(role, name)
@@ -256,10 +259,7 @@ def _resolve_part(role: str, default: str, change: Any, named: Algorithm) -> Par
     try:
         part = kind(**known)
     except ValidationError as error:
-        problems += [
-            f".{'.'.join(str(p) for p in e['loc'])}: {e['msg']}, got {e['input']!r}"
-            for e in error.errors()
-        ]
+        problems += problems_of(kind, known, ".", error)
     if problems:
         raise ConfigError(role, problems)
     return part

@@ -18,10 +18,11 @@ from mpi_dcasgd.drivers.simulation.cluster import parse_cluster
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError, NonFiniteError
 from mpi_dcasgd.learning.measures import Measures
+from mpi_dcasgd.learning.settings import Count, Finite
 from mpi_dcasgd.modules import searching
 from mpi_dcasgd.reporting.collect import collect
+from mpi_dcasgd.runs.arguments import check_arguments, several
 from mpi_dcasgd.runs.build import Workshop, start_loaders
-from mpi_dcasgd.runs.counts import check_counts, check_several_counts
 from mpi_dcasgd.runs.jobs import JobSource, folders_of, load_job, plain
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.simulate import simulate
@@ -60,15 +61,15 @@ def advise(
     job: JobSource,
     *,
     cluster: Path | str | Mapping[str, Any],
-    workers: Sequence[int] = (4, 8, 16, 32),
-    algorithms: Sequence[str] = ALGORITHMS,
-    seeds: int = 2,
-    target: float | None = None,
+    workers: Sequence[Count] = (4, 8, 16, 32),
+    algorithms: str | Sequence[str] = ALGORITHMS,
+    seeds: Count = 2,
+    target: Finite | None = None,
     minutes: float = 10.0,
     out: Path | str | None = None,
     show: TextIO | None = None,
     stop: StopFlag | None = None,
-    words: Sequence[str] = (),
+    words: str | Sequence[str] = (),
     **overrides: Any,
 ) -> Advice:
     """Simulate algorithms with numbers of workers on a cluster, and say which to take.
@@ -103,10 +104,8 @@ def advise(
             cluster = {"delays": "gamma", "slow": {0: 4}}
             print(*advise("jobs/digits.yaml", cluster=cluster, workers=[2, 4]).ranking.sentences)
     """
-    if isinstance(algorithms, str):
-        algorithms = (algorithms,)
-    check_several_counts("advise", workers=workers)
-    check_counts("advise", seeds=seeds)
+    check_arguments(advise, locals())
+    algorithms, words = several(algorithms), several(words)
     settings = _cluster(job, cluster)
     jobs = {
         name: load_job(job, words=words, **{**overrides, "algorithm": name})

@@ -20,6 +20,7 @@ from mpi_dcasgd.learning.layout import ALIGN, FlatLayout
 from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs import jobs
+from mpi_dcasgd.runs.arguments import check_arguments, several
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.jobs import JobSource
 from mpi_dcasgd.runs.process import process_as_it_was
@@ -62,15 +63,17 @@ class Calibration:
         """Write the description to a file.
 
         Raises:
+            ConfigError: ``file`` is no path.
             RunFolderError: It cannot be written.
         """
+        check_arguments(Calibration.write, locals())
         write_atomic(Path(file), self.text.encode())
 
 
 def calibrate(
     source: JobSource | Run | Sequence[Run | Path | str],
     *,
-    words: Sequence[str] = (),
+    words: str | Sequence[str] = (),
     link: bool = False,
     **overrides: Any,
 ) -> Calibration:
@@ -93,8 +96,10 @@ def calibrate(
             cluster = calibrate("runs/digits-asgd-20240506-070809").cluster
             print(simulate_timing("jobs/digits.yaml", cluster=cluster, workers=8).time_s)
     """
-    several = isinstance(source, Sequence) and not isinstance(source, str)
-    sources: list[Any] = list(source) if several else [source]  # type: ignore[arg-type]
+    check_arguments(calibrate, locals())
+    words = several(words)
+    listed = isinstance(source, Sequence) and not isinstance(source, str)
+    sources: list[Any] = list(source) if listed else [source]  # type: ignore[arg-type]
     folders = [RunFolder.open(s.path if isinstance(s, Run) else s) for s in sources if _is_run(s)]
     if len(folders) not in (0, len(sources)) or (not folders and len(sources) != 1):
         raise ConfigError("calibrate", ["give one or more runs, or one job"])

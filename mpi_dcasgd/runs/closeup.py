@@ -13,12 +13,13 @@ from mpi_dcasgd.drivers.simulation.close_look import CloseLook, Looked
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.learning.loaders.pool import Loaders
+from mpi_dcasgd.learning.settings import Count
 from mpi_dcasgd.record.closeup import Closeup
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.trace import TraceRecord
+from mpi_dcasgd.runs.arguments import check_arguments
 from mpi_dcasgd.runs.build import Workshop, start_loaders
-from mpi_dcasgd.runs.counts import check_counts
 from mpi_dcasgd.runs.data_check import replay_changes
 from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.recompute import recompute
@@ -53,7 +54,7 @@ class WrittenCloseup:
 def closeup(
     run: Run | Path | str,
     *,
-    every: int | None = None,
+    every: Count | None = None,
     code: Path | str | None = None,
     show: TextIO | None = None,
 ) -> WrittenCloseup:
@@ -80,8 +81,8 @@ def closeup(
 
             print(closeup("runs/digits-asgd").closeup.gap.mean())
     """
+    check_arguments(closeup, locals())
     path = run.path if isinstance(run, Run) else Path(run)
-    check_counts("closeup", every=every)
     with process_as_it_was():
         recorded = _open(path, code)
         pushes = list(recorded.trace.records())

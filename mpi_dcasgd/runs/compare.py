@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+from pydantic import Field
 
 from mpi_dcasgd.config.load import read_mapping
 from mpi_dcasgd.config.study import Study, load_study, make_study
@@ -14,6 +17,7 @@ from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.record.run_files import RUNS
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
+from mpi_dcasgd.runs.arguments import check_arguments, several
 from mpi_dcasgd.runs.comparison_plan import ComparisonPlan, ComparisonResult
 from mpi_dcasgd.runs.given import GivenTask, brought_by, is_task, section_of, sections_with
 from mpi_dcasgd.runs.in_process import make_in_process
@@ -50,7 +54,7 @@ def plan_comparison(
     out: Path | str | None = None,
     *,
     task: GivenTask | None = None,
-    only: Sequence[str] | None = None,
+    only: str | Sequence[str] | None = None,
     part: tuple[int, int] | None = None,
 ) -> ComparisonPlan:
     """Plan the runs that `compare` would make, and start none.
@@ -60,12 +64,13 @@ def plan_comparison(
         out: Folder of its runs; None for ``runs/<study>``.
         task: A task of one's own in place of that of the study's job, as in ``load_job``. Every run
             is a process of its own, so that a script's or a notebook's own class does not serve.
-        only: Names or patterns of runs; None for all.
+        only: Names or patterns of runs, or one; None for all.
         part: ``(i, n)`` for the i-th of n parts of the runs, counted from 0.
 
     Raises:
         ConfigError: The study, or the job of any of its runs, is wrong.
     """
+    check_arguments(plan_comparison, locals())
     study = _loaded(study, task)
     folder = _folder(study, out)
     names = _names(study, only)
@@ -77,7 +82,7 @@ def compare(
     out: Path | str | None = None,
     *,
     task: GivenTask | None = None,
-    only: Sequence[str] | None = None,
+    only: str | Sequence[str] | None = None,
     part: tuple[int, int] | None = None,
     rerun: bool = False,
     report: bool = True,
@@ -86,8 +91,8 @@ def compare(
     in_process: bool = False,
     launcher: str | None = None,
     mpirun: str | None = None,
-    mpirun_args: Sequence[str] = (),
-    restarts: int = 0,
+    mpirun_args: str | Sequence[str] = (),
+    restarts: Annotated[int, Field(ge=0)] = 0,
     show: TextIO | None = None,
 ) -> ComparisonResult:
     """Run a study and compare its runs; finished runs are kept, unfinished ones resumed.
@@ -101,7 +106,7 @@ def compare(
         out: Folder of its runs; None for ``runs/<study>``.
         task: A task of one's own in place of that of the study's job, as in ``load_job``. Every run
             is a process of its own, so that a script's or a notebook's own class does not serve.
-        only: Names or patterns of runs, with ``tune_only`` of tuning runs; None for all.
+        only: Names or patterns of runs, or one, with ``tune_only`` of tuning runs; None for all.
         part: ``(i, n)`` for the i-th of n parts of the runs, counted from 0.
         rerun: Run again what is finished, too; the run before is kept aside.
         report: Write a report. Without one, other comparisons may work on other runs of the study
@@ -113,7 +118,7 @@ def compare(
             start of Python and PyTorch: the longest part of a small simulated run.
         launcher: ``auto``, ``mpirun`` or ``srun``; None for the variable MPI_DCASGD_LAUNCHER.
         mpirun: Path of the mpirun to use; None for this Python's.
-        mpirun_args: Further arguments for the launcher.
+        mpirun_args: Further arguments for the launcher; a text is split as a shell does.
         restarts: How often a run that ends early is started again, to resume from its checkpoint;
             not after a mistake in its settings, nor when it diverges.
         show: Stream for one line a run; None for silence.
@@ -134,6 +139,10 @@ def compare(
             result = compare("jobs/compare_digits.yaml", "runs/digits")
             print(result.report.table)
     """
+    check_arguments(compare, locals())
+    if isinstance(mpirun_args, str):
+        mpirun_args = shlex.split(mpirun_args)
+    only = None if only is None else several(only)
     study = _loaded(study, task)
     folder = _folder(study, out)
     if tune_only and study.tuning is None:
@@ -212,6 +221,7 @@ def report_study(study: Study | Path | str, out: Path | str | None = None) -> St
         ConfigError: The study is wrong.
         ReportWithoutPlotsError: The report was written, but there is no matplotlib for its plots.
     """
+    check_arguments(report_study, locals())
     study = _loaded(study)
     folder = _folder(study, out)
     study = if_tuned(study, folder)
@@ -227,7 +237,7 @@ def _loaded(study: Study | Path | str, task: GivenTask | None = None) -> Study:
     path = study.file if isinstance(study, Study) else Path(study)
     mapping = study.mapping if isinstance(study, Study) else read_mapping(path, "study")
     section = plain(section_of("task", task))
-    if str(section.get("name")).startswith("__main__:"):
+    if isinstance(section, Mapping) and str(section.get("name")).startswith("__main__:"):
         raise ConfigError(
             "compare",
             [
@@ -242,9 +252,9 @@ def _loaded(study: Study | Path | str, task: GivenTask | None = None) -> Study:
     return make_study({**mapping, "set": {**(mapping.get("set") or {}), **changes}}, path)
 
 
-def _names(study: Study, only: Sequence[str] | None) -> set[str]:
+def _names(study: Study, only: str | Sequence[str] | None) -> set[str]:
     # Before it is tuned: tuning may leave out an algorithm that is rightly named here.
-    return {element.name for element in choose(study, only)}
+    return {element.name for element in choose(study, None if only is None else several(only))}
 
 
 def _planned(

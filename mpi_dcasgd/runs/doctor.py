@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mpi_dcasgd.learning.settings import Count
 from mpi_dcasgd.record.run_files import RUNS
-from mpi_dcasgd.runs.counts import check_counts
+from mpi_dcasgd.runs.arguments import check_arguments
 from mpi_dcasgd.tools.doctor.checks import look
 from mpi_dcasgd.tools.doctor.finding import Finding, unseen
 from mpi_dcasgd.tools.doctor.surroundings import gather
@@ -13,7 +14,7 @@ from mpi_dcasgd.tools.doctor.world_check import check_world, world_name
 
 
 def doctor(
-    ranks: int | None = None,
+    ranks: Count | None = None,
     *,
     run_dir: Path | str = RUNS,
     launcher: str | None = None,
@@ -36,14 +37,14 @@ def doctor(
         One finding of every check.
 
     Raises:
-        ConfigError: ``ranks`` is no whole number above 0.
+        ConfigError: An argument is wrong.
 
     Example:
         Commands that mend what is broken::
 
             [found.fix for found in doctor() if found.result == "fail"]
     """
-    check_counts("doctor", ranks=ranks)
+    check_arguments(doctor, locals())
     where = gather(Path(run_dir), ranks, launcher=launcher, mpirun=mpirun)
     found = list(look(where))
     if ranks is not None and found[0].result == "fail":

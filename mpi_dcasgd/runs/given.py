@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias, TypeGuard
 
-from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.extension import import_object
 from mpi_dcasgd.learning.data import DataSource
+from mpi_dcasgd.learning.declared import DECLARED
+from mpi_dcasgd.learning.guard import failed
 from mpi_dcasgd.learning.hints import as_written, is_plain
 from mpi_dcasgd.learning.models import ModelSource
 from mpi_dcasgd.learning.settings import Named
 from mpi_dcasgd.learning.signature import parameters_of
-from mpi_dcasgd.learning.task import Task, arguments_of
+from mpi_dcasgd.learning.task import Task, arguments_of, made_again
+from mpi_dcasgd.messages import seen, shown
 
 GivenTask: TypeAlias = Task | type[Task] | Mapping[str, Any]
 """A task, whose settings are what it was made with; a class, without any; or a job's section, whose
@@ -127,11 +129,51 @@ def _section_of_task(task: Task) -> dict[str, Any]:
         for key, value in given.items()
         if not is_plain(value)
     ]
+    problems = problems or _set_later(task)
     if "name" in given:
         problems.append("name: is what a job calls the task; give the argument another name")
     if problems:
         raise ConfigError(f"task {path}", problems)
     return {"name": path, **{key: as_written(value) for key, value in given.items()}}
+
+
+def _set_later(task: Task) -> list[str]:
+    """Find arguments and declarations that were changed on a task after it had been made.
+
+    A constructor may keep something else than its argument, and then only making the task again
+    tells.
+    """
+    parameters = parameters_of(type(task))
+    given = {name: parameter.default for name, parameter in parameters.items()}
+    given |= {name: getattr(type(task), name) for name in DECLARED}
+    given |= arguments_of(task)
+    now = vars(task)
+    others = [name for name in given if name in now and not _alike(now[name], given[name])]
+    if not others:
+        return []
+    try:
+        fresh = made_again(task)
+    except Exception as error:
+        raise failed(f"{type(task).__name__}()", error) from error
+    missing = object()
+    made = {name: getattr(fresh, name, missing) for name in others}
+    return [
+        f"{name}: is {shown(now[name])} by now, but every rank makes the task anew, with "
+        f"{shown(made[name])}; "
+        + (f"give {name} to the constructor" if name in parameters else f"set {name} in the class")
+        for name in others
+        if made[name] is not missing and not _alike(now[name], made[name])
+    ]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether two values are the same, or cannot be compared."""
+    if one is other or not (is_plain(one) or is_plain(other)):
+        return True
+    if not (is_plain(one) and is_plain(other)):
+        return False
+    one, other = as_written(one), as_written(other)
+    return bool(one == other or (one != one and other != other))
 
 
 def _kind(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from mpi_dcasgd.config.load import (
 from mpi_dcasgd.config.own_code import code_folder
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.runs.arguments import check_arguments, several
 from mpi_dcasgd.runs.given import (
     SECTIONS,
     GivenTask,
@@ -36,7 +36,7 @@ def load_job(
     job: JobSource,
     *,
     task: GivenTask | None = None,
-    words: Sequence[str] = (),
+    words: str | Sequence[str] = (),
     **overrides: Any,
 ) -> Job:
     """Read and check a job.
@@ -62,7 +62,8 @@ def load_job(
         >>> load_job(job, **{"rule.compensation.dc_lambda": 2.0}).epochs
         2
     """
-    pairs, problems = parse_overrides(words)
+    check_arguments(load_job, locals())
+    pairs, problems = parse_overrides(several(words))
     return resolve_job(job, [*pairs, *with_task(overrides, task).items()], problems)
 
 
@@ -89,8 +90,6 @@ def resolve_job(job: JobSource, pairs: Sequence[Override], problems: Sequence[st
         name, where, mapping = job.name, f"job {job.name}", job_as_yaml(job)
     elif isinstance(job, Mapping):
         name, where, mapping = "job", "job", plain(_named(job))
-    elif not isinstance(job, (str, os.PathLike)):
-        raise ConfigError("job", [f"got {job!r:.80}; allowed: a job file, a mapping, or a Job"])
     else:
         path = Path(job)
         folder = path.parent

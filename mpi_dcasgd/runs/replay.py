@@ -19,6 +19,7 @@ from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.shown import ShownStream
+from mpi_dcasgd.runs.arguments import check_arguments, several
 from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.data_check import check_replayed, replay_changes
 from mpi_dcasgd.runs.given import GivenTask
@@ -56,8 +57,8 @@ def replay(
     code: Path | str | None = None,
     show: TextIO | None = None,
     stop: StopFlag | None = None,
-    words: Sequence[str] = (),
-    argv: Sequence[str] | None = None,
+    words: str | Sequence[str] = (),
+    argv: str | Sequence[str] | None = None,
     started: float | None = None,
     **overrides: Any,
 ) -> Run: ...
@@ -73,8 +74,8 @@ def replay(
     code: Path | str | None = None,
     show: TextIO | None = None,
     stop: StopFlag | None = None,
-    words: Sequence[str] = (),
-    argv: Sequence[str] | None = None,
+    words: str | Sequence[str] = (),
+    argv: str | Sequence[str] | None = None,
     started: float | None = None,
     **overrides: Any,
 ) -> Replay | Run:
@@ -114,7 +115,9 @@ def replay(
             compensated = replay("runs/a", "runs/b", algorithm="dcasgd-a")
             print(compensated.summary["test_error"])
     """
+    check_arguments(replay, locals())
     path = run.path if isinstance(run, Run) else Path(run)
+    words, argv = several(words), None if argv is None else several(argv)
     overrides = with_task(overrides, task)
     if not words and not overrides:
         if run_dir is not None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from mpi_dcasgd.learning.settings import Finite
 from mpi_dcasgd.reporting.write import Report, write_report
+from mpi_dcasgd.runs.arguments import check_arguments
 
 Place = Path | str
 
@@ -14,8 +19,8 @@ def report(
     runs: Place | Sequence[Place],
     out: Place,
     *,
-    target_error: float | None = None,
-    target: float | None = None,
+    target_error: Annotated[float, Field(ge=0, le=1)] | None = None,
+    target: Finite | None = None,
     title: str = "",
 ) -> Report:
     """Write a report of runs: Markdown, HTML and plots.
@@ -43,6 +48,7 @@ def report(
 
             print(report("runs/digits", "runs/digits/report", target_error=0.05).table)
     """
+    check_arguments(report, locals())
     from mpi_dcasgd.config.load import idle_in, with_defaults  # loads all settings
 
     paths = [Path(path) for path in ([runs] if isinstance(runs, (Path, str)) else runs)]

@@ -9,6 +9,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import ConfigError, did_you_mean
 from mpi_dcasgd.record.metrics import EVENTS
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.runs.arguments import check_arguments
 from mpi_dcasgd.runs.jobs import load_job
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Run:
         stopped_by: The signal that stopped this process's part of it, or None.
 
     Raises:
+        ConfigError: ``path`` is no path.
         RunFolderError: There is no run in the folder.
 
     Example:
@@ -45,6 +47,7 @@ class Run:
     """
 
     def __init__(self, path: Path | str, *, stopped_by: int | None = None) -> None:
+        check_arguments(Run.__init__, locals())
         self._folder = RunFolder.open(path)
         self.path = self._folder.path
         self.stopped_by = stopped_by
@@ -100,6 +103,7 @@ class Run:
             ConfigError: There is no such kind.
             RunFolderError: There are none, or the file is damaged.
         """
+        check_arguments(Run.metrics, locals())
         if event is not None and event not in EVENTS:
             allowed = f"allowed: {', '.join(EVENTS)}{did_you_mean(event, EVENTS)}"
             raise ConfigError("metrics", [f"event: got {event!r}; {allowed}"])
@@ -116,6 +120,7 @@ class Run:
         Raises:
             RunFolderError: There are none, for the run has not ended; or the file is damaged.
         """
+        check_arguments(Run.weights, locals())
         return self._folder.weights(best=best)
 
     def trace(self) -> Trace:

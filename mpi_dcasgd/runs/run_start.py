@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.learning.near_hooks import unread
 from mpi_dcasgd.learning.outline import model_of
 from mpi_dcasgd.record.description import RunDescription
 from mpi_dcasgd.record.run_folder import RunFolder
@@ -123,7 +124,7 @@ def remarks_on(job: Job, workshop: Workshop) -> list[str]:
         workshop: Has the task, whose model some settings may find nothing to do with.
     """
     idle = idle_beside(job, lambda: model_of(workshop.subject.task, job.seed))
-    return [*remarks(job.rule), *idle]
+    return [*remarks(job.rule), *idle, *unread(workshop.subject.task)]
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -12,10 +12,10 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.world import pick_device
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.learning.learner import Learner
-from mpi_dcasgd.learning.settings import ComputeSettings
+from mpi_dcasgd.learning.settings import ComputeSettings, Count, Positive
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.runs.arguments import check_arguments, several
 from mpi_dcasgd.runs.build import Workshop, start_loaders
-from mpi_dcasgd.runs.counts import check_counts, check_several_counts
 from mpi_dcasgd.runs.data_check import replay_changes
 from mpi_dcasgd.runs.jobs import JobSource, load_job
 from mpi_dcasgd.runs.process import process_as_it_was
@@ -101,11 +101,11 @@ class Sharpness:
 def sharpness(
     source: JobSource | Run,
     *,
-    workers: Sequence[int] | None = None,
-    samples: int = 1024,
-    tolerance: float = 1e-3,
+    workers: Sequence[Count] | None = None,
+    samples: Count = 1024,
+    tolerance: Positive = 1e-3,
     best: bool = False,
-    words: Sequence[str] = (),
+    words: str | Sequence[str] = (),
     **overrides: Any,
 ) -> Sharpness:
     """Measure the largest curvature of the training loss, and what delays it allows at which rate.
@@ -135,13 +135,11 @@ def sharpness(
         >>> found.allowed[1].stable_lr < found.allowed[0].stable_lr
         True
     """
+    check_arguments(sharpness, locals())
+    words = several(words)
     folder = _folder_of(source)
     if folder is not None and (words or overrides):
         raise ConfigError("sharpness", ["changes are for a job, not for a run"])
-    check_counts("sharpness", samples=samples)
-    check_several_counts("sharpness", workers=workers)
-    if not tolerance > 0:
-        raise ConfigError("sharpness", [f"tolerance: got {tolerance!r}; allowed: a number > 0"])
     if folder is None and best:
         raise ConfigError("sharpness", ["best: only a run has best weights"])
     job = load_job(folder.job_yaml if folder else source, words=words, **overrides)  # type: ignore[arg-type]

@@ -23,12 +23,13 @@ from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.learning.outline import model_of, sizes_of
+from mpi_dcasgd.learning.settings import Count, Seed
 from mpi_dcasgd.modules import searching
 from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.environment import git_state
 from mpi_dcasgd.record.settings import RecordSettings
+from mpi_dcasgd.runs.arguments import check_arguments, several
 from mpi_dcasgd.runs.build import Workshop, start_loaders
-from mpi_dcasgd.runs.counts import check_counts
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import JobSource, folders_of, resolve_job, with_task
 from mpi_dcasgd.runs.process import process_as_it_was, run_of_one_process
@@ -51,17 +52,17 @@ def simulate(
     job: JobSource,
     *,
     task: GivenTask | None = None,
-    workers: int | None = None,
+    workers: Count | None = None,
     cluster: Path | str | Mapping[str, Any] | None = None,
-    delay_seed: int | None = None,
+    delay_seed: Seed | None = None,
     run_dir: Path | str | None = None,
     resume: Path | str = AUTO,
     overwrite: bool = False,
-    checkpoint_every: int | None = None,
+    checkpoint_every: Count | None = None,
     show: TextIO | None = None,
     stop: StopFlag | None = None,
-    words: Sequence[str] = (),
-    argv: Sequence[str] | None = None,
+    words: str | Sequence[str] = (),
+    argv: str | Sequence[str] | None = None,
     started: float | None = None,
     **overrides: Any,
 ) -> Run:
@@ -102,13 +103,15 @@ def simulate(
             run = simulate("jobs/digits.yaml", workers=4, delays="gamma", slow={2: 3})
             print(run.summary["test_error"], run.summary["staleness_mean"])
     """
+    check_arguments(simulate, locals())
     started = time.monotonic() if started is None else started
+    argv = None if argv is None else several(argv)
     own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
     overrides = with_task(overrides, task)
     overrides |= {key: value for key, value in own.items() if value is not None}
     if checkpoint_every is not None:
         overrides["checkpoint.every"] = checkpoint_every
-    checked, simulation = _resolve(job, words, overrides)
+    checked, simulation = _resolve(job, several(words), overrides)
     flag = StopFlag() if stop is None else stop
     with (
         process_as_it_was(),
@@ -153,11 +156,11 @@ def simulate_timing(
     job: JobSource,
     *,
     task: GivenTask | None = None,
-    workers: int | None = None,
+    workers: Count | None = None,
     cluster: Path | str | Mapping[str, Any] | None = None,
-    delay_seed: int | None = None,
-    updates: int | None = None,
-    words: Sequence[str] = (),
+    delay_seed: Seed | None = None,
+    updates: Count | None = None,
+    words: str | Sequence[str] = (),
     **overrides: Any,
 ) -> Timing:
     """Simulate throughput, staleness and utilisation, without computing any gradient.
@@ -180,11 +183,11 @@ def simulate_timing(
         >>> timing.staleness_quantile(0.5)
         7
     """
-    check_counts("simulate", updates=updates)
+    check_arguments(simulate_timing, locals())
     own = {"workers": workers, "cluster": cluster, "delay_seed": delay_seed}
     overrides = with_task(overrides, task)
     overrides |= {key: value for key, value in own.items() if value is not None}
-    checked, simulation = _resolve(job, words, overrides)
+    checked, simulation = _resolve(job, several(words), overrides)
     with checked.importing():
         task = checked.make_task()
         sizes = sizes_of(task, checked.seed, checked.data.validation)

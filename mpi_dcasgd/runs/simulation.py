@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.config.load import Override, parse_overrides, read_mapping
-from mpi_dcasgd.config.messages import seen
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.simulated import with_injected
+from mpi_dcasgd.counts import is_whole, no_whole
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, parse_cluster
 from mpi_dcasgd.drivers.simulation.delays import named_delays
 from mpi_dcasgd.errors import ConfigError, UserError
+from mpi_dcasgd.messages import seen
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.jobs import plain
 
@@ -153,7 +154,7 @@ def _named_delays(name: str) -> Any:
 
 def _whole(given: Mapping[str, Any], key: str, least: int, problems: list[str]) -> int | None:
     value = given.get(key)
-    if value is None or (type(value) is int and value >= least):
-        return value
-    problems.append(f"{key}: got {seen(value)}; allowed: a whole number >= {least}")
+    if value is None or is_whole(value, least):
+        return None if value is None else int(value)
+    problems.append(no_whole(key, seen(value), least))
     return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from mpi_dcasgd.errors import ConfigError, RunFolderError
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.reporting.timeline import Timeline, timeline_of, usual_span
+from mpi_dcasgd.runs.arguments import check_arguments
 from mpi_dcasgd.runs.result import Run
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -54,6 +55,7 @@ def timeline(
 
             timeline("runs/digits-asgd", "two.png", start_s=3, end_s=5)
     """
+    check_arguments(timeline, locals())
     folder = RunFolder.open(run.path if isinstance(run, Run) else run)
     path = Path(out) if out is not None else folder.path / "timeline.json"
     problems = []

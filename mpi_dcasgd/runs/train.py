@@ -27,6 +27,7 @@ from mpi_dcasgd.errors import LaunchError, StartError, UserError
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.loaders.pool import Loaders
 from mpi_dcasgd.record.environment import RankPlace, git_state
+from mpi_dcasgd.runs.arguments import check_arguments, is_communicator, several
 from mpi_dcasgd.runs.build import Workshop, start_loaders
 from mpi_dcasgd.runs.given import GivenTask
 from mpi_dcasgd.runs.jobs import JobSource, resolve_job, with_task
@@ -56,8 +57,8 @@ def train(
     on_error: OnError = "abort",
     show: TextIO | None = None,
     stop: StopFlag | None = None,
-    words: Sequence[str] = (),
-    argv: Sequence[str] | None = None,
+    words: str | Sequence[str] = (),
+    argv: str | Sequence[str] | None = None,
     started: float | None = None,
     **overrides: Any,
 ) -> Run:
@@ -104,8 +105,13 @@ def train(
             if MPI.COMM_WORLD.rank == 0:
                 print(run.summary["test_error"])
     """
+    try:
+        check_arguments(train, locals())
+    except UserError as error:
+        fail_together(comm if is_communicator(comm) else None, error)
     started = time.monotonic() if started is None else started
-    pairs, problems = parse_overrides(words)
+    pairs, problems = parse_overrides(several(words))
+    argv = None if argv is None else several(argv)
     try:
         checked = resolve_job(job, [*pairs, *with_task(overrides, task).items()], problems)
     except UserError as error:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mpi_dcasgd.errors import RunFolderError
+from mpi_dcasgd.learning.settings import Seconds
 from mpi_dcasgd.record.rate_limit import exceeded_at_the_end
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.study_folder import StudyFolder
+from mpi_dcasgd.runs.arguments import check_arguments
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.tools.locks import is_at_work
 from mpi_dcasgd.tools.run_status import RunStatus, folder_status
@@ -89,7 +91,7 @@ class _Events:
             self.warnings = [*self.warnings, str(event.get("text", ""))][-_WARNINGS:]
 
 
-def watch(folder: Path | str | Run, every_s: float = 2.0) -> Iterator[list[Watched]]:
+def watch(folder: Path | str | Run, every_s: Seconds = 2.0) -> Iterator[list[Watched]]:
     """Look at a run, or at all runs of a study, again and again until they have ended.
 
     Args:
@@ -107,6 +109,7 @@ def watch(folder: Path | str | Run, every_s: float = 2.0) -> Iterator[list[Watch
         >>> for runs in watch("runs/digits-asgd"):  # doctest: +SKIP
         ...     print([f"{run.status.name}: {run.done:.0%}" for run in runs])
     """
+    check_arguments(watch, locals())
     path = folder.path if isinstance(folder, Run) else Path(folder)
     events: dict[str, _Events] = {}
     while True:

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from contract.faulty import AliasedBackup, CompoundingLambda, SharedBackup, TurnedSign, ZeroBackup
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.errors import STRICT, ConfigError
 from mpi_dcasgd.rules.adam import Adam
 from mpi_dcasgd.rules.admission import Threshold
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, resolve_rule
@@ -248,6 +249,7 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         ("contract.faulty:torch", "is module; allowed: a subclass of"),
         ("mpi_dcasgd.rules.part:Part", "has no role; give the class one of admission"),
         ("contract.test_conformance:NeedsSetting", "give every field a default"),
+        ("contract.test_conformance:NeedsField", r"a default \(bound: missing; give a number\)"),
     ],
 )
 def test_a_target_that_is_none_is_a_config_error(target: str, message: str) -> None:
@@ -258,6 +260,12 @@ def test_a_target_that_is_none_is_a_config_error(target: str, message: str) -> N
 class NeedsSetting(CompoundingLambda):
     def __init__(self, strength: float) -> None:
         super().__init__(dc_lambda=strength)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NeedsField(Part):
+    role: ClassVar[Role] = "momentum"
+    bound: float
 
 
 class InPlace(Part):

@@ -148,7 +148,10 @@ def test_what_the_page_says_trains_on_several_ranks(shared_world: Any, folder: P
         ("record.sinks=[csvs]", "record.sinks: unknown 'csvs'; did you mean csv?"),
         ("record.sinks=[jsonl]", "record.sinks: jsonl is always written; omit it"),
         ("record.sinks=[csv, csv]", "record.sinks: csv stands here twice; omit one"),
-        ("inject.delays={model: my_delays:Eithr}", "inject.delays: got {'model'"),
+        (
+            "inject.delays={model: my_delays:Eithr}",
+            "inject.delays.model: cannot import my_delays:Eithr: module",
+        ),
     ],
 )
 def test_what_is_wrong_with_ones_own_is_told_in_time(

@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from mpi_dcasgd.config.messages import settings_of
+from mpi_dcasgd import load_job
 from mpi_dcasgd.config.reference import _argument_notes
 from mpi_dcasgd.config.sections import kinds_of
 from mpi_dcasgd.drivers.simulation.delays import DELAYS, NAMES, DelayModel, parse_delays
-from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.extension import Table
 from mpi_dcasgd.learning.data import DATA, DataSource
 from mpi_dcasgd.learning.models import MODELS, ModelSource, find_model
 from mpi_dcasgd.learning.tasks import TASKS, TaskSource, find_task
+from mpi_dcasgd.messages import allowed, settings_of
 from mpi_dcasgd.record.sinks import SINKS, MetricSink
 from mpi_dcasgd.rules.algorithms import PARTS
 from mpi_dcasgd.rules.part import Part
@@ -72,6 +73,34 @@ def test_every_setting_is_described_and_has_a_range_or_a_type(table: str, name: 
     for key, info in settings(kind):
         assert info.description or notes.get(key), f"{name}.{key} is not described"
         assert info.annotation is not Any, f"{name}.{key} may be anything"
+
+
+def refused(table: str, name: str, given: Any) -> list[str]:
+    """The problems of a job with settings of an entry of a table."""
+    job = {"algorithm": "sgd", "epochs": 1, "batch_size": 8, "lr": 0.1}
+    job |= {"data": {"name": "digits"}, "model": {"name": "mlp"}}
+    section = {"data": "data", "models": "model", "tasks": "task"}.get(table)
+    if section:
+        job[section] = {"name": name, **given}
+    elif table == "delays":
+        job["inject"] = {"delays": {"model": name, **given}}
+    else:
+        job["rule"] = {table.partition(".")[2]: {"name": name, **given}}
+    with pytest.raises(ConfigError) as caught:
+        load_job(job)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(("table", "name"), [e for e in ENTRIES if e[0] != "sinks"])
+def test_a_wrong_setting_of_any_entry_is_told_in_the_same_words(table: str, name: str) -> None:
+    class Other:
+        def __repr__(self) -> str:
+            return "of no kind"
+
+    for key, info in settings(kind_of(table, name)):
+        what = allowed(info.annotation, info.metadata)
+        said = f".{key}: got of no kind; allowed: {what}"
+        assert any(line.endswith(said) for line in refused(table, name, {key: Other()}))
 
 
 @pytest.mark.parametrize(("table", "name"), [e for e in ENTRIES if e[0] in SECTIONS])

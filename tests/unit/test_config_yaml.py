@@ -61,6 +61,10 @@ def test_keys_that_stand_twice_are_told_with_both_lines() -> None:
     ]
 
 
+def test_a_colon_may_be_part_of_a_key_that_has_a_value_or_quotes() -> None:
+    assert load_yaml('{a:b: 1, "c:d"}') == {"a:b": 1, "c:d": None}
+
+
 def test_a_key_in_two_mappings_is_no_duplicate() -> None:
     assert load_yaml("a: {name: x}\nb: {name: y}") == {"a": {"name": "x"}, "b": {"name": "y"}}
 
@@ -77,6 +81,7 @@ def test_a_key_in_two_mappings_is_no_duplicate() -> None:
         ("? [1, 2]\n: 3\n", ["line 1", "not plain text"]),
         ("a: &b [*b]\n", ["recursive"]),
         ("lr: 1\nname: \x00\n", ["line 2: character #x0000"]),
+        ("slow: {7:4}\n", ["line 1: 7:4 is one word; write a blank after the colon: {7: 4}"]),
         ("[" * 3000, ["nested too deeply"]),
     ],
 )

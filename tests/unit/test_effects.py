@@ -9,10 +9,10 @@ import pytest
 
 from mpi_dcasgd.config.effects import ALWAYS, WITHOUT_EFFECT
 from mpi_dcasgd.config.load import job_as_text, load_job
-from mpi_dcasgd.config.messages import is_section, settings_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.study import load_study
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.messages import is_section, settings_of
 from mpi_dcasgd.runs.jobs import load_job as load_any
 from mpi_dcasgd.runs.simulate import simulate_timing
 

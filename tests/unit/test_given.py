@@ -66,6 +66,17 @@ class Line(Task):
         pass
 
 
+BROKEN = []
+
+
+class Sorted(Line):
+    def __init__(self, sizes: tuple[int, ...] = (1,)) -> None:
+        super().__init__()
+        if BROKEN:
+            raise OSError(BROKEN[0])
+        self.sizes, self.cache = sorted(sizes), 0
+
+
 class Plain(Line):
     points, width = 50, 8
     __init__ = Task.__init__
@@ -189,6 +200,8 @@ def test_settings_are_checked_and_told_all_at_once(own: Any) -> None:
     ("given", "told"),
     [
         (lambda own: own.Line(extra=torch.zeros(3)), "extra: got .*; allowed: what a job file can"),
+        (lambda own: own.Line(points=torch.tensor(3)), r"points: got tensor\(3\); allowed: what a"),
+        (lambda own: own.Line(sizes=[torch.tensor(3)]), r"sizes: got \[tensor\(3\)\] \(a list\)"),
         (lambda own: own.Line(extra=len), "extra: got <built-in function len>"),
         (lambda own: own.Line(extra={1: 2}), r"extra: got \{1: 2\}"),
         (lambda own: own.Open(name="x"), "name: is what a job calls the task"),
@@ -202,6 +215,53 @@ def test_settings_are_checked_and_told_all_at_once(own: Any) -> None:
 def test_what_no_rank_could_make_is_refused_by_name(own: Any, given: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         mpi_dcasgd.load_job(JOB, task=given(own))
+
+
+def changed(task: Any, **values: Any) -> Any:
+    for name, value in values.items():
+        setattr(task, name, value)
+    return task
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {"points": 5},
+            "points: is 5 (a whole number) by now, but every rank makes the task anew, with 30 (a "
+            "whole number); give points to the constructor",
+        ),
+        ({"points": torch.tensor(5)}, "points: is tensor(5) by now, but every rank makes the task"),
+        ({"width": 5}, "width: is 5 (a whole number) by now, but every rank makes the task anew"),
+        ({"evaluation_batch": 7}, "evaluation_batch: is 7 (a whole number) by now, but every rank"),
+        ({"higher_is_better": True}, "higher_is_better: is True by now, but every rank makes the"),
+    ],
+    ids=str,
+)
+def test_what_is_set_on_a_task_later_is_refused_by_name(
+    own: Any, values: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        mpi_dcasgd.load_job(JOB, task=changed(own.Line(30), **values))
+    [line] = caught.value.problems
+    assert line.startswith(told)
+
+
+def test_what_a_constructor_makes_of_its_arguments_is_no_change(own: Any) -> None:
+    for task in (own.Sorted((3, 1)), changed(own.Sorted((3, 1)), sizes=[1, 3], cache=7)):
+        assert mpi_dcasgd.load_job(JOB, task=task).make_task().sizes == [1, 3]
+    assert mpi_dcasgd.load_job(JOB, task=changed(own.Line(30), points=30)).make_task().points == 30
+    with pytest.raises(ConfigError, match=r"sizes: is \[1, 4\] .* with \[1, 3\]"):
+        mpi_dcasgd.load_job(JOB, task=changed(own.Sorted((3, 1)), sizes=[1, 4]))
+
+
+def test_a_constructor_that_cannot_be_called_again_is_told(own: Any) -> None:
+    task = changed(own.Sorted((3, 1)), sizes=[1, 4])
+    own.BROKEN.append("no more of it")
+    with pytest.raises(
+        ConfigError, match=r"Sorted\(\): 1 problem\n  raised OSError: no more of it"
+    ):
+        mpi_dcasgd.load_job(JOB, task=task)
 
 
 def test_functions_without_a_name_are_refused(own: Any) -> None:

@@ -16,6 +16,8 @@ PACKAGE = Path(mpi_dcasgd.__file__).parent
 # Each may import itself and those before it.
 LAYERS = (
     "errors",
+    "messages",
+    "counts",
     "pages",
     "quick",
     "vision",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from toy import World
 
+from mpi_dcasgd import load_job
 from mpi_dcasgd.drivers.simulation.cluster import Cluster, Pauses, WorkerClock
 from mpi_dcasgd.drivers.simulation.delays import Constant, Gamma
 from mpi_dcasgd.drivers.simulation.injection import Injection, InjectSettings
@@ -94,11 +97,44 @@ def test_settings_come_as_in_yaml() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"delays": "gama"}, "did you mean gamma"), ({"slow": 4}, "mapping of workers to factors")],
+    [({"delays": "gama"}, "did you mean gamma"), ({"slow": 4}, "mapping of whole numbers >= 0")],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         InjectSettings(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"slow": {"a": 4}}, ["slow: got {'a': 4} (a mapping); allowed: a mapping of whole numb"]),
+        ({"slow": {7: -4}}, ["slow.7: got -4 (a whole number); allowed: a number > 0"]),
+        ({"slow": [[7, 4]]}, ["slow: got [[7, 4]] (a list); allowed: a mapping of whole numbers"]),
+        ({"pauses": {"every_s": 1}}, ["pauses.for_s: missing; give a number > 0"]),
+        ({"pauses": 4}, ["pauses: got 4 (a whole number); allowed: a mapping or null"]),
+        (
+            {"pauses": {"every_s": 1, "for_s": 1, "random": 3, "workers": [1, -1]}},
+            [
+                "pauses.random: got 3 (a whole number); allowed: true or false",
+                "pauses.workers[1]: got -1 (a whole number); allowed: a whole number >= 0",
+            ],
+        ),
+        ({"delays": {"model": "pareto", "tial": 3}}, ["delays.tial: unknown; did you mean tail?"]),
+        (
+            {"delays": {"model": "empirical", "steps_s": [[1, -1]]}},
+            ["delays.steps_s[0][1]: got -1 (a whole number); allowed: a number >= 0"],
+        ),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_told_as_those_of_any_section(
+    given: dict[str, Any], told: list[str]
+) -> None:
+    job = {"algorithm": "asgd", "epochs": 1, "batch_size": 8, "lr": 0.1, "inject": given}
+    with pytest.raises(ConfigError) as caught:
+        load_job({**job, "model": {"name": "mlp"}, "data": {"name": "digits"}})
+    for line, start in zip(caught.value.problems, told, strict=True):
+        assert line.startswith(f"inject.{start}")
 
 
 def test_a_worker_that_there_is_not_is_refused() -> None:

@@ -11,12 +11,12 @@ import torch
 
 from mpi_dcasgd.cli import main
 from mpi_dcasgd.config.load import load_job
-from mpi_dcasgd.config.messages import is_section, seen, settings_of
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.config.sections import TORCHVISION, is_named, kinds_of
 from mpi_dcasgd.config.study import load_study
 from mpi_dcasgd.config.yaml12 import YamlError, load_yaml
 from mpi_dcasgd.errors import ConfigError, UserError
+from mpi_dcasgd.messages import is_section, seen, settings_of
 from mpi_dcasgd.rules.algorithms import PARTS
 from mpi_dcasgd.runs.jobs import load_job as load_any
 

@@ -319,6 +319,45 @@ def test_a_target_in_per_cent_is_refused(
         load_study(study)
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "told"),
+    [
+        (
+            "Tensors",
+            "target: 95",
+            "target: got 95; allowed: up to 1, a fraction (inside is shown in",
+        ),
+        ("Tensors", "target: 0.95", None),
+        (
+            "Tensors",
+            "target_error: 0.05",
+            "target_error: got 0.05, but the primary metric of the task line_tasks:Tensors is "
+            "inside; set target instead, a value of that",
+        ),
+        ("Tensors", "target_error: 5 %", "target_error: got '5 %' (text); allowed: a number > 0"),
+        ("Unmeasured", "target: 95", None),
+        ("Unmeasured", "target: 5 %", "target: got '5 %' (text); allowed: a number or null"),
+        ("Unmeasured", "target_error: 0.05", "target_error: got 0.05, but the primary metric of t"),
+        ("Unready", "target: 95", None),
+    ],
+)
+def test_a_target_is_held_against_the_metric_of_a_task_of_ones_own(
+    tmp_path: Path, name: str, target: str, told: str | None
+) -> None:
+    (tmp_path / "job.yaml").write_text(
+        f"{{algorithm: sgd, epochs: 1, batch_size: 4, lr: 0.1, task: {{name: line_tasks:{name}}}}}"
+    )
+    study = tmp_path / "study.yaml"
+    study.write_text(f"job: job.yaml\nalgorithms: [sgd, asgd]\nworkers: [2]\n{target}\n")
+    if told is None:
+        load_study(study)
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_study(study)
+    [line] = caught.value.problems
+    assert line.startswith(told)
+
+
 def test_a_study_has_a_target_of_one_kind(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(Path("jobs/digits.yaml").read_text())
     study = tmp_path / "study.yaml"

@@ -91,7 +91,7 @@ def test_options_and_words_say_the_cluster(capsys: pytest.CaptureFixture[str]) -
         (["workers=3"], "workers: use --workers"),
         (["exchange.servers=3"], "exchange.servers: use --servers"),
         (["delays.mean_s=0"], "delays.mean_s: got 0"),
-        (["delays.mean=1"], "delays.mean: Unexpected keyword"),
+        (["delays.mean=1"], "delays.mean: unknown; did you mean mean_s?"),
         (["lr=0.1"], "lr: unknown"),
         (["cluster=x.yaml", "--gbit", "3"], "--gbit: has no effect beside cluster=FILE"),
     ],

@@ -228,6 +228,17 @@ def test_a_run_without_an_asynchronous_one_beside_it_cannot_be_calibrated(tmp_pa
     assert found.startswith("cluster: ssgd has no asynchronous run beside it")
 
 
+@pytest.mark.parametrize(
+    ("asgd", "told"),
+    [("agsd", "algorithms[1]: unknown"), ("{algorithm: asgd, lr: x}", "asgd: lr: got 'x'")],
+)
+def test_what_to_calibrate_from_is_not_missing_where_it_is_wrong(
+    tmp_path: Path, asgd: str, told: str
+) -> None:
+    [found] = problems(tmp_path, f"algorithms: [ssgd, {asgd}]\nworkers: [2]\n{BOTH}")
+    assert found.startswith(told)
+
+
 def test_all_problems_of_the_study_are_told_at_once(tmp_path: Path) -> None:
     found = problems(
         tmp_path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
+from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.learning.subject import Subject, build
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
@@ -179,20 +181,31 @@ def test_a_primary_metric_that_is_not_measured_is_refused() -> None:
 @pytest.mark.parametrize(
     ("attributes", "told"),
     [
-        ({"higher_is_better": "no"}, "higher_is_better: got 'no'; allowed: True or False"),
-        ({"evaluation_draws": 1}, "evaluation_draws: got 1; allowed: True or False"),
-        ({"evaluation_batch": 0}, "evaluation_batch: got 0; allowed: a whole number > 0"),
+        ({"higher_is_better": "no"}, "higher_is_better: got 'no' (text); allowed: True or False"),
+        (
+            {"evaluation_draws": 1},
+            "evaluation_draws: got 1 (a whole number); allowed: True or False",
+        ),
+        (
+            {"evaluation_batch": 0},
+            "evaluation_batch: got 0 (a whole number); allowed: a whole number >= 1",
+        ),
         ({"primary_metric": None}, "primary_metric: got None; allowed: the name of a metric"),
-        ({"units": "%"}, "units: got '%'; allowed: a dictionary of texts by metric"),
-        ({"units": {"inside": 3}}, "units: got {'inside': 3}; allowed"),
+        ({"units": "%"}, "units: got '%' (text); allowed: a dictionary of texts by metric"),
+        ({"units": {"inside": 3}}, "units: got {'inside': 3} (a mapping); allowed"),
         ({"primary_metrics": "inside"}, "nothing reads it; did you mean primary_metric"),
         ({"higher_is_beter": True}, "nothing reads it; did you mean higher_is_better"),
     ],
 )
 def test_attributes_of_another_kind_are_refused(attributes: dict[str, Any], told: str) -> None:
     task = type("Mine", (Tensors,), attributes)()
-    with pytest.raises(ConfigError, match=f"^Mine: 1 problem\n  .*{told}"):
+    with pytest.raises(ConfigError, match=f"^Mine: 1 problem\n  .*{re.escape(told)}"):
         learner_of(task)
+
+
+def test_attributes_of_another_kind_are_refused_before_anything_is_measured_by_them() -> None:
+    with pytest.raises(ConfigError, match=r"units: got '%' \(text\); allowed"):
+        Measures.of(type("Mine", (Tensors,), {"units": "%"})())
 
 
 def test_what_only_looks_like_an_attribute_of_a_task_is_not_refused() -> None:

@@ -111,6 +111,38 @@ def test_what_cannot_be_tuned_is_refused(tmp_path: Path, tune: str, line: str) -
     assert any(line in problem for problem in caught.value.problems), caught.value.problems
 
 
+@pytest.mark.parametrize(
+    ("head", "more", "expected"),
+    [
+        (HEAD, "set: {epochs: x}\n", ["epochs: got 'x'"]),
+        (HEAD, "set: {lr.x: 3}\n", ["lr.x: cannot be set"]),
+        (HEAD.replace("ssgd", "{algorithm: ssgd, epochs: x}"), "", ["ssgd: epochs: got 'x'"]),
+        (HEAD.replace("dcasgd-a", "dcasgd-q"), "", ["algorithms[2]: unknown algorithm"]),
+        (
+            HEAD.replace("dcasgd-a", "{algorithm: dcasgd-a, epochs: x}"),
+            "",
+            ["dcasgd-a: epochs: got 'x'"],
+        ),
+    ],
+)
+def test_a_wrong_job_is_not_told_again_by_its_tuning(
+    tmp_path: Path, head: str, more: str, expected: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        study(tmp_path, more=more, head=head)
+    told = caught.value.problems
+    assert [line[: len(start)] for line, start in zip(told, expected, strict=True)] == expected
+
+
+def test_wrong_values_of_a_grid_are_told_beside_a_wrong_job(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        study(tmp_path, "{grid: {lr: [-1]}}", more="set: {epochs: x}\n")
+    assert [line.partition(";")[0] for line in caught.value.problems] == [
+        "epochs: got 'x' (text)",
+        "tune.grid: lr: got -1 (a whole number)",
+    ]
+
+
 def test_nothing_is_chosen_on_the_test_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.validation: is 0"):
         study(tmp_path, job=JOB.replace("validation: 0.1", "validation: 0"))

@@ -24,14 +24,14 @@ from pydantic.dataclasses import dataclass
 from mpi_dcasgd.drivers.simulation.delays import (
     Constant,
     DelayModel,
-    Positive,
-    Seconds,
     StepTimes,
     generator,
     parse_delays,
 )
 from mpi_dcasgd.drivers.simulation.network import Carriage, Exchange, Network, ServerTimes
 from mpi_dcasgd.errors import STRICT, ConfigError
+from mpi_dcasgd.learning.settings import Positive, Seconds
+from mpi_dcasgd.messages import problems_of
 
 __all__ = [
     "Cluster",
@@ -128,10 +128,7 @@ def parse_cluster(where: str, settings: Mapping[str, Any]) -> Cluster:
         if not problems:
             return replace(cluster, delays=delays)
     except ValidationError as error:
-        problems += [
-            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}, got {e['input']!r}"
-            for e in error.errors()
-        ]
+        problems += problems_of(Cluster, settings, "", error)
     raise ConfigError(where, problems)
 
 

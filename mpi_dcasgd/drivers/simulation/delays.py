@@ -17,6 +17,8 @@ from pydantic.dataclasses import dataclass
 
 from mpi_dcasgd.errors import STRICT, ConfigError, UserError
 from mpi_dcasgd.extension import Table, is_path, unknown
+from mpi_dcasgd.learning.settings import Positive, Seconds
+from mpi_dcasgd.messages import problems_of, seen
 
 if TYPE_CHECKING:  # a job is checked without loading NumPy
     import numpy as np
@@ -25,8 +27,6 @@ if TYPE_CHECKING:  # a job is checked without loading NumPy
     Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
     """Draws n step times, in seconds."""
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 BLOCK = 64
 """Step times that are drawn at once; part of what makes a seed's delays what they are."""
 
@@ -250,7 +250,9 @@ def parse_delays(value: Any) -> DelayModel:
     try:
         settings = named_delays(value) if isinstance(value, str) else value
         if not isinstance(settings, Mapping):
-            raise UserError(f"got {value!r}; give a name, or a mapping of model and settings")
+            raise UserError(
+                f"got {seen(value)}; allowed: a name, or a mapping of model and settings"
+            )
         key = ".model"
         if "model" not in settings:
             raise UserError(f"missing; allowed: {', '.join(DELAYS)}, or package.module:Name")
@@ -260,11 +262,7 @@ def parse_delays(value: Any) -> DelayModel:
     try:
         return kind(**{str(name): setting for name, setting in settings.items()})
     except ValidationError as error:
-        problems = [
-            f".{'.'.join(str(part) for part in e['loc'])}: {e['msg']}, got {e['input']!r}"
-            for e in error.errors()
-        ]
-        raise ConfigError("delays", problems) from None
+        raise ConfigError("delays", problems_of(kind, settings, ".", error)) from None
 
 
 def scaled(model: Any, factor: float) -> Any:

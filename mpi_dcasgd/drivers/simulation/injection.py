@@ -7,7 +7,7 @@ computed, and then its worker sleeps until the step took as long as it should ha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import Annotated, Any
 
@@ -31,12 +31,10 @@ def _part(key: str) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
         if value is None or is_dataclass(value):
             return value
-        if key == "slow" and not isinstance(value, Mapping):
-            raise ValueError("allowed: a mapping of workers to factors, e.g. {2: 4}")
         try:
             return getattr(parse_cluster("inject", {key: value}), key)
         except ConfigError as error:
-            raise ValueError("; ".join(error.problems)) from None
+            raise ValueError("; ".join(error.problems)) from error
 
     return parse
 

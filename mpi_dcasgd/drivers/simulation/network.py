@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mpi_dcasgd.drivers.simulation.delays import Positive, Seconds
 from mpi_dcasgd.errors import STRICT
+from mpi_dcasgd.learning.settings import Positive, Seconds
 
 _ELEMENT_BYTES = 4  # of the vectors that sizes are given of: float32
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mpi_dcasgd.drivers.simulation.delays import DelayModel, Seconds
+from mpi_dcasgd.drivers.simulation.delays import DelayModel
 from mpi_dcasgd.errors import STRICT
+from mpi_dcasgd.learning.settings import Seconds
 
 if TYPE_CHECKING:
     import numpy as np

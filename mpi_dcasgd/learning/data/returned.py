@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset, default_collate
 
+from mpi_dcasgd.counts import is_whole, no_whole
 from mpi_dcasgd.errors import DataError, did_you_mean
 from mpi_dcasgd.learning.data.dataset import Dataset, Split
 from mpi_dcasgd.learning.data.nests import NestSplit
 from mpi_dcasgd.learning.data.own import Loading, check_alike, split_of
 from mpi_dcasgd.learning.nest import tensors_of
+from mpi_dcasgd.messages import shown
 
 _SPLITS = ("train", "test", "validation")
 _KEYS = (*_SPLITS, "num_classes", "input_shape", "class_names")
@@ -116,8 +118,8 @@ def _names(parts: Mapping[str, Any], train: Any) -> tuple[str, ...]:
 def _count(train: Any, targets: Mapping[str, Tensor | None], sample: Any) -> int:
     """The number of classes, or of numbers to be predicted where targets are no labels."""
     number = _attribute(train, "num_classes")
-    if type(number) is int and number > 0:
-        return number
+    if is_whole(number):
+        return int(number)
     known = [labels for labels in targets.values() if labels is not None]
     pair = isinstance(sample, (tuple, list)) and len(sample) == 2
     one = sample[1] if pair and isinstance(sample[1], Tensor) else None
@@ -138,9 +140,9 @@ def _input_shape(parts: Mapping[str, Any], sample: Any) -> tuple[int, ...]:
     if shape is None:
         pair = isinstance(sample, (tuple, list)) and len(sample) == 2
         return tuple(tensors_of(sample[0] if pair else sample)[0].shape[1:])
-    if not isinstance(shape, (tuple, list)) or not all(type(size) is int for size in shape):
+    if not isinstance(shape, (tuple, list)) or not all(map(is_whole, shape)):
         raise DataError(f"input_shape: got {shape!r}; allowed: sizes, as in (1, 28, 28)")
-    return tuple(shape)
+    return tuple(map(int, shape))
 
 
 def _check_labels(name: str, labels: Tensor | None, num_classes: int) -> None:
@@ -173,6 +175,6 @@ def _attribute(data: Any, name: str) -> Any:
 
 def _whole(parts: Mapping[str, Any], key: str, least: int) -> int | None:
     value = parts.get(key)
-    if value is None or (type(value) is int and value >= least):
-        return value
-    raise DataError(f"{key}: got {value!r}; allowed: a whole number >= {least}")
+    if value is None or is_whole(value, least):
+        return None if value is None else int(value)
+    raise DataError(no_whole(key, shown(value), least))

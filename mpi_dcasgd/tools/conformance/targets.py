@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mpi_dcasgd.errors import ConfigError, UserError, did_you_mean
 from mpi_dcasgd.extension import import_object
+from mpi_dcasgd.messages import problems_of
 from mpi_dcasgd.modules import searching
 from mpi_dcasgd.rules.algorithms import ALGORITHMS, PARTS, resolve_rule
 from mpi_dcasgd.rules.compensation import NoCompensation
@@ -212,9 +213,12 @@ def _with_defaults(name: str, kind: type[Part]) -> Part:
     try:
         return kind()
     except (ValidationError, TypeError) as error:
+        why = str(error)
+        if isinstance(error, ValidationError):
+            why = "; ".join(problems_of(kind, {}, "", error))
         raise ConfigError(
             "conformance",
-            [f"{name}: cannot be made without settings; give every field a default ({error})"],
+            [f"{name}: cannot be made without settings; give every field a default ({why})"],
         ) from error
 
 
