@@ -27,6 +27,7 @@ from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.learning.trial import try_metrics, try_out
 from mpi_dcasgd.pages import zeros
+from mpi_dcasgd.runs.leftovers import let_go
 from mpi_dcasgd.runs.resume import Standing
 from mpi_dcasgd.runs.start_weights import StartWeights
 from mpi_dcasgd.server.follower import Follower
@@ -78,6 +79,7 @@ class Workshop:
             DataError: The data are missing or not what the job says.
             ConfigError: The model does not train on the last minibatch of an epoch.
         """
+        let_go()
         torch.set_num_threads(job.threads)
         if device.type == "cuda":
             # Otherwise cuDNN may sum in another order each time, and no run could be replayed.

@@ -1,80 +1,89 @@
-"""What a launcher leaves running: it ends itself, or is ended, and nothing else is touched."""
+"""Runs that follow each other in one process do not pile up in its memory."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from mpi_dcasgd.tools.launch import leftovers
-from mpi_dcasgd.tools.launch.leftovers import MARK, end_leftovers
+import mpi_dcasgd
+from mpi_dcasgd.runs import leftovers
+from mpi_dcasgd.runs.build import Workshop
 
-Start = Callable[..., "subprocess.Popen[bytes]"]
-RANK = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start a program of Python with variables; it is ready when it has said so."""
-    started = []
-
-    def begin(code: str, **env: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", f"print(1, flush=True); {code}"],
-            env={**os.environ, **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        started.append(process)
-        assert process.stdout is not None
-        process.stdout.readline()
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
+JOB = {
+    "algorithm": "asgd",
+    "epochs": 1,
+    "batch_size": 16,
+    "lr": 0.1,
+    "model": {"name": "mlp", "hidden": [4]},
+    "data": {"name": "synthetic", "num_train": 64, "num_test": 16},
+}
 
 
-def test_nothing_left_takes_no_time() -> None:
-    assert end_leftovers("nobody has this mark") == []
+@pytest.fixture(autouse=True)
+def _by_itself_python_frees_no_circle(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(leftovers, "_least_bytes", None)
+    gc.collect()
+    was, _ = gc.isenabled(), gc.disable()
+    yield
+    if was:
+        gc.enable()
 
 
-def test_what_stays_is_killed_and_others_are_not(start: Start) -> None:
-    worker = start("input()", **{MARK: "a", **RANK, "OMPI_COMM_WORLD_RANK": "1"})
-    other = start("input()", **{MARK: "b"})
-    assert end_leftovers("a", worker_s=0.0) == [worker.pid]
-    assert worker.wait() == -signal.SIGKILL
-    assert other.poll() is None
+class Circle:
+    """Refers to itself, and to long memory that has been written to."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self.myself = self
+        self.memory = torch.ones(num_bytes, dtype=torch.uint8)
 
 
-def test_the_server_is_waited_for_longer(start: Start) -> None:
-    # It ends when the worker beside it is gone: by then only the worker may have been killed.
-    worker = start("input()", **{MARK: "c", **RANK, "OMPI_COMM_WORLD_RANK": "1"})
-    code = f"import os\nwhile os.path.exists('/proc/{worker.pid}/fd'): pass"
-    wait = f"exec({code!r})"
-    server = start(wait, **{MARK: "c", **RANK, "OMPI_COMM_WORLD_RANK": "0"})
-    threading.Thread(target=worker.wait).start()  # or the worker's folder in /proc stays
-    assert end_leftovers("c", worker_s=0.0, server_s=60.0) == [worker.pid]
-    assert server.wait() == 0
+def test_what_is_long_is_freed_before_a_run_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "GROWN_BYTES", 32 << 20)
+    assert not leftovers.let_go(), "of the first run there is none before"
+    left = weakref.ref(Circle(48 << 20))
+    assert left() is not None
+    assert leftovers.let_go()
+    assert left() is None
+    assert not leftovers.let_go(), "it counts from now on"
 
 
-def test_at_once_means_the_server_too(start: Start) -> None:
-    server = start("input()", **{MARK: "d", **RANK, "OMPI_COMM_WORLD_RANK": "0"})
-    assert end_leftovers("d", at_once=True) == [server.pid]
-    assert server.wait() == -signal.SIGKILL
+def test_what_is_short_is_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "GROWN_BYTES", 96 << 20)
+    leftovers.let_go()
+    left = weakref.ref(Circle(48 << 20))
+    assert not leftovers.let_go()
+    assert left() is not None
 
 
-def test_a_number_that_is_anothers_by_now_is_not_killed(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+def test_one_simulation_after_the_other_holds_the_memory_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = start("input()", **{MARK: "e"})
-    looks = iter([[(other.pid, 1), (os.getpid(), 1)], []])
-    monkeypatch.setattr(leftovers, "_marked", lambda mark: next(looks))
-    assert end_leftovers("f", worker_s=0.0) == []
-    assert other.poll() is None
+    subjects: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+    load = Workshop.open.__func__  # type: ignore[attr-defined]
+
+    def opened(cls: type[Workshop], *args: Any, **options: Any) -> Workshop:
+        workshop: Workshop = load(cls, *args, **options)
+        alive.append(sum(each() is not None for each in subjects))
+        subjects.append(weakref.ref(workshop.subject))
+        return workshop
+
+    monkeypatch.setattr(Workshop, "open", classmethod(opened))
+    monkeypatch.setattr(leftovers, "GROWN_BYTES", -(1 << 40))
+    for number in range(3):
+        mpi_dcasgd.simulate(JOB, workers=3, run_dir=tmp_path / str(number))
+    assert alive == [0, 0, 0]
+
+
+def test_the_memory_of_a_process_is_that_of_the_system() -> None:
+    before = leftovers.held_bytes()
+    kept = torch.ones(64 << 20, dtype=torch.uint8)
+    assert before + (60 << 20) < leftovers.held_bytes()
+    assert before > 50 << 20
+    assert kept.all()
