@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpi_dcasgd.wording import counted
+
 if TYPE_CHECKING:
     from mpi_dcasgd.tools.run_status import RunStatus
 
@@ -46,7 +48,7 @@ def _table(folder: Path, runs: Sequence[RunStatus]) -> str:
     ids = max(len(run.job_id or "-") for run in runs)
     for run in runs:
         epoch = "" if run.epoch is None else f"epoch {run.epoch:.1f}"
-        again = f"restarted {run.restarts} time{'s' * (run.restarts != 1)}" * (run.restarts > 0)
+        again = f"restarted {counted(run.restarts, 'time')}" * (run.restarts > 0)
         reason, *more = run.reason.splitlines() or [""]
         words = "  ".join(word for word in (epoch, run.shown, again, reason) if word)
         line = f"  {run.name:<{width}}  {run.job_id or '-':<{ids}}  {run.state:<11}  {words}"

@@ -30,6 +30,7 @@ from mpi_dcasgd.record.tally import Tally
 from mpi_dcasgd.record.trace_writer import open_trace
 from mpi_dcasgd.record.warnings import Warned, Warnings
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint
+from mpi_dcasgd.wording import counted
 
 _SPARSER = 400
 """Progress events of a virtual run after which they become half as frequent (``spread``)."""
@@ -139,8 +140,8 @@ class Recorder:
         self._results.add(evaluation)
         self._metrics.write("evaluation", evaluation.time_s, **event_of(evaluation))
         self._say(
-            f"after {evaluation.samples / self._run.num_samples:.4g} of {self._run.epochs} epochs"
-            f" and {evaluation.time_s:.1f} s:"
+            f"after {evaluation.samples / self._run.num_samples:.4g} of "
+            f"{counted(self._run.epochs, 'epoch')} and {evaluation.time_s:.1f} s:"
             f" {self._results.text(evaluation)}, train loss {evaluation.train_loss:.4g}"
         )
         self._warn(self._warnings.of_losses(self._results.train_losses()))

@@ -27,6 +27,7 @@ from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.launch.starts import Launched, Starts
 from mpi_dcasgd.tools.locks import alone_in
 from mpi_dcasgd.tools.status_line import StatusLine
+from mpi_dcasgd.wording import counted
 
 _STOPPED = {128 + number for number in SIGNALS}
 
@@ -131,8 +132,8 @@ class _StudyWorld:
     def again(self, ranks: int, *, resumes: bool) -> _StudyWorld:
         if ranks != self.ranks:
             raise LaunchError(
-                f"the study asks for {self.ranks} ranks, and there is room for {ranks} without the "
-                "lost host"
+                f"the study asks for {counted(self.ranks, 'rank')}, and there is room for {ranks} "
+                "without the lost host"
             )
         return self
 
@@ -253,7 +254,7 @@ class Comparison:
         spent_s = time.monotonic() - started
         outcome = _outcome(run, launched)
         words = _figures(outcome.summary) if outcome.summary else f"exit status {launched.status}"
-        again = f", restarted {outcome.restarts} time{'s' * (outcome.restarts != 1)}"
+        again = f", restarted {counted(outcome.restarts, 'time')}"
         told = f"{spent_s:.1f} s in all{again if outcome.restarts else ''}"
         line.finish(f"{outcome.status:<15}   {words}   {told}")
         if outcome.status == "failed":
