@@ -94,7 +94,7 @@ class ProtocolError(DcasgdError):
 
 
 class NonFiniteError(DcasgdError):
-    """Training diverged: gradients that are NaN or infinite kept arriving."""
+    """Gradients that are NaN or infinite kept arriving, or a weight is beyond its type."""
 
 
 class StartError(DcasgdError):

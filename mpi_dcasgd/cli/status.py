@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
 def _table(folder: Path, runs: Sequence[RunStatus]) -> str:
     counts = dict.fromkeys(run.state for run in runs)
     total = ", ".join(f"{sum(r.state == state for r in runs)} {state}" for state in counts)
-    lines = [f"{folder}: {total}"]
+    empty = sum(run.state == "done" and bool(run.reason) for run in runs)
+    lines = [f"{folder}: {total}" + (f" ({empty} of them without a result)" if empty else "")]
     width = max(len(run.name) for run in runs)
     ids = max(len(run.job_id or "-") for run in runs)
     for run in runs:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mpi_dcasgd.drivers.account import Account, add_up
@@ -182,6 +183,7 @@ class Conductor:
             status,
             ended_s,
             weights_sha256=weights_sha256(server.weights, server.layout),
+            finite_weights=bool(torch.isfinite(server.weights).all()),
             reason=reason,
         )
 

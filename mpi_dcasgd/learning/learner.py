@@ -30,6 +30,7 @@ from mpi_dcasgd.learning.step import loss_of
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
 from mpi_dcasgd.places import place_of
+from mpi_dcasgd.wording import counted
 
 
 class Batch(NamedTuple):
@@ -210,7 +211,7 @@ class Learner:
             accumulate = self.settings.accumulate
             problem = lone_sample_problem(plan.num_samples, plan.batch_size, accumulate)
             return ConfigError(what, [problem + place_of(error)])
-        given = f"it was given {samples} samples (batch_size: {plan.batch_size})"
+        given = f"it was given {counted(samples, 'sample')} (batch_size: {plan.batch_size})"
         return ConfigError(what, [f"{line}; {given}" for line in failed(what, error).problems])
 
 

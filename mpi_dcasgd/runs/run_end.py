@@ -54,7 +54,9 @@ def refuse_nothing_learnt(nonfinite: int) -> None:
     if nonfinite:
         raise NonFiniteError(
             f"no update was made: all {counted(nonfinite, 'gradient')} were refused, "
-            "for they were NaN or infinite; look at the data and the model, or lower lr"
+            "for they were NaN or infinite at the weights that the run began with; look for NaN or "
+            "infinite values in the samples, and for logarithms, roots and divisions of zero in "
+            "the model and the loss"
         )
 
 

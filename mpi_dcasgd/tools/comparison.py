@@ -17,6 +17,7 @@ from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.errors import LaunchError, UserError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import changed_keys
+from mpi_dcasgd.record.results import no_result
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
@@ -315,4 +316,6 @@ def _figures(summary: Mapping[str, Any]) -> str:
     value = summary.get(f"test_{measures.primary}")
     shown = measures.shown(measures.primary, value if isinstance(value, (int, float)) else None)
     trained = f"{wall_s:.1f} s" if isinstance(wall_s, (int, float)) else "-"
-    return f"test {measures.primary} {shown:>8}   trained {trained}"
+    missing = no_result(summary.get("not_numbers") or ())
+    figures = f"test {measures.primary} {shown:>8}   trained {trained}"
+    return f"{figures}   {missing}" if missing else figures
