@@ -27,6 +27,8 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import ConfigDict
 
+from mpi_dcasgd.wording import counted
+
 STRICT = ConfigDict(strict=True, extra="forbid")
 """Settings are never coerced and never carry unknown keys: a typo must not train a model."""
 
@@ -58,9 +60,8 @@ class ConfigError(UserError):
     def __init__(self, where: str, problems: Sequence[str]) -> None:
         self.where = where
         self.problems = list(problems)
-        count = len(self.problems)
         lines = "".join(f"\n  {line}" for line in self.problems)
-        super().__init__(f"{where}: {count} problem{'' if count == 1 else 's'}{lines}")
+        super().__init__(f"{where}: {counted(len(self.problems), 'problem')}{lines}")
 
     def within(self, where: str) -> ConfigError:
         """Make the error of a whole from that of a part, whose name goes before the keys.
@@ -93,7 +94,7 @@ class ProtocolError(DcasgdError):
 
 
 class NonFiniteError(DcasgdError):
-    """Training diverged: gradients that are NaN or infinite kept arriving."""
+    """Gradients that are NaN or infinite kept arriving, or a weight is beyond its type."""
 
 
 class StartError(DcasgdError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mpi_dcasgd.cli.arguments import add_overrides, count, finite
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.quick import importing_torch
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.runs.advise import Advice
@@ -110,7 +111,9 @@ def _as_text(advice: Advice, ranking: Ranking) -> str:
 def _line(row: Row, ranking: Ranking) -> str:
     reached = [time_s for time_s in row.times_s if time_s < math.inf]
     whole = len(reached) == len(row.times_s)
-    time = f"{row.time_s:.4g}" if whole else f"{len(reached)} of {len(row.times_s)} seeds"
+    time = (
+        f"{row.time_s:.4g}" if whole else f"{len(reached)} of {counted(len(row.times_s), 'seed')}"
+    )
     spread = f"{min(reached):.4g} to {max(reached):.4g}" if reached else "-"
     sooner = ranking.one.time_s / row.time_s if whole else math.nan
     ratio = f"{sooner:.2f}" if math.isfinite(sooner) else "-"

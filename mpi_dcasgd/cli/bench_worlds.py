@@ -13,6 +13,7 @@ from mpi_dcasgd.cli.arguments import add_mpirun, add_overrides, count, finite
 from mpi_dcasgd.drivers.transport.chunks import AUTO_MB
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.tools.bench.ways import WAYS
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.tools.bench.worlds import Starter
@@ -284,7 +285,7 @@ def show(args: argparse.Namespace, results: Sequence[dict[str, Any]], shown: str
         return
     print(
         f"{where['cpu']}, {where['cpus']} CPUs, load {where['load'][0]} when done; medians of "
-        f"{args.rounds} round{'s' if args.rounds > 1 else ''} (least to most of a ratio within a "
+        f"{counted(args.rounds, 'round')} (least to most of a ratio within a "
         f"round)\n\n{shown}"
     )
 

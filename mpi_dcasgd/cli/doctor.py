@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_dcasgd.cli.arguments import add_mpirun, count
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.tools.doctor.finding import Finding
@@ -77,7 +78,7 @@ def as_text(found: Sequence[Finding]) -> str:
     counts = {result: sum(one.result == result for one in found) for result in ("warn", "fail")}
     lines.append("")
     lines.append(
-        f"{len(found)} checks: {counts['fail']} failed, "
-        f"{counts['warn']} warning{'s' * (counts['warn'] != 1)}"
+        f"{counted(len(found), 'check')}: {counts['fail']} failed, "
+        f"{counted(counts['warn'], 'warning')}"
     )
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mpi_dcasgd.cli.arguments import add_overrides, count, fraction
 from mpi_dcasgd.quick import importing_torch
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.runs.sharpness import Allowed, Sharpness
@@ -79,8 +80,8 @@ def _as_text(found: Sharpness) -> str:
         f"{job.name}: {job.algorithm}, {found.weights}",
         f"largest curvature {top.value:.5g} ± {top.error:.2g} (largest eigenvalue of the training "
         "loss's Hessian)",
-        f"over {found.samples} of {found.of} training samples, {top.products} Hessian-vector "
-        "products",
+        f"over {found.samples} of {counted(found.of, 'training sample')}, "
+        f"{counted(top.products, 'Hessian-vector product')}",
     ]
     if top.value <= 0:
         lines.append("the loss is nowhere convex here: curvature sets no limit to the rate")

@@ -19,6 +19,7 @@ from mpi_dcasgd.cli.arguments import (
 )
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.quick import importing_torch
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.config.schema import Job
@@ -129,14 +130,16 @@ def _as_text(job: Job, timing: Timing) -> str:
         ("dropped", str(timing.dropped)),
         ("crashes", str(timing.crashes)),
     )
-    head = f"{job.name}: {job.algorithm}, {timing.num_workers} simulated workers, timing only"
+    simulated = counted(timing.num_workers, "simulated worker")
+    head = f"{job.name}: {job.algorithm}, {simulated}, timing only"
     lines = [head, *(f"  {name:<13} {value}" for name, value in rows)]
     if job.mode == "synchronous":
         return "\n".join(lines)
     if timing.updates < _SETTLED * timing.num_workers:
         enough = 10 * _SETTLED * timing.num_workers
         lines.append(
-            f"  Start-up figures ({timing.updates} updates, {timing.num_workers} workers)."
-            f" For steady state, rerun with --updates {enough}"
+            f"  Start-up figures ({counted(timing.updates, 'update')}, "
+            f"{counted(timing.num_workers, 'worker')}). "
+            f"For steady state, rerun with --updates {enough}"
         )
     return "\n".join(lines)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpi_dcasgd.wording import counted
+
 if TYPE_CHECKING:
     from mpi_dcasgd.tools.run_status import RunStatus
 
@@ -41,12 +43,13 @@ def run(args: argparse.Namespace) -> int:
 def _table(folder: Path, runs: Sequence[RunStatus]) -> str:
     counts = dict.fromkeys(run.state for run in runs)
     total = ", ".join(f"{sum(r.state == state for r in runs)} {state}" for state in counts)
-    lines = [f"{folder}: {total}"]
+    empty = sum(run.state == "done" and bool(run.reason) for run in runs)
+    lines = [f"{folder}: {total}" + (f" ({empty} of them without a result)" if empty else "")]
     width = max(len(run.name) for run in runs)
     ids = max(len(run.job_id or "-") for run in runs)
     for run in runs:
         epoch = "" if run.epoch is None else f"epoch {run.epoch:.1f}"
-        again = f"restarted {run.restarts} time{'s' * (run.restarts != 1)}" * (run.restarts > 0)
+        again = f"restarted {counted(run.restarts, 'time')}" * (run.restarts > 0)
         reason, *more = run.reason.splitlines() or [""]
         words = "  ".join(word for word in (epoch, run.shown, again, reason) if word)
         line = f"  {run.name:<{width}}  {run.job_id or '-':<{ids}}  {run.state:<11}  {words}"

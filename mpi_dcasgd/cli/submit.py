@@ -12,6 +12,7 @@ from mpi_dcasgd.cli.arguments import (
     add_overrides,
     count,
 )
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.runs.submission import Submitted
@@ -149,11 +150,11 @@ def _tell(found: Submitted) -> None:
     if found.report_id is not None:
         count = sum(map(len, found.parts))
         limit = f", {found.array_limit} at a time" if found.array_limit else ""
-        what += f" ({count} run{'s' * (count != 1)} in an array of {len(found.parts)}{limit})"
+        what += f" ({counted(count, 'run')} in an array of {len(found.parts)}{limit})"
         what += f", and job {found.report_id} for the report"
     if found.tuning_id is not None:
         count = sum(map(len, found.tuning_parts))
-        tuning = f"job {found.tuning_id} ({count} tuning run{'s' * (count != 1)} in an array of "
+        tuning = f"job {found.tuning_id} ({counted(count, 'tuning run')} in an array of "
         what = f"{tuning}{len(found.tuning_parts)}), then {what}"
     short = _short(found.folder)
     print(f"submitted {what}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mpi_dcasgd.cli.arguments import finite
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.reporting.timeline import Timeline
@@ -43,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     begin, end = found.span
     pushes = len({one.push for one in found.slices})
     print(
-        f"{pushes:,} pushes of {found.num_workers} workers, from {begin:.6g} to {end:.6g} s"
+        f"{counted(pushes, 'push', ',')} of {counted(found.num_workers, 'worker')}, "
+        f"from {begin:.6g} to {end:.6g} s"
         + ("" if found.detailed else f"; {_why_coarse(RunFolder(args.run))}")
     )
     print(_table(found))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mpi_dcasgd.cli.arguments import finite
 from mpi_dcasgd.errors import ConfigError
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.runs.watch import Watched
@@ -80,7 +81,7 @@ def lines_of(run: Watched, *, detailed: bool) -> list[str]:
     if run.eta_s is not None:
         words.append(f"{format_duration(run.eta_s)} left")
     if status.restarts:
-        words.append(f"restarted {status.restarts} time{'s' * (status.restarts != 1)}")
+        words.append(f"restarted {counted(status.restarts, 'time')}")
     lines = ["  ".join(word for word in words if word)]
     if detailed:
         lines += _workers(run)

@@ -76,7 +76,8 @@ def _try_job(mapping: Mapping[str, Any], name: str) -> tuple[Job | None, list[st
         elif key in mapping:
             values[key] = mapping[key]
     if not {"task", "model", "data"} & set(failed):
-        problems += check_fit(values["model"], values["data"], values.get("batch_size"))
+        accumulate = values["compute"].accumulate if values["compute"] else 1
+        problems += check_fit(values["model"], values["data"], values.get("batch_size"), accumulate)
     values["rule"] = _rule(values.get("algorithm", "asgd"), mapping.get("rule"), problems)
     given = {key: value for key, value in values.items() if key not in failed}
     job = build(Job, given, "", problems, reported=failed)

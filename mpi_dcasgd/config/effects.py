@@ -15,6 +15,7 @@ from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.learning.schedules import ScheduleSettings
 from mpi_dcasgd.messages import seen, settings_of
 from mpi_dcasgd.rules.algorithms import PARTS
+from mpi_dcasgd.wording import counted
 
 Reason = Callable[[Job], str]
 """Says why a setting has no effect in a job; empty where it has one."""
@@ -45,7 +46,7 @@ def _warmup_from(job: Job) -> str:
 
 
 def _epochs(job: Job) -> str:
-    return f"{job.epochs} epoch{'' if job.epochs == 1 else 's'}"
+    return counted(job.epochs, "epoch")
 
 
 def _synchronous(job: Job) -> str:

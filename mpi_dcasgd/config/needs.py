@@ -13,6 +13,7 @@ from mpi_dcasgd.rules.compatibility import Mode
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.server.header import HEADER_BYTES
 from mpi_dcasgd.server.precision import WireSettings, message_bytes
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:  # ranks are checked without loading PyTorch
     from mpi_dcasgd.learning.flat import FlatLayout
@@ -73,7 +74,7 @@ def needs_of(
     vector = layout.size * ELEMENT_BYTES
     copies = rule.state_vectors(num_workers if mode == "asynchronous" else 1)
     state = (
-        f"the rule's state, {_count(copies, 'vector')}",
+        f"the rule's state, {counted(copies, 'vector')}",
         copies * layout.num_params * ELEMENT_BYTES,
     )
     data = ("the data, kept in memory", data_bytes)
@@ -133,11 +134,11 @@ def _serving(
         held: Bytes that the server holds for the vectors of each.
         wire: What numbers in messages are rounded to.
     """
-    mail = f"a snapshot and a push of {_count(num_workers, 'worker')}"
+    mail = f"a snapshot and a push of {counted(num_workers, 'worker')}"
     state = copies * shard.layout.num_params * ELEMENT_BYTES
     vector = shard.layout.size * ELEMENT_BYTES
     return [
-        (f"the rule's state, {_count(copies, 'vector')}", state),
+        (f"the rule's state, {counted(copies, 'vector')}", state),
         (mail, num_workers * held),
         ("a push as float32", vector if wire.push != "float32" else 0),
     ]
@@ -194,7 +195,3 @@ def check_need(need: Need, available: int | None, where: str, remedy: str) -> No
 
 def _need(who: str, *items: tuple[str, int]) -> Need:
     return Need(who, tuple(item for item in items if item[1]))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mpi_dcasgd.config.needs import ELEMENT_BYTES, Need, check_need
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.server.header import HEADER_BYTES
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.learning.layout import FlatLayout
@@ -32,8 +33,11 @@ def check_one_process(
     items = (
         ("the weights", vector),
         ("the model's weights and gradient", 2 * vector),
-        (f"the rule's state, {copies} vectors", copies * layout.num_params * ELEMENT_BYTES),
-        (f"snapshots of {num_workers} workers", num_workers * (vector + HEADER_BYTES)),
+        (
+            f"the rule's state, {counted(copies, 'vector')}",
+            copies * layout.num_params * ELEMENT_BYTES,
+        ),
+        (f"snapshots of {counted(num_workers, 'worker')}", num_workers * (vector + HEADER_BYTES)),
         ("weights in 16 bits", 2 * layout.num_params if job.wire.reply != "float32" else 0),
         ("evaluation", (3 + best) * vector),
     )

@@ -125,7 +125,7 @@ def check_models(jobs: Iterable[Job]) -> None:
     """
     tried = set()
     for job in jobs:
-        key = f"{job.task} {job.model} {job.data} {job.batch_size}"
+        key = f"{job.task} {job.model} {job.data} {job.batch_size} {job.compute}"
         if known_facts(job.data) is not None and not job.model.shapes_known and key not in tried:
             _outline(job)
             tried.add(key)
@@ -142,7 +142,7 @@ def _outline(job: Job) -> tuple[Facts, nn.Module]:
             module = model_of(task, job.seed)
         except ConfigError as error:
             raise error.within(job.name) from error
-        problems = lone_sample(task, job.batch_size, module)
+        problems = lone_sample(task, job.batch_size, job.compute.accumulate, module)
     if problems:
         raise ConfigError(job.name, problems)
     return sizes, module

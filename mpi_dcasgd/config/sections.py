@@ -156,7 +156,9 @@ def own_settings(
     return kept
 
 
-def check_fit(model: ModelSource, data: DataSource, batch_size: object) -> list[str]:
+def check_fit(
+    model: ModelSource, data: DataSource, batch_size: object, accumulate: int = 1
+) -> list[str]:
     """Find out, without PyTorch and without the data, whether the model takes them.
 
     Models that do not know it themselves, torchvision's and those of a user's functions, are tried
@@ -167,6 +169,7 @@ def check_fit(model: ModelSource, data: DataSource, batch_size: object) -> list[
         model: Checked.
         data: Checked.
         batch_size: Of one worker; not checked yet.
+        accumulate: Parts that a minibatch is computed in.
 
     Returns:
         A line each, beginning with the dotted key.
@@ -181,8 +184,9 @@ def check_fit(model: ModelSource, data: DataSource, batch_size: object) -> list[
     if problems or not model.shapes_known:
         return [f"model.{line}" for line in problems]
     size = int(batch_size) if is_whole(batch_size) else facts.num_train
-    if lone_sample(facts.num_train, size) and not model.takes_one_sample(facts.input_shape):
-        return [lone_sample_problem(facts.num_train, size)]
+    sizes = facts.num_train, size, accumulate
+    if lone_sample(*sizes) and not model.takes_one_sample(facts.input_shape):
+        return [lone_sample_problem(*sizes)]
     return []
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mpi_dcasgd.drivers.account import Account, add_up
@@ -20,6 +21,7 @@ from mpi_dcasgd.learning.flat import FlatLayout
 from mpi_dcasgd.pages import copy_of
 from mpi_dcasgd.server.records import Action, UpdateRecord
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.wording import counted
 
 
 class Conductor:
@@ -86,8 +88,8 @@ class Conductor:
             self.checkpointer.begin()
         server = self._server
         self._observer.message(
-            f"resumed after {server.samples / server.plan.num_samples:.4g} epochs, "
-            f"{server.version} updates and {self.time_s:.1f} s"
+            f"resumed after {counted(server.samples / server.plan.num_samples, 'epoch', '.4g')}, "
+            f"{counted(server.version, 'update')} and {self.time_s:.1f} s"
         )
 
     def after(self, record: UpdateRecord) -> None:
@@ -181,6 +183,7 @@ class Conductor:
             status,
             ended_s,
             weights_sha256=weights_sha256(server.weights, server.layout),
+            finite_weights=bool(torch.isfinite(server.weights).all()),
             reason=reason,
         )
 

@@ -20,6 +20,7 @@ import torch
 import mpi_dcasgd
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.learning.data.fingerprint import held_bytes
+from mpi_dcasgd.wording import agreeing
 
 if TYPE_CHECKING:
     from mpi_dcasgd.drivers.meeting import Ranks
@@ -183,6 +184,6 @@ def _who(ranks: list[tuple[int, str]]) -> str:
     for rank, host in ranks:
         hosts.setdefault(host, []).append(str(rank))
     return ", ".join(
-        f"rank{'s' if len(found) > 1 else ''} {', '.join(found)} ({host})"
+        f"{agreeing(len(found), 'rank')} {', '.join(found)} ({host})"
         for host, found in hosts.items()
     )

@@ -84,7 +84,13 @@ class Observer(Protocol):
         """
 
     def ended(
-        self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""
+        self,
+        status: Status,
+        time_s: float,
+        *,
+        weights_sha256: str = "",
+        finite_weights: bool = True,
+        reason: str = "",
     ) -> None:
         """Report the end of the run, after which nothing is reported.
 
@@ -92,6 +98,7 @@ class Observer(Protocol):
             status: Outcome of the run.
             time_s: Time at which training stopped.
             weights_sha256: SHA-256 of the final weights, if there are any.
+            finite_weights: Whether none of them is NaN or infinite.
             reason: Reason for the end, unless the run completed.
         """
 
@@ -118,7 +125,13 @@ class NullObserver:
         pass
 
     def ended(
-        self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""
+        self,
+        status: Status,
+        time_s: float,
+        *,
+        weights_sha256: str = "",
+        finite_weights: bool = True,
+        reason: str = "",
     ) -> None:
         pass
 
@@ -154,7 +167,19 @@ class Fanout:
             observer.fault(text, missing)
 
     def ended(
-        self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""
+        self,
+        status: Status,
+        time_s: float,
+        *,
+        weights_sha256: str = "",
+        finite_weights: bool = True,
+        reason: str = "",
     ) -> None:
         for observer in self._observers:
-            observer.ended(status, time_s, weights_sha256=weights_sha256, reason=reason)
+            observer.ended(
+                status,
+                time_s,
+                weights_sha256=weights_sha256,
+                finite_weights=finite_weights,
+                reason=reason,
+            )

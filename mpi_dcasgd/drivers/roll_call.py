@@ -9,6 +9,7 @@ from mpi_dcasgd.drivers.account import Account
 from mpi_dcasgd.drivers.conductor import Conductor
 from mpi_dcasgd.drivers.signals import outlives_deaths
 from mpi_dcasgd.drivers.topology import Topology
+from mpi_dcasgd.wording import counted
 
 
 class RollCall:
@@ -133,7 +134,7 @@ class RollCall:
 
     def _left(self) -> str:
         left = len(self._hosts) - len(self._gone)
-        return f"{left} of {len(self._hosts)} workers are left"
+        return f"{left} of {counted(len(self._hosts), 'worker')} are left"
 
     def _missing(self) -> list[str]:
         return [f"{self.name(worker)} {how}" for worker, how in sorted(self._gone.items())]

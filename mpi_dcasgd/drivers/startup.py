@@ -11,6 +11,7 @@ from mpi_dcasgd.drivers.meeting import Meeting, Ranks
 from mpi_dcasgd.errors import DcasgdError, LaunchError, RanksLostError, StartError, UserError
 from mpi_dcasgd.learning.data import DataSource, find_files, list_files, tell_files
 from mpi_dcasgd.sources import sources_of
+from mpi_dcasgd.wording import agreeing
 
 T = TypeVar("T")
 
@@ -83,7 +84,7 @@ def check_alike(comm: Ranks, what: str, value: str) -> None:
     others = [rank for rank, its in enumerate(values) if its != values[0]]
     if others:
         raise LaunchError(
-            f"{what} differ between rank 0 and rank{'s' if len(others) > 1 else ''} "
+            f"{what} differ between rank 0 and {agreeing(len(others), 'rank')} "
             f"{', '.join(map(str, others))}: the model must come out the same on every rank; build "
             "it from the job's seed, or from a file that all of them read"
         )
@@ -134,6 +135,6 @@ def _grouped(said: Sequence[_Said | None]) -> list[str]:
         if line is not None:
             speakers.setdefault((line.host, line.text), []).append(rank)
     return [
-        f"\n  rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))} on {host}: {text}"
+        f"\n  {agreeing(len(ranks), 'rank')} {', '.join(map(str, ranks))} on {host}: {text}"
         for (host, text), ranks in speakers.items()
     ]

@@ -13,6 +13,7 @@ from typing import Literal
 
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.rules.compatibility import Mode
+from mpi_dcasgd.wording import counted
 
 SERVER = 0
 """Rank of the server of an asynchronous run, which leads where there are several, and of the rank
@@ -143,7 +144,7 @@ def _check(mode: Mode, num_workers: int, who: str, got: int, noun: str, servers:
     """Refuse a number of workers that the mode cannot have, in terms of what the user gave."""
     if num_workers >= 1 and (mode != "sequential" or num_workers == 1):
         return
-    number = f"{got} {noun}{'' if got == 1 else 's'}"
+    number = counted(got, noun)
     if mode == "sequential":
         raise LaunchError(
             f"{who} is one process, but got {number}; start 1 (omit -n and the launcher), or "

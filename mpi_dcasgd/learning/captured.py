@@ -145,7 +145,7 @@ class CapturedLearner(Learner):
         inputs = tensors_of(nest)
 
         def work() -> None:
-            self._work(nest)
+            self._work(nest, batch.samples)
 
         if self._graphs is None:
             return _Step(inputs, work)
@@ -167,10 +167,10 @@ class CapturedLearner(Learner):
             self.flat.weights.copy_(before)
             self._prepare(batch.ticket)
 
-    def _work(self, nest: Any) -> None:
+    def _work(self, nest: Any, samples: int) -> None:
         train, told = self._train, self._told
         made = train.make(nest) if isinstance(train, ResidentSplit) else nest
-        told[0].copy_(self._compute(made))
+        told[0].copy_(self._compute(made, samples))
         told[1].copy_(torch.linalg.vector_norm(self._grad))
         told[2].copy_(torch.isfinite(self.flat.grad[self.flat.layout.num_params :]).all())
 

@@ -17,17 +17,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.learning.data.dataset import ResidentSplit, augments
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.guard import failed
 from mpi_dcasgd.learning.loaders.lookahead import Lookahead
 from mpi_dcasgd.learning.loaders.split import LoadedSplit
+from mpi_dcasgd.learning.models.factory import LONE_SAMPLE, lone_sample_problem
 from mpi_dcasgd.learning.nest import to_device
 from mpi_dcasgd.learning.settings import ComputeSettings
 from mpi_dcasgd.learning.step import loss_of
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tickets import TicketPlan
+from mpi_dcasgd.places import place_of
+from mpi_dcasgd.wording import counted
 
 
 class Batch(NamedTuple):
@@ -125,11 +128,11 @@ class Learner:
         """Compute the gradient and return only the mean loss."""
         self._prepare(batch.ticket)
         if self.settings.accumulate == 1:
-            return self._compute(batch.nest).item()
+            return self._compute(batch.nest, batch.samples).item()
         total, done = 0.0, 0
         for samples, nest in batch.nest:
             share = samples / batch.samples
-            loss = self._forward(nest) * share
+            loss = self._forward(nest, samples) * share
             self.flat.take_gradient(loss, more=done > 0)
             self.flat.note_statistics(share, more=done > 0)
             total += loss.item()
@@ -139,7 +142,10 @@ class Learner:
     def try_loss(self, batch: Batch) -> Tensor:
         """Compute the loss alone, of the batch's first part, with all that its gradient needs."""
         self._prepare(batch.ticket)
-        return self._forward(batch.nest if self.settings.accumulate == 1 else batch.nest[0][1])
+        samples, nest = batch.samples, batch.nest
+        if self.settings.accumulate > 1:
+            samples, nest = nest[0]
+        return self._forward(nest, samples)
 
     def _drawn(self, ticket: int) -> tuple[NDArray[np.int64], np.random.Generator | None]:
         """Sample numbers of a ticket, and its own randomness if any is needed to load them."""
@@ -179,21 +185,34 @@ class Learner:
         if not self.flat.model.training:
             self.flat.model.train()
 
-    def _compute(self, nest: Any) -> Tensor:
+    def _compute(self, nest: Any, samples: int) -> Tensor:
         """The mean loss; its gradient and the batch statistics are left in ``flat.grad``."""
         flat = self.flat
-        loss = self._forward(nest)
+        loss = self._forward(nest, samples)
         flat.take_gradient(loss)
         flat.note_statistics()
         return loss.detach()
 
-    def _forward(self, nest: Any) -> Tensor:
+    def _forward(self, nest: Any, samples: int) -> Tensor:
         try:
             return self._loss(self.flat.model, nest)
         except UserError:
             raise
         except Exception as error:
-            raise failed(f"{type(self.subject.task).__name__}.loss", error) from error
+            raise self._failed(error, samples) from error
+
+    def _failed(self, error: Exception, samples: int) -> ConfigError:
+        """Make the message about a loss that raised an exception, of so many samples."""
+        what = f"{type(self.subject.task).__name__}.loss"
+        if LONE_SAMPLE not in str(error):
+            return failed(what, error)
+        plan = self.plan
+        if samples == 1:
+            accumulate = self.settings.accumulate
+            problem = lone_sample_problem(plan.num_samples, plan.batch_size, accumulate)
+            return ConfigError(what, [problem + place_of(error)])
+        given = f"it was given {counted(samples, 'sample')} (batch_size: {plan.batch_size})"
+        return ConfigError(what, [f"{line}; {given}" for line in failed(what, error).problems])
 
 
 def norm_of(vector: Tensor) -> float:

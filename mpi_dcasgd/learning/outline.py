@@ -70,7 +70,9 @@ def model_of(task: Task, seed: int) -> nn.Module:
         return build(task, seed)
 
 
-def lone_sample(task: Task, batch_size: int, module: nn.Module | None = None) -> list[str]:
+def lone_sample(
+    task: Task, batch_size: int, accumulate: int, module: nn.Module | None = None
+) -> list[str]:
     """Find out whether a size of minibatch leaves a model with BatchNorm a single sample.
 
     Of other tasks than those with a job's model and data this comes out when they are tried.
@@ -78,6 +80,7 @@ def lone_sample(task: Task, batch_size: int, module: nn.Module | None = None) ->
     Args:
         task: Its data have been loaded or described.
         batch_size: Of one worker.
+        accumulate: Parts that a minibatch is computed in.
         module: From ``model_of``, if it has been built already.
 
     Returns:
@@ -85,7 +88,9 @@ def lone_sample(task: Task, batch_size: int, module: nn.Module | None = None) ->
     """
     if not isinstance(task, SectionTask):
         return []
-    return check_last_batch(task.model_source, task.sizes, batch_size, module)
+    return check_last_batch(
+        task.model_source, task.sizes, batch_size, module, accumulate=accumulate
+    )
 
 
 def _resident_bytes(split: Split) -> int:

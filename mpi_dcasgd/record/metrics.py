@@ -96,7 +96,8 @@ class RunProgress:
     Attributes:
         begun: Whether anything was recorded.
         epoch: Epochs trained; None before the first record of them.
-        result: The primary metric on the test split at the last evaluation; None before it.
+        result: The primary metric on the test split at the last evaluation; None before it, and if
+            it was NaN or infinite.
         measures: The primary metric, its direction and its unit.
         missing: Workers that have died or hang, a few words each.
     """
@@ -134,7 +135,7 @@ class RunProgress:
                 missing = tuple(event.get("missing", ()))
             if isinstance(epoch := event.get("epoch"), (int, float)):
                 epochs.append(epoch)
-            if (result := event.get(f"test_{measures.primary}")) is not None:
-                results.append(result)
+            if (name := f"test_{measures.primary}") in event:
+                results.append(event[name])
         result = results[-1] if results else None
         return cls(begun, max(epochs, default=None), result, measures, missing)

@@ -30,6 +30,7 @@ from mpi_dcasgd.record.tally import Tally
 from mpi_dcasgd.record.trace_writer import open_trace
 from mpi_dcasgd.record.warnings import Warned, Warnings
 from mpi_dcasgd.server.records import Action, UpdateRecord, fingerprint
+from mpi_dcasgd.wording import counted
 
 _SPARSER = 400
 """Progress events of a virtual run after which they become half as frequent (``spread``)."""
@@ -139,8 +140,8 @@ class Recorder:
         self._results.add(evaluation)
         self._metrics.write("evaluation", evaluation.time_s, **event_of(evaluation))
         self._say(
-            f"after {evaluation.samples / self._run.num_samples:.4g} of {self._run.epochs} epochs"
-            f" and {evaluation.time_s:.1f} s:"
+            f"after {evaluation.samples / self._run.num_samples:.4g} of "
+            f"{counted(self._run.epochs, 'epoch')} and {evaluation.time_s:.1f} s:"
             f" {self._results.text(evaluation)}, train loss {evaluation.train_loss:.4g}"
         )
         self._warn(self._warnings.of_losses(self._results.train_losses()))
@@ -163,7 +164,13 @@ class Recorder:
             self._logger.info("restart %d: %s", restart.restart, restart.cause)
 
     def ended(
-        self, status: Status, time_s: float, *, weights_sha256: str = "", reason: str = ""
+        self,
+        status: Status,
+        time_s: float,
+        *,
+        weights_sha256: str = "",
+        finite_weights: bool = True,
+        reason: str = "",
     ) -> None:
         # The summary is written even if nothing else can be: it is small, and tells the rest.
         whole = False
@@ -172,12 +179,8 @@ class Recorder:
                 self._log(time_s)
             if self._tally.samples:
                 self._display.show(time_s)
-            if not_numbers := self._results.not_numbers():
-                names = ", ".join(name.replace("_", " ", 1) for name in not_numbers)
-                self.message(
-                    "the weights that the run ended with are no result: not a number: "
-                    f"{names}; {_advice(not_numbers)}"
-                )
+            if missing := self._results.why_none(finite_weights=finite_weights):
+                self.message(missing)
             self._metrics.write("end", time_s, status=status, reason=reason)
             if self._trace is not None:
                 self._trace.end(status)
@@ -330,10 +333,3 @@ class Recorder:
 def _offsets(saved: Mapping[str, Any] | None) -> dict[str, Any]:
     """Offsets of the sinks at a checkpoint, which may be of a version that had only one."""
     return {} if saved is None else {JSONL: saved["metrics"], **saved.get("sinks", {})}
-
-
-def _advice(not_numbers: Sequence[str]) -> str:
-    """Return what to do about metrics that are no numbers, by the names of records."""
-    if any(name.endswith("_loss") for name in not_numbers):
-        return "lower lr, or clip gradients; or look for samples whose loss is none"
-    return "the losses are numbers, so look at what the task's metrics() computes"

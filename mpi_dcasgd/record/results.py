@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -69,12 +69,33 @@ class Results:
         )
 
     def not_numbers(self) -> list[str]:
-        """The metrics of the last evaluation that are not a number, by the names of records."""
+        """The metrics of the last evaluation that are NaN or infinite, by the names of records."""
         if not self._evaluations:
             return []
         last = self._evaluations[-1]
         values = named("test", last.test) | named("validation", last.validation)
-        return [name for name, value in values.items() if math.isnan(value)]
+        return [name for name, value in values.items() if not math.isfinite(value)]
+
+    def why_none(self, *, finite_weights: bool) -> str:
+        """Say that the last evaluation is no result, and what to look at; empty if it is one.
+
+        Args:
+            finite_weights: Whether the weights that were evaluated are.
+        """
+        names = self.not_numbers()
+        if not names:
+            return ""
+        if not finite_weights:
+            look = "nor are the weights that the run ended with; lower lr, or clip gradients"
+        elif any(name.endswith("_loss") for name in names):
+            look = (
+                "while all weights are; look for NaN or infinite values in those samples, and for "
+                "logarithms and divisions of zero in the model and the loss; if the training loss, "
+                f"{self._evaluations[-1].train_loss:.4g}, has grown, lower lr, or clip gradients"
+            )
+        else:
+            look = "while the losses are; look at what the task's metrics() computes"
+        return f"{no_result(names)}, {look}"
 
     def latest(self) -> str:
         """The primary metric of the last evaluation in a few words; empty before there is one."""
@@ -102,6 +123,20 @@ def event_of(evaluation: Evaluation) -> dict[str, Any]:
         elif name != "time_s":
             values[name] = value
     return values
+
+
+def no_result(names: Sequence[str]) -> str:
+    """Say that a run has ended without a result; empty if it has one.
+
+    Args:
+        names: Metrics that are NaN or infinite, as ``not_numbers`` of the summary has them.
+
+    Example:
+        >>> no_result(["test_loss"]), no_result([])
+        ('no result: test loss is not finite', '')
+    """
+    shown = ", ".join(name.replace("_", " ", 1) for name in names)
+    return f"no result: {shown} {'is' if len(names) == 1 else 'are'} not finite" if names else ""
 
 
 def named(split: str, metrics: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.server.records import Action
+from mpi_dcasgd.wording import counted
 
 MAGIC = b"DCTRACE\x01"
 """Seven letters, then the version of the layout."""
@@ -198,7 +199,7 @@ class TraceReader:
                 offset = end
                 continue
             if count != records:
-                raise self._damaged(offset, f"holds {records} of {count} records")
+                raise self._damaged(offset, f"holds {records} of {counted(count, 'record')}")
             if tag == RESUMED:
                 told = self._mapping(payload, offset, "num_workers")
                 restarts.append(Restart(records, told["num_workers"]))
@@ -209,9 +210,9 @@ class TraceReader:
             raise self._damaged(offset, "something follows the end of the run")
         if status is None and strict:
             raise RunFolderError(
-                f"{self._path}: cut short at byte {offset}, after {records} records: the run was"
-                " killed, or the file was not copied whole; what is there can be read when an"
-                " incomplete trace is allowed"
+                f"{self._path}: cut short at byte {offset}, after {counted(records, 'record')}: "
+                "the run was killed, or the file was not copied whole; what is there can be read "
+                "when an incomplete trace is allowed"
             )
         values = np.concatenate([np.empty((0, FIELDS), np.uint64), *pieces])
         return replace(_decode(meta, values, status), restarts=tuple(restarts))
@@ -273,7 +274,9 @@ class TraceReader:
     def _values(self, payload: memoryview, count: int, offset: int) -> NDArray[np.uint64]:
         values = decode_varints(payload)
         if len(values) != count * FIELDS:
-            raise self._damaged(offset, f"a block with {len(values)} numbers for {count} records")
+            raise self._damaged(
+                offset, f"a block with {len(values)} numbers for {counted(count, 'record')}"
+            )
         return values.reshape(count, FIELDS)
 
     def _damaged(self, offset: int, what: str) -> RunFolderError:

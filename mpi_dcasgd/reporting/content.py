@@ -40,6 +40,7 @@ from mpi_dcasgd.reporting.tasks import Target, TaskRuns
 from mpi_dcasgd.reporting.time_to_error import sooner_note, sooner_table
 from mpi_dcasgd.reporting.workers import NOTE as UNEQUAL_NOTE
 from mpi_dcasgd.reporting.workers import worker_table
+from mpi_dcasgd.wording import agreeing, counted
 
 _TARGET_NOTE = (
     "Means are over the runs that reached it, at their first evaluation at or {beyond} it; the"
@@ -232,10 +233,10 @@ def _task_title(part: TaskRuns) -> str:
 def _overview(part: TaskRuns, found: Collection | None) -> str:
     algorithms = list(dict.fromkeys(group.algorithm for group in part.groups))
     seeds = sorted({run.seed for run in part.runs})
-    runs = "1 run" if len(part.runs) == 1 else f"{len(part.runs)} runs"
+    runs = counted(len(part.runs), "run")
     text = (
         f"{runs} of {', '.join(algorithms)} on {setting_of(part.runs)};"
-        f" seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}."
+        f" {agreeing(len(seeds), 'seed')} {', '.join(map(str, seeds))}."
     )
     if found and found.unfinished:
         count = len(found.unfinished)

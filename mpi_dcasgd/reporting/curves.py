@@ -9,6 +9,7 @@ from typing import Any
 from mpi_dcasgd.learning.measures import PERCENT, Measures
 from mpi_dcasgd.reporting.groups import Group
 from mpi_dcasgd.reporting.style import FIRST_SCREEN_WIDTH, Colours, legend_below, title
+from mpi_dcasgd.wording import counted
 
 _MOST_ROWS = 3
 
@@ -57,7 +58,7 @@ def draw_curves(
             line = _curve(axis, group, colours, metric, in_epochs)
             handles.setdefault(colours.name(group), line)
         if len(sizes) > 1:
-            axis.set_title(_workers(size))
+            axis.set_title(counted(size, "worker"))
     # Only now, since the panels share an axis, which has to have room for all of them.
     for axis, size in zip(panels, sizes, strict=False):
         _value_axis(axis, values, measures, metric, in_epochs)
@@ -75,7 +76,7 @@ def draw_curves(
     against = "epochs" if in_epochs else "wall-clock"
     text = f"Test {metric} against {against}: {setting}"
     if len(sizes) == 1 and not all(group.sequential for group in groups):
-        text += f", {_workers(sizes[0])}"
+        text += f", {counted(sizes[0], 'worker')}"
     note = "; sequential run cut off" if cut else ""
     title(figure, f"{text}\n{_band_note(groups)}{note}")
     names = {colours.name(group): group.curve(metric)[-1].value for group in groups}
@@ -167,7 +168,3 @@ def _band_note(groups: Sequence[Group]) -> str:
 
 def _short(measures: Measures, metric: str, value: float) -> str:
     return measures.shown(metric, value, digits=1 if value >= 0.01 else 2)
-
-
-def _workers(count: int) -> str:
-    return f"{count} worker{'' if count == 1 else 's'}"

@@ -31,6 +31,7 @@ from mpi_dcasgd.reporting.table import NONE, digits_of, show, show_metric
 from mpi_dcasgd.reporting.tasks import TaskRuns
 from mpi_dcasgd.reporting.tuning import left_out_remarks, tuning_remarks, tunings
 from mpi_dcasgd.reporting.verdict import Verdict, judge
+from mpi_dcasgd.wording import counted
 
 _ENOUGH_SEEDS = 3
 _NAMED = 5
@@ -190,7 +191,7 @@ def _few_seeds(groups: Sequence[Group]) -> str:
     return (
         "One seed: nothing here tells a difference from chance; run at least 3."
         if few == 1
-        else f"Only {few} seeds: intervals are wide; run at least 3."
+        else f"Only {counted(few, 'seed')}: intervals are wide; run at least 3."
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.reporting.collect import Point, RunResult
 from mpi_dcasgd.rules.algorithms import ALGORITHMS
+from mpi_dcasgd.wording import counted
 
 _NOT_SETTINGS = ("name", "seed", "algorithm", "record", "checkpoint")
 """Keys of a job that do not make two runs different experiments."""
@@ -189,7 +190,7 @@ def group_runs(runs: Sequence[RunResult]) -> list[Group]:
         settings_of = tuple((key, together[0].job.get(key)) for key in varying[algorithm])
         label = [algorithm]
         if several_sizes and driver != "sequential":
-            label.append(f"{workers} worker{'' if workers == 1 else 's'}")
+            label.append(counted(workers, "worker"))
         label += in_words(settings_of)
         if several_drivers and driver in _DRIVER_WORDS:
             label.append(_DRIVER_WORDS[driver])

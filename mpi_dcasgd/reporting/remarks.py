@@ -11,6 +11,7 @@ from mpi_dcasgd.reporting.closer import rates_too_large
 from mpi_dcasgd.reporting.collect import RunResult
 from mpi_dcasgd.reporting.groups import Group, Stat
 from mpi_dcasgd.reporting.time_to_error import is_synchronous
+from mpi_dcasgd.wording import counted
 
 _ENOUGH_SEEDS = 3
 
@@ -87,8 +88,9 @@ def server_rank(groups: Sequence[Group]) -> str:
     who = "The server takes a rank of its own" if more == 1 else f"{more} servers take ranks"
     return (
         f"{who}: an asynchronous run with W workers occupies W + {more}"
-        f" ranks, a synchronous one W (here {workers} workers: {served[0].world_size} ranks"
-        f" against {workers}). Rows with equal workers are equal in gradients, not in hardware."
+        f" ranks, a synchronous one W (here {counted(workers, 'worker')}: {served[0].world_size}"
+        f" ranks against {workers}). Rows with equal workers are equal in gradients, "
+        "not in hardware."
     )
 
 
@@ -126,9 +128,10 @@ def crowded(runs: Sequence[RunResult]) -> str:
     if worst is None:
         return ""
     return (
-        f"Up to {worst[1]} ranks shared {worst[2]} processors: seconds, samples/s and speed-up say"
-        " what this machine did, and little about one with a processor or GPU for every rank."
-        f" Test {runs[0].measures.primary} against epochs does not suffer from it."
+        f"Up to {worst[1]} ranks shared {counted(worst[2], 'processor')}: seconds, samples/s and "
+        "speed-up say what this machine did, and little about one with a processor "
+        f"or GPU for every rank. Test {runs[0].measures.primary} against epochs does not "
+        "suffer from it."
     )
 
 
@@ -155,7 +158,7 @@ def _resized(runs: Sequence[RunResult]) -> str:
 
 def _restarted(runs: Sequence[RunResult]) -> str:
     told = [
-        f"{run.path.name}: {len(run.restarts)} time{'s' * (len(run.restarts) != 1)}, for the last "
+        f"{run.path.name}: {counted(len(run.restarts), 'time')}, for the last "
         f"time after {run.restarts[-1]}"
         for run in runs
         if run.restarts
@@ -172,9 +175,9 @@ def _refused(groups: Sequence[Group]) -> str:
     parts = []
     for group in groups:
         for key, word in (("dropped", "dropped by the rule"), ("nonfinite", "not finite")):
-            counted = Stat.of(run.number(key) for run in group.runs)
-            if counted is not None and counted.mean > 0:
-                parts.append(f"{group.label}: {counted.mean:,.4g} a run {word}")
+            refused = Stat.of(run.number(key) for run in group.runs)
+            if refused is not None and refused.mean > 0:
+                parts.append(f"{group.label}: {refused.mean:,.4g} a run {word}")
     return f"Gradients that were refused ({'; '.join(parts)})." if parts else ""
 
 
@@ -186,7 +189,8 @@ def _code(runs: Sequence[RunResult]) -> str:
         parts.append(f"The runs were made by different commits ({', '.join(commits)}).")
     dirty = sum(bool(state.get("dirty")) for state in states)
     if dirty:
-        parts.append(f"{dirty} of {len(runs)} runs were made by code that was not committed.")
+        which = "The run was" if len(runs) == 1 else f"{dirty} of {len(runs)} runs were"
+        parts.append(f"{which} made by code that was not committed.")
     return " ".join(parts)
 
 

@@ -33,6 +33,7 @@ from typing import Any
 
 from mpi_dcasgd.reporting.collect import RunResult
 from mpi_dcasgd.reporting.groups import Group
+from mpi_dcasgd.wording import counted
 
 TUNING_JSON = "tuning.json"
 
@@ -125,8 +126,8 @@ def left_out_remarks(tuned: Sequence[Tuned]) -> list[str]:
             lost = [f"{each.diverged} diverged"] if each.diverged else []
             lost += [f"{each.cut_off} did not reach the target in time"] if each.cut_off else []
             found.append(
-                f"Left out by tuning: {each.label}{_workers(each)}, of whose {each.runs} tuning"
-                f" runs {' and '.join(lost) or 'none had a result'}."
+                f"Left out by tuning: {each.label}{_workers(each)}, of whose "
+                f"{counted(each.runs, 'tuning run')} {' and '.join(lost) or 'none had a result'}."
             )
     return found
 
@@ -154,7 +155,9 @@ def tuning_remarks(groups: Sequence[Group], tuned: Sequence[Tuned]) -> list[str]
         found.append(f"Unequal budgets of tuning, in runs: {told}.")
     else:
         chosen = "; ".join(map(_chosen, used))
-        found.append(f"Tuned with {next(iter(budgets.values()))} runs for each: {chosen}.")
+        found.append(
+            f"Tuned with {counted(next(iter(budgets.values())), 'run')} for each: {chosen}."
+        )
     found += [_tie(each) for each in used if each.tied]
     if edges := dict.fromkeys(
         f"{', '.join(each.edge)} of {each.label}{_workers(each)}" for each in used if each.edge
@@ -169,13 +172,13 @@ def tuning_remarks(groups: Sequence[Group], tuned: Sequence[Tuned]) -> list[str]
 def _tie(tuned: Tuned) -> str:
     how = "the better final value decided" if tuned.tie_by_final else "the first was taken"
     return (
-        f"{tuned.tied} of {tuned.runs} settings of {tuned.label}{_workers(tuned)} tied when it was"
-        f" tuned; {how}."
+        f"{tuned.tied} of {counted(tuned.runs, 'setting')} of {tuned.label}{_workers(tuned)} "
+        f"tied when it was tuned; {how}."
     )
 
 
 def _workers(tuned: Tuned) -> str:
-    return "" if tuned.workers is None else f" with {tuned.workers} workers"
+    return "" if tuned.workers is None else f" with {counted(tuned.workers, 'worker')}"
 
 
 def _chosen(tuned: Tuned) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from mpi_dcasgd.reporting.collect import RunResult
 from mpi_dcasgd.reporting.groups import Group
 from mpi_dcasgd.reporting.paired import Difference, paired
+from mpi_dcasgd.wording import counted
 
 _NAMED = 3
 """Rows that a sentence names; the others are counted."""
@@ -160,7 +161,9 @@ class Verdict:
         if difference.low is None or difference.high is None:
             return f"{text} (one seed)"
         low, high = sorted((sign * difference.low, sign * difference.high))
-        return f"{text} (95 % interval {_range(low, high, show)}; {difference.seeds} seeds)"
+        return (
+            f"{text} (95 % interval {_range(low, high, show)}; {counted(difference.seeds, 'seed')})"
+        )
 
 
 def _equal(one: Ranked, other: Ranked) -> bool:

@@ -15,6 +15,7 @@ from mpi_dcasgd.reporting.document import Block, Drawing, Paragraph
 from mpi_dcasgd.reporting.groups import Group
 from mpi_dcasgd.reporting.strips import Bar, Strips
 from mpi_dcasgd.reporting.timeline import SERVER, Timeline, shares, timeline_of, usual_span
+from mpi_dcasgd.wording import counted
 
 NOTE = (
     "Eight steps of a usual worker, from the middle of each run, and in synchronous runs the mean"
@@ -113,7 +114,7 @@ def _of_timeline(found: Timeline) -> Waits:
     rows += [(f"worker {worker}", bars[worker]) for worker in sorted(shown)]
     text = _told(found, busy[SERVER][0])
     if len(shown) < found.num_workers:
-        text += f" {len(shown)} of {found.num_workers} workers are drawn."
+        text += f" {len(shown)} of {counted(found.num_workers, 'worker')} are drawn."
     return Waits(found.name, text, Strips(rows, found.span, "s"))
 
 

@@ -28,6 +28,7 @@ from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.simulate import simulate
 from mpi_dcasgd.tools.advice import Course, Ranking, Tried, ranked
 from mpi_dcasgd.tools.calibration import measure_steps
+from mpi_dcasgd.wording import counted
 
 ALGORITHMS = ("ssgd", "asgd", "dcasgd-a")
 """What is tried unless the user says otherwise."""
@@ -118,7 +119,7 @@ def advise(
     started, flag = time.monotonic(), StopFlag() if stop is None else stop
     with flag.listening() if stop is None else nullcontext(), _folder(out) as folder:
         expected_s = _expected_s(jobs[_ONE], len(plan) * seeds)
-        _show(show, f"{len(plan) * seeds} runs, estimated at {_duration(expected_s)}")
+        _show(show, f"{counted(len(plan) * seeds, 'run')}, estimated at {_duration(expected_s)}")
         if expected_s > 60 * minutes:
             raise ConfigError(
                 "advise",
@@ -135,7 +136,7 @@ def advise(
         return Advice(jobs, None, (), (), flag.signum)
     notes = [f"lr {jobs[_ONE].lr:g} for all algorithms and numbers of workers, tuned for none"]
     if len(done) < seeds:
-        notes.append(f"{len(done)} of {seeds} seeds were done; one seed has no spread")
+        notes.append(f"{len(done)} of {counted(seeds, 'seed')} were done; one seed has no spread")
     courses = [
         Tried(name, count, tuple(of[name, count] for of in done.values())) for name, count in plan
     ]
@@ -175,7 +176,7 @@ class _Trials:
                 if self._flag:
                     return done
                 at = f"[{number}/{len(plan) * seeds}]"
-                which = f"{name}, {count} worker{'' if count == 1 else 's'}, seed {seed}"
+                which = f"{name}, {counted(count, 'worker')}, seed {seed}"
                 _show(self._show, f"{at} {which}: {self._said}")
             done[seed] = courses
         return done
@@ -236,7 +237,8 @@ def _check(
             continue
         for count in workers:
             problems += [
-                f"{count} workers: {p}" for p in check_simulated(settings, jobs[name], count)
+                f"{counted(count, 'worker')}: {p}"
+                for p in check_simulated(settings, jobs[name], count)
             ]
     if seeds < 2:
         problems.append(f"seeds: got {seeds}; allowed: 2 or more, for one has no spread")

@@ -91,7 +91,7 @@ class Workshop:
         )
         subject = Subject.open(job.make_task(), job.seed, device, job.data.validation)
         made, subject = subject, loaders.adopt(subject)
-        problems = lone_sample(subject.task, job.batch_size)
+        problems = lone_sample(subject.task, job.batch_size, job.compute.accumulate)
         if problems:
             raise ConfigError(job.name, problems)
         return cls(job, subject, device, group, standing or Standing(), made)

@@ -30,6 +30,7 @@ from mpi_dcasgd.tools.chaos.plan import ELSEWHERE, Plan
 from mpi_dcasgd.tools.chaos.start import Bounds, Start, run_start
 from mpi_dcasgd.tools.chaos.verdict import Verdict, judge_start
 from mpi_dcasgd.tools.launch.failure_reason import last_words
+from mpi_dcasgd.wording import counted
 
 _STARTS = 5
 """Starts after which a run that is still not complete is lost."""
@@ -181,7 +182,7 @@ def _one_run(chaos: Chaos, verdict: Verdict, place: Path, reference: RunFolder |
             _judge_complete(verdict, folder, reference)
         else:
             told = start.output.strip().splitlines()[-1:] or ["no output"]
-            text = f"not complete after {verdict.starts} starts: {told[0]}"
+            text = f"not complete after {counted(verdict.starts, 'start')}: {told[0]}"
             verdict.failures.append(Failure("lost", text))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

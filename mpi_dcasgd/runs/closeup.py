@@ -26,6 +26,7 @@ from mpi_dcasgd.runs.recompute import recompute
 from mpi_dcasgd.runs.recorded_run import RecordedRun
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.server.records import UpdateRecord
+from mpi_dcasgd.wording import counted
 
 POINTS = 500
 """Pushes that are looked at, about, where nobody says how many."""
@@ -125,7 +126,8 @@ def _look(
     notes = [*run.code_changes(), *replay_changes(run.folder, workshop)]
     stream = None if show is None else ShownStream(show)
     if stream is not None:
-        head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
+        counts = f"{counted(run.num_workers, 'worker')}, {counted(len(pushes), 'push')}"
+        head = f"{path}: {run.job.algorithm}, {counts}"
         print(f"{head}; looking at {_which(every)}", file=stream, flush=True)
     look = CloseLook(every, [push.mark for push in pushes])
     began = time.monotonic()
@@ -186,7 +188,7 @@ def _progress(pushes: int, stream: ShownStream | None) -> Callable[[UpdateRecord
         done += 1
         if stream is not None and time.monotonic() >= next_s:
             next_s = time.monotonic() + _SHOWN_S
-            print(f"{done} of {pushes} pushes", file=stream, flush=True)
+            print(f"{done} of {counted(pushes, 'push')}", file=stream, flush=True)
 
     return told
 

@@ -31,6 +31,7 @@ from mpi_dcasgd.runs.tuning import (
     tuning_runs,
 )
 from mpi_dcasgd.tools.comparison import Comparison
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.reporting.write import Report
@@ -186,7 +187,7 @@ def compare(
     for element in plan.elements:
         write_job(plan.study, element, plan.folder)
     if show is not None:
-        head = f"{plan.study.name}: {len(folders)} runs in {plan.folder.path}"
+        head = f"{plan.study.name}: {counted(len(folders), 'run')} in {plan.folder.path}"
         print(head, file=ShownStream(show), flush=True)
     comparison = Comparison(
         plan.folder,

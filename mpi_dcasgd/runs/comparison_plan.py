@@ -12,6 +12,7 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.tuning import left_to_run
 from mpi_dcasgd.tools.comparison import Outcome, PlannedRun, look_at
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.reporting.write import Report
@@ -39,7 +40,7 @@ class ComparisonPlan:
         """Say of each run how large it is, and whether it is there already."""
         lines = self._tuning_overview()
         lines.append(
-            f"{self.study.name}: {len(self.runs)} runs of {self.study.job_file} in "
+            f"{self.study.name}: {counted(len(self.runs), 'run')} of {self.study.job_file} in "
             f"{self.folder.path}"
         )
         return "\n".join(lines + _lines_of(self.runs, self.elements))
@@ -50,8 +51,8 @@ class ComparisonPlan:
             return []
         each = len(tuning.groups[0].candidates)
         lines = [
-            f"tuning: {len(self.tuning_runs)} runs in {self.folder.tuning.path}, {each} for each "
-            f"of {len(tuning.groups)}, seed {tuning.settings.seed}"
+            f"tuning: {counted(len(self.tuning_runs), 'run')} in {self.folder.tuning.path}"
+            f", {each} for each of {len(tuning.groups)}, seed {tuning.settings.seed}"
         ]
         lines += _lines_of(self.tuning_runs, tuning.elements, tuning.tried())
         if left_to_run(tuning, self.folder):
@@ -66,12 +67,12 @@ def _lines_of(
     lines = []
     width = max((len(run.name) for run in runs), default=0)
     for number, (run, element) in enumerate(zip(runs, elements, strict=True)):
-        size = "1 process" if run.ranks is None else f"{run.ranks} ranks"
+        size = "1 process" if run.ranks is None else counted(run.ranks, "rank")
         size = "simulated" if element.simulated else size
         job = element.job
         what = tried[number] if tried else f"lr {job.lr:g}"
         lines.append(
-            f"  {run.name:<{width}}  {size:>9}  {job.epochs} epochs, "
+            f"  {run.name:<{width}}  {size:>9}  {counted(job.epochs, 'epoch')}, "
             f"batch_size {job.batch_size}, {what}  {look_at(run).state}"
         )
     return lines

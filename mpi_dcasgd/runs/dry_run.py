@@ -6,6 +6,7 @@ from mpi_dcasgd.config.needs import Need
 from mpi_dcasgd.config.plan import Plan, plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.topology import Topology
+from mpi_dcasgd.wording import counted
 
 ASSUMED_WORKERS = 4
 """Workers that are planned for when nothing says how many there will be."""
@@ -76,7 +77,8 @@ def _facts(plan: Plan, *, gpu: bool, assumed: bool) -> list[str]:
         f"ranks:      {ranks}",
         f"device:     {'GPU' if gpu else 'CPU'} (of a machine like this one)",
         f"parameters: {plan.num_params:,} trainable{statistics}",
-        f"tickets:    {plan.tickets_per_epoch:,} an epoch{merged}, {plan.num_samples:,} samples",
+        f"tickets:    {plan.tickets_per_epoch:,} an epoch{merged}, "
+        f"{counted(plan.num_samples, 'sample', ',')}",
         f"updates:    {plan.tickets:,}",
         *([_messages(plan)] if plan.mode == "asynchronous" else []),
         *_service(plan),

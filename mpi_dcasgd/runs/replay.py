@@ -32,6 +32,7 @@ from mpi_dcasgd.runs.replay_verdict import Replay, Verdict
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.runs.resume import AUTO
 from mpi_dcasgd.runs.virtual import VirtualSetup, run_virtually
+from mpi_dcasgd.wording import counted
 
 _CPU = torch.device("cpu")
 
@@ -160,7 +161,7 @@ def replay(
                 started,
                 beginning="\n".join([f"in the order of {path}", *recorded.code_changes()]),
                 ending=lambda _: (
-                    f"{order.passed} turns were passed over: the rule had the worker wait"
+                    f"{counted(order.passed, 'turn')} passed over: the rule had the worker wait"
                     if order.passed
                     else ""
                 ),
@@ -182,7 +183,8 @@ def _compute_again(run: RecordedRun, show: TextIO | None, loaders: Loaders) -> R
     workshop = Workshop.open(run.job, _device(run.job), loaders=loaders)
     data_changes = tuple(replay_changes(run.folder, workshop))
     if show is not None:
-        head = f"{path}: {run.job.algorithm}, {run.num_workers} workers, {len(pushes)} pushes"
+        counts = f"{counted(run.num_workers, 'worker')}, {counted(len(pushes), 'push')}"
+        head = f"{path}: {run.job.algorithm}, {counts}"
         print(head, file=ShownStream(show), flush=True)
     began = time.monotonic()
     server, difference = recompute(run, workshop, pushes)

@@ -9,6 +9,7 @@ from typing import Literal
 from mpi_dcasgd.drivers.simulation.recorded_order import Difference
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import TraceRecord
+from mpi_dcasgd.wording import counted
 
 Verdict = Literal["identical", "different", "cut"]
 
@@ -76,9 +77,9 @@ class Replay:
             )
         if self.verdict == "cut":
             return (
-                f"CUT: every gradient is the same as far as the trace goes, {self.pushes} pushes, "
-                f"but the run came to its end and its trace does not: "
-                f"{RunFolder(self.path).trace_bin} is not whole; copy it again"
+                f"CUT: every gradient is the same as far as the trace goes, "
+                f"{counted(self.pushes, 'push')}, but the run came to its end and its "
+                f"trace does not: {RunFolder(self.path).trace_bin} is not whole; copy it again"
             )
         if self.verdict == "different":
             return (
@@ -86,7 +87,8 @@ class Replay:
                 f"{self.weights_sha256[:16]} ...\n"
                 f"           where the run's are {self.recorded_sha256[:16]} ..."
             )
-        made = f"{self.pushes} pushes, {self.updates} updates in {self.seconds:.1f} s"
+        counts = f"{counted(self.pushes, 'push')}, {counted(self.updates, 'update')}"
+        made = f"{counts} in {self.seconds:.1f} s"
         if not self.recorded_sha256:
             return (
                 f"identical as far as the trace goes: {made}; the run did not come to its end, so "

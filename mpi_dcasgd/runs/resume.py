@@ -15,6 +15,7 @@ from mpi_dcasgd.record.checkpoints import CheckpointFiles, checkpoints_in, read_
 from mpi_dcasgd.record.job_changes import changed_keys
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.old_simulation import is_old, old_checkpoint_in, upgraded
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     from mpi_dcasgd.runs.build import Workshop
@@ -166,8 +167,9 @@ class Standing:
         if todo != list(range(ledger["next"] - len(todo), ledger["next"])):
             raise RunFolderError(
                 f"{checkpoint.path}: was taken while a minibatch that had failed was to be "
-                f"repeated; only updates of {content['group']} minibatches can resume from there, "
-                f"not of {group}: start as many ranks as before, or take another checkpoint"
+                f"repeated; only updates of {counted(content['group'], 'minibatch')} can "
+                f"resume from there, not of {group}: start as many ranks as before, "
+                "or take another checkpoint"
             )
         server["attempts"] = {}  # they are of tickets of other numbers
         return cls(server, server["samples"], same_tickets=False)

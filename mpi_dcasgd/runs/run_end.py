@@ -18,6 +18,7 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.wording import counted
 
 
 def record_failure(folder: RunFolder, error: BaseException, where: str = "") -> None:
@@ -52,8 +53,10 @@ def refuse_nothing_learnt(nonfinite: int) -> None:
     """
     if nonfinite:
         raise NonFiniteError(
-            f"no update was made: all {nonfinite} gradients were refused, "
-            "for they were NaN or infinite; look at the data and the model, or lower lr"
+            f"no update was made: all {counted(nonfinite, 'gradient')} were refused, "
+            "for they were NaN or infinite at the weights that the run began with; look for NaN or "
+            "infinite values in the samples, and for logarithms, roots and divisions of zero in "
+            "the model and the loss"
         )
 
 

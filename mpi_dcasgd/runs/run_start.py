@@ -15,6 +15,7 @@ from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.idle_settings import idle_beside
 from mpi_dcasgd.runs.resume import Checkpoint
 from mpi_dcasgd.server.server import ParameterServer
+from mpi_dcasgd.wording import counted
 
 
 def make_folder(
@@ -104,7 +105,7 @@ def who_trains(job: Job, driver: str, num_workers: int) -> str:
     algorithm, servers = job.algorithm, job.servers
     if driver == "sequential":
         return f"{algorithm}, one process"
-    workers = f"{num_workers} worker{'' if num_workers == 1 else 's'}"
+    workers = counted(num_workers, "worker")
     if driver == "simulator":
         return f"{algorithm}, {workers}, simulated"
     if driver in ("horovod", "ddp"):
@@ -112,7 +113,7 @@ def who_trains(job: Job, driver: str, num_workers: int) -> str:
         return f"{algorithm}, {workers}, synchronous through {through}"
     if driver == "replay":
         return f"{algorithm}, {workers}, in a recorded order"
-    serving = "1 server" if servers == 1 else f"{servers} servers"
+    serving = counted(servers, "server")
     return f"{algorithm}, {serving} and {workers}, asynchronous over MPI"
 
 

@@ -22,6 +22,7 @@ from mpi_dcasgd.runs.process import process_as_it_was
 from mpi_dcasgd.runs.result import Run
 from mpi_dcasgd.tools.largest_rate import LAGS, LargestRate
 from mpi_dcasgd.tools.sharpness import Largest, largest_curvature
+from mpi_dcasgd.wording import counted
 
 WORKERS = (1, 2, 4, 8, 16, 32)
 """Numbers of workers whose delays a job is held against."""
@@ -210,7 +211,7 @@ def _allowed(
 
 
 def _of_workers(job: Job, count: int) -> tuple[str, int, float]:
-    what = f"{count} worker{'' if count == 1 else 's'}"
+    what = counted(count, "worker")
     return what, count - 1 if job.mode == "asynchronous" else 0, _lr(job, count)
 
 

@@ -44,6 +44,7 @@ from mpi_dcasgd.runs.simulation import (
 )
 from mpi_dcasgd.runs.virtual import VirtualSetup, run_virtually
 from mpi_dcasgd.server.header import HEADER_BYTES
+from mpi_dcasgd.wording import counted
 
 _EVENTS, _LINES = 200, 20  # progress events and progress lines of a run, about
 
@@ -143,8 +144,8 @@ def simulate(
                 flag,
                 started,
                 ending=lambda seconds: (
-                    f"simulated {setup.run.time_s:.6g} s of {simulation.workers} workers in "
-                    f"{seconds:.1f} s"
+                    f"simulated {setup.run.time_s:.6g} s of "
+                    f"{counted(simulation.workers, 'worker')} in {seconds:.1f} s"
                 ),
             )
         finally:

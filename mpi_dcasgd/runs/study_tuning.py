@@ -22,6 +22,7 @@ from mpi_dcasgd.runs.tuning import (
     write_choices,
 )
 from mpi_dcasgd.tools.comparison import Comparison
+from mpi_dcasgd.wording import counted
 
 
 def tune_study(
@@ -57,7 +58,8 @@ def tune_study(
         for element in elements:
             write_job(study, element, folder.tuning)
         if show is not None:
-            head = f"tuning: {len(left)} of {len(tuning.elements)} runs in {folder.tuning.path}"
+            total = counted(len(tuning.elements), "run")
+            head = f"tuning: {len(left)} of {total} in {folder.tuning.path}"
             print(head, file=ShownStream(show), flush=True)
         comparison = begin(folder.tuning)
         stopped = False

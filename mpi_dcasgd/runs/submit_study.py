@@ -29,6 +29,7 @@ from mpi_dcasgd.tools.slurm.render import Work, render
 from mpi_dcasgd.tools.slurm.site import Site
 from mpi_dcasgd.tools.slurm.states import job_states, max_array_size
 from mpi_dcasgd.tools.slurm.submissions import dealt, find_sbatch, sbatch
+from mpi_dcasgd.wording import counted
 
 _MAX_ARRAY_SIZE = 1001  # SLURM's default
 
@@ -92,9 +93,10 @@ def submit_study(
     if tuning and busy:
         jobs = " ".join(sorted(set(busy.values())))
         raise LaunchError(
-            f"{folder.path}: {len(tuning)} tuning runs have no result, and the runs that are in "
-            f"the queue already would not wait for them; scancel {jobs} and submit again, or wait "
-            "until they have ended"
+            f"{folder.path}: {counted(len(tuning), 'tuning run')} "
+            f"{'has' if len(tuning) == 1 else 'have'} no result, and the runs "
+            f"that are in the queue already would not wait for them; scancel {jobs} and submit "
+            "again, or wait until they have ended"
         )
     if not left:
         return found
@@ -186,8 +188,9 @@ def _check_size(elements: Sequence[Element], site: Site) -> None:
     large = [e for e in elements if total is not None and e.ranks > total]
     if large:
         raise LaunchError(
-            f"{large[0].name} needs {large[0].ranks} ranks, and the allocation would have {total} "
-            "tasks; ask for more with --nodes and --tasks-per-node, or leave runs out with --only"
+            f"{large[0].name} needs {counted(large[0].ranks, 'rank')}, and the allocation would "
+            f"have {counted(total or 0, 'task')}; ask for more with --nodes and "
+            "--tasks-per-node, or leave runs out with --only"
         )
 
 

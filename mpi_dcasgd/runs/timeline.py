@@ -10,6 +10,7 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.reporting.timeline import Timeline, timeline_of, usual_span
 from mpi_dcasgd.runs.arguments import check_arguments
 from mpi_dcasgd.runs.result import Run
+from mpi_dcasgd.wording import counted
 
 PICTURES = (".png", ".svg", ".pdf")
 DATA = (".json", ".gz")
@@ -81,7 +82,7 @@ def timeline(
         latest = trace.time_us[-1] / 1e6 if len(trace) else 0.0
         raise RunFolderError(
             f"{folder.path}: nothing happened between {begin:g} and {end:g} s; the trace has "
-            f"{len(trace):,} pushes, the last at {latest:.6g} s"
+            f"{counted(len(trace), 'push', ',')}, the last at {latest:.6g} s"
         )
     if path.suffix in PICTURES:
         from mpi_dcasgd.reporting.timeline_picture import draw

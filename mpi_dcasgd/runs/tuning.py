@@ -18,6 +18,7 @@ from mpi_dcasgd.record.study_folder import StudyFolder
 from mpi_dcasgd.runs.study_runs import planned
 from mpi_dcasgd.runs.tuning_ties import Scored, Tie, best_of
 from mpi_dcasgd.tools.comparison import PlannedRun, look_at
+from mpi_dcasgd.wording import counted
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,17 @@ class Choice:
     def name(self) -> str:
         """The algorithm, and the number of workers that it was tuned for."""
         group = self.group
-        return group.label if group.for_all else f"{group.label}, {group.workers} workers"
+        return (
+            group.label if group.for_all else f"{group.label}, {counted(group.workers, 'worker')}"
+        )
 
     def text(self) -> str:
         """Say what was chosen, or why nothing was."""
         lost = [f"{self.diverged} diverged"] if self.diverged else []
         lost += [f"{self.cut_off} did not reach the target"] if self.cut_off else []
-        runs = f"{len(self.group.candidates)} runs{''.join(f', {line}' for line in lost)}"
+        runs = (
+            f"{counted(len(self.group.candidates), 'run')}{''.join(f', {line}' for line in lost)}"
+        )
         if self.values is None:
             return f"{self.name}: nothing to choose ({runs}); left out of the comparison"
         values = ", ".join(f"{key} {value}" for key, value in self.values)
@@ -256,9 +261,10 @@ def require_tuned(study: Study, folder: StudyFolder, what: str) -> Study:
         raise ConfigError(
             str(study.file),
             [
-                f"tune: {len(left)} tuning runs have no result, and {what} needs what they choose; "
-                f"first make them: mpi-dcasgd compare {study.file} --tune-only -o {folder.path} "
-                "(mpi-dcasgd submit makes them under SLURM, before the others)"
+                f"tune: {counted(len(left), 'tuning run')} "
+                f"{'has' if len(left) == 1 else 'have'} no result, and {what} needs what "
+                f"they choose; first make them: mpi-dcasgd compare {study.file} --tune-only "
+                f"-o {folder.path} (mpi-dcasgd submit makes them under SLURM, before the others)"
             ],
         )
     return if_tuned(study, folder)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mpi_dcasgd.config.tuning import Candidate
 from mpi_dcasgd.learning.measures import Measures
+from mpi_dcasgd.wording import counted
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Tie:
     def text(self, runs: int) -> str:
         """Say so, of so many runs."""
         how = "the better final value decided" if self.by_final else "the first was taken"
-        return f"{self.settings} of {runs} settings tied; {how}"
+        return f"{self.settings} of {counted(runs, 'setting')} tied; {how}"
 
 
 def best_of(scored: Sequence[Scored], measures: Measures) -> tuple[Scored | None, Tie | None]:

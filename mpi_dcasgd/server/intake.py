@@ -43,7 +43,9 @@ class Intake:
         self.tally = Tally()
         self._model = model
         self._num_workers = num_workers
-        self._refusals = Refusals(num_workers)
+        alone = isinstance(model, ModelState)
+        whose = "all weights" if alone else "all weights of the first server"
+        self._refusals = Refusals(num_workers, whose)
 
     def take_in(
         self, worker: int, push: Push, snapshot: Tensor, facts: Facts, passage: Passage | None
@@ -71,7 +73,7 @@ class Intake:
             passage.arrive_all()
             passage = None
         if passage is None and not push.is_finite(model.layout.num_params):
-            self._refuse(worker, push)
+            self._refuse(worker, push, snapshot)
             if self.ledger.done and model.num_held:
                 self.tally.applied += 1
                 return Action.NONFINITE, model.apply_held(snapshot, facts)
@@ -129,9 +131,9 @@ class Intake:
         self._model.samples += push.samples
         self.tally.staleness[facts.staleness] += 1
 
-    def _refuse(self, worker: int, push: Push) -> None:
+    def _refuse(self, worker: int, push: Push, snapshot: Tensor) -> None:
         self.tally.nonfinite += 1
-        if self._refusals.refuse(worker, push):
+        if self._refusals.refuse(worker, push, snapshot):
             self.ledger.hand_back(worker, push.ticket)
         else:
             self.ledger.complete(worker, push.ticket)

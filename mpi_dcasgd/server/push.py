@@ -14,6 +14,7 @@ from mpi_dcasgd.learning.learner import Gradient
 from mpi_dcasgd.server.message import Kind, Message
 from mpi_dcasgd.server.records import UpdateRecord
 from mpi_dcasgd.server.slot import Slot
+from mpi_dcasgd.wording import counted
 
 
 class Push(NamedTuple):
@@ -91,8 +92,8 @@ class Push(NamedTuple):
             )
         if self.samples != samples_of(self.ticket):
             raise ProtocolError(
-                f"worker {worker} pushed {self.samples} samples of ticket {self.ticket}, "
-                f"which has {samples_of(self.ticket)}"
+                f"worker {worker} pushed {counted(self.samples, 'sample')} of ticket "
+                f"{self.ticket}, which has {samples_of(self.ticket)}"
             )
         if self.vector.numel() != size:
             raise ProtocolError(

@@ -1,10 +1,14 @@
-"""Gradients that are not finite: how often a ticket is retried, and when training has diverged."""
+"""Gradients that are not finite: how often a ticket is retried, and when the run ends."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from mpi_dcasgd.errors import NonFiniteError
 from mpi_dcasgd.server.push import Push
@@ -19,9 +23,11 @@ class Refusals:
     Args:
         num_workers: Number of workers. All of them may hold weights of the same bad moment, so
             more refusals in a row are tolerated with more workers.
+        whose: Name of the weights that are looked at.
     """
 
-    def __init__(self, num_workers: int) -> None:
+    def __init__(self, num_workers: int, whose: str = "all weights") -> None:
+        self._whose = whose
         self._limit = 3 * num_workers + 7
         self._attempts: Counter[int] = Counter()
         self._in_a_row = 0
@@ -30,8 +36,13 @@ class Refusals:
         """Note a finite gradient: those before it are no longer in a row with those after it."""
         self._in_a_row = 0
 
-    def refuse(self, worker: int, push: Push) -> bool:
+    def refuse(self, worker: int, push: Push, weights: Tensor) -> bool:
         """Count a non-finite gradient.
+
+        Args:
+            worker: Who delivered it.
+            push: The gradient.
+            weights: What it was computed at.
 
         Returns:
             Whether its ticket may be retried; if not, it is to be given up.
@@ -42,11 +53,10 @@ class Refusals:
         self._in_a_row += 1
         self._attempts[push.ticket] += 1
         if self._in_a_row >= self._limit:
+            last = f"last: worker {worker}, ticket {push.ticket}, version {push.version}"
             raise NonFiniteError(
-                f"training diverged: {self._limit} gradients in a row were NaN or infinite "
-                f"(last: worker {worker}, ticket {push.ticket}, version {push.version}, "
-                f"loss {push.loss}); none of them was applied. Lower lr, clip gradients or "
-                "look for NaN in the data."
+                f"{self._limit} gradients in a row were NaN or infinite ({last}); none of them "
+                f"was applied. {_cause(push.loss, weights, self._whose)}"
             )
         return self._attempts[push.ticket] < MAX_ATTEMPTS
 
@@ -58,3 +68,23 @@ class Refusals:
         """Continue from ``state_dict``; further keys are ignored."""
         self._attempts = Counter(state["attempts"])
         self._in_a_row = state["nonfinite_in_a_row"]
+
+
+def _cause(loss: float, weights: Tensor, whose: str) -> str:
+    """Tell what was seen of the last gradient, and what to look at."""
+    if not torch.isfinite(weights).all():
+        return "The weights are not finite either: training diverged; lower lr, or clip gradients."
+    if math.isfinite(loss):
+        seen = f"The loss of that minibatch is {loss:.4g}, and its gradient is not finite"
+        look = "divisions, roots and norms at zero in the model and the loss"
+    else:
+        seen = f"The loss of that minibatch is {loss}"
+        look = (
+            "NaN or infinite values in its samples, and for logarithms and divisions of zero in "
+            "the model and the loss"
+        )
+    largest = float(weights.abs().max()) if weights.numel() else 0.0
+    return (
+        f"{seen}, while {whose} are finite, the largest {largest:.3g}: look for {look}; if the "
+        "weights have grown, lower lr, or clip gradients."
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean, geometric_mean
 
 from mpi_dcasgd.learning.measures import Measures
+from mpi_dcasgd.wording import counted
 
 PAYS = 1.1
 """More workers pay where the time to the target falls by this factor or more."""
@@ -53,7 +54,7 @@ class Tried:
     courses: tuple[Course, ...]
 
     def __str__(self) -> str:
-        return f"{self.algorithm} with {self.workers} worker{'' if self.workers == 1 else 's'}"
+        return f"{self.algorithm} with {counted(self.workers, 'worker')}"
 
 
 @dataclass(frozen=True)
@@ -224,13 +225,15 @@ def _gain(take: Row, rival: Row | None, rows: Sequence[Row]) -> str:
 
 
 def _scaling(take: Row, rows: Sequence[Row]) -> str:
+    workers, alone = counted(take.tried.workers, "worker"), take.tried.workers == 1
     same = [row for row in rows if row.tried.algorithm == take.tried.algorithm]
     more = sorted(
         (row for row in same if row.tried.workers > take.tried.workers),
         key=lambda row: row.tried.workers,
     )
     if not more:
-        return f"{take.tried.workers} workers are the most that were tried; more may pay."
+        most = "is the most that was tried" if alone else "are the most that were tried"
+        return f"{workers} {most}; more may pay."
     shown = []
     for row in more:
         if max(row.times_s) == math.inf:
@@ -238,8 +241,8 @@ def _scaling(take: Row, rows: Sequence[Row]) -> str:
         else:
             shown.append(f"{row.tried.workers} need {row.over(take)[0]:.2f} times as long")
     return (
-        f"More than {take.tried.workers} workers do not pay: {', '.join(shown)} (to pay is to take "
-        f"at most 1/{PAYS} of the time)."
+        f"More than {workers} {'does' if alone else 'do'} not pay: {', '.join(shown)} "
+        f"(to pay is to take at most 1/{PAYS} of the time)."
     )
 
 
@@ -248,4 +251,5 @@ def _goal(measures: Measures, target: float) -> str:
 
 
 def _range(row: Row) -> str:
-    return f" ({min(row.times_s):.4g} to {max(row.times_s):.4g} over {len(row.times_s)} seeds)"
+    seeds = counted(len(row.times_s), "seed")
+    return f" ({min(row.times_s):.4g} to {max(row.times_s):.4g} over {seeds})"

@@ -17,6 +17,7 @@ from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.errors import LaunchError, UserError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import changed_keys
+from mpi_dcasgd.record.results import no_result
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
@@ -27,6 +28,7 @@ from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.launch.starts import Launched, Starts
 from mpi_dcasgd.tools.locks import alone_in
 from mpi_dcasgd.tools.status_line import StatusLine
+from mpi_dcasgd.wording import counted
 
 _STOPPED = {128 + number for number in SIGNALS}
 
@@ -131,8 +133,8 @@ class _StudyWorld:
     def again(self, ranks: int, *, resumes: bool) -> _StudyWorld:
         if ranks != self.ranks:
             raise LaunchError(
-                f"the study asks for {self.ranks} ranks, and there is room for {ranks} without the "
-                "lost host"
+                f"the study asks for {counted(self.ranks, 'rank')}, and there is room for {ranks} "
+                "without the lost host"
             )
         return self
 
@@ -253,7 +255,7 @@ class Comparison:
         spent_s = time.monotonic() - started
         outcome = _outcome(run, launched)
         words = _figures(outcome.summary) if outcome.summary else f"exit status {launched.status}"
-        again = f", restarted {outcome.restarts} time{'s' * (outcome.restarts != 1)}"
+        again = f", restarted {counted(outcome.restarts, 'time')}"
         told = f"{spent_s:.1f} s in all{again if outcome.restarts else ''}"
         line.finish(f"{outcome.status:<15}   {words}   {told}")
         if outcome.status == "failed":
@@ -314,4 +316,6 @@ def _figures(summary: Mapping[str, Any]) -> str:
     value = summary.get(f"test_{measures.primary}")
     shown = measures.shown(measures.primary, value if isinstance(value, (int, float)) else None)
     trained = f"{wall_s:.1f} s" if isinstance(wall_s, (int, float)) else "-"
-    return f"test {measures.primary} {shown:>8}   trained {trained}"
+    missing = no_result(summary.get("not_numbers") or ())
+    figures = f"test {measures.primary} {shown:>8}   trained {trained}"
+    return f"{figures}   {missing}" if missing else figures

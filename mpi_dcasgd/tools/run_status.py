@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from mpi_dcasgd.errors import RunFolderError
 from mpi_dcasgd.learning.measures import Measures
+from mpi_dcasgd.record.results import no_result
 from mpi_dcasgd.record.run_files import JOB_YAML
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.run_lock import holder, is_held
@@ -34,8 +35,9 @@ class RunStatus:
         state: ``unfinished``: it was begun, and nothing says whether anybody is at it. ``unknown``:
             it was submitted and has not begun, and SLURM does not say what has become of its job.
         epoch: Epochs done; None before the first record.
-        result: The primary metric of the test split at the last evaluation; None before it.
-        reason: The cause, where it is not running.
+        result: The primary metric of the test split at the last evaluation; None before it, and if
+            it was NaN or infinite.
+        reason: The cause, where it is not running; why it has no result, where it is done.
         restarts: Number of times that it resumed from a checkpoint, was requeued, or was started
             again by its launcher.
         job_id: SLURM's number, with the element of an array.
@@ -162,7 +164,7 @@ def run_status(
         )
 
     if summary.get("status") == "completed":
-        return told("done")
+        return told("done", no_result(summary.get("not_numbers") or ()))
     if job and job.active:
         if job.state not in _RUNNING:
             return told("pending", job.reason)

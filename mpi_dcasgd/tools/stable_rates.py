@@ -23,6 +23,7 @@ from mpi_dcasgd.rules.chain import Chain
 from mpi_dcasgd.rules.part import Facts
 from mpi_dcasgd.rules.rule import Rule
 from mpi_dcasgd.rules.weight_decay import WeightDecay
+from mpi_dcasgd.wording import counted
 
 _SMALL = 1e-12
 """Distance from the minimum: so small that terms of second order, as of compensation, vanish."""
@@ -98,15 +99,19 @@ def growth(rule: Rule, workers: int, curvature: float) -> float:
     return float(np.abs(np.linalg.eigvals(inner)).max(initial=0.0))
 
 
+def _stale(workers: int) -> str:
+    return f"{counted(workers - 1, 'update')} stale"
+
+
 def _check(rule: Rule, workers: Sequence[int], name: str) -> None:
     for count in workers:
         verdict = rule.admission.verdict(_facts(0, count))
         if verdict == "drop":
-            why = f"with {count} workers it drops all gradients, {count - 1} updates stale"
+            why = f"with {counted(count, 'worker')} it drops all gradients, {_stale(count)}"
         elif verdict == "hold":
             why = "it holds gradients and applies the mean of many"
         elif not _round(rule, count, 0.01)[1].any():
-            why = f"with {count} workers gradients, {count - 1} updates stale, change nothing"
+            why = f"gradients of {counted(count, 'worker')}, {_stale(count)}, change nothing"
         elif not _off(rule, count, 0.01) < 1e-3:
             why = "its steps are not in proportion to how far the weights are from the minimum"
         else:

@@ -230,6 +230,17 @@ def test_a_last_minibatch_that_batchnorm_cannot_take_is_found_before_anything_st
     )
     assert problems(file, "model={name: resnet20}", shape) == [told]
     assert load_job(file, ("model={name: resnet20}", shape, "batch_size=5")).batch_size == 5
+    assert problems(file, "model={name: resnet20}", shape, "batch_size=1") == [
+        "batch_size: got 1, and of a single sample BatchNorm takes no statistics; choose a larger "
+        "size"
+    ]
+    parts = ("model={name: resnet20}", shape, "batch_size=12")  # and 5
+    assert problems(file, *parts, "compute.accumulate=3") == [
+        "compute.accumulate: 17 samples in minibatches of 12, each in up to 3 parts, leave one for "
+        "a part, and of a single sample BatchNorm takes no statistics; choose fewer parts, or "
+        "another batch_size"
+    ]
+    assert load_job(file, (*parts, "compute.accumulate=2")).compute.accumulate == 2
     # Where maps are larger, and without BatchNorm, one sample is enough.
     assert load_job(file, ("model={name: cnn, batchnorm: true}", shape))
     assert load_job(file, ("batch_size=4",)).batch_size == 4, "1437 digits leave one as well"

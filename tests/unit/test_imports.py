@@ -15,6 +15,7 @@ PACKAGE = Path(mpi_dcasgd.__file__).parent
 
 # Each may import itself and those before it.
 LAYERS = (
+    "wording",
     "errors",
     "messages",
     "counts",

@@ -317,7 +317,7 @@ def test_what_lies_in_memory_needs_no_loaders(caplog: pytest.LogCaptureFixture) 
     processes, subject = opened(job)
     assert isinstance(subject.train, ResidentSplit)
     assert not processes
-    assert "1 processes had nothing to load" in caplog.text
+    assert "1 process had nothing to load" in caplog.text
 
 
 def test_a_task_of_the_main_program_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from line_tasks import Tensors
 from torch import nn
 
+from mpi_dcasgd.cli import main
 from mpi_dcasgd.drivers.observer import Evaluation
 from mpi_dcasgd.errors import DataError, NonFiniteError
 from mpi_dcasgd.learning.data import Dataset, DataSource
@@ -21,6 +22,7 @@ from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tasks.classification import Classification, classify
 from mpi_dcasgd.record.results import Results
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.runs.status import status
 from mpi_dcasgd.runs.train import train
 
 CPU = torch.device("cpu")
@@ -138,9 +140,13 @@ def job(tmp_path: Path, function: str) -> dict[str, Any]:
 
 def test_a_run_whose_gradients_were_all_refused_failed(tmp_path: Path) -> None:
     model = {"name": "broken_data:Root"}
-    with pytest.raises(NonFiniteError, match="no update was made: all 6 gradients were refused"):
+    with pytest.raises(
+        NonFiniteError, match="no update was made: all 6 gradients were refused"
+    ) as refused:
         train(job(tmp_path, "sound") | {"model": model}, run_dir=tmp_path / "run")
     assert RunFolder(tmp_path / "run").summary()["status"] == "failed"
+    assert "at the weights that the run began with; look for NaN" in str(refused.value)
+    assert "lr" not in str(refused.value), "no step was made with it"
 
 
 def test_a_run_that_ends_with_nan_says_so(tmp_path: Path) -> None:
@@ -150,8 +156,15 @@ def test_a_run_that_ends_with_nan_says_so(tmp_path: Path) -> None:
     assert run.summary["best_epoch"] is None
     assert not RunFolder(run.path).best_pt.exists()
     said = [event["text"] for event in run.metrics() if event["event"] == "message"]
-    told = "are no result: not a number: test loss; lower lr, or clip gradients"
-    assert any(told in text for text in said)
+    told = (
+        "no result: test loss is not finite, while all weights are; look for NaN or infinite "
+        "values in those samples, and for logarithms and divisions of zero in the model and the "
+        "loss; if the training loss, "
+    )
+    assert any(text.startswith(told) for text in said)
+    [seen] = status([run.path])[run.path]
+    assert (seen.state, seen.result) == ("done", 1)
+    assert seen.reason == "no result: test loss is not finite"
 
 
 class Odd(Tensors):
@@ -164,4 +177,48 @@ def test_a_metric_alone_that_is_nan_is_not_laid_to_the_learning_rate(tmp_path: P
     run = train(job, task=Odd(), run_dir=tmp_path / "run")
     assert run.summary["not_numbers"] == ["test_inside"]
     [told] = [row["text"] for row in run.metrics("message") if "no result" in row["text"]]
-    assert told.endswith("so look at what the task's metrics() computes")
+    assert told == (
+        "no result: test inside is not finite, while the losses are; look at what the task's "
+        "metrics() computes"
+    )
+
+
+class Late(Tensors):
+    """The metric is sound at the first evaluation alone."""
+
+    asked = 0
+
+    def metrics(self, model: nn.Module, batch: Any) -> Any:
+        self.asked += 1
+        return {"inside": (0.5 if self.asked <= 2 else float("inf"), 1)}
+
+
+def test_the_status_of_a_run_tells_that_its_last_evaluation_is_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = {"algorithm": "sgd", "epochs": 3, "batch_size": 8, "lr": 0.1}
+    run = train(job, task=Late(), run_dir=tmp_path / "run")
+    assert run.summary["not_numbers"] == ["test_inside"]
+    [seen] = status([run.path])[run.path]
+    assert (seen.state, seen.result, seen.shown) == ("done", None, "")
+    assert main(["status", str(run.path)]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.endswith("run: 1 done (1 of them without a result)")
+    assert line.endswith("done         epoch 3.0  no result: test inside is not finite")
+
+
+def results_of(**test: float) -> Results:
+    found = Results(Measures())
+    values = {"error": 0.1, "loss": 0.2} | test
+    found.add(evaluation(1, values["error"], values["loss"]))
+    return found
+
+
+def test_weights_that_are_not_finite_are_laid_to_the_learning_rate() -> None:
+    results = results_of(error=math.nan, loss=math.inf)
+    assert results.why_none(finite_weights=False) == (
+        "no result: test error, test loss are not finite, nor are the weights that the run ended "
+        "with; lower lr, or clip gradients"
+    )
+    assert "the training loss, 0.4, has grown" in results.why_none(finite_weights=True)
+    assert results_of().why_none(finite_weights=True) == ""

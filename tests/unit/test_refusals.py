@@ -13,11 +13,15 @@ from mpi_dcasgd.server.push import Push
 from mpi_dcasgd.server.refusals import Refusals
 
 NONE = torch.empty(0)
+SOUND = torch.tensor([0.5, -2.0])
 
 
-def refuse(refusals: Refusals, *tickets: int) -> list[bool]:
+def refuse(
+    refusals: Refusals, *tickets: int, loss: float = math.nan, weights: torch.Tensor = SOUND
+) -> list[bool]:
     """Refuse a gradient of each ticket; whether it may be retried."""
-    return [refusals.refuse(0, Push(0, ticket, 8, math.nan, math.nan, NONE)) for ticket in tickets]
+    pushes = [Push(0, ticket, 8, loss, math.nan, NONE) for ticket in tickets]
+    return [refusals.refuse(0, push, weights) for push in pushes]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -27,7 +31,7 @@ def test_those_in_a_row_are_counted_from_the_last_finite_one(workers: int) -> No
         refuse(refusals, *range(most))
         refusals.reset()
     refuse(refusals, *range(10, 10 + most))
-    with pytest.raises(NonFiniteError, match=rf"diverged: {most + 1} gradients in a row .*et 99,"):
+    with pytest.raises(NonFiniteError, match=rf"^{most + 1} gradients in a row .*ket 99,"):
         refuse(refusals, 99)
 
 
@@ -50,3 +54,42 @@ def test_the_counts_survive_their_state_which_is_a_copy() -> None:
     with pytest.raises(NonFiniteError, match="10 gradients in a row"):
         refuse(other_row, 5)
     assert other.state_dict() == before
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights", "told"),
+    [
+        pytest.param(
+            math.nan,
+            SOUND,
+            r"The loss of that minibatch is nan, while all weights are finite, the largest 2: look "
+            r"for NaN or infinite values in its samples, .*; if the weights have grown, lower lr",
+            id="one-of-a-sample",
+        ),
+        pytest.param(
+            0.25,
+            SOUND,
+            r"The loss of that minibatch is 0\.25, and its gradient is not finite, while all "
+            r"weights are finite, the largest 2: look for divisions, roots and norms at zero",
+            id="a-root-at-zero",
+        ),
+        pytest.param(
+            math.nan,
+            torch.tensor([0.0, math.inf]),
+            r"applied\. The weights are not finite either: training diverged; lower lr, or clip",
+            id="weights-too",
+        ),
+        pytest.param(
+            math.inf,
+            torch.tensor([1e30]),
+            r"is inf, while all .*, the largest 1e\+30: ",
+            id="large",
+        ),
+    ],
+)
+def test_what_was_seen_is_told_and_where_to_look(
+    loss: float, weights: torch.Tensor, told: str
+) -> None:
+    refusals = Refusals(1)
+    with pytest.raises(NonFiniteError, match=told):
+        refuse(refusals, *range(10), loss=loss, weights=weights)

@@ -499,7 +499,8 @@ def test_divergence_ends_the_run_with_a_reason() -> None:
     for _ in range(9):
         world.server.push(0, push_of(world, 0, grad_norm=float("nan")))
         world.queues[0] = list(world.server.slots[0].message.tickets)
-    with pytest.raises(NonFiniteError, match=r"10 gradients in a row .* Lower lr"):
+    told = r"10 gradients in a row .*, while all weights are finite, the largest .* lower lr"
+    with pytest.raises(NonFiniteError, match=told):
         world.server.push(0, push_of(world, 0, grad_norm=float("nan")))
 
 

@@ -260,7 +260,7 @@ def test_logistic_reads_compressed_files_and_any_two_labels(tmp_path: Path) -> N
     ("content", "told"),
     [
         ("1 1:2\n2 1:3\n3 1:4\n", r"has 3 different labels \(1, 2, 3\); allowed: 2"),
-        ("1 1:2\n1 1:3\n", r"has 1 different labels \(1\); allowed: 2"),
+        ("1 1:2\n1 1:3\n", r"has 1 different label \(1\); allowed: 2"),
         ("one 1:2\n", "is not in LIBSVM's format"),
         ("1 2:2 1:3\n-1 1:1\n", "is not in LIBSVM's format"),
         ("1 1:nan\n-1 1:1\n", "has values that are not finite"),

@@ -16,6 +16,7 @@ from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.flat import FlatModel
 from mpi_dcasgd.learning.learner import Learner
 from mpi_dcasgd.learning.measures import Measures
+from mpi_dcasgd.learning.settings import ComputeSettings
 from mpi_dcasgd.learning.subject import Subject, build
 from mpi_dcasgd.learning.task import Task
 from mpi_dcasgd.learning.tickets import TicketPlan
@@ -24,10 +25,11 @@ from mpi_dcasgd.learning.trial import try_metrics, try_out
 CPU = torch.device("cpu")
 
 
-def learner_of(task: Task, batch_size: int = 8) -> Learner:
+def learner_of(task: Task, batch_size: int = 8, accumulate: int = 1) -> Learner:
     subject = Subject.open(task, 0, CPU)
     flat = FlatModel(subject.build_model(0), CPU)
-    return Learner(flat, subject, TicketPlan(len(subject.train), batch_size, seed=0, epochs=1))
+    plan = TicketPlan(len(subject.train), batch_size, seed=0, epochs=1)
+    return Learner(flat, subject, plan, ComputeSettings(accumulate=accumulate))
 
 
 def with_loss(loss: Callable[[nn.Module, Any], Any]) -> Task:
@@ -137,12 +139,53 @@ def test_running_statistics_are_no_such_buffers() -> None:
     assert learner.flat.layout.num_stats > 0
 
 
-def test_an_epochs_last_minibatch_is_tried_too() -> None:
-    layers = [nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)]
-    task = WithModel(lambda: nn.Sequential(*layers))
-    task.points = 33  # four minibatches of 8, and one sample
-    with pytest.raises(ConfigError, match="raised ValueError: Expected more than 1 value per cha"):
-        try_out(learner_of(task))
+class Normalised(Tensors):
+    """The line with BatchNorm, and a loss that may take a minibatch apart."""
+
+    pieces = 1
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        pieces = zip(batch["x"].chunk(self.pieces), batch["y"].chunk(self.pieces), strict=True)
+        return sum((squares(model, {"x": x, "y": y}).mean() for x, y in pieces), torch.zeros(()))
+
+
+@pytest.mark.parametrize(
+    ("points", "batch_size", "accumulate", "pieces", "told"),
+    [
+        pytest.param(
+            *(33, 8, 1, 1),
+            r"batch_size: 33 samples in minibatches of 8 leave one for the last, and of a single "
+            r"sample BatchNorm takes no statistics; choose another size \(.*test_trial.py, line",
+            id="an-epochs-last-minibatch",
+        ),
+        pytest.param(
+            *(32, 1, 1, 1), r"batch_size: got 1, .*; choose a larger size \(", id="every-minibatch"
+        ),
+        pytest.param(
+            *(32, 8, 5, 1),
+            r"compute\.accumulate: 32 samples in minibatches of 8, each in up to 5 parts, leave "
+            r"one for a part, and .*; choose fewer parts, or another batch_size \(",
+            id="a-part-of-a-minibatch",
+        ),
+        pytest.param(
+            *(32, 8, 1, 8),
+            r"raised ValueError: Expected more than 1 value per channel.* \(.*test_trial.py, line "
+            r"\d+\); it was given 8 samples \(batch_size: 8\)$",
+            id="a-piece-of-the-loss's-own",
+        ),
+    ],
+)
+def test_a_single_sample_in_the_batchnorm_of_ones_own_model_is_told_with_its_reason(
+    points: int, batch_size: int, accumulate: int, pieces: int, told: str
+) -> None:
+    task = Normalised(points)
+    task.pieces = pieces
+    with pytest.raises(ConfigError, match=told) as refused:
+        try_out(learner_of(task, batch_size, accumulate))
+    assert refused.value.where == "Normalised.loss"
 
 
 @pytest.mark.parametrize(

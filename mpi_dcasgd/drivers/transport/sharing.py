@@ -19,6 +19,7 @@ from mpi_dcasgd.drivers.transport.chunks import ChunkSize
 from mpi_dcasgd.drivers.transport.place import FAR, Place
 from mpi_dcasgd.drivers.transport.segment import Offer, Segment, UnsharedError
 from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.wording import counted
 
 _CHOSEN = "the job says so (transport)"
 
@@ -71,7 +72,9 @@ class Sharing:
         near = [worker for worker, reason in enumerate(self.reasons) if not reason]
         if not self.reasons:
             return []
-        lines = [f"{len(near)} of {len(self.reasons)} workers share memory with {self._whom}"]
+        lines = [
+            f"{len(near)} of {counted(len(self.reasons), 'worker')} share memory with {self._whom}"
+        ]
         for worker, reason in enumerate(self.reasons):
             if reason not in ("", FAR, _CHOSEN):
                 lines.append(f"{self._name(worker)} exchanges messages with {self._whom}: {reason}")
@@ -79,7 +82,7 @@ class Sharing:
 
     @property
     def _whom(self) -> str:
-        return "the server" if self.servers == 1 else f"all {self.servers} servers"
+        return "the server" if self.servers == 1 else f"all {counted(self.servers, 'server')}"
 
     def idle_wire(self) -> list[str]:
         """Describe, where numbers are rounded for their way, that no worker has a way to go."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from mpi_dcasgd.errors import DataError, did_you_mean
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,8 +136,8 @@ def _header(opened: IO[bytes], file: Path, dimensions: int) -> tuple[int, ...]:
     if magic != expected:
         what = {1: "labels", 3: "images"}.get(dimensions, "an array")
         raise DataError(
-            f"{file}: begins with {_hex(magic)}; an IDX file of {what} (bytes in {dimensions} "
-            f"dimension{'s' * (dimensions > 1)}) begins with {_hex(expected)}"
+            f"{file}: begins with {_hex(magic)}; an IDX file of {what} (bytes in "
+            f"{counted(dimensions, 'dimension')}) begins with {_hex(expected)}"
         )
     sizes = opened.read(4 * dimensions)
     if len(sizes) != 4 * dimensions:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data.dataset import Dataset, Facts, ResidentSplit, Split, augments
+from mpi_dcasgd.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +92,7 @@ def validation_size(num_train: int, fraction: float) -> int:
     size = round(fraction * num_train)
     if fraction and not 0 < size < num_train:
         left = "validate with" if size == 0 else "train on"
-        samples = f"{num_train} training sample{'s' * (num_train != 1)}"
+        samples = counted(num_train, "training sample")
         raise ConfigError(
             "data",
             [

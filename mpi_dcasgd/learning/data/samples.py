@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mpi_dcasgd.errors import DataError, UserError
 from mpi_dcasgd.learning.guard import failed
 from mpi_dcasgd.learning.nest import tensors_of
+from mpi_dcasgd.wording import counted
 
 Collate = Callable[[list[Any]], Any]
 
@@ -88,8 +89,9 @@ class SampleSource:
             ) from error
         if not tensors_of(batch):
             raise DataError(
-                f"{self.name}: a batch of {len(indices)} samples is {type(batch).__name__} without "
-                "any tensor; let samples be tensors, numbers or arrays, or collate them into some"
+                f"{self.name}: a batch of {counted(len(indices), 'sample')} is "
+                f"{type(batch).__name__} without any tensor; "
+                "let samples be tensors, numbers or arrays, or collate them into some"
             )
         return batch
 

@@ -22,6 +22,7 @@ from mpi_dcasgd.learning.loaders.split import LoadedSplit
 from mpi_dcasgd.learning.signature import CallSettings
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.modules import searched
+from mpi_dcasgd.wording import counted
 
 START_S = 600.0
 """Seconds in which loaders must have made the data after the rank itself has."""
@@ -102,9 +103,9 @@ class Loaders:
             return subject
         if not any(map(_is_read, (subject.train, subject.test, subject.validation))):
             _log.warning(
-                "data.loaders: the data lie in memory, so %d processes had nothing to load and "
-                "have been ended; set it to 0",
-                len(self),
+                "data.loaders: the data lie in memory, so %s had nothing to load and "
+                "ended; set it to 0",
+                counted(len(self), "process"),
             )
             self.close()
             return subject
@@ -218,4 +219,4 @@ def _is_read(split: Split | None) -> bool:
 
 
 def _samples(number: int | None) -> str:
-    return "samples in memory or none" if number is None else f"{number} samples to read"
+    return "samples in memory or none" if number is None else f"{counted(number, 'sample')} to read"

@@ -103,13 +103,35 @@ def build_model(
     return module
 
 
-def lone_sample(num_train: int, batch_size: int) -> bool:
-    """Return whether an epoch's last minibatch, or every one, is a single sample."""
-    return num_train % batch_size == 1 or batch_size == 1
+LONE_SAMPLE = "more than 1 value per channel"
+"""What PyTorch says of a single sample in BatchNorm."""
 
 
-def lone_sample_problem(num_train: int, batch_size: int) -> str:
-    """Say that the last minibatch is too small for a model with BatchNorm."""
+def lone_sample(num_train: int, batch_size: int, accumulate: int = 1) -> bool:
+    """Return whether some minibatch, or a part of one, is a single sample.
+
+    Args:
+        num_train: Training samples.
+        batch_size: Of one worker.
+        accumulate: Parts that each minibatch is computed in, one after the other.
+    """
+    sizes = (min(batch_size, num_train), num_train % batch_size or batch_size)
+    return any(size // min(accumulate, size) == 1 for size in sizes)
+
+
+def lone_sample_problem(num_train: int, batch_size: int, accumulate: int = 1) -> str:
+    """Say that the last minibatch, or a part, is too small for a model with BatchNorm."""
+    if batch_size == 1:
+        return (
+            "batch_size: got 1, and of a single sample BatchNorm takes no statistics; choose a "
+            "larger size"
+        )
+    if accumulate > 1:
+        return (
+            f"compute.accumulate: {num_train} samples in minibatches of {batch_size}, each in up "
+            f"to {accumulate} parts, leave one for a part, and of a single sample BatchNorm takes "
+            "no statistics; choose fewer parts, or another batch_size"
+        )
     return (
         f"batch_size: {num_train} samples in minibatches of {batch_size} leave one for "
         "the last, and of a single sample BatchNorm takes no statistics; choose another size"

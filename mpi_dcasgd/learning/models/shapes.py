@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from mpi_dcasgd.errors import ConfigError
 from mpi_dcasgd.learning.data.dataset import Facts
 from mpi_dcasgd.learning.models.base import ModelSource
-from mpi_dcasgd.learning.models.factory import build_model, lone_sample, lone_sample_problem
+from mpi_dcasgd.learning.models.factory import (
+    LONE_SAMPLE,
+    build_model,
+    lone_sample,
+    lone_sample_problem,
+)
 
 
 def without_memory(model: ModelSource, data: Facts) -> nn.Module:
@@ -29,7 +34,12 @@ def without_memory(model: ModelSource, data: Facts) -> nn.Module:
 
 
 def check_last_batch(
-    model: ModelSource, data: Facts, batch_size: int, module: nn.Module | None = None
+    model: ModelSource,
+    data: Facts,
+    batch_size: int,
+    module: nn.Module | None = None,
+    *,
+    accumulate: int = 1,
 ) -> list[str]:
     """Find out whether the model trains on an epoch's last minibatch if that is a single sample.
 
@@ -38,17 +48,19 @@ def check_last_batch(
         data: The sizes of what it is trained on.
         batch_size: Of one worker.
         module: From ``without_memory``, if it has been built already.
+        accumulate: Parts that a minibatch is computed in.
 
     Returns:
         The problem, beginning with the key of the job, or nothing.
     """
-    if not lone_sample(data.num_train, batch_size):
+    sizes = data.num_train, batch_size, accumulate
+    if not lone_sample(*sizes):
         return []
     if model.shapes_known:
         takes = model.takes_one_sample(data.input_shape)
     else:
         takes = _trains_on_one(module or without_memory(model, data), data.input_shape)
-    return [] if takes else [lone_sample_problem(data.num_train, batch_size)]
+    return [] if takes else [lone_sample_problem(*sizes)]
 
 
 def check_output(
@@ -108,7 +120,7 @@ def _trains_on_one(module: nn.Module, input_shape: tuple[int, ...]) -> bool:
         with torch.no_grad():
             module.train()(torch.zeros((1, *input_shape), device=device))
     except ValueError as error:
-        return "more than 1 value per channel" not in str(error)
+        return LONE_SAMPLE not in str(error)
     except (NotImplementedError, RuntimeError):
         pass  # not to be found out on shapes alone
     return True

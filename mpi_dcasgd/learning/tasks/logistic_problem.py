@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mpi_dcasgd.errors import DataError
 from mpi_dcasgd.learning.data.source import expanded
+from mpi_dcasgd.wording import counted
 
 MOST_FEATURES = 5000
 """The data and the curvature are dense matrices, the latter with as many rows as columns."""
@@ -62,7 +63,8 @@ def read(path: str, l2: float | None) -> Problem:
         shown = ", ".join(f"{label:g}" for label in labels[:5])
         more = ", ..." if len(labels) > 5 else ""
         raise DataError(
-            f"logistic: {file} has {len(labels)} different labels ({shown}{more}); allowed: 2"
+            f"logistic: {file} has {counted(len(labels), 'different label')} "
+            f"({shown}{more}); allowed: 2"
         )
     return _solved(rows, np.where(values == labels[1], 1.0, -1.0), l2)
 
@@ -86,7 +88,7 @@ def _read(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         ) from error
     samples, features = sparse.shape
     if not samples or not features:
-        raise DataError(f"logistic: {file} has {samples} samples of {features} features")
+        raise DataError(f"logistic: {file} has {counted(samples, 'sample')} of {features} features")
     if features > MOST_FEATURES:
         raise DataError(
             f"logistic: {file} has {features} features; allowed: up to {MOST_FEATURES}, since the "

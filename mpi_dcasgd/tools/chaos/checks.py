@@ -15,6 +15,7 @@ from mpi_dcasgd.record.checkpoints import checkpoints_in, read_checkpoint
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.trace import Trace
 from mpi_dcasgd.server.records import Action
+from mpi_dcasgd.wording import counted
 
 _COLUMNS = ("worker", "ticket", "version", "staleness", "action", "mark")
 _SHOWN = 5
@@ -91,7 +92,7 @@ def check_continued(before: Trace | None, after: Trace, *, resumable: bool) -> l
         shared = after.restarts[-1].records
         if _begins_with(after, before, shared):
             return []
-        text = f"the first {shared} pushes are not those of the start before"
+        text = f"the first {counted(shared, 'push')} are not those of the start before"
         return [Failure("lost", text)]
     if not resumable:
         return []
@@ -107,7 +108,7 @@ def check_repeated(folder: RunFolder, reference: RunFolder) -> list[Failure]:
     """
     trace, other = folder.trace(), reference.trace()
     if len(trace) != len(other):
-        return [Failure("replay", f"{len(trace)} updates in place of {len(other)}")]
+        return [Failure("replay", f"{counted(len(trace), 'update')} in place of {len(other)}")]
     apart = np.flatnonzero(trace.mark != other.mark)
     if len(apart):
         text = f"from ticket {apart[0]} on, gradients are not those of a run without faults"

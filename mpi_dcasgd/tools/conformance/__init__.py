@@ -27,6 +27,7 @@ from mpi_dcasgd.tools.conformance.targets import (
     rule_target,
     server_target,
 )
+from mpi_dcasgd.wording import counted
 
 __all__ = [
     "PART_LAWS",
@@ -86,5 +87,5 @@ def run(target: str, reference: str | None = None) -> int:
         if result.status == "fails":
             print(f"         {why[result.law]}")
     failed = sum(result.status == "fails" for result in results)
-    print(f"{failed} of {len(results)} laws fail" if failed else "no law fails")
+    print(f"{failed} of {counted(len(results), 'law')} fail" if failed else "no law fails")
     return 1 if failed else 0

@@ -9,6 +9,7 @@ from mpi_dcasgd.tools.doctor.ask import Answer
 from mpi_dcasgd.tools.doctor.finding import Finding, fail, ok, unseen, warn
 from mpi_dcasgd.tools.doctor.machine_checks import size
 from mpi_dcasgd.tools.doctor.surroundings import Surroundings, existing
+from mpi_dcasgd.wording import counted
 
 _FULL_BYTES, _TIGHT_BYTES = 16 << 20, 1 << 30
 _LONGEST_PATH = 60  # a socket's path has 107 bytes, of which an MPI's own part takes up to 45
@@ -43,7 +44,9 @@ def check_run_folder(where: Surroundings) -> Finding:
         seen = f"{folder}: {size(free)} free; checkpoints of large models need more"
         return warn(name, seen, f"df -h {folder}; {fix}")
     if files is not None and files < 1000:
-        return warn(name, f"{folder}: room for {files} more files", f"df -i {folder}; {fix}")
+        return warn(
+            name, f"{folder}: room for {counted(files, 'more file')}", f"df -i {folder}; {fix}"
+        )
     return ok(name, f"{folder}, {size(free)} free")
 
 

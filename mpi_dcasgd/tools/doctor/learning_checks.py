@@ -7,6 +7,7 @@ from pathlib import Path
 from mpi_dcasgd.tools.doctor.finding import Finding, fail, ok, unseen, warn
 from mpi_dcasgd.tools.doctor.mpi_checks import library_of
 from mpi_dcasgd.tools.doctor.surroundings import Surroundings
+from mpi_dcasgd.wording import counted
 
 BUILD = "python -m mpi_dcasgd.tools.build_horovod"
 _VISION = "pip install 'mpi-dcasgd[vision]'"
@@ -19,7 +20,7 @@ def check_torch(where: Surroundings) -> Finding:
         seen = f"does not load: {where.torch.trouble}"
         return fail("PyTorch", seen, "pip install --force-reinstall torch")
     kind = f"CUDA {found['cuda']}" if found["cuda"] else "ROCm" if found["hip"] else "CPU only"
-    return ok("PyTorch", f"{found['version']}, {kind}, {found['threads']} threads")
+    return ok("PyTorch", f"{found['version']}, {kind}, {counted(found['threads'], 'thread')}")
 
 
 def check_gpus(where: Surroundings, devices: Path = Path("/dev")) -> Finding:

@@ -11,6 +11,7 @@ from mpi_dcasgd.tools.doctor.ask import bounded
 from mpi_dcasgd.tools.doctor.finding import Finding, fail, ok, warn
 from mpi_dcasgd.tools.doctor.surroundings import Surroundings
 from mpi_dcasgd.tools.launch.surroundings import in_step, refuse_leftovers
+from mpi_dcasgd.wording import counted
 
 _SLURM_LIMIT_S = 5.0
 _SEGMENT_BYTES = 16 << 20  # Open MPI's btl_sm_segment_size, one for each rank of a host
@@ -44,8 +45,8 @@ def check_slurm(where: Surroundings) -> Finding:
 
 def _size(env: Mapping[str, str]) -> str:
     nodes, tasks = _number(env, "SLURM_JOB_NUM_NODES"), _number(env, "SLURM_NTASKS")
-    parts = [f"{nodes} node{'s' * (nodes > 1)}"] if nodes else []
-    parts += [f"{tasks} task{'s' * (tasks > 1)}"] if tasks else []
+    parts = [counted(nodes, "node")] if nodes else []
+    parts += [counted(tasks, "task")] if tasks else []
     return f": {', '.join(parts)}" if parts else ""
 
 
@@ -62,13 +63,13 @@ def check_cores(where: Surroundings) -> Finding:
     tasks = _number(where.env, "SLURM_NTASKS")
     if where.ranks is not None and nodes > 1 and tasks:
         # Ranks lie on other nodes, too, whose cores only SLURM knows.
-        seen = f"{label} on this node, one of {nodes}; the allocation has {tasks} tasks"
+        seen = f"{label} on this node, one of {nodes}; the allocation has {counted(tasks, 'task')}"
         if where.ranks > tasks:
             fix = f"salloc -n {where.ranks}  (or mpi-dcasgd run -n {tasks} JOB)"
-            return warn(name, f"{seen} for {where.ranks} ranks", fix)
+            return warn(name, f"{seen} for {counted(where.ranks, 'rank')}", fix)
         return ok(name, seen)
     if where.ranks is not None and where.ranks > granted:
-        seen = f"{label} for {where.ranks} ranks, which share them: speeds say little"
+        seen = f"{label} for {counted(where.ranks, 'rank')}, which share them: speeds say little"
         return warn(name, seen, f"mpi-dcasgd run -n {max(2, int(granted))} JOB  (or more cores)")
     if where.quota < len(where.cores):
         seen = f"{label}: the container grants fewer than it shows ({len(where.cores)})"
@@ -86,7 +87,9 @@ def check_threads(where: Surroundings) -> Finding:
     if not all(word.strip().isdecimal() and int(word) >= 1 for word in words):
         return warn(name, f"OMP_NUM_THREADS is {text!r}, no number", "unset OMP_NUM_THREADS")
     if int(words[0]) > granted:
-        seen = f"OMP_NUM_THREADS is {text}, on {granted} cores: threads wait for each other"
+        seen = (
+            f"OMP_NUM_THREADS is {text}, on {counted(granted, 'core')}: threads wait for each other"
+        )
         return warn(name, seen, f"export OMP_NUM_THREADS={granted}")
     return ok(name, f"OMP_NUM_THREADS is {text}")
 
@@ -120,7 +123,7 @@ def check_shared_memory(where: Surroundings) -> Finding:
         return fail(name, f"cannot be used: {why}", fix)
     free = answer.facts["free_bytes"]
     if free < needed:
-        seen = f"{size(free)} free; {ranks} ranks of Open MPI want {size(needed)} there"
+        seen = f"{size(free)} free; {counted(ranks, 'rank')} of Open MPI want {size(needed)} there"
         return fail(name, seen, fix)
     if not answer.facts.get("written"):
         seen = f"cannot be written: {answer.facts.get('why') or answer.trouble}"

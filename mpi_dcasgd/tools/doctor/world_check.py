@@ -12,6 +12,7 @@ from mpi_dcasgd.tools.doctor.ask import Answer, ask
 from mpi_dcasgd.tools.doctor.finding import Finding, fail, ok, warn
 from mpi_dcasgd.tools.doctor.machine_checks import size
 from mpi_dcasgd.tools.launch.world import plan, refuse_place
+from mpi_dcasgd.wording import counted
 
 _LIMIT_S, _LIMIT_OF_A_RANK_S = 30.0, 1.0
 
@@ -45,12 +46,12 @@ def check_world(
 
 def judge_world(ranks: int, answer: Answer, *, by_srun: bool = False) -> Finding:
     """Say what the ranks have found; ``by_srun`` says who has started them."""
-    name, facts = world_name(ranks), answer.facts
+    name, facts, who = world_name(ranks), answer.facts, counted(ranks, "rank")
     try_it = f"mpi-dcasgd doctor --ranks {ranks} --mpirun PATH"
     if facts.get("ranks", ranks) != ranks:
-        seen = f"each of {ranks} ranks sees a world of {facts['ranks']}: not the mpirun of this MPI"
+        seen = f"each of {who} sees a world of {facts['ranks']}: not the mpirun of this MPI"
         if by_srun:
-            seen = f"each of {ranks} ranks that srun started sees a world of {facts['ranks']}"
+            seen = f"each of {who} that srun started sees a world of {facts['ranks']}"
             fix = "srun --mpi=list  (export MPI_DCASGD_SRUN_ARGS=--mpi=..., or --launcher mpirun)"
             return fail(name, f"{seen}: it does not speak to this MPI", fix)
         return fail(name, seen, f"{try_it}  (the mpirun of mpi4py's MPI)")
@@ -61,7 +62,7 @@ def judge_world(ranks: int, answer: Answer, *, by_srun: bool = False) -> Finding
     times = {int(bytes_): span for bytes_, span in facts["round_s"].items()}
     shown = [_rate(bytes_, *span) for bytes_, span in sorted(times.items())]
     hosts = len(facts["hosts"])
-    seen = "; ".join([f"started on {hosts} host{'s' * (hosts > 1)}", *shown])
+    seen = "; ".join([f"started on {counted(hosts, 'host')}", *shown])
     small = min(times, default=0)
     if times and times[small][1] > 0.01:
         fix = "mpi-dcasgd run --mpirun-args='--mca btl_base_verbose 30' ...  (shows which network)"
@@ -71,7 +72,7 @@ def judge_world(ranks: int, answer: Answer, *, by_srun: bool = False) -> Finding
 
 def world_name(ranks: int) -> str:
     """Return the name of the check that starts so many ranks."""
-    return f"{ranks} rank{'s' * (ranks != 1)}"
+    return counted(ranks, "rank")
 
 
 def _rate(bytes_: int, least_s: float, most_s: float) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand, available_slots, find_mpirun
+from mpi_dcasgd.wording import counted
 
 Launcher = Literal["mpirun", "srun"]
 
@@ -78,8 +79,8 @@ def srun_command(
     tasks = allocated_tasks(env)
     if tasks is not None and n > tasks:
         raise LaunchError(
-            f"-n {n}: the allocation has {tasks} tasks, and srun starts no more than that; ask "
-            "for more (--ntasks, or --nodes and --ntasks-per-node), or start fewer ranks"
+            f"-n {n}: the allocation has {counted(tasks, 'task')}, and srun starts no more than "
+            "that; ask for more (--ntasks, or --nodes and --ntasks-per-node), or start fewer ranks"
         )
     words = [srun, "-n", str(n), "--kill-on-bad-exit=1"]
     # Since SLURM 22.05 a step does not inherit it, and would pin all of a rank's threads to a core.

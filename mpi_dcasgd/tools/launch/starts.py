@@ -23,6 +23,7 @@ from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.launch.relay import Tail
 from mpi_dcasgd.tools.launch.restarts import Ending, as_restart, hosts_of, pause_s, reason_to_stay
 from mpi_dcasgd.tools.launch.steering import handling
+from mpi_dcasgd.wording import counted
 
 _LOOK_S = 0.1
 
@@ -195,7 +196,11 @@ class Starts:
             write_restarts(self._folder.restarts_jsonl, self._notes)
         except OSError as error:
             self._tell(f"{self._folder.restarts_jsonl}: cannot be written: {error.strerror}")
-        fewer = f" with {ranks} ranks in place of {plan.ranks}" if ranks != plan.ranks else ""
+        fewer = (
+            f" with {counted(ranks, 'rank')} in place of {plan.ranks}"
+            if ranks != plan.ranks
+            else ""
+        )
         without = f", without {', '.join(self._lost)}" if self._lost else ""
         return f"{restart.cause}; {restart.whence}{fewer}{without}"
 
