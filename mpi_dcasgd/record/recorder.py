@@ -153,6 +153,10 @@ class Recorder:
         self._say(text)  # first: the disk may be what it is about
         self._metrics.write("message", self._time_s, text=text)
 
+    def warning(self, kind: str, text: str) -> None:
+        """Warn of something that was found before training, unless it has been told before."""
+        self._warn(self._warnings.once(Warned(kind, text)))
+
     def fault(self, text: str, missing: Sequence[str]) -> None:
         self._say(text)
         self._metrics.write("fault", self._time_s, text=text, missing=list(missing))

@@ -30,7 +30,8 @@ class Warned:
     """One warning.
 
     Attributes:
-        kind: ``server saturated``, ``worker 3 lags``, ``lr too large`` or ``loss not falling``.
+        kind: ``server saturated``, ``worker 3 lags``, ``lr too large``, ``loss not falling`` or
+            ``idle workers``.
         text: A sentence for people.
     """
 
@@ -67,6 +68,10 @@ class Warnings:
             "passed_s": self._passed_s,
             "load": [load.server, list(load.pushes), list(load.steps_s)],
         }
+
+    def once(self, warned: Warned) -> list[Warned]:
+        """Take a warning that somebody else has found; return it if it is new."""
+        return self._new([warned])
 
     def of_load(self, load: Load, passed_s: float) -> list[Warned]:
         """Take the work of so many seconds, and judge it with that before once it is enough."""

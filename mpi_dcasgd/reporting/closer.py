@@ -177,13 +177,13 @@ def closer_blocks(groups: Sequence[Group], title: Heading, images: Sequence[Imag
         images: Its pictures, in order.
     """
     each = [(group, run.closer) for group in groups for run in group.runs]
-    warned = [f"{group.label}: {text}" for group, closer in each for text in closer.warnings]
+    warned = [line for group in groups for line in _warned(group)]
     stale = any(closer.course for _, closer in each)
     if not stale and not warned:
         return []
     blocks: list[Block] = [title]
     if warned:
-        blocks += [Paragraph("Runs warned of:"), Bullets(tuple(dict.fromkeys(warned)))]
+        blocks += [Paragraph("Runs warned of:"), Bullets(tuple(warned))]
     if not stale:
         return blocks
     blocks += [Paragraph(_STALENESS_NOTE), *images]
@@ -205,6 +205,19 @@ def closer_blocks(groups: Sequence[Group], title: Heading, images: Sequence[Imag
     if not measured:
         blocks.append(Paragraph(_HINT))
     return blocks
+
+
+def _warned(group: Group) -> list[str]:
+    """A line for each thing that runs of a group warned of, with their names if it has several."""
+    found: dict[str, list[str]] = {}
+    for run in group.runs:
+        for text in dict.fromkeys(run.closer.warnings):
+            found.setdefault(text, []).append(run.path.name)
+    alone = len(group.runs) == 1
+    return [
+        f"{group.label}{'' if alone else ' (' + ', '.join(names) + ')'}: {text}"
+        for text, names in found.items()
+    ]
 
 
 def _table(measured: Sequence[tuple[Group, Sequence[Closeup]]]) -> Table:

@@ -6,6 +6,7 @@ from mpi_dcasgd.config.needs import Need
 from mpi_dcasgd.config.plan import Plan, plan_job
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.topology import Topology
+from mpi_dcasgd.runs.idle_workers import idle_workers
 from mpi_dcasgd.wording import counted
 
 ASSUMED_WORKERS = 4
@@ -45,6 +46,7 @@ def describe_needs(job: Job, ranks: int | None) -> str:
             "",
             "memory for vectors (activations, libraries and MPI's own buffers not counted):",
             *(line for need in plan.needs for line in _memory(need)),
+            *_warnings(job, plan),
         ]
     )
 
@@ -83,6 +85,11 @@ def _facts(plan: Plan, *, gpu: bool, assumed: bool) -> list[str]:
         *([_messages(plan)] if plan.mode == "asynchronous" else []),
         *_service(plan),
     ]
+
+
+def _warnings(job: Job, plan: Plan) -> list[str]:
+    idle = idle_workers(job, plan.num_workers, plan.tickets, plan.num_samples)
+    return ["", f"warning: {idle}"] if idle else []
 
 
 def _service(plan: Plan) -> list[str]:

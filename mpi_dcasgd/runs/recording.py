@@ -35,6 +35,7 @@ from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.runs.data_check import check_resumed, write_down
 from mpi_dcasgd.runs.hung_files import watch_files
+from mpi_dcasgd.runs.idle_workers import IDLE_WORKERS, idle_at_start
 from mpi_dcasgd.runs.old_simulation import remove_old_checkpoint
 from mpi_dcasgd.runs.rate_limit import rate_limit
 from mpi_dcasgd.runs.resume import AUTO, NEVER, find_checkpoint, make_checkpointer, with_kernel
@@ -234,6 +235,10 @@ class Recording:
         changes = code.changes(self._code_before)
         for line in (*passed_over, *warnings(job), *changes, *remarks_on(job, workshop)):
             recorder.message(line)
+        # Virtual workers resume with the minibatches that they hold.
+        told = driver == "replay" or (self._virtual and saved)
+        if not told and (idle := idle_at_start(job, server, num_workers)):
+            recorder.warning(IDLE_WORKERS, idle)
         return recorder
 
     def conductor(

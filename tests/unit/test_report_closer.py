@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,23 @@ def test_of_runs_without_a_trace_only_warnings_are_shown(tmp_path: Path) -> None
     assert "Runs warned of:" in section
     assert "- ssgd: the training loss does not fall" in section
     assert "Staleness over time" not in section
+
+
+def test_a_warning_says_of_which_runs_it_is(tmp_path: Path) -> None:
+    lags, common = "worker 1 lags: 60 ms a step, 3.0 times the usual 20 ms", "the server is busy"
+    folders = [synthetic_run(tmp_path, seed=seed) for seed in (1, 2, 3)]
+    for folder, texts in zip(folders, ([common], [lags, common, lags], []), strict=True):
+        events = [{"event": "warning", "time_s": 0, "kind": t, "text": t} for t in texts]
+        with open(RunFolder(folder).metrics_jsonl, "a") as file:
+            file.writelines(json.dumps(event) + "\n" for event in events)
+    names = [folder.name for folder in folders]
+    told = [
+        f"- asgd ({names[0]}, {names[1]}): {common}",
+        f"- asgd ({names[1]}): {lags}",
+    ]
+    section = section_of(report(folders, tmp_path / "out").markdown)
+    of_all, *others = [line for line in section.splitlines() if line.startswith("- ")]
+    assert of_all.startswith(f"- asgd ({', '.join(names)}): the training loss does not fall")
+    assert others == told
+    alone = section_of(report(folders[1], tmp_path / "alone").markdown)
+    assert f"- asgd: {lags}\n" in alone
