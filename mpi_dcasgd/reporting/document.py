@@ -18,13 +18,19 @@ h1, h2 { line-height: 1.2; } h2 { margin-top: 1.5rem; font-size: 1.3rem; }
 p, ul { max-width: 60rem; }
 details { border-top: 1px solid #ddd; padding: .4rem 0; }
 summary { cursor: pointer; font-weight: 600; }
-.scroll { overflow-x: auto; }
+/* A shadow at an edge where a table goes on: the table brings the white that covers it. */
+.scroll { overflow-x: auto; background:
+  linear-gradient(to right, #fff 50%, transparent) left / 2.5rem 100% no-repeat local,
+  linear-gradient(to left, #fff 50%, transparent) right / 2.5rem 100% no-repeat local,
+  linear-gradient(to right, #0004, transparent) left / .7rem 100% no-repeat scroll,
+  linear-gradient(to left, #0004, transparent) right / .7rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd;
-         white-space: nowrap; }
-th { border-bottom: 2px solid #888; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
+         white-space: nowrap; overflow-wrap: normal; }
+th { border-bottom: 2px solid #888; white-space: normal; vertical-align: bottom; }
 th.left, td.left { text-align: left; white-space: normal; overflow-wrap: break-word; }
-table.narrow th, table.narrow td { white-space: normal; overflow-wrap: normal; }
+table:not(.narrow) th.left:first-child { min-width: 11rem; }
+table.narrow th, table.narrow td { white-space: normal; }
 img { max-width: 100%; height: auto; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr));
         gap: 1rem; align-items: start; margin: 1rem 0; }
@@ -32,6 +38,12 @@ img { max-width: 100%; height: auto; }
 @media (max-width: 40rem) { body { font-size: 15px; }
   ul { padding-left: 1.2rem; } th, td { padding: .3rem .35rem; }
   table.narrow { font-size: 13px; width: 100%; } }
+@media print { body { max-width: none; margin: 0; padding: 0; font-size: 10pt; }
+  .scroll { overflow: visible; background: none; }
+  table, table.narrow { font-size: 7pt; width: 100%; } tr, img, svg { break-inside: avoid; }
+  th, td, table.narrow th, table.narrow td { white-space: normal; padding: .15rem .2rem; }
+  table:not(.narrow) th.left:first-child { min-width: 0; }
+  th.left, td.left { overflow-wrap: anywhere; } }
 """
 
 
@@ -218,10 +230,17 @@ def _breakable(text: str) -> str:
     return re.sub(r"(?<=\w[=./_])(?=\w)", "<wbr>", html.escape(text))
 
 
+def _unbroken(text: str) -> str:
+    """Text in which a unit or a spread stays with its number where a line is broken."""
+    return (
+        html.escape(text).replace("± ", "±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
+    )
+
+
 def _html_row(tag: str, cells: Sequence[str], left: frozenset[int]) -> str:
     kinds = [' class="left"' if column in left else "" for column in range(len(cells))]
     inner = "".join(
-        f"<{tag}{kind}>{_breakable(cell) if kind else html.escape(cell)}</{tag}>"
+        f"<{tag}{kind}>{_breakable(cell) if kind else _unbroken(cell)}</{tag}>"
         for kind, cell in zip(kinds, cells, strict=True)
     )
     return f"<tr>{inner}</tr>"
