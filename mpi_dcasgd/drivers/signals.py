@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -25,6 +26,9 @@ SIGNALS = (
     signal.SIGXCPU,
 )
 """Signals that ask a run to stop with a checkpoint."""
+
+ASKED_VARIABLE = "MPI_DCASGD_ASKED"
+"""Names the file in which a launcher leaves the number of a signal that it passes on as SIGUSR1."""
 
 _FOR_THE_PROCESS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -148,6 +152,23 @@ class StopFlag:
                     os._exit(128 + signum)
 
         threading.Thread(target=watch, name="signals", daemon=True).start()
+
+
+def first_signal(received: int, env: Mapping[str, str] = os.environ) -> int:
+    """Return the signal that came first, where a launcher has passed it on as another.
+
+    Args:
+        received: What this process got.
+        env: The environment; the launcher may be on another host, and then nothing is known.
+    """
+    path = env.get(ASKED_VARIABLE)
+    if received != signal.SIGUSR1 or not path:
+        return received
+    try:
+        told = Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return received
+    return int(told) if told.isdecimal() else received
 
 
 def outlives_deaths(env: Mapping[str, str] = os.environ) -> bool:

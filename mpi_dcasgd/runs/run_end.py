@@ -10,7 +10,7 @@ import torch
 from mpi_dcasgd.config.load import job_as_text
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.drivers.observer import Status
-from mpi_dcasgd.drivers.signals import StopFlag
+from mpi_dcasgd.drivers.signals import StopFlag, first_signal
 from mpi_dcasgd.errors import NonFiniteError, RunFolderError
 from mpi_dcasgd.record.atomic import write_atomic
 from mpi_dcasgd.record.recorder import Recorder
@@ -18,7 +18,7 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.wording import counted
+from mpi_dcasgd.wording import counted, signal_name
 
 
 def record_failure(folder: RunFolder, error: BaseException, where: str = "") -> None:
@@ -39,7 +39,9 @@ def reason_of(stop: StopFlag) -> str:
     """Return why a run ended early, or an empty string."""
     if not stop:
         return ""
-    return f"stopped by signal {stop.signum}" if stop.signum else "stopped on request"
+    if not stop.signum:
+        return "stopped on request"
+    return f"stopped by {signal_name(first_signal(stop.signum))}"
 
 
 def refuse_nothing_learnt(nonfinite: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -159,4 +160,5 @@ def test_a_signal_stops_at_a_safe_point_and_keeps_what_was_learnt(
     finished = processes.finish(process)
     assert finished.status == 128 + signal.SIGINT, finished
     assert (run / "weights.pt").is_file()
-    assert '"status": "interrupted"' in (run / "summary.json").read_text()
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["reason"]) == ("interrupted", "stopped by SIGINT")

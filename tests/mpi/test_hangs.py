@@ -173,6 +173,7 @@ def test_a_stop_does_not_wait_for_a_worker_that_hangs(
     finished = run.finish()
     assert finished.status == 128 + signum, finished
     assert run.summary()["status"] == "interrupted"
+    assert f"stopped by {signum.name}" in run.summary()["reason"]
     assert (run.run / "weights.pt").is_file()
     assert "worker 1" in run.events("fault")[0]["text"]
 

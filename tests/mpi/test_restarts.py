@@ -59,12 +59,12 @@ def test_a_run_whose_launcher_and_server_are_killed_completes_by_itself(
 
     assert finished.status == 0, finished
     first, second = folder.restarts()
-    assert first.cause == "the launcher was killed by signal 9"
+    assert first.cause == "the launcher was killed by SIGKILL"
     # Nothing is lost with mpirun: the server has saved the run when it was gone.
     assert first.version is not None
     assert first.version > 0
     assert second.cause.startswith("rank 0 on ")
-    assert second.cause.endswith(" was killed by signal 9")
+    assert second.cause.endswith(" was killed by SIGKILL")
     assert f"restart 1 of 2 in 1 s: {first.cause}; resuming at update" in finished.stderr
     summary = folder.summary()
     assert (summary["status"], summary["restarts"]) == ("completed", 2)

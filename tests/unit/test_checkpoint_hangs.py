@@ -114,6 +114,6 @@ def test_a_stop_goes_on_without_it_and_says_so(tmp_path: Path, stuck: threading.
     words = (*WORDS, "checkpoint.every=null")
     run = train("jobs/digits.yaml", run_dir=tmp_path / "run", words=words, stop=StopAfter(9))
     assert run.status == "interrupted"
-    assert run.summary["reason"].startswith("stopped by signal 10; no checkpoint: ")
+    assert run.summary["reason"].startswith("stopped by SIGUSR1; no checkpoint: ")
     assert "hangs" in run.summary["reason"]
     assert run.weights()

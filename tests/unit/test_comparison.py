@@ -285,7 +285,7 @@ def test_a_start_that_fails_after_a_stop_does_not_stop_the_comparison(tmp_path: 
     run = planned(tmp_path, "a", FAIL)
     run.folder.path.mkdir()
     run.folder.job_yaml.write_text(yaml.safe_dump(JOB))
-    run.folder.write_summary({"status": "interrupted", "reason": "stopped by signal 10"})
+    run.folder.write_summary({"status": "interrupted", "reason": "stopped by SIGUSR1"})
     outcomes, _ = compare(tmp_path, run, planned(tmp_path, "b"))
     assert [outcome.status for outcome in outcomes] == ["failed", "completed"]
 
@@ -428,7 +428,7 @@ def test_a_run_that_dies_is_started_again_and_it_is_told(tmp_path: Path, no_paus
     outcomes = Comparison(tmp_path, stream, restarts=3).run(runs)
     assert [(o.status, o.restarts) for o in outcomes] == [("completed", 2), ("completed", 0)]
     lines = stream.getvalue().splitlines()
-    assert lines[0].strip().startswith("restart 1 of 3 in 0 s: the launcher was killed by signal 9")
+    assert lines[0].strip().startswith("restart 1 of 3 in 0 s: the launcher was killed by SIGKILL")
     assert lines[1].endswith("; resuming at update 1")
     assert lines[2].endswith("s in all, restarted 2 times")
     assert [each.version for each in runs[0].folder.restarts()] == [0, 1]
@@ -470,7 +470,7 @@ pathlib.Path(folder, "metrics.jsonl").touch()
 code = (
     "import pathlib, sys, time; time.sleep(0.5); "
     "pathlib.Path(sys.argv[1], 'summary.json').write_text("
-    "'{\\"status\\": \\"interrupted\\", \\"reason\\": \\"stopped by signal 15\\"}')"
+    "'{\\"status\\": \\"interrupted\\", \\"reason\\": \\"stopped by SIGTERM\\"}')"
 )
 subprocess.Popen([sys.executable, "-c", code, folder])
 """

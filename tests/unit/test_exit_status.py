@@ -20,7 +20,7 @@ def test_a_status_that_tells_of_no_signal_is_that_of_the_one_that_stopped_the_ru
 ) -> None:
     end = RunEnd(tmp_path)
     assert end.exit_status(0) == 0
-    tell(tmp_path, status="interrupted", reason="stopped by signal 10")
+    tell(tmp_path, status="interrupted", reason="stopped by SIGUSR1")
     assert end.exit_status(0) == 138
     assert end.exit_status(213) == 213
     assert end.exit_status(1) == 138
@@ -33,7 +33,7 @@ def test_a_status_that_tells_of_no_signal_is_that_of_the_one_that_stopped_the_ru
     assert end.exit_status(1) == 1
 
 
-@pytest.mark.parametrize("reason", ["stopped by signal 10", ""])
+@pytest.mark.parametrize("reason", ["stopped by SIGUSR1", ""])
 def test_a_start_that_fails_is_not_told_as_the_stop_of_the_one_before(
     tmp_path: Path, reason: str
 ) -> None:
@@ -58,7 +58,10 @@ def test_a_run_that_an_earlier_start_completed_is_not_this_ones(tmp_path: Path) 
     ("summary", "status"),
     [
         ({"status": "completed"}, 0),
-        ({"status": "interrupted", "reason": "stopped by signal 10"}, 138),
+        ({"status": "interrupted", "reason": "stopped by SIGTERM"}, 143),
+        ({"status": "interrupted", "reason": "stopped by SIGUSR1; no checkpoint: disk full"}, 138),
+        ({"status": "interrupted", "reason": "stopped by signal 63"}, 191),
+        ({"status": "interrupted", "reason": "stopped by signal 10"}, 138),  # earlier versions'
         ({"status": "failed", "reason": "NonFiniteError"}, 1),
     ],
 )
@@ -72,7 +75,7 @@ def test_a_run_is_over_when_its_summary_is_there(
 
 
 def test_what_an_earlier_start_told_is_not_this_ones_end(tmp_path: Path) -> None:
-    earlier = {"status": "interrupted", "reason": "stopped by signal 10", "wall_s": 1.0}
+    earlier = {"status": "interrupted", "reason": "stopped by SIGUSR1", "wall_s": 1.0}
     (tmp_path / "summary.json").write_text(json.dumps(earlier))
     end = RunEnd(tmp_path)
     assert end.status() is None

@@ -56,9 +56,9 @@ def failed(reason: str) -> dict[str, Any]:
     ("end", "cause"),
     [
         (ending(words=LOST, summary=failed("LauncherLostError: x")), "lost host h3"),
-        (ending(killed_by=9), "the launcher was killed by signal 9"),
+        (ending(killed_by=9), "the launcher was killed by SIGKILL"),
         (ending(1, summary=failed("WorkersLostError: none")), "WorkersLostError: none"),
-        (ending(words=KILLED), "rank 2 on vm was killed by signal 9"),
+        (ending(words=KILLED), "rank 2 on vm was killed by SIGKILL"),
         (ending(1, words="rank 1 on h: ValueError: odd\n"), "(rank 1 on h: ValueError: odd)"),
         (ending(143), "exit status 143 (no output)"),
     ],
@@ -74,7 +74,7 @@ def test_what_ended_a_run_is_one_line(end: Ending, cause: str) -> None:
     [
         (ending(138, asked_by=10), "told to stop"),
         (ending(2), "same mistake"),
-        (ending(143, summary={"status": "interrupted", "reason": "stopped by signal 15"}), "told"),
+        (ending(143, summary={"status": "interrupted", "reason": "stopped by SIGTERM"}), "told"),
         (ending(1, summary=failed("NonFiniteError: 20 gradients")), "diverges"),
     ],
 )
@@ -83,7 +83,7 @@ def test_a_wish_and_a_mistake_are_no_reason_to_start_again(end: Ending, why: str
 
 
 def test_mpirun_that_stops_ranks_because_it_lost_a_host_is_nobodys_wish() -> None:
-    stopped = {"status": "interrupted", "reason": "stopped by signal 15"}
+    stopped = {"status": "interrupted", "reason": "stopped by SIGTERM"}
     assert not reason_to_stay(ending(143, words=LOST, summary=stopped), None)
     assert not reason_to_stay(ending(143, killed_by=9, summary=stopped), None)
 
@@ -206,7 +206,7 @@ def test_a_run_that_dies_is_resumed_and_told_of(
     status, worlds = play(2, dies(None), dies(700), completes)
     assert (status, len(worlds.commands)) == (0, 3)
     told = capfd.readouterr().err
-    cause = "rank 2 on vm was killed by signal 9"
+    cause = "rank 2 on vm was killed by SIGKILL"
     assert f"restart 1 of 2 in 0 s: {cause}; starting over\n" in told
     assert f"restart 2 of 2 in 0 s: {cause}; resuming at update 700\n" in told
     found = RunFolder(tmp_path / "run").restarts()

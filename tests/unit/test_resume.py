@@ -288,7 +288,7 @@ def test_a_disk_that_is_full_after_the_checkpoint_does_not_undo_the_stop(
         assert go(folder, stop_after=9, show=shown) == 138
     assert "No space left on device; the checkpoint is whole" in shown.getvalue()
     assert summary(folder)["status"] == "interrupted"
-    assert summary(folder)["reason"].endswith("stopped by signal 10")
+    assert summary(folder)["reason"].endswith("stopped by SIGUSR1")
     assert go(folder) == 0
 
 
@@ -371,7 +371,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(
     said = [e["text"] for e in read_metrics(run / "metrics.jsonl") if e["event"] == "message"]
     assert any(text.startswith("no checkpoint: ") for text in said)
     assert go(run, overwrite=True, stop_after=50) == 138
-    assert "stopped by signal 10; no checkpoint: " in summary(run)["reason"]
+    assert "stopped by SIGUSR1; no checkpoint: " in summary(run)["reason"]
 
 
 def test_no_second_checkpoint_is_begun_while_one_is_written(

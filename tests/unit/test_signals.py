@@ -6,10 +6,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from mpi_dcasgd.drivers.signals import AGAIN_S, SIGNALS, StopFlag
+from mpi_dcasgd.drivers.signals import (
+    AGAIN_S,
+    ASKED_VARIABLE,
+    SIGNALS,
+    StopFlag,
+    first_signal,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -140,3 +147,13 @@ def test_signals_reach_a_process_whose_main_thread_is_stuck_in_a_call() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
         assert b"SIGTERM again: ending at once" in process.stderr.read()
+
+
+def test_a_launchers_word_says_which_signal_was_passed_on_as_another(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    env = {ASKED_VARIABLE: str(asked)}
+    assert first_signal(signal.SIGUSR1, env) == signal.SIGUSR1  # sent to this rank itself
+    asked.write_text("15")
+    assert first_signal(signal.SIGUSR1, env) == signal.SIGTERM
+    assert first_signal(signal.SIGUSR2, env) == signal.SIGUSR2
+    assert first_signal(signal.SIGUSR1, {}) == signal.SIGUSR1

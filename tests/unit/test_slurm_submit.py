@@ -515,7 +515,7 @@ def test_without_slurm_folders_tell(
     os.utime("runs/long-ago/metrics.jsonl", (0, 0))
     begin(Path("runs/stopped"))
     Path("runs/stopped/summary.json").write_text(
-        '{"status": "interrupted", "reason": "stopped by signal 10"}'
+        '{"status": "interrupted", "reason": "stopped by SIGUSR1"}'
     )
     begin(Path("runs/broken"))
     Path("runs/broken/summary.json").write_text('{"status": "failed", "reason": "NaN"}')

@@ -97,7 +97,7 @@ def test_a_signal_after_the_first_push_leaves_a_checkpoint_and_a_summary(
     assert run.stopped_by == signum
     # What is for the process reaches it when the run is saved.
     assert heard == ([signum] if signum in (1, 2, 15) else [])
-    assert run.summary["reason"] == f"stopped by signal {int(signum)}"
+    assert run.summary["reason"] == f"stopped by {signum.name}"
     assert run.summary["updates"] < 50
     assert len(checkpoints_in(folder / "checkpoints")) == 1
 

@@ -15,6 +15,7 @@ from mpi_dcasgd.errors import DataError, UserError
 from mpi_dcasgd.learning.loaders.messages import Begin, Opened, Refusal, Request
 from mpi_dcasgd.learning.loaders.start import start_process
 from mpi_dcasgd.learning.loaders.wire import receive, send
+from mpi_dcasgd.wording import signal_name
 
 _END_S = 5.0  # until a process that does not end is killed
 
@@ -108,6 +109,5 @@ def _ending(status: int | None) -> str:
         return "closed its socket"
     if status >= 0:
         return f"ended with status {status}"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
     why = " (out of memory?)" if -status == signal.SIGKILL else ""
-    return f"was killed by {name}{why}"
+    return f"was killed by {signal_name(-status)}{why}"

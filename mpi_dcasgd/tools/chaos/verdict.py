@@ -13,6 +13,7 @@ from mpi_dcasgd.tools.chaos.checks import Failure, whole_checkpoint
 from mpi_dcasgd.tools.chaos.plan import ELSEWHERE, Plan
 from mpi_dcasgd.tools.chaos.start import Start
 from mpi_dcasgd.tools.chaos.strike import NAMED_WITHIN_S, Struck
+from mpi_dcasgd.wording import signal_name
 
 _ENDS_MPIRUN = ("kill-mpirun", "stop-all")
 """Faults after which the launcher's exit status cannot be the run's."""
@@ -150,7 +151,7 @@ def _asked_to_stop(struck: Sequence[Struck]) -> bool:
 def _summary_says(told: int | None) -> str:
     if told is None:
         return "is missing"
-    return {0: "says completed", 1: "says failed"}.get(told, f"tells of signal {told - 128}")
+    return {0: "says completed", 1: "says failed"}.get(told, f"tells of {signal_name(told - 128)}")
 
 
 def _judge_naming(verdict: Verdict, struck: Struck, patience_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from mpi_dcasgd.record.run_folder import RunFolder
 
 _LAST_WORDS_S = 5.0
+_NAMES = "|".join(known.name for known in signal.Signals)
+_SIGNAL = re.compile(rf"stopped by (?:({_NAMES})\b|signal (\d+))")  # numbers: earlier versions'
 
 
 class RunEnd:
@@ -91,5 +94,7 @@ class RunEnd:
 def _stopped_by(summary: dict[str, Any]) -> int | None:
     if summary.get("status") != "interrupted":
         return None
-    words = str(summary.get("reason", "")).split()
-    return 128 + int(words[-1]) if words and words[-1].isdecimal() else 128 + signal.SIGTERM
+    told = _SIGNAL.search(str(summary.get("reason", "")))
+    if told is None:
+        return 128 + signal.SIGTERM
+    return 128 + (int(told[2]) if told[2] else signal.Signals[told[1]])

@@ -15,6 +15,7 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.tools.launch.failure_reason import last_words
 from mpi_dcasgd.tools.launch.hosts import lost_hosts
 from mpi_dcasgd.tools.launch.world import WorldEnd
+from mpi_dcasgd.wording import signal_name
 
 LONGEST_PAUSE_S = 30.0
 VARIABLE = "MPI_DCASGD_RESTARTS"
@@ -54,11 +55,11 @@ class Ending:
         if self.lost:
             return f"lost host {', '.join(self.lost)}"
         if self.world.killed_by:
-            return f"the launcher was killed by signal {self.world.killed_by}"
+            return f"the launcher was killed by {signal_name(self.world.killed_by)}"
         if reason:
             return reason.partition("\n")[0]
         if killed := _KILLED.search(self.world.words):
-            return f"rank {killed[1]} on {killed[2]} was killed by signal {killed[3]}"
+            return f"rank {killed[1]} on {killed[2]} was killed by {signal_name(int(killed[3]))}"
         words = last_words(self.world.words).partition("\n")[0]
         return f"exit status {self.status} ({words})"
 

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 from mpi_dcasgd.drivers.signals import SIGNALS
@@ -16,11 +17,15 @@ from mpi_dcasgd.drivers.signals import SIGNALS
 class Steering:
     """Effect of signals on a world and on its exit status.
 
+    Args:
+        asked: File that tells ranks on this host which signal a SIGUSR1 stands for; None for none.
+
     Attributes:
         signum: The first signal, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Path | None = None) -> None:
+        self._asked = asked
         self._world: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
         self._stops: list[int] = []
@@ -42,6 +47,9 @@ class Steering:
             # Not print, which a handler may have interrupted.
             with suppress(OSError):  # nobody reads it any more
                 os.write(2, f"\n{signal.Signals(signum).name}: {what}\n".encode())
+            if self._asked and self.signum == signum and not again:
+                with suppress(OSError):  # the ranks then tell of the SIGUSR1
+                    self._asked.write_text(str(int(signum)))
             signum = signal.SIGTERM if again else signal.SIGUSR1
         if self._world:
             self._world.send_signal(signum)

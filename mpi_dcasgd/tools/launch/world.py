@@ -20,8 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 from typing import IO
 
+from mpi_dcasgd.drivers.signals import ASKED_VARIABLE
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.progress import TTY_VARIABLE
 from mpi_dcasgd.tools.launch.exit_status import RunEnd
@@ -46,6 +48,7 @@ from mpi_dcasgd.tools.launch.srun import (
 )
 from mpi_dcasgd.tools.launch.steering import Steering, handling
 from mpi_dcasgd.tools.launch.surroundings import refuse_leftovers
+from mpi_dcasgd.wording import signal_name
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
@@ -159,8 +162,9 @@ def run(
 
     SIGUSR1 and SIGUSR2 are passed on as they are; mpirun gives them to every rank. The first
     SIGINT, SIGTERM, SIGHUP or SIGXCPU becomes a SIGUSR1, which asks the ranks to stop at their next
-    safe point: Open MPI's mpirun answers SIGINT and SIGTERM alike by killing its ranks within half
-    a second, too soon to save anything. The second is passed on as SIGTERM and does just that.
+    safe point, and its number is left in a file for those on this host. Open MPI's mpirun answers
+    SIGINT and SIGTERM alike by killing its ranks within half a second, too soon to save anything.
+    The second is passed on as SIGTERM and does just that.
 
     Args:
         command: From `plan`.
@@ -196,7 +200,8 @@ def run_world(
     # A launcher above this one may have had a terminal that these ranks have not.
     inherited = {name: value for name, value in os.environ.items() if name != TTY_VARIABLE}
     mark = secrets.token_hex(8)
-    steering, begun_s = Steering(), time.time()
+    asked = Path(gettempdir(), f"mpi-dcasgd-asked-{mark}")
+    steering, begun_s = Steering(asked), time.time()
     end = RunEnd(run_dir) if run_dir else None
     with (
         handling(steering.on_signal),
@@ -205,7 +210,7 @@ def run_world(
     ):
         world = subprocess.Popen(
             command.argv,
-            env={**inherited, **command.env, MARK: mark},
+            env={**inherited, **command.env, MARK: mark, ASKED_VARIABLE: str(asked)},
             stdin=subprocess.DEVNULL,  # its own session has no terminal to read from
             stdout=output,
             stderr=errors,
@@ -218,12 +223,14 @@ def run_world(
         )
         status = waited.status
         if status < 0 and steering.signum is None:
-            print(f"{command.argv[0]} was killed by signal {-status}", file=sys.stderr, flush=True)
+            told = f"{command.argv[0]} was killed by {signal_name(-status)}"
+            print(told, file=sys.stderr, flush=True)
         if killed := end_leftovers(mark, at_once=steering.insisted):
             print(f"killed what {command.argv[0]} had left behind: {killed}", file=sys.stderr)
         # Not only of one that was killed: told twice to end, as by the guards of two ranks, it
         # leaves them, too.
         remove_remains(world.pid, begun_s)
+        asked.unlink(missing_ok=True)
     return WorldEnd(
         steering.exit_status(status),
         asked_by=steering.signum,
