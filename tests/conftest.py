@@ -253,6 +253,12 @@ def _handlers_as_they_were() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
+@pytest.fixture(scope="session")
+def janitor_at_work() -> None:
+    """For tests that look at this process before and after: the janitor is no part of a test."""
+    _janitor()
+
+
 @cache
 def _janitor() -> subprocess.Popen[bytes]:
     return janitor.begin(os.environ[SESSIONS_VARIABLE])

@@ -101,7 +101,7 @@ class Resident(Line):
 
 def in_loader() -> bool:
     """Whether this is a process that loads for a rank."""
-    return any("loaders.process" in word for word in sys.orig_argv)
+    return any("loaders.parent" in word for word in sys.orig_argv)
 
 
 def look(place: str) -> None:

@@ -64,10 +64,10 @@ def test_a_death_ends_the_world_with_all_its_loaders(
     env = {**command.env, "PYTHONPATH": os.pathsep.join(paths)}
     world = processes.start(command.argv, env=env)
     processes.wait_until(world, (tmp_path / "blocked").exists)
-    loaders = [each for each in processes.alive() if "loaders.process" in " ".join(each.cmdline())]
-    assert len(loaders) == 3, "the server's, which evaluates, and one of each worker"
+    loaders = [each for each in processes.alive() if "loaders.parent" in " ".join(each.cmdline())]
+    assert len(loaders) == 6, "the server's, which evaluates, and one of each worker: with parents"
     waiting = next(each for each in loaders if is_blocked(each, tmp_path))
-    (waiting if victim == "loader" else waiting.parent()).send_signal(signal.SIGKILL)
+    (waiting if victim == "loader" else waiting.parents()[1]).send_signal(signal.SIGKILL)
     finished = processes.finish(world)
     _, left = psutil.wait_procs(loaders, timeout=30)
     assert not left

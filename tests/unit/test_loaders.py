@@ -22,7 +22,7 @@ import mpi_dcasgd
 from mpi_dcasgd.config.schema import Job
 from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.data.dataset import ResidentSplit
-from mpi_dcasgd.learning.loaders import loader, pool
+from mpi_dcasgd.learning.loaders import pool, start
 from mpi_dcasgd.learning.loaders.lookahead import Lookahead
 from mpi_dcasgd.learning.loaders.messages import Request
 from mpi_dcasgd.learning.loaders.pool import Loaders
@@ -37,11 +37,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def nothing_left(janitor_at_work: None) -> Iterator[None]:
     """No process that a test starts outlives it, nor any descriptor."""
-    before = len(os.listdir("/proc/self/fd")), psutil.Process().children()
+    before = len(os.listdir("/proc/self/fd")), psutil.Process().children(recursive=True)
     yield
-    assert (len(os.listdir("/proc/self/fd")), psutil.Process().children()) == before
+    assert (len(os.listdir("/proc/self/fd")), psutil.Process().children(recursive=True)) == before
 
 
 def job_of(loaders: int, task: str = "Line", **settings: Any) -> Job:
@@ -191,6 +191,16 @@ def test_loaders_ignore_signals_that_are_meant_for_the_rank(
         send_all(loaders)
 
 
+def test_loaders_share_what_pytorchs_import_has_made(
+    shared: tuple[Workshop, Loaders],
+) -> None:
+    processes = [psutil.Process(pid) for pid in shared[1].pids]
+    assert len({each.ppid() for each in processes}) == 1
+    for each in processes:
+        found = each.memory_full_info()
+        assert found.uss < found.rss / 4, "most of it is memory that others have, too"
+
+
 def opened(job: Job) -> Any:
     """Loaders that are closed by the test, and what they load."""
     loaders = start_loaders(job)
@@ -260,6 +270,22 @@ def test_a_loader_that_ends_is_told_with_the_samples(tmp_path: Path) -> None:
             subject.test.batch(np.array([0]), None)
 
 
+def test_a_parent_that_is_killed_is_told_with_what_its_loader_was_doing(tmp_path: Path) -> None:
+    processes, subject = opened(job_of(1, fault="hang", place=str(tmp_path)))
+    with processes:
+        wait = subject.train.begin([np.array([5])], None)
+        until((tmp_path / "blocked").exists)
+        (pid,) = processes.pids
+        parent = psutil.Process(pid).parent()
+        parent.kill()
+        expected = (
+            rf"the loader process {pid} ended with its parent, process {parent.pid}, which was "
+            r"killed by SIGKILL \(out of memory\?\) while it was loading train sample 5"
+        )
+        with pytest.raises(DataError, match=expected):
+            wait()
+
+
 def test_training_goes_before_an_evaluation() -> None:
     with Loaders(0) as loaders:
         for split in ("test", "train", "validation", "train"):
@@ -283,7 +309,7 @@ def test_a_loader_that_hangs_in_a_sample_ends_with_the_run(tmp_path: Path) -> No
 
 
 def test_a_loader_that_does_not_run_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "_END_S", 0.1)
+    monkeypatch.setattr(start, "_END_S", 0.1)
     with Loaders(1) as processes:
         stopped = psutil.Process(processes.pids[0])
         stopped.suspend()
@@ -328,10 +354,10 @@ def test_a_task_of_the_main_program_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_processes_that_cannot_be_started_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> None:
+    def refuse(descriptors: list[int]) -> NoReturn:
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(loader, "start_process", refuse)
+    monkeypatch.setattr(start, "_start", refuse)
     with pytest.raises(DataError, match=r"data.loaders: a process cannot be started: .*Resource"):
         opened(job_of(1))
 
@@ -393,7 +419,7 @@ def test_loaders_end_with_a_rank_that_is_killed(
     processes.wait_until(process, (tmp_path / "blocked").exists)
     assert "a sample prints\n" in processes.output(process), "at once"
     everyone = processes.alive()
-    assert len(everyone) == 3
+    assert len(everyone) == 4, "the rank, and two loaders with their parent"
     process.kill()
     process.wait()
     _, left = psutil.wait_procs([each for each in everyone if each.pid != process.pid], timeout=30)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import logging
 import queue
-import signal
 import socket
-import subprocess
 import threading
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from mpi_dcasgd.errors import DataError, UserError
 from mpi_dcasgd.learning.loaders.messages import Begin, Opened, Refusal, Request
-from mpi_dcasgd.learning.loaders.start import start_process
+from mpi_dcasgd.learning.loaders.start import Parent
 from mpi_dcasgd.learning.loaders.wire import receive, send
-from mpi_dcasgd.wording import signal_name
-
-_END_S = 5.0  # until a process that does not end is killed
 
 _log = logging.getLogger(__name__)
 
@@ -31,17 +26,23 @@ class Loader:
     The thread waits, and receives bytes into their place; both leave the interpreter to others.
 
     Args:
+        parent: Of the process.
+        number: The process among its parent's.
         todo: What this or another loader has to answer next; no request has the thread end.
-
-    Attributes:
-        process: The process.
     """
 
-    def __init__(self, todo: queue.PriorityQueue[Entry]) -> None:
-        self.process, self._channel = start_process()
+    def __init__(self, parent: Parent, number: int, todo: queue.PriorityQueue[Entry]) -> None:
+        self._parent = parent
+        self._number = number
+        self._channel = parent.channels[number]
         self._todo = todo
         self._parting = False
         self._thread: threading.Thread | None = None
+
+    @property
+    def pid(self) -> int:
+        """Number of the process, or of its parent while that has not forked it."""
+        return self._parent.pid(self._number)
 
     def begin(self, first: Begin) -> Future[Any]:
         """Send the first message; the result is the answer."""
@@ -58,15 +59,9 @@ class Loader:
         self._channel.shutdown(socket.SHUT_RDWR)
 
     def end(self) -> None:
-        """Wait for both, or kill the process."""
-        try:
-            self.process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        """Wait for the thread."""
         if self._thread is not None:
             self._thread.join()
-        self._channel.close()
 
     def _talk(self, first: Begin, opened: Future[Any]) -> None:
         self._ask(first, opened)
@@ -93,21 +88,9 @@ class Loader:
                 future.set_result(answer if isinstance(answer, Opened) else answer.batches)
 
     def _death(self, message: Begin | Request) -> UserError:
-        try:
-            status: int | None = self.process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            status = None
         doing = f"loading {message}" if isinstance(message, Request) else "making the task's data"
+        how = self._parent.how_it_ended(self._number)
         return DataError(
-            f"data.loaders: the loader process {self.process.pid} {_ending(status)} while it was "
-            f"{doing}; what it printed is in the rank's output"
+            f"data.loaders: the loader process {self.pid} {how} while it was {doing}; what it "
+            "printed is in the rank's output"
         )
-
-
-def _ending(status: int | None) -> str:
-    if status is None:
-        return "closed its socket"
-    if status >= 0:
-        return f"ended with status {status}"
-    why = " (out of memory?)" if -status == signal.SIGKILL else ""
-    return f"was killed by {signal_name(-status)}{why}"

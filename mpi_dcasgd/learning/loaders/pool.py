@@ -19,6 +19,7 @@ from mpi_dcasgd.learning.data.dataset import ResidentSplit, Split
 from mpi_dcasgd.learning.loaders.loader import Entry, Loader
 from mpi_dcasgd.learning.loaders.messages import Begin, Opened, Opening, Request
 from mpi_dcasgd.learning.loaders.split import LoadedSplit
+from mpi_dcasgd.learning.loaders.start import Parent
 from mpi_dcasgd.learning.signature import CallSettings
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.modules import searched
@@ -52,11 +53,15 @@ class Loaders:
         self._loaders: list[Loader] = []
         self._failure: OSError | None = None
         self._opened: list[Future[Any]] = []
+        self._parent: Parent | None = None
+        if number == 0:
+            return
         try:
-            for _ in range(number):
-                self._loaders.append(Loader(self._todo))
+            self._parent = Parent(number)
         except OSError as error:
             self._failure = error
+        else:
+            self._loaders = [Loader(self._parent, each, self._todo) for each in range(number)]
 
     def __len__(self) -> int:
         return len(self._loaders)
@@ -66,8 +71,8 @@ class Loaders:
 
     @property
     def pids(self) -> list[int]:
-        """Numbers of the processes."""
-        return [loader.process.pid for loader in self._loaders]
+        """Numbers of the processes, or of their parent while that has not forked them."""
+        return [loader.pid for loader in self._loaders]
 
     def begin(self, opening: Opening) -> None:
         """Have the loaders make the task and its data, while the rank does so, too.
@@ -138,6 +143,9 @@ class Loaders:
         for loader in self._loaders:
             loader.end()
         self._loaders = []
+        if self._parent is not None:
+            self._parent.end()
+            self._parent = None
         while not self._todo.empty():
             self._todo.get_nowait()[-1].cancel()
 
@@ -157,7 +165,7 @@ class Loaders:
             opened: Opened = future.result(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             raise DataError(
-                f"data.loaders: the loader process {loader.process.pid} has not made the task's "
+                f"data.loaders: the loader process {loader.pid} has not made the task's "
                 f"data within {START_S:g} s after its rank had; does the task's module or its data "
                 "set wait for something there? loaders: 0 loads in the rank itself"
             ) from None
