@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mpi_dcasgd.cli.arguments import add_dry_run, add_mpirun, add_restarts, part
 from mpi_dcasgd.cli.report import show
 from mpi_dcasgd.errors import UserError
+from mpi_dcasgd.shell import shell_words
 
 if TYPE_CHECKING:
     from mpi_dcasgd.config.study import Study
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
             tuned=args.tuned,
             launcher=args.launcher,
             mpirun=args.mpirun,
-            mpirun_args=shlex.split(args.mpirun_args),
+            mpirun_args=shell_words(args.mpirun_args, "--mpirun-args"),
             restarts=restarts_wanted(args.restarts),
             show=sys.stdout,
         )

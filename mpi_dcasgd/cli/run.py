@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 
 from mpi_dcasgd.cli.arguments import (
@@ -16,6 +15,7 @@ from mpi_dcasgd.cli.arguments import (
 )
 from mpi_dcasgd.cli.train import show_job
 from mpi_dcasgd.quick import importing_torch
+from mpi_dcasgd.shell import shell_words
 
 HELP = "start the world of a job with mpirun or srun"
 
@@ -55,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
         resume=None if args.resume == "auto" else args.resume,
         overwrite=args.overwrite,
         launcher=Launcher(
-            args.launcher, args.mpirun, tuple(shlex.split(args.mpirun_args)), args.fault_tolerant
+            args.launcher,
+            args.mpirun,
+            tuple(shell_words(args.mpirun_args, "--mpirun-args")),
+            args.fault_tolerant,
         ),
     )
     if args.dry_run:

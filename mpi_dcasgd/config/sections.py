@@ -141,12 +141,10 @@ def own_settings(
     own = settings_of(kind)
     kept = {}
     for setting, value in mapping.items():
-        owners = {
-            name: settings_of(other)[setting]
-            for name, other in kinds_of(section).items()
-            if setting in settings_of(other)
-        }
-        if setting in own or not owners:
+        # Only for what is not its own: a study asks of thousands of settings, and a kind's class
+        # has to be found each time.
+        owners = {} if setting in own else _owners(section, setting)
+        if not owners:
             kept[setting] = value
         elif not any(_is_default(info, value) for info in owners.values()):
             problems.append(
@@ -154,6 +152,14 @@ def own_settings(
                 f"(it is for {_listed(list(owners))}); omit it"
             )
     return kept
+
+
+def _owners(section: type[Named], setting: str) -> dict[str, FieldInfo]:
+    return {
+        name: settings_of(kind)[setting]
+        for name, kind in kinds_of(section).items()
+        if setting in settings_of(kind)
+    }
 
 
 def check_fit(

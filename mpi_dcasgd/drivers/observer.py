@@ -89,7 +89,7 @@ class Observer(Protocol):
         time_s: float,
         *,
         weights_sha256: str = "",
-        finite_weights: bool = True,
+        finite_weights: bool | None = None,
         reason: str = "",
     ) -> None:
         """Report the end of the run, after which nothing is reported.
@@ -98,7 +98,7 @@ class Observer(Protocol):
             status: Outcome of the run.
             time_s: Time at which training stopped.
             weights_sha256: SHA-256 of the final weights, if there are any.
-            finite_weights: Whether none of them is NaN or infinite.
+            finite_weights: Whether none of them is NaN or infinite; None if nobody has looked.
             reason: Reason for the end, unless the run completed.
         """
 
@@ -130,7 +130,7 @@ class NullObserver:
         time_s: float,
         *,
         weights_sha256: str = "",
-        finite_weights: bool = True,
+        finite_weights: bool | None = None,
         reason: str = "",
     ) -> None:
         pass
@@ -172,7 +172,7 @@ class Fanout:
         time_s: float,
         *,
         weights_sha256: str = "",
-        finite_weights: bool = True,
+        finite_weights: bool | None = None,
         reason: str = "",
     ) -> None:
         for observer in self._observers:

@@ -51,10 +51,12 @@ def is_plain(value: Any) -> bool:
         return all(map(is_plain, value))
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and is_plain(inner) for key, inner in value.items())
-    # NumPy's scalars are numbers as good as Python's. A tensor is none, whatever its shape: it has
-    # a device and a type of its own, which the number that is made of it would have lost.
+    # NumPy's scalars are numbers as good as Python's, and know which; a Fraction would have to be
+    # rounded. A tensor is none, whatever its shape: it has a device and a type of its own, which
+    # the number that is made of it would have lost.
     kind = type(value)
-    return isinstance(value, Real) or f"{kind.__module__}.{kind.__name__}" in _TRUTH
+    number = isinstance(value, Real) and hasattr(value, "item")
+    return number or f"{kind.__module__}.{kind.__name__}" in _TRUTH
 
 
 def as_written(value: Any) -> Any:

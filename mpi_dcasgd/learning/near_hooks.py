@@ -140,18 +140,36 @@ def _mentioned(kinds: list[type]) -> set[str]:
     ]
     classes = {*kinds, *(value for value in values if isinstance(value, type))}
     values += [inner for kind in classes for inner in vars(kind).values()]
-    return {
+    named = {
         name
         for value in values
         if (function := _function(value)) is not None
         for name in _names_in(function.__code__)
     }
+    # `score = metric` in a class, and lists of names.
+    aliases = {
+        function.__name__
+        for kind in classes
+        for name, value in vars(kind).items()
+        if (function := _function(value)) is not None and function.__name__ != name
+    }
+    spelt = {text for kind in classes for text in _texts(list(vars(kind).values()))}
+    return named | aliases | spelt
 
 
 def _names_in(code: CodeType) -> Iterator[str]:
     yield from code.co_names
     for constant in code.co_consts:
-        if isinstance(constant, str):
-            yield constant
-        elif isinstance(constant, CodeType):
+        if isinstance(constant, CodeType):
             yield from _names_in(constant)
+        else:
+            yield from _texts(constant)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts that a value is, or has, if it is a list or something like it."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (tuple, list, set, frozenset, dict)):
+        for inner in value:
+            yield from _texts(inner)

@@ -173,7 +173,7 @@ class Recorder:
         time_s: float,
         *,
         weights_sha256: str = "",
-        finite_weights: bool = True,
+        finite_weights: bool | None = None,
         reason: str = "",
     ) -> None:
         # The summary is written even if nothing else can be: it is small, and tells the rest.

@@ -76,15 +76,17 @@ class Results:
         values = named("test", last.test) | named("validation", last.validation)
         return [name for name, value in values.items() if not math.isfinite(value)]
 
-    def why_none(self, *, finite_weights: bool) -> str:
+    def why_none(self, *, finite_weights: bool | None) -> str:
         """Say that the last evaluation is no result, and what to look at; empty if it is one.
 
         Args:
-            finite_weights: Whether the weights that were evaluated are.
+            finite_weights: Whether the weights that were evaluated are; None if nobody has looked.
         """
         names = self.not_numbers()
         if not names:
             return ""
+        if finite_weights is None:
+            return no_result(names)
         if not finite_weights:
             look = "nor are the weights that the run ended with; lower lr, or clip gradients"
         elif any(name.endswith("_loss") for name in names):

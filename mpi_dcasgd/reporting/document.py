@@ -232,9 +232,8 @@ def _breakable(text: str) -> str:
 
 def _unbroken(text: str) -> str:
     """Text in which a unit or a spread stays with its number where a line is broken."""
-    return (
-        html.escape(text).replace("± ", "±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
-    )
+    space = "\N{NO-BREAK SPACE}"
+    return html.escape(text).replace(" ± ", f"{space}±{space}").replace(" %", f"{space}%")
 
 
 def _html_row(tag: str, cells: Sequence[str], left: frozenset[int]) -> str:

@@ -26,7 +26,6 @@ import importlib
 import io
 import logging
 import os
-import shlex
 import shutil
 import time
 import warnings
@@ -39,6 +38,7 @@ from torch import Tensor
 from mpi_dcasgd.rules.block_ops import ONE_THREAD, NumpyWriting, TorchWriting, Writing
 from mpi_dcasgd.rules.blocks import BLOCK, BlockPass, EagerPass
 from mpi_dcasgd.rules.graph import Step, Traced, trace
+from mpi_dcasgd.shell import shell_words
 
 Kernel = Literal["compiled", "blocks", "plain"]
 Fuse = Literal["auto", "compiled", "blocks", "plain"]
@@ -214,7 +214,7 @@ def _has_compiler(device: torch.device) -> bool:
     """Return whether compiling is worth a try; asking Inductor itself would cost seconds."""
     if device.type != "cpu":
         return True
-    command = shlex.split(os.environ.get("CXX", "g++")) or ["g++"]
+    command = shell_words(os.environ.get("CXX", "g++"), "CXX") or ["g++"]
     if shutil.which(command[0]):
         return True
     _log.warning(

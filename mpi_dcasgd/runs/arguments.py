@@ -22,6 +22,7 @@ from mpi_dcasgd.messages import allowed, shown
 _UNIONS = (Union, types.UnionType)
 _SETTINGS = ("task",)  # a job's, and checked with it
 _PLAIN = (bool, int, float, str)
+_NO_LISTS = (str, bytes, bytearray, Mapping)
 _LIMITS: dict[str, Callable[[Any, Any], bool]] = {
     "ge": lambda value, limit: value >= limit,
     "gt": lambda value, limit: value > limit,
@@ -116,8 +117,10 @@ def _is_one(value: Any, hint: Any) -> bool:
         fits = isinstance(value, (tuple, list)) and len(value) == len(inner)
         return fits and all(map(_is_one, value, inner))
     if origin is Sequence:
-        several_ = isinstance(value, Collection) and not isinstance(value, (str, Mapping))
-        return several_ and all(_is_one(each, inner[0]) for each in value)
+        several_ = isinstance(value, Collection) and not isinstance(value, _NO_LISTS)
+        # An array without a dimension is a number.
+        listed = several_ and getattr(value, "ndim", 1) > 0
+        return listed and all(_is_one(each, inner[0]) for each in value)
     return _is_of_class(value, origin or hint)
 
 
@@ -128,12 +131,19 @@ def _is_of_class(value: Any, kind: Any) -> bool:
         return is_whole(value, least=-sys.maxsize)
     if kind is float:
         real = isinstance(value, Real) and not isinstance(value, bool)
-        return real and not math.isnan(value)
+        return real and _is_float(value)
     if kind is Path:
         return isinstance(value, os.PathLike)
     if kind is TextIO:
         return callable(getattr(value, "write", None))
     return is_communicator(value) if kind is _MPI.Intracomm else isinstance(value, kind)
+
+
+def _is_float(value: Real) -> bool:
+    try:
+        return not math.isnan(float(value))
+    except OverflowError:  # of a whole number that no float can be
+        return False
 
 
 def _is_within(value: Any, metadata: Sequence[Any]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def calibrate(
     """
     check_arguments(calibrate, locals())
     words = several(words)
-    listed = isinstance(source, Sequence) and not isinstance(source, str)
+    listed = not isinstance(source, (str, os.PathLike, Mapping, Run, Job))
     sources: list[Any] = list(source) if listed else [source]  # type: ignore[arg-type]
     folders = [RunFolder.open(s.path if isinstance(s, Run) else s) for s in sources if _is_run(s)]
     if len(folders) not in (0, len(sources)) or (not folders and len(sources) != 1):
@@ -126,7 +127,8 @@ def calibrate(
 
 
 def _is_run(source: Any) -> bool:
-    return isinstance(source, Run) or (isinstance(source, (Path, str)) and Path(source).is_dir())
+    place = isinstance(source, (os.PathLike, str))
+    return isinstance(source, Run) or (place and Path(source).is_dir())
 
 
 def measured(job: Job) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from mpi_dcasgd.runs.tuning import (
     tuned_study,
     tuning_runs,
 )
+from mpi_dcasgd.shell import shell_words
 from mpi_dcasgd.tools.comparison import Comparison
 from mpi_dcasgd.wording import counted
 
@@ -142,7 +142,7 @@ def compare(
     """
     check_arguments(compare, locals())
     if isinstance(mpirun_args, str):
-        mpirun_args = shlex.split(mpirun_args)
+        mpirun_args = shell_words(mpirun_args, "compare: mpirun_args")
     only = None if only is None else several(only)
     study = _loaded(study, task)
     folder = _folder(study, out)

@@ -355,7 +355,7 @@ class Recording:
             self._say(f"{told}; the checkpoint is whole" if whole else told)
             if self._recorder is not None:
                 status: Status = "interrupted" if whole else "failed"
-                why = f"{told}; {stopped}" if stopped else told  # a signal's number comes last
+                why = f"{told}; {stopped}" if stopped else told
                 record_end(self._recorder, status, conductor.time_s, why, self.logger)
             if not whole:
                 raise

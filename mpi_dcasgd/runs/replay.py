@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -149,7 +150,7 @@ def replay(
             argv,
             git_state(),
             overwrite=overwrite,
-            resume=str(resume),
+            resume=os.fspath(resume),
             virtual={"order": recorded.digest, "pushes": len(recorded.trace)},
             show=show,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -48,10 +49,12 @@ def report(
 
             print(report("runs/digits", "runs/digits/report", target_error=0.05).table)
     """
+    if isinstance(runs, Iterator):  # Path.glob gives one
+        runs = list(runs)
     check_arguments(report, locals())
     from mpi_dcasgd.config.load import idle_in, with_defaults  # loads all settings
 
-    paths = [Path(path) for path in ([runs] if isinstance(runs, (Path, str)) else runs)]
+    paths = [Path(path) for path in ([runs] if isinstance(runs, (os.PathLike, str)) else runs)]
     return write_report(
         paths,
         Path(out),

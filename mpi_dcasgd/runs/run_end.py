@@ -54,11 +54,12 @@ def refuse_nothing_learnt(nonfinite: int) -> None:
         NonFiniteError: There were some.
     """
     if nonfinite:
+        all_of_them = f"all {counted(nonfinite, 'gradient')} were"
+        refused = "the only gradient was" if nonfinite == 1 else all_of_them
         raise NonFiniteError(
-            f"no update was made: all {counted(nonfinite, 'gradient')} were refused, "
-            "for they were NaN or infinite at the weights that the run began with; look for NaN or "
-            "infinite values in the samples, and for logarithms, roots and divisions of zero in "
-            "the model and the loss"
+            f"no update was made: {refused} refused, for being NaN or infinite at the weights "
+            "that the run began with; look for NaN or infinite values in the samples, and for "
+            "logarithms, roots and divisions of zero in the model and the loss"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -182,7 +183,7 @@ def sharpness(
 def _folder_of(source: JobSource | Run) -> RunFolder | None:
     if isinstance(source, Run):
         return RunFolder.open(source.path)
-    if isinstance(source, (str, Path)) and Path(source).is_dir():
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
         return RunFolder.open(source)
     return None
 

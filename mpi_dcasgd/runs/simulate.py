@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -127,7 +128,7 @@ def simulate(
             argv,
             git_state(),
             overwrite=overwrite,
-            resume=str(resume),
+            resume=os.fspath(resume),
             virtual={
                 "workers": simulation.workers,
                 "delay_seed": simulation.delay_seed,

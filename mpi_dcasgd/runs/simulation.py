@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -93,7 +94,7 @@ def resolve_simulation(words: Sequence[str], more: Sequence[Override] = ()) -> S
     settings: dict[str, Any] = {}
     file = "cluster" in given and not isinstance(given["cluster"], Mapping)
     if file:
-        settings = read_mapping(Path(str(given["cluster"])), "cluster")
+        settings = read_mapping(Path(os.fspath(given["cluster"])), "cluster")
     elif "cluster" in given:
         settings = dict(given["cluster"])
     if "workers" in settings:
@@ -109,7 +110,7 @@ def resolve_simulation(words: Sequence[str], more: Sequence[Override] = ()) -> S
     }
     if "workers" not in given:
         problems.append("workers: missing; set the number of simulated workers, e.g. workers=8")
-    where = f"cluster {given['cluster']}" if file else "command line" if words else "cluster"
+    where = f"cluster {os.fspath(given['cluster'])}" if file else "command line" if words else "cluster"
     try:
         cluster = parse_cluster(where, settings)
     except ConfigError as error:

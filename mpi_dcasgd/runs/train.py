@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -108,7 +109,9 @@ def train(
     try:
         check_arguments(train, locals())
     except UserError as error:
-        fail_together(comm if is_communicator(comm) else None, error)
+        if not (comm is None or is_communicator(comm)):
+            raise  # where the others are is not known
+        fail_together(comm, error)
     started = time.monotonic() if started is None else started
     pairs, problems = parse_overrides(several(words))
     argv = None if argv is None else several(argv)
@@ -118,7 +121,7 @@ def train(
         fail_together(comm, error)
     flag = StopFlag() if stop is None else stop
     place = None if run_dir is None else Path(run_dir)
-    request = _Request(checked, place, str(resume), overwrite, show, argv, started, flag)
+    request = _Request(checked, place, os.fspath(resume), overwrite, show, argv, started, flag)
     signals = flag.listening() if stop is None else nullcontext()
     with process_as_it_was(), checked.importing(), signals:
         if checked.mode == "sequential":

@@ -133,7 +133,7 @@ class Intake:
 
     def _refuse(self, worker: int, push: Push, snapshot: Tensor) -> None:
         self.tally.nonfinite += 1
-        if self._refusals.refuse(worker, push, snapshot):
+        if self._refusals.refuse(worker, push, snapshot, self._model.layout.num_params):
             self.ledger.hand_back(worker, push.ticket)
         else:
             self.ledger.complete(worker, push.ticket)

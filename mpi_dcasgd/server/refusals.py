@@ -36,13 +36,14 @@ class Refusals:
         """Note a finite gradient: those before it are no longer in a row with those after it."""
         self._in_a_row = 0
 
-    def refuse(self, worker: int, push: Push, weights: Tensor) -> bool:
+    def refuse(self, worker: int, push: Push, weights: Tensor, num_params: int) -> bool:
         """Count a non-finite gradient.
 
         Args:
             worker: Who delivered it.
             push: The gradient.
-            weights: What it was computed at.
+            weights: What it was computed at, with BatchNorm's statistics behind.
+            num_params: Elements before those.
 
         Returns:
             Whether its ticket may be retried; if not, it is to be given up.
@@ -56,7 +57,7 @@ class Refusals:
             last = f"last: worker {worker}, ticket {push.ticket}, version {push.version}"
             raise NonFiniteError(
                 f"{self._limit} gradients in a row were NaN or infinite ({last}); none of them "
-                f"was applied. {_cause(push.loss, weights, self._whose)}"
+                f"was applied. {_cause(push, weights, num_params, self._whose)}"
             )
         return self._attempts[push.ticket] < MAX_ATTEMPTS
 
@@ -70,12 +71,14 @@ class Refusals:
         self._in_a_row = state["nonfinite_in_a_row"]
 
 
-def _cause(loss: float, weights: Tensor, whose: str) -> str:
+def _cause(push: Push, weights: Tensor, num_params: int, whose: str) -> str:
     """Tell what was seen of the last gradient, and what to look at."""
+    loss = push.loss
     if not torch.isfinite(weights).all():
         return "The weights are not finite either: training diverged; lower lr, or clip gradients."
     if math.isfinite(loss):
-        seen = f"The loss of that minibatch is {loss:.4g}, and its gradient is not finite"
+        what = "BatchNorm's statistics are" if math.isfinite(push.grad_norm) else "its gradient is"
+        seen = f"The loss of that minibatch is {loss:.4g}, and {what} not finite"
         look = "divisions, roots and norms at zero in the model and the loss"
     else:
         seen = f"The loss of that minibatch is {loss}"
@@ -83,7 +86,7 @@ def _cause(loss: float, weights: Tensor, whose: str) -> str:
             "NaN or infinite values in its samples, and for logarithms and divisions of zero in "
             "the model and the loss"
         )
-    largest = float(weights.abs().max()) if weights.numel() else 0.0
+    largest = float(weights[:num_params].abs().max()) if num_params else 0.0
     return (
         f"{seen}, while {whose} are finite, the largest {largest:.3g}: look for {look}; if the "
         "weights have grown, lower lr, or clip gradients."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 
 import mpi_dcasgd
-from mpi_dcasgd.errors import ConfigError
-from mpi_dcasgd.learning.settings import Count
+from mpi_dcasgd.errors import ConfigError, UserError
+from mpi_dcasgd.learning.settings import Count, Finite
 from mpi_dcasgd.runs.arguments import check_arguments, several
 from mpi_dcasgd.runs.compare import plan_comparison, report_study
+from mpi_dcasgd.shell import shell_words
 
 JOB = {
     "algorithm": "asgd",
@@ -106,6 +108,58 @@ def test_numbers_of_other_libraries_and_paths_of_other_kinds_are_taken() -> None
     for wrong in (0, 2.5, True, "3"):
         with pytest.raises(ConfigError, match=r"count: got .*; allowed: a whole number >= 1"):
             function(wrong, 0.5, (1,), "place")  # type: ignore[arg-type]
+
+
+def test_what_is_nearly_a_number_or_a_list_is_refused_by_name() -> None:
+    def function(counts: Sequence[Count], share: float, finite: Finite) -> None:
+        check_arguments(function, locals())
+
+    wrong: dict[str, Any] = {
+        "counts": (np.array(4), b"\x04", "4", {4: 4}),
+        "share": (math.nan, 10**400),
+        "finite": (math.inf, 10**400),
+    }
+    right: dict[str, Any] = {"counts": [4], "share": math.inf, "finite": 1.5}
+    function(**right)
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(ConfigError) as caught:
+                function(**{**right, name: value})
+            [line] = caught.value.problems
+            assert line.startswith(f"{name}: got ")
+
+
+def test_paths_of_other_kinds_are_followed(tmp_path: Path) -> None:
+    mpi_dcasgd.train(JOB, algorithm="sgd", run_dir=tmp_path / "runs/one")
+    [entry] = os.scandir(tmp_path / "runs")
+    report = mpi_dcasgd.report(entry, tmp_path / "report")  # type: ignore[arg-type]
+    assert "sgd " in report.table
+    found = (tmp_path / "runs").glob("*")
+    assert mpi_dcasgd.report(found, tmp_path / "report").table == report.table  # type: ignore[arg-type]
+    (tmp_path / "cluster.yaml").write_text("{delays: constant}")
+    [cluster] = [each for each in os.scandir(tmp_path) if each.name == "cluster.yaml"]
+    timing = mpi_dcasgd.simulate_timing(
+        JOB, algorithm="asgd", workers=2, cluster=cluster, updates=4
+    )
+    assert timing.time_s > 0
+
+
+@pytest.mark.parametrize("call", ["compare", "plan"])
+def test_arguments_of_the_launcher_with_an_open_quotation_are_refused(
+    tmp_path: Path, call: str
+) -> None:
+    told = r"got \"--x 'y\"; allowed: words as in a shell \(no closing quotation\)"
+    if call == "plan":
+        with pytest.raises(UserError, match=rf"--mpirun-args: {told}"):
+            shell_words("--x 'y", "--mpirun-args")
+        return
+    with pytest.raises(UserError, match=rf"compare: mpirun_args: {told}"):
+        mpi_dcasgd.compare("jobs/compare_digits.yaml", tmp_path, mpirun_args="--x 'y")
+
+
+def test_a_communicator_that_is_none_is_refused_without_asking_others() -> None:
+    with pytest.raises(ConfigError, match="comm: got 'world'"):
+        mpi_dcasgd.train(JOB, comm="world")  # type: ignore[arg-type]
 
 
 def test_one_name_is_a_list_of_one(tmp_path: Path) -> None:

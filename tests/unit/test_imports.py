@@ -20,6 +20,7 @@ LAYERS = (
     "messages",
     "counts",
     "pages",
+    "shell",
     "quick",
     "vision",
     "places",

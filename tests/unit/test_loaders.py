@@ -20,6 +20,7 @@ import torch
 
 import mpi_dcasgd
 from mpi_dcasgd.config.schema import Job
+from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.data.dataset import ResidentSplit
 from mpi_dcasgd.learning.loaders import pool, start
@@ -131,7 +132,7 @@ def test_a_lookahead_begins_what_is_due_next_and_no_more_than_it_may() -> None:
 
 def send_all(loaders: Loaders) -> None:
     for pid in loaders.pids:
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for signum in SIGNALS:
             os.kill(pid, signum)
 
 
@@ -284,6 +285,39 @@ def test_a_parent_that_is_killed_is_told_with_what_its_loader_was_doing(tmp_path
         )
         with pytest.raises(DataError, match=expected):
             wait()
+
+
+def test_a_loader_that_cannot_be_forked_is_told_as_one_that_cannot_be_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\ndef fork():\n    raise BlockingIOError(11, 'no more')\nos.fork = fork\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    expected = "data.loaders: a process cannot be started: Resource temporarily unavailable while"
+    with pytest.raises(DataError, match=expected):
+        opened(job_of(2))
+
+
+def test_a_parent_that_fails_before_it_forks_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(
+        DataError, match=r"the loaders' parent, process \d+, ended with status 1 wh"
+    ):
+        opened(job_of(1))
+
+
+def test_loaders_that_nobody_wants_end_before_they_have_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(start, "_END_S", 60.0)
+    with Loaders(2) as processes:
+        parent = processes._parent
+        assert parent
+    assert parent._process.returncode == 1, "it was told, and not killed"
 
 
 def test_training_goes_before_an_evaluation() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 from functools import cached_property
@@ -89,6 +90,31 @@ def test_what_other_code_of_the_module_calls_is_a_helper() -> None:
 
     Mine.__module__ = "nowhere"  # this one mentions them all
     assert near_hooks(Mine()) == {"derive": "derived"}
+
+
+OTHERS = {
+    "a function beside it": "def rate(task):\n    return task.metric()",
+    "a list in a method": (
+        "class Rated(Mine):\n    def rate(self):\n"
+        "        return [getattr(self, name) for name in ('metric', 'loss')]"
+    ),
+    "a list in a class": "class Rated(Mine):\n    WANTED = ['metric']",
+    "another name in a class": "class Rated(Mine):\n    score = Mine.metric",
+}
+
+
+@pytest.mark.parametrize("other", [None, *OTHERS])
+def test_what_the_module_mentions_outside_of_the_class_is_a_helper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str | None
+) -> None:
+    own = "class Mine(mpi_dcasgd.Task):\n    def metric(self):\n        return {}\n"
+    name = f"mentions_{len(other or '')}"
+    text = f"import mpi_dcasgd\n{own}{OTHERS[other] if other else ''}\n"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(name)
+    kind = getattr(module, "Rated", module.Mine)
+    assert near_hooks(kind()) == ({} if other else {"metric": "metrics"})
 
 
 def test_methods_of_other_libraries_are_theirs() -> None:

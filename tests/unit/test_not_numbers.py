@@ -20,7 +20,7 @@ from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.learning.models.base import ModelSource
 from mpi_dcasgd.learning.subject import Subject
 from mpi_dcasgd.learning.tasks.classification import Classification, classify
-from mpi_dcasgd.record.results import Results
+from mpi_dcasgd.record.results import Results, no_result
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.runs.status import status
 from mpi_dcasgd.runs.train import train
@@ -222,3 +222,5 @@ def test_weights_that_are_not_finite_are_laid_to_the_learning_rate() -> None:
     )
     assert "the training loss, 0.4, has grown" in results.why_none(finite_weights=True)
     assert results_of().why_none(finite_weights=True) == ""
+    # Of a run that failed nobody has looked at the weights, and its reason says what is wrong.
+    assert results.why_none(finite_weights=None) == no_result(results.not_numbers())

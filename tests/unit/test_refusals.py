@@ -17,11 +17,16 @@ SOUND = torch.tensor([0.5, -2.0])
 
 
 def refuse(
-    refusals: Refusals, *tickets: int, loss: float = math.nan, weights: torch.Tensor = SOUND
+    refusals: Refusals,
+    *tickets: int,
+    loss: float = math.nan,
+    norm: float = math.nan,
+    weights: torch.Tensor = SOUND,
+    num_params: int = 2,
 ) -> list[bool]:
     """Refuse a gradient of each ticket; whether it may be retried."""
-    pushes = [Push(0, ticket, 8, loss, math.nan, NONE) for ticket in tickets]
-    return [refusals.refuse(0, push, weights) for push in pushes]
+    pushes = [Push(0, ticket, 8, loss, norm, NONE) for ticket in tickets]
+    return [refusals.refuse(0, push, weights, num_params) for push in pushes]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -93,3 +98,15 @@ def test_what_was_seen_is_told_and_where_to_look(
     refusals = Refusals(1)
     with pytest.raises(NonFiniteError, match=told):
         refuse(refusals, *range(10), loss=loss, weights=weights)
+
+
+def test_statistics_are_told_from_the_gradient_and_are_no_weights() -> None:
+    with pytest.raises(NonFiniteError, match=r"and BatchNorm's statistics are not finite, .* 2:"):
+        refuse(
+            Refusals(1),
+            *range(10),
+            loss=0.25,
+            norm=1.0,
+            weights=torch.tensor([2.0, 9e9]),
+            num_params=1,
+        )

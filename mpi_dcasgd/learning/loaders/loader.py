@@ -91,6 +91,5 @@ class Loader:
         doing = f"loading {message}" if isinstance(message, Request) else "making the task's data"
         how = self._parent.how_it_ended(self._number)
         return DataError(
-            f"data.loaders: the loader process {self.pid} {how} while it was {doing}; what it "
-            "printed is in the rank's output"
+            f"data.loaders: {how} while it was {doing}; what it printed is in the rank's output"
         )

@@ -20,12 +20,20 @@ from collections.abc import Sequence
 
 from mpi_dcasgd.quick import importing_torch
 
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Signals that whoever sends them, a terminal or SLURM, means for the rank."""
+IGNORED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGHUP,
+    signal.SIGXCPU,
+)
+"""What stops a run: whoever sends it, a terminal or SLURM, means the rank."""
 
 _GRACE_S = 1.0  # for a sample that nobody waits for any more
 _LOOK_MS = 5000
 _PR_SET_PDEATHSIG = 1
+_forked = threading.Event()  # in the parent, once the loaders are there
 
 
 def run(rank: int, control: int, channels: Sequence[int], *, tied: bool) -> None:
@@ -34,13 +42,15 @@ def run(rank: int, control: int, channels: Sequence[int], *, tied: bool) -> None
     Args:
         rank: The rank's process.
         control: Descriptor of the socket on which the rank is told of the loaders: ``pid``, a
-            loader and its process, or ``end``, a loader and its exit status, a line each.
+            loader and its process, or ``end``, a loader and its exit status, or ``fail``, a loader
+            that cannot be forked and the error's number; a line each.
         channels: Descriptor of each loader's socket.
         tied: Whether this process was started by the rank's main thread.
     """
     for signum in IGNORED:
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, nobody learns of an end
     to_rank, *sockets = map(_adopted, (control, *channels))
     _end_with(to_rank, rank, tied=tied)
     sys.argv = sys.argv[:1]
@@ -64,11 +74,15 @@ def _import() -> None:
 
 
 def _fork(to_rank: socket.socket, channels: Sequence[socket.socket]) -> socket.socket | None:
-    """Fork a loader for each socket; return it in the loader, and None when all have ended."""
+    """Fork a loader for each socket; return it in the loader, and None when that is over."""
     me = os.getpid()
     numbers = {}
     for number, channel in enumerate(channels):
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _tell(to_rank, "fail", number, error.errno or 0)
+            return None  # and the kernel ends the others with this process
         if pid == 0:
             for other in (to_rank, *channels[number + 1 :]):
                 other.close()
@@ -77,6 +91,7 @@ def _fork(to_rank: socket.socket, channels: Sequence[socket.socket]) -> socket.s
         channel.close()
         numbers[pid] = number
         _tell(to_rank, "pid", number, pid)
+    _forked.set()
     while numbers:
         pid, status = os.wait()
         _tell(to_rank, "end", numbers.pop(pid), os.waitstatus_to_exitcode(status))
@@ -116,7 +131,11 @@ def _watch(channel: socket.socket, above: int) -> None:
     poll = select.poll()
     poll.register(channel, select.POLLRDHUP)
     # A process that the rank forked has the socket, too, and may outlive it.
-    while os.getppid() == above and not poll.poll(_LOOK_MS):
-        pass
+    while os.getppid() == above:
+        [(_, seen)] = poll.poll(_LOOK_MS) or [(0, 0)]
+        if seen & select.POLLHUP or (seen and not _forked.is_set()):
+            break
+        if seen:  # nobody wants the loaders: they know, and this one is to tell how they end
+            poll.modify(channel, 0)
     time.sleep(_GRACE_S)
     os._exit(1)

@@ -53,6 +53,7 @@ class Parent:
         self.channels: list[socket.socket] = []
         self._pids: list[Future[int]] = [Future() for _ in range(number)]
         self._ends: list[Future[int | None]] = [Future() for _ in range(number)]
+        self._failure = 0  # number of the error that kept a loader from being forked
         with ExitStack() as mine, ExitStack() as theirs:
             descriptors = []
             for _ in range(number + 1):
@@ -71,17 +72,25 @@ class Parent:
         return told.result() if told.done() else self._process.pid
 
     def how_it_ended(self, number: int) -> str:
-        """Return what ended a loader, as words; wait a little for it to end."""
+        """Return what has become of a loader, in words; wait a little for it to end."""
+        subject = f"the loader process {self.pid(number)}"
+        parent = f"process {self._process.pid}"
         try:
             status = self._ends[number].result(_END_S)
         except TimeoutError:
-            return "closed its socket"
-        if status is None:  # the parent ended first
-            return f"ended with its parent, process {self._process.pid}, which {self._own_end()}"
-        return _ending(status)
+            return f"{subject} closed its socket"
+        if status is not None:
+            return f"{subject} {_ending(status)}"
+        # The parent ended first.
+        if self._failure:
+            return f"a process cannot be started: {os.strerror(self._failure)}"
+        if not self._pids[number].done():
+            return f"the loaders' parent, {parent}, {self._own_end()}"
+        return f"{subject} ended with its parent, {parent}, which {self._own_end()}"
 
     def end(self) -> None:
         """Wait until all have ended, or have them killed."""
+        self._control.shutdown(socket.SHUT_WR)  # for a parent that has not come to forking
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -102,8 +111,11 @@ class Parent:
         with self._control.makefile() as told:
             for line in told:
                 what, number, value = line.split()
-                futures = self._pids if what == "pid" else self._ends
-                futures[int(number)].set_result(int(value))
+                if what == "fail":
+                    self._failure = int(value)
+                else:
+                    futures = self._pids if what == "pid" else self._ends
+                    futures[int(number)].set_result(int(value))
         for end in self._ends:
             if not end.done():
                 end.set_result(None)

@@ -115,6 +115,8 @@ def lone_sample(num_train: int, batch_size: int, accumulate: int = 1) -> bool:
         batch_size: Of one worker.
         accumulate: Parts that each minibatch is computed in, one after the other.
     """
+    if not num_train:
+        return False
     sizes = (min(batch_size, num_train), num_train % batch_size or batch_size)
     return any(size // min(accumulate, size) == 1 for size in sizes)
 
@@ -126,7 +128,7 @@ def lone_sample_problem(num_train: int, batch_size: int, accumulate: int = 1) ->
             "batch_size: got 1, and of a single sample BatchNorm takes no statistics; choose a "
             "larger size"
         )
-    if accumulate > 1:
+    if not lone_sample(num_train, batch_size):
         return (
             f"compute.accumulate: {num_train} samples in minibatches of {batch_size}, each in up "
             f"to {accumulate} parts, leave one for a part, and of a single sample BatchNorm takes "

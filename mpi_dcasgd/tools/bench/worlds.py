@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.shell import shell_words
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.launch.world import plan
 
@@ -36,7 +37,7 @@ class Starter:
         Raises:
             LaunchError: There is no launcher.
         """
-        extra = shlex.split(self.arguments)
+        extra = shell_words(self.arguments, "--mpirun-args")
         return plan(ranks, program, launcher=self.launcher, mpirun=self.mpirun, extra=extra)
 
     def finish(self, ranks: int, program: Sequence[str]) -> str:

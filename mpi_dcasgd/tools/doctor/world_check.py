@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 
 from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.shell import shell_words
 from mpi_dcasgd.tools.doctor.ask import Answer, ask
 from mpi_dcasgd.tools.doctor.finding import Finding, fail, ok, warn
 from mpi_dcasgd.tools.doctor.machine_checks import size
@@ -32,7 +32,7 @@ def check_world(
         mpirun: Which one.
         arguments: More arguments for it, as one word.
     """
-    extra = shlex.split(arguments)
+    extra = shell_words(arguments, "--mpirun-args")
     program = [sys.executable, "-m", "mpi_dcasgd.tools.doctor.rank"]
     try:
         refuse_place(launcher, mpirun, extra)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from mpi_dcasgd.errors import LaunchError
+from mpi_dcasgd.shell import shell_words
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand, available_slots, find_mpirun
 from mpi_dcasgd.wording import counted
 
@@ -86,7 +86,7 @@ def srun_command(
     # Since SLURM 22.05 a step does not inherit it, and would pin all of a rank's threads to a core.
     if cpus := env.get("SLURM_CPUS_PER_TASK"):
         words.append(f"--cpus-per-task={cpus}")
-    words += shlex.split(env.get(SRUN_VARIABLE, ""))
+    words += shell_words(env.get(SRUN_VARIABLE, ""), SRUN_VARIABLE)
     return MpirunCommand((*words, *extra, *program))
 
 

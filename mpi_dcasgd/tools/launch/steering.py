@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 from types import FrameType
 
 from mpi_dcasgd.drivers.signals import SIGNALS
@@ -17,19 +18,33 @@ from mpi_dcasgd.drivers.signals import SIGNALS
 class Steering:
     """Effect of signals on a world and on its exit status.
 
-    Args:
-        asked: File that tells ranks on this host which signal a SIGUSR1 stands for; None for none.
-
     Attributes:
         signum: The first signal, or None.
+        told: File that tells ranks on this host which signal a SIGUSR1 stands for, or None.
     """
 
-    def __init__(self, asked: Path | None = None) -> None:
-        self._asked = asked
+    def __init__(self) -> None:
+        self.told: Path | None = None
         self._world: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
         self._stops: list[int] = []
         self.signum: int | None = None
+
+    @contextmanager
+    def telling(self, mark: str) -> Iterator[None]:
+        """Have a place for ``told``, where this host has one for such files, and clear it away.
+
+        Args:
+            mark: The world's own.
+        """
+        with suppress(OSError):
+            self.told = Path(gettempdir(), f"mpi-dcasgd-asked-{mark}")
+        try:
+            yield
+        finally:
+            if self.told:
+                with suppress(OSError):
+                    self.told.unlink(missing_ok=True)
 
     def begin(self, world: subprocess.Popen[bytes]) -> None:
         """Pass on what came before the world was there, and from now on at once."""
@@ -47,9 +62,9 @@ class Steering:
             # Not print, which a handler may have interrupted.
             with suppress(OSError):  # nobody reads it any more
                 os.write(2, f"\n{signal.Signals(signum).name}: {what}\n".encode())
-            if self._asked and self.signum == signum and not again:
+            if self.told and self.signum == signum and not again:
                 with suppress(OSError):  # the ranks then tell of the SIGUSR1
-                    self._asked.write_text(str(int(signum)))
+                    self.told.write_text(str(int(signum)))
             signum = signal.SIGTERM if again else signal.SIGUSR1
         if self._world:
             self._world.send_signal(signum)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
-import shlex
 import shutil
 import signal
 import subprocess
@@ -20,12 +19,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import gettempdir
 from typing import IO
 
 from mpi_dcasgd.drivers.signals import ASKED_VARIABLE
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.progress import TTY_VARIABLE
+from mpi_dcasgd.shell import shell_words
 from mpi_dcasgd.tools.launch.exit_status import RunEnd
 from mpi_dcasgd.tools.launch.hosts import Without, keepalive, leave_out
 from mpi_dcasgd.tools.launch.leftovers import MARK, Server, end_leftovers
@@ -91,7 +90,7 @@ def plan(
                 "--launcher mpirun"
             )
         return srun_command(n, program, extra=extra)
-    words = [*shlex.split(os.environ.get(MPIRUN_VARIABLE, "")), *extra]
+    words = [*shell_words(os.environ.get(MPIRUN_VARIABLE, ""), MPIRUN_VARIABLE), *extra]
     if without:
         words = leave_out(words, without)
     columns = shutil.get_terminal_size().columns if terminal and sys.stdout.isatty() else None
@@ -122,7 +121,7 @@ def refuse_place(
         LaunchError: With the reason, and what to do.
     """
     chosen = pick_launcher(launcher, mpirun)
-    words = shlex.split(os.environ.get(SRUN_VARIABLE, ""))
+    words = shell_words(os.environ.get(SRUN_VARIABLE, ""), SRUN_VARIABLE)
     refuse_leftovers(chosen, [*words, *extra])
 
 
@@ -200,17 +199,17 @@ def run_world(
     # A launcher above this one may have had a terminal that these ranks have not.
     inherited = {name: value for name, value in os.environ.items() if name != TTY_VARIABLE}
     mark = secrets.token_hex(8)
-    asked = Path(gettempdir(), f"mpi-dcasgd-asked-{mark}")
-    steering, begun_s = Steering(asked), time.time()
+    steering, begun_s = Steering(), time.time()
     end = RunEnd(run_dir) if run_dir else None
     with (
+        steering.telling(mark),
         handling(steering.on_signal),
         outliving_reader(stdout, 1) as output,
         outliving_reader(stderr, 2, tail) as errors,
     ):
         world = subprocess.Popen(
             command.argv,
-            env={**inherited, **command.env, MARK: mark, ASKED_VARIABLE: str(asked)},
+            env={**inherited, **command.env, MARK: mark, ASKED_VARIABLE: str(steering.told or "")},
             stdin=subprocess.DEVNULL,  # its own session has no terminal to read from
             stdout=output,
             stderr=errors,
@@ -230,7 +229,6 @@ def run_world(
         # Not only of one that was killed: told twice to end, as by the guards of two ranks, it
         # leaves them, too.
         remove_remains(world.pid, begun_s)
-        asked.unlink(missing_ok=True)
     return WorldEnd(
         steering.exit_status(status),
         asked_by=steering.signum,

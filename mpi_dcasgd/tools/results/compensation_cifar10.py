@@ -15,6 +15,7 @@ from mpi_dcasgd.tools.results.compensation_rows import part_rows
 from mpi_dcasgd.tools.results.compensation_tables import beside, errors_of
 from mpi_dcasgd.tools.results.delay_compensation_plots import draw_errors, draw_rates
 from mpi_dcasgd.tools.results.kept import Kept
+from mpi_dcasgd.tools.results.made_up import made_up
 from mpi_dcasgd.tools.results.studies import Page, Row
 
 TARGET = 0.5
@@ -22,18 +23,11 @@ TARGET = 0.5
 
 _TICKS = (40, 45, 50, 60, 90)
 _PARTS = ("unequal", "equal")
-_MADE_UP: Mapping[str, Any] = {
-    "name": "synthetic",
-    "shape": [3, 32, 32],
-    "num_train": 4096,
-    "noise": 8,
-    "validation": 0.1,
-}
 _SHORT: Mapping[str, Any] = {
     "workers": [16],
     "seeds": [0, 1],
     "tune": {"grid": {"lr": [0.01, 0.1]}, "seed": 100},
-    "set": {"data": _MADE_UP},
+    "set": {"data": made_up((3, 32, 32), validation=0.1)},
 }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +26,9 @@ _KICK = 0.1  # length of the step aside, of weights whose length is about 10
 _UPDATES = 150  # times staleness + 1: what lies 3 % above the edge has grown by e^4 then
 
 
-def left_at(folder: Path, staleness: int, tolerance: float) -> Row:
+def left_at(
+    folder: Path, staleness: int, tolerance: float, data: Mapping[str, Any] | None = None
+) -> Row:
     """Find the least rate at which training leaves the minimum, by bisection.
 
     It begins a little beside the minimum, in a random direction, the same each time.
@@ -33,8 +37,9 @@ def left_at(folder: Path, staleness: int, tolerance: float) -> Row:
         folder: Where the runs are made.
         staleness: Of every gradient but the first ones.
         tolerance: Ratio of a rate that leaves and one that stays, at the end.
+        data: Settings of other data than the job's.
     """
-    minimum = _minimum(folder)
+    minimum = _minimum(folder, data)
     told = printed("sharpness", str(minimum.path), "--samples", "1000000", "--json")
     curvature = json.loads(told)["curvature"]
     # Of the last evaluation: progress is told by the clock, so its last loss is the machine's.
@@ -43,7 +48,7 @@ def left_at(folder: Path, staleness: int, tolerance: float) -> Row:
     stays, leaves, runs = closed / 1.5, closed * 2, 0
     while leaves / stays > tolerance:
         middle = math.sqrt(stays * leaves)
-        gone = _goes_on(folder, staleness, middle)
+        gone = _goes_on(folder, staleness, middle, data)
         runs += 1
         if gone is None or _worst(gone) > LEFT * least:
             leaves = middle
@@ -57,12 +62,12 @@ def left_at(folder: Path, staleness: int, tolerance: float) -> Row:
     }
 
 
-def _minimum(folder: Path) -> mpi_dcasgd.Run:
+def _minimum(folder: Path, data: Mapping[str, Any] | None) -> mpi_dcasgd.Run:
     """Train without delay, once."""
     place = folder / "minimum"
     if not (place / "kicked.pt").exists():
         shutil.rmtree(place, ignore_errors=True)
-        run = unstopped(mpi_dcasgd.train(shipped(_JOB), run_dir=place))
+        run = unstopped(mpi_dcasgd.train(shipped(_JOB), run_dir=place, **_others(data)))
         rng = torch.Generator().manual_seed(0)
         state = run.weights()
         kick = {name: torch.randn(value.shape, generator=rng) for name, value in state.items()}
@@ -72,7 +77,9 @@ def _minimum(folder: Path) -> mpi_dcasgd.Run:
     return mpi_dcasgd.Run(place)
 
 
-def _goes_on(folder: Path, staleness: int, lr: float) -> mpi_dcasgd.Run | None:
+def _goes_on(
+    folder: Path, staleness: int, lr: float, data: Mapping[str, Any] | None
+) -> mpi_dcasgd.Run | None:
     """Train on from beside the minimum; None if it diverges."""
     updates = _UPDATES * (staleness + 1)
     place = folder / "gone-on"
@@ -90,10 +97,15 @@ def _goes_on(folder: Path, staleness: int, lr: float) -> mpi_dcasgd.Run | None:
             run_dir=place,
             rule={"momentum": "none", "weight_decay": {"rate": 0.005}},
             start={"weights": str(folder / "minimum/kicked.pt")},
+            **_others(data),
         )
         return unstopped(run)
     except NonFiniteError:
         return None
+
+
+def _others(data: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {} if data is None else {"data": data}
 
 
 def _worst(run: mpi_dcasgd.Run) -> float:

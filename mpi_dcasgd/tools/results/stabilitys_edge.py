@@ -14,6 +14,7 @@ from mpi_dcasgd.tools.bench.spread import table
 from mpi_dcasgd.tools.results.edge_minimum import left_at
 from mpi_dcasgd.tools.results.edge_quadratic import MOMENTA, predicted, stable_below
 from mpi_dcasgd.tools.results.kept import Kept
+from mpi_dcasgd.tools.results.made_up import like_fashion_mnist, made_up
 from mpi_dcasgd.tools.results.means import Mean, chosen
 from mpi_dcasgd.tools.results.runs import compared
 from mpi_dcasgd.tools.results.studies import Page, Row
@@ -33,11 +34,15 @@ def run(kept: Kept, short: bool) -> list[Row]:
             key = {"part": "quadratic", "momentum": momentum, "staleness": delay}
             make = partial(stable_below, kept.folder, momentum, delay, 0.1 if short else 0.02)
             rows.append(kept.row(key, make))
+    # As many samples as the job of the minimum has.
+    few = like_fashion_mnist(kept, num_train=500, validation=None) if short else None
     for delay in (0, 2) if short else _NET_DELAYS:
         key = {"part": "minimum", "staleness": delay}
-        make = partial(left_at, kept.folder, delay, 1.2 if short else 1.03)
+        make = partial(left_at, kept.folder, delay, 1.2 if short else 1.03, few)
         rows.append(kept.row(key, make))
     changes: Any = {"seeds": [1], "set": {"epochs": 1}} if short else None
+    if few:
+        changes["set"]["data"] = made_up((1, 28, 28), validation=0.1)
     tuned = changes and {
         **changes,
         "tune": {"grid": {"lr": [0.0125, 0.05]}, "seed": 100},

@@ -20,7 +20,7 @@ CLUSTERS = {
     "equal": "all alike",
     "slow-2": "one 2 times slower",
     "slow-4": "one 4 times slower",
-    "pauses": "one pauses half of the time",
+    "pauses": "one pauses a third of the time",
 }
 TARGET = 0.04
 """Test error, the study files' target."""
