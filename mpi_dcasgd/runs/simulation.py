@@ -94,7 +94,9 @@ def resolve_simulation(words: Sequence[str], more: Sequence[Override] = ()) -> S
     settings: dict[str, Any] = {}
     file = "cluster" in given and not isinstance(given["cluster"], Mapping)
     if file:
-        settings = read_mapping(Path(os.fspath(given["cluster"])), "cluster")
+        place = given["cluster"]  # on the command line a number may be a file's name
+        given["cluster"] = os.fspath(place) if isinstance(place, os.PathLike) else str(place)
+        settings = read_mapping(Path(given["cluster"]), "cluster")
     elif "cluster" in given:
         settings = dict(given["cluster"])
     if "workers" in settings:
@@ -110,7 +112,7 @@ def resolve_simulation(words: Sequence[str], more: Sequence[Override] = ()) -> S
     }
     if "workers" not in given:
         problems.append("workers: missing; set the number of simulated workers, e.g. workers=8")
-    where = f"cluster {os.fspath(given['cluster'])}" if file else "command line" if words else "cluster"
+    where = f"cluster {given['cluster']}" if file else "command line" if words else "cluster"
     try:
         cluster = parse_cluster(where, settings)
     except ConfigError as error:

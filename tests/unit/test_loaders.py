@@ -310,6 +310,12 @@ def test_a_parent_that_fails_before_it_forks_is_told(
         opened(job_of(1))
 
 
+def test_loaders_end_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    with start_loaders(job_of(2)) as loaders:
+        Workshop.open(job_of(2), CPU, loaders=loaders)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_loaders_that_nobody_wants_end_before_they_have_begun(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

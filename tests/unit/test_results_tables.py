@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import mpi_dcasgd
+from mpi_dcasgd.config.study import load_study
 from mpi_dcasgd.shipped import shipped
-from mpi_dcasgd.tools.results import compensation_cifar10, delay_compensation, demo
+from mpi_dcasgd.tools.results import (
+    compensation_cifar10,
+    delay_compensation,
+    demo,
+    edge_minimum,
+    made_up,
+    stabilitys_edge,
+)
 from mpi_dcasgd.tools.results.kept import Kept
+from mpi_dcasgd.tools.results.runs import study_file
 
 
 def arm(algorithm: str, errors: list[float | None], **more: Any) -> list[dict[str, Any]]:
@@ -145,3 +156,39 @@ def test_the_demo_shows_who_waits_and_at_which_rates_runs_train() -> None:
         ["`asgd`", "3.0 ± 12.7", "90.0 ± 0.0", "2"],
         ["`sgd`", "1.0 ± 0.0", "", "2"],
     ]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_short_forms_make_images_up_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    place = tmp_path / "fashion-mnist"
+    if there:
+        place.mkdir()
+    monkeypatch.setattr(made_up, "FASHION_MNIST", place)
+    studies: dict[str, Any] = {}
+    minima: list[Any] = []
+
+    def rows(kept: Kept, name: str, *others: Any, changes: Any, **options: Any) -> list[Any]:
+        studies[name] = load_study(study_file(kept.folder, name, changes))
+        return []
+
+    def left_at(folder: Path, staleness: int, tolerance: float, data: Any) -> dict[str, Any]:
+        minima.append(mpi_dcasgd.load_job(shipped(edge_minimum._JOB), **edge_minimum._others(data)))
+        return {}
+
+    monkeypatch.setattr(delay_compensation, "part_rows", rows)
+    monkeypatch.setattr(stabilitys_edge, "compared", rows)
+    monkeypatch.setattr(stabilitys_edge, "left_at", left_at)
+    monkeypatch.setattr(stabilitys_edge, "stable_below", lambda *settings: {})
+    shown = io.StringIO()
+    for module in (delay_compensation, stabilitys_edge):
+        module.run(Kept(tmp_path / module.__name__, shown), short=True)
+    assert len(studies) == 4
+    jobs = [*minima, *(each.job for study in studies.values() for each in study.elements)]
+    assert {job.data.name for job in jobs} == {"fashion-mnist" if there else "synthetic"}
+    assert ("made-up images instead" in shown.getvalue()) == (not there)
+    # The network of the minimum sees as many samples either way.
+    assert len(minima) == 2
+    if not there:
+        assert {job.data.num_train for job in minima} == {500}

@@ -35,7 +35,7 @@ def run(kept: Kept, short: bool) -> list[Row]:
             make = partial(stable_below, kept.folder, momentum, delay, 0.1 if short else 0.02)
             rows.append(kept.row(key, make))
     # As many samples as the job of the minimum has.
-    few = like_fashion_mnist(kept, num_train=500, validation=None) if short else None
+    few = like_fashion_mnist(kept, num_train=500, validation=0) if short else None
     for delay in (0, 2) if short else _NET_DELAYS:
         key = {"part": "minimum", "staleness": delay}
         make = partial(left_at, kept.folder, delay, 1.2 if short else 1.03, few)
