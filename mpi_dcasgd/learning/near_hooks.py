@@ -132,12 +132,13 @@ def _function(value: Any) -> FunctionType | None:
 def _mentioned(kinds: list[type]) -> set[str]:
     """Names that the code of the classes, and of all else in their modules, reads or spells out."""
     modules = {kind.__module__ for kind in kinds}
-    values = [
+    globals_ = [
         value
         for module in modules
-        for value in vars(sys.modules.get(module, object)).values()
-        if getattr(value, "__module__", None) in modules
+        for name, value in vars(sys.modules.get(module, object)).items()
+        if not name.startswith("__")
     ]
+    values = [value for value in globals_ if getattr(value, "__module__", None) in modules]
     classes = {*kinds, *(value for value in values if isinstance(value, type))}
     values += [inner for kind in classes for inner in vars(kind).values()]
     named = {
@@ -153,7 +154,8 @@ def _mentioned(kinds: list[type]) -> set[str]:
         for name, value in vars(kind).items()
         if (function := _function(value)) is not None and function.__name__ != name
     }
-    spelt = {text for kind in classes for text in _texts(list(vars(kind).values()))}
+    attributes = [value for kind in classes for value in vars(kind).values()]
+    spelt = {text for value in (*globals_, *attributes) for text in _texts(value)}
     return named | aliases | spelt
 
 
@@ -166,10 +168,11 @@ def _names_in(code: CodeType) -> Iterator[str]:
             yield from _texts(constant)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, depth: int = 3) -> Iterator[str]:
     """The texts that a value is, or has, if it is a list or something like it."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, (tuple, list, set, frozenset, dict)):
-        for inner in value:
-            yield from _texts(inner)
+    elif depth and isinstance(value, (tuple, list, set, frozenset, dict)):
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        for each in inner:
+            yield from _texts(each, depth - 1)

@@ -231,9 +231,12 @@ def _breakable(text: str) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """Text in which a unit or a spread stays with its number where a line is broken."""
+    """Text in which a unit stays with its number, and ± with the spread behind it.
+
+    A line may break before the ±: a table of means and spreads would not fit a phone otherwise.
+    """
     space = "\N{NO-BREAK SPACE}"
-    return html.escape(text).replace(" ± ", f"{space}±{space}").replace(" %", f"{space}%")
+    return html.escape(text).replace("± ", f"±{space}").replace(" %", f"{space}%")
 
 
 def _html_row(tag: str, cells: Sequence[str], left: frozenset[int]) -> str:

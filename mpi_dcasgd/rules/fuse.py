@@ -35,6 +35,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mpi_dcasgd.errors import UserError
 from mpi_dcasgd.rules.block_ops import ONE_THREAD, NumpyWriting, TorchWriting, Writing
 from mpi_dcasgd.rules.blocks import BLOCK, BlockPass, EagerPass
 from mpi_dcasgd.rules.graph import Step, Traced, trace
@@ -214,7 +215,11 @@ def _has_compiler(device: torch.device) -> bool:
     """Return whether compiling is worth a try; asking Inductor itself would cost seconds."""
     if device.type != "cpu":
         return True
-    command = shell_words(os.environ.get("CXX", "g++"), "CXX") or ["g++"]
+    try:
+        command = shell_words(os.environ.get("CXX", "g++"), "CXX") or ["g++"]
+    except UserError as error:
+        _warn("cannot be compiled", error)  # one host's variable ends no run
+        return False
     if shutil.which(command[0]):
         return True
     _log.warning(

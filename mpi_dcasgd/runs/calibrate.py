@@ -118,7 +118,8 @@ def calibrate(
         else:
             job = jobs.load_job(sources[0], words=words, **overrides)
             found = measured(job)
-            file = sources[0] if isinstance(sources[0], (Path, str)) else job.name
+            place = isinstance(sources[0], (os.PathLike, str))
+            file = os.fspath(sources[0]) if place else job.name
             changes = [f"{key}={value}" for key, value in overrides.items()]
             name = f"{' '.join([str(file), *words, *changes])}, measured on this machine"
     # What simulate would not take must not be written.

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 import mpi_dcasgd
+from mpi_dcasgd.cli import main
 from mpi_dcasgd.errors import ConfigError, UserError
 from mpi_dcasgd.learning.settings import Count, Finite
 from mpi_dcasgd.runs.arguments import check_arguments, several
 from mpi_dcasgd.runs.compare import plan_comparison, report_study
-from mpi_dcasgd.shell import shell_words
+from mpi_dcasgd.tools.launch import world as launch
+from mpi_dcasgd.tools.launch.srun import MPIRUN_VARIABLE, SRUN_VARIABLE, srun_command
 
 JOB = {
     "algorithm": "asgd",
@@ -144,17 +146,40 @@ def test_paths_of_other_kinds_are_followed(tmp_path: Path) -> None:
     assert timing.time_s > 0
 
 
-@pytest.mark.parametrize("call", ["compare", "plan"])
+def _compare(place: Path) -> None:
+    mpi_dcasgd.compare("jobs/compare_digits.yaml", place, mpirun_args="--x 'y")
+
+
+def _plan(place: Path) -> None:
+    launch.plan(2, ["true"], mpirun="/bin/true")
+
+
+@pytest.mark.parametrize(
+    ("call", "source"),
+    [
+        (_compare, "compare: mpirun_args"),
+        (_plan, MPIRUN_VARIABLE),
+        (lambda place: srun_command(2, ["true"]), SRUN_VARIABLE),
+    ],
+)
 def test_arguments_of_the_launcher_with_an_open_quotation_are_refused(
-    tmp_path: Path, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[Path], None], source: str
 ) -> None:
+    if source in (MPIRUN_VARIABLE, SRUN_VARIABLE):
+        monkeypatch.setenv(source, "--x 'y")
     told = r"got \"--x 'y\"; allowed: words as in a shell \(no closing quotation\)"
-    if call == "plan":
-        with pytest.raises(UserError, match=rf"--mpirun-args: {told}"):
-            shell_words("--x 'y", "--mpirun-args")
-        return
-    with pytest.raises(UserError, match=rf"compare: mpirun_args: {told}"):
-        mpi_dcasgd.compare("jobs/compare_digits.yaml", tmp_path, mpirun_args="--x 'y")
+    with pytest.raises(UserError, match=rf"^{source}: {told}"):
+        call(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "-n", "2", "jobs/digits.yaml"], ["compare", "jobs/compare_digits.yaml"]]
+)
+def test_commands_refuse_an_open_quotation(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--mpirun-args=--x 'y"]) == 2
+    assert '--mpirun-args: got "--x \'y"; allowed: words as in' in capsys.readouterr().err
 
 
 def test_a_communicator_that_is_none_is_refused_without_asking_others() -> None:

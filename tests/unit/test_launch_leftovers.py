@@ -41,7 +41,8 @@ def start() -> Iterator[Start]:
         process.communicate()
 
 
-def test_nothing_left_takes_no_time() -> None:
+def test_nothing_left_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpi_dcasgd.tools.launch.leftovers.time.sleep", pytest.fail)
     assert end_leftovers("nobody has this mark") == []
 
 

@@ -294,7 +294,7 @@ def test_a_loader_that_cannot_be_forked_is_told_as_one_that_cannot_be_started(
         "import os\ndef fork():\n    raise BlockingIOError(11, 'no more')\nos.fork = fork\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    expected = "data.loaders: a process cannot be started: Resource temporarily unavailable while"
+    expected = "data.loaders: a process cannot be started: Resource temporarily unavailable$"
     with pytest.raises(DataError, match=expected):
         opened(job_of(2))
 
@@ -305,7 +305,7 @@ def test_a_parent_that_fails_before_it_forks_is_told(
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(
-        DataError, match=r"the loaders' parent, process \d+, ended with status 1 wh"
+        DataError, match=r"the loaders' parent, process \d+, ended with status 1 before"
     ):
         opened(job_of(1))
 
@@ -323,7 +323,8 @@ def test_loaders_that_nobody_wants_end_before_they_have_begun(
     with Loaders(2) as processes:
         parent = processes._parent
         assert parent
-    assert parent._process.returncode == 1, "it was told, and not killed"
+    # 1: it was still importing; 0: the loaders were there already, and ended by themselves.
+    assert parent._process.returncode in (0, 1), "it was told, and not killed"
 
 
 def test_training_goes_before_an_evaluation() -> None:

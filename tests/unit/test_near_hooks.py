@@ -99,6 +99,8 @@ OTHERS = {
         "        return [getattr(self, name) for name in ('metric', 'loss')]"
     ),
     "a list in a class": "class Rated(Mine):\n    WANTED = ['metric']",
+    "values in a class": "class Rated(Mine):\n    WANTED = {'score': 'metric'}",
+    "a list beside it": "WANTED = ['metric']",
     "another name in a class": "class Rated(Mine):\n    score = Mine.metric",
 }
 
@@ -108,7 +110,7 @@ def test_what_the_module_mentions_outside_of_the_class_is_a_helper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str | None
 ) -> None:
     own = "class Mine(mpi_dcasgd.Task):\n    def metric(self):\n        return {}\n"
-    name = f"mentions_{len(other or '')}"
+    name = f"mentions_{[None, *OTHERS].index(other)}"
     text = f"import mpi_dcasgd\n{own}{OTHERS[other] if other else ''}\n"
     (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)

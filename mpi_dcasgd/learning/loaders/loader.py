@@ -89,7 +89,4 @@ class Loader:
 
     def _death(self, message: Begin | Request) -> UserError:
         doing = f"loading {message}" if isinstance(message, Request) else "making the task's data"
-        how = self._parent.how_it_ended(self._number)
-        return DataError(
-            f"data.loaders: {how} while it was {doing}; what it printed is in the rank's output"
-        )
+        return DataError(f"data.loaders: {self._parent.how_it_ended(self._number, doing)}")

@@ -71,22 +71,29 @@ class Parent:
         told = self._pids[number]
         return told.result() if told.done() else self._process.pid
 
-    def how_it_ended(self, number: int) -> str:
-        """Return what has become of a loader, in words; wait a little for it to end."""
-        subject = f"the loader process {self.pid(number)}"
-        parent = f"process {self._process.pid}"
+    def how_it_ended(self, number: int, doing: str) -> str:
+        """Return what has become of a loader, as a sentence; wait a little for it to end.
+
+        Args:
+            number: The loader.
+            doing: What it was asked to do.
+        """
         try:
             status = self._ends[number].result(_END_S)
+            how = "" if status is None else _ending(status)
         except TimeoutError:
-            return f"{subject} closed its socket"
-        if status is not None:
-            return f"{subject} {_ending(status)}"
-        # The parent ended first.
-        if self._failure:
+            how = "closed its socket"
+        parent = f"process {self._process.pid}"
+        if not how and self._failure:
             return f"a process cannot be started: {os.strerror(self._failure)}"
-        if not self._pids[number].done():
-            return f"the loaders' parent, {parent}, {self._own_end()}"
-        return f"{subject} ended with its parent, {parent}, which {self._own_end()}"
+        printed = "what it printed is in the rank's output"
+        if not how and not self._pids[number].done():
+            return (
+                f"the loaders' parent, {parent}, {self._own_end()} before it had started them; "
+                + printed
+            )
+        how = how or f"ended with its parent, {parent}, which {self._own_end()}"
+        return f"the loader process {self.pid(number)} {how} while it was {doing}; {printed}"
 
     def end(self) -> None:
         """Wait until all have ended, or have them killed."""

@@ -64,7 +64,7 @@ def left_at(
 
 def _minimum(folder: Path, data: Mapping[str, Any] | None) -> mpi_dcasgd.Run:
     """Train without delay, once."""
-    place = folder / "minimum"
+    place = folder / _named("minimum", data)
     if not (place / "kicked.pt").exists():
         shutil.rmtree(place, ignore_errors=True)
         run = unstopped(mpi_dcasgd.train(shipped(_JOB), run_dir=place, **_others(data)))
@@ -96,12 +96,16 @@ def _goes_on(
             fuse="blocks",
             run_dir=place,
             rule={"momentum": "none", "weight_decay": {"rate": 0.005}},
-            start={"weights": str(folder / "minimum/kicked.pt")},
+            start={"weights": str(folder / _named("minimum", data) / "kicked.pt")},
             **_others(data),
         )
         return unstopped(run)
     except NonFiniteError:
         return None
+
+
+def _named(name: str, data: Mapping[str, Any] | None) -> str:
+    return name if data is None else f"{name}-{data['name']}"
 
 
 def _others(data: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def run(kept: Kept, short: bool) -> list[Row]:
     # As many samples as the job of the minimum has.
     few = like_fashion_mnist(kept, num_train=500, validation=0) if short else None
     for delay in (0, 2) if short else _NET_DELAYS:
-        key = {"part": "minimum", "staleness": delay}
+        key = {"part": "minimum", "staleness": delay, **({"data": few["name"]} if few else {})}
         make = partial(left_at, kept.folder, delay, 1.2 if short else 1.03, few)
         rows.append(kept.row(key, make))
     changes: Any = {"seeds": [1], "set": {"epochs": 1}} if short else None
