@@ -1,8 +1,6 @@
-"""Numbers as people write them: ``1 worker``, ``4 workers``; of signals their names."""
+"""Numbers with their nouns, as people write them: ``1 worker``, ``4 workers``."""
 
 from __future__ import annotations
-
-import signal
 
 _HISSING = ("s", "x", "ch", "sh")
 
@@ -37,16 +35,3 @@ def agreeing(number: float, noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return noun[:-1] + "ies"
     return noun + ("es" if noun.endswith(_HISSING) else "s")
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal, or its number where it has none.
-
-    Example:
-        >>> signal_name(15), signal_name(63)
-        ('SIGTERM', 'signal 63')
-    """
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

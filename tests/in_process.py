@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from mpi_dcasgd.cli import main
-from mpi_dcasgd.drivers.signals import SIGNALS
+from mpi_dcasgd.stop_signals import SIGNALS
 from mpi_dcasgd.tools.launch.mpirun import MpirunCommand
 from mpi_dcasgd.tools.launch.world import WorldEnd
 

@@ -10,8 +10,9 @@ from mpi_dcasgd import STARTED
 from mpi_dcasgd.cli.commands import load_command
 from mpi_dcasgd.cli.parser import parse
 from mpi_dcasgd.cli.streams import check_folder, prepare_streams, stdout_failure
-from mpi_dcasgd.drivers.signals import SIGNALS, StopFlag
+from mpi_dcasgd.drivers.signals import StopFlag
 from mpi_dcasgd.errors import INTERRUPTED, DcasgdError, UserError
+from mpi_dcasgd.stop_signals import SIGNALS
 from mpi_dcasgd.tools.launch.surroundings import refuse_many
 
 __all__ = ["INTERRUPTED", "STARTED", "main"]

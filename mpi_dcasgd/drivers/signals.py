@@ -17,15 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGHUP,
-    signal.SIGXCPU,
-)
-"""Signals that ask a run to stop with a checkpoint."""
+from mpi_dcasgd.stop_signals import SIGNALS
 
 ASKED_VARIABLE = "MPI_DCASGD_ASKED"
 """Names the file in which a launcher leaves the number of a signal that it passes on as SIGUSR1."""

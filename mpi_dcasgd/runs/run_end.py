@@ -18,7 +18,8 @@ from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.weights_file import save_weights
 from mpi_dcasgd.runs.build import Workshop
 from mpi_dcasgd.server.server import ParameterServer
-from mpi_dcasgd.wording import counted, signal_name
+from mpi_dcasgd.stop_signals import signal_name
+from mpi_dcasgd.wording import counted
 
 
 def record_failure(folder: RunFolder, error: BaseException, where: str = "") -> None:

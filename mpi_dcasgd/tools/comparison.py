@@ -13,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol, TextIO
 
-from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.errors import LaunchError, UserError
 from mpi_dcasgd.learning.measures import Measures
 from mpi_dcasgd.record.job_changes import changed_keys
@@ -21,6 +20,7 @@ from mpi_dcasgd.record.results import no_result
 from mpi_dcasgd.record.run_folder import RunFolder
 from mpi_dcasgd.record.shown import ShownStream
 from mpi_dcasgd.record.study_folder import StudyFolder
+from mpi_dcasgd.stop_signals import SIGNALS
 from mpi_dcasgd.tools.launch import world as launch
 from mpi_dcasgd.tools.launch.failure_reason import last_words
 from mpi_dcasgd.tools.launch.hosts import Without

@@ -182,7 +182,10 @@ def test_commands_refuse_an_open_quotation(
     assert '--mpirun-args: got "--x \'y"; allowed: words as in' in capsys.readouterr().err
 
 
-def test_a_communicator_that_is_none_is_refused_without_asking_others() -> None:
+def test_a_communicator_that_is_none_is_refused_without_asking_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mpi_dcasgd.runs.train.fail_together", pytest.fail)
     with pytest.raises(ConfigError, match="comm: got 'world'"):
         mpi_dcasgd.train(JOB, comm="world")  # type: ignore[arg-type]
 

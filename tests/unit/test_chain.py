@@ -602,6 +602,14 @@ def test_without_a_compiler(tmp_path: Path) -> None:
     assert "no C++ compiler 'no-such-compiler' on PATH" in line
 
 
+def test_with_a_compiler_in_an_open_quotation(tmp_path: Path) -> None:
+    done = in_a_process(tmp_path, CXX='g++ "-O2')
+    assert done.returncode == 11, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "the update rule runs in blocks" in line
+    assert "CXX: got 'g++ \"-O2'; allowed: words as in a shell" in line
+
+
 @pytest.mark.slow
 def test_with_a_compiler_that_does_not_work(tmp_path: Path) -> None:
     done = in_a_process(tmp_path, CXX="false")

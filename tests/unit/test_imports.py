@@ -16,6 +16,7 @@ PACKAGE = Path(mpi_dcasgd.__file__).parent
 # Each may import itself and those before it.
 LAYERS = (
     "wording",
+    "stop_signals",
     "errors",
     "messages",
     "counts",

@@ -20,7 +20,6 @@ import torch
 
 import mpi_dcasgd
 from mpi_dcasgd.config.schema import Job
-from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.errors import ConfigError, DataError
 from mpi_dcasgd.learning.data.dataset import ResidentSplit
 from mpi_dcasgd.learning.loaders import pool, start
@@ -31,6 +30,7 @@ from mpi_dcasgd.learning.loaders.wire import receive, send
 from mpi_dcasgd.learning.nest import tensors_of
 from mpi_dcasgd.learning.prefetch import Pipeline
 from mpi_dcasgd.runs.build import Workshop, start_loaders
+from mpi_dcasgd.stop_signals import SIGNALS
 
 pytestmark = pytest.mark.slow  # most start processes with PyTorch
 

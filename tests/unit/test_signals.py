@@ -13,10 +13,10 @@ import pytest
 from mpi_dcasgd.drivers.signals import (
     AGAIN_S,
     ASKED_VARIABLE,
-    SIGNALS,
     StopFlag,
     first_signal,
 )
+from mpi_dcasgd.stop_signals import SIGNALS
 
 
 @pytest.fixture(autouse=True)

@@ -14,11 +14,11 @@ from in_process import command, handlers_as_they_were
 
 import mpi_dcasgd
 from mpi_dcasgd import cli
-from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.record.checkpoints import checkpoints_in
 from mpi_dcasgd.record.recorder import Recorder
 from mpi_dcasgd.record.trace_writer import TraceWriter
 from mpi_dcasgd.runs.result import Run
+from mpi_dcasgd.stop_signals import SIGNALS
 
 TINY: dict[str, Any] = {
     "model": {"name": "mlp", "hidden": [4]},

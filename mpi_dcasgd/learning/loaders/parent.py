@@ -19,16 +19,7 @@ import time
 from collections.abc import Sequence
 
 from mpi_dcasgd.quick import importing_torch
-
-IGNORED = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGHUP,
-    signal.SIGXCPU,
-)
-"""What stops a run: whoever sends it, a terminal or SLURM, means the rank."""
+from mpi_dcasgd.stop_signals import SIGNALS
 
 _GRACE_S = 1.0  # for a sample that nobody waits for any more
 _LOOK_MS = 5000
@@ -47,9 +38,9 @@ def run(rank: int, control: int, channels: Sequence[int], *, tied: bool) -> None
         channels: Descriptor of each loader's socket.
         tied: Whether this process was started by the rank's main thread.
     """
-    for signum in IGNORED:
+    for signum in SIGNALS:  # they are meant for the rank
         signal.signal(signum, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, nobody learns of an end
     to_rank, *sockets = map(_adopted, (control, *channels))
     _end_with(to_rank, rank, tied=tied)

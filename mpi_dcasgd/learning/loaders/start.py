@@ -11,8 +11,7 @@ import threading
 from concurrent.futures import Future
 from contextlib import ExitStack
 
-from mpi_dcasgd.learning.loaders.parent import IGNORED
-from mpi_dcasgd.wording import signal_name
+from mpi_dcasgd.stop_signals import SIGNALS, signal_name
 
 _PROGRAM = """\
 import sys
@@ -135,7 +134,7 @@ def _start(descriptors: list[int]) -> subprocess.Popen[bytes]:
     env["CUDA_VISIBLE_DEVICES"] = ""  # or each loader could take hundreds of MiB of the rank's GPU
     # What is sent to all processes of a terminal or of a SLURM step is held back until the new
     # process ignores it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, *map(str, arguments), *sys.path],

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mpi_dcasgd.drivers.signals import SIGNALS
 from mpi_dcasgd.drivers.topology import SERVER, Topology
 from mpi_dcasgd.errors import ConfigError, did_you_mean
+from mpi_dcasgd.stop_signals import SIGNALS
 
 KINDS = {
     "kill-worker": "SIGKILL of a worker; of any rank but 0 where all of them train",

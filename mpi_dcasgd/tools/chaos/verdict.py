@@ -9,11 +9,11 @@ from typing import Any
 
 from mpi_dcasgd.drivers.patience import LAST_ONES
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.stop_signals import signal_name
 from mpi_dcasgd.tools.chaos.checks import Failure, whole_checkpoint
 from mpi_dcasgd.tools.chaos.plan import ELSEWHERE, Plan
 from mpi_dcasgd.tools.chaos.start import Start
 from mpi_dcasgd.tools.chaos.strike import NAMED_WITHIN_S, Struck
-from mpi_dcasgd.wording import signal_name
 
 _ENDS_MPIRUN = ("kill-mpirun", "stop-all")
 """Faults after which the launcher's exit status cannot be the run's."""

@@ -12,10 +12,10 @@ from typing import Any
 from mpi_dcasgd.errors import LaunchError, UserError
 from mpi_dcasgd.record.restarts import Restart
 from mpi_dcasgd.record.run_folder import RunFolder
+from mpi_dcasgd.stop_signals import signal_name
 from mpi_dcasgd.tools.launch.failure_reason import last_words
 from mpi_dcasgd.tools.launch.hosts import lost_hosts
 from mpi_dcasgd.tools.launch.world import WorldEnd
-from mpi_dcasgd.wording import signal_name
 
 LONGEST_PAUSE_S = 30.0
 VARIABLE = "MPI_DCASGD_RESTARTS"

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from types import FrameType
 
-from mpi_dcasgd.drivers.signals import SIGNALS
+from mpi_dcasgd.stop_signals import SIGNALS
 
 
 class Steering:

@@ -25,6 +25,7 @@ from mpi_dcasgd.drivers.signals import ASKED_VARIABLE
 from mpi_dcasgd.errors import LaunchError
 from mpi_dcasgd.record.progress import TTY_VARIABLE
 from mpi_dcasgd.shell import shell_words
+from mpi_dcasgd.stop_signals import signal_name
 from mpi_dcasgd.tools.launch.exit_status import RunEnd
 from mpi_dcasgd.tools.launch.hosts import Without, keepalive, leave_out
 from mpi_dcasgd.tools.launch.leftovers import MARK, Server, end_leftovers
@@ -47,7 +48,6 @@ from mpi_dcasgd.tools.launch.srun import (
 )
 from mpi_dcasgd.tools.launch.steering import Steering, handling
 from mpi_dcasgd.tools.launch.surroundings import refuse_leftovers
-from mpi_dcasgd.wording import signal_name
 
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
